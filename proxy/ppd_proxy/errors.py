@@ -1,0 +1,58 @@
+"""Errors for callers: each says which status it means, why, whose fault it is and whether a retry is safe.
+
+Nothing else in the package defines an error that reaches a client; `server/render.py` turns these into bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Source = Literal["client", "engine", "proxy"]
+
+
+class ProxyError(Exception):
+    """A request that cannot be served.
+
+    `status` is the HTTP status the client gets, `reason` a word of the closed vocabulary in `core/types.py`,
+    `source` whose fault it is, `is_retryable` whether the same request may succeed later without change.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, reason: str, source: Source, is_retryable: bool = False, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.reason = reason
+        self.source: Source = source
+        self.is_retryable = is_retryable
+        self.param = param
+
+
+class BadRequest(ProxyError):
+    """The client's request is wrong; `param` names the field."""
+
+    def __init__(self, message: str, *, param: str | None = None, status: int = 400, reason: str = "bad_request") -> None:
+        super().__init__(message, status=status, reason=reason, source="client", param=param)
+
+
+class NoRoute(ProxyError):
+    """No engine can take the request now."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message, status=503, reason=reason, source="proxy", is_retryable=True)
+
+
+class EngineFailure(ProxyError):
+    """An engine refused, broke off or did not answer in time."""
+
+    def __init__(self, message: str, *, reason: str, status: int = 502) -> None:
+        super().__init__(message, status=status, reason=reason, source="engine", is_retryable=True)
+
+
+class ConfigError(Exception):
+    """Every mistake found in a configuration, one sentence each: field, value, what would be right."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
