@@ -1,0 +1,143 @@
+"""The vocabulary of the proxy: what an engine is, which routes exist and why one was taken.
+
+Owns no behaviour. Every name here is a word of the glossary in docs/architecture.md; every `Reason` is a row of the
+README's table of reason codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+Role = Literal["prefill", "decode", "aggregated"]
+HandoffName = Literal["nixl", "p2p_nccl", "none"]
+EngineState = Literal["up", "down", "draining"]
+EngineSource = Literal["static", "announced", "registered"]
+Route = Literal["pd", "direct", "aggregated", "none"]
+Mode = Literal["pd", "ppd"]
+
+ROLES: tuple[Role, ...] = ("prefill", "decode", "aggregated")
+HANDOFFS: tuple[HandoffName, ...] = ("nixl", "p2p_nccl", "none")
+MODES: tuple[Mode, ...] = ("pd", "ppd")
+
+
+class Reason(StrEnum):
+    """Why a request went where it went: the closed vocabulary of `x-ppd-decision` and `ppd_route_decisions_total`."""
+
+    # routed
+    FIRST_TURN = "first_turn"
+    KNOWN_HISTORY = "known_history"
+    MODE_PD = "mode_pd"
+    HISTORY_UNKNOWN = "history_unknown"
+    HOME_GONE = "home_gone"
+    HOME_OVERLOADED = "home_overloaded"
+    HANDOFF_NOT_DIRECT_SAFE = "handoff_not_direct_safe"
+    MULTI_SEQUENCE = "multi_sequence"
+    PROMPT_LOGPROBS = "prompt_logprobs"
+    ENDPOINT_NOT_SPLIT = "endpoint_not_split"
+    NO_PREFILL_ENGINE = "no_prefill_engine"
+    NO_DECODE_ENGINE = "no_decode_engine"
+    NO_MATCHING_PAIR = "no_matching_pair"
+    # routed again after a failure
+    PREFILL_FAILED = "prefill_failed"
+    DECODE_FAILED = "decode_failed"
+    # refused before routing
+    BAD_REQUEST = "bad_request"
+    BODY_TOO_LARGE = "body_too_large"
+    UNAUTHORIZED = "unauthorized"
+    CLIENT_GONE = "client_gone"
+    # what became of an accepted request
+    ENGINE_UNREACHABLE = "engine_unreachable"
+    ENGINE_ERROR = "engine_error"
+    ENGINE_TIMEOUT = "engine_timeout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One vLLM server as the policies see it. `id` is `host:port` of its HTTP address and the `engine` metric label.
+
+    `incarnation` grows each time the engine comes back from being down: a conversation's home is an engine *and* an
+    incarnation, because a restarted engine holds no KV. `is_ppd` says that the engine announced a connector which
+    takes direct requests.
+    """
+
+    id: str
+    url: str
+    role: Role
+    handoff: HandoffName
+    state: EngineState
+    source: EngineSource
+    zmq_address: str | None = None
+    incarnation: int = 0
+    is_ppd: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetView:
+    """The engines that take new requests now (state `up`), by role, each tuple ordered by id."""
+
+    prefill: tuple[Engine, ...] = ()
+    decode: tuple[Engine, ...] = ()
+    aggregated: tuple[Engine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """The decode engine that holds a conversation's KV, and how many tokens of it."""
+
+    engine_id: str
+    incarnation: int
+    held_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What is known about the history of one request.
+
+    `known_answers` counts the answers of ours in the longest known prefix. `is_complete` says that this prefix reaches
+    up to and including the last assistant message (raw prompts: the end of an earlier answer). `has_answers` says that
+    the request carries assistant messages at all.
+    """
+
+    known_answers: int = 0
+    is_complete: bool = False
+    has_answers: bool = False
+    home: Home | None = None
+
+    @property
+    def turn(self) -> int:
+        return self.known_answers + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What the deciders need to know of a request, without its text."""
+
+    history: History = field(default_factory=History)
+    prompt_tokens: int = 0
+    """Estimated, for load accounting."""
+    is_multi_sequence: bool = False
+    wants_prompt_logprobs: bool = False
+    is_split_endpoint: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How one request is served: the route, why, and by which engines. `decode` is the engine that answers, also on
+    routes without a prefill leg (`direct`, `aggregated`)."""
+
+    route: Route
+    reason: Reason
+    turn: int
+    decode: Engine
+    prefill: Engine | None = None
+
+    @property
+    def handoff(self) -> HandoffName:
+        return self.decode.handoff
+
+
+Loads = Mapping[str, int]
+"""In-flight tokens by engine id; an absent engine has none."""
