@@ -18,7 +18,14 @@ class ProxyError(Exception):
     """
 
     def __init__(
-        self, message: str, *, status: int, reason: str, source: Source, is_retryable: bool = False, param: str | None = None
+        self,
+        message: str,
+        *,
+        status: int,
+        reason: str,
+        source: Source,
+        is_retryable: bool = False,
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -32,7 +39,9 @@ class ProxyError(Exception):
 class BadRequest(ProxyError):
     """The client's request is wrong; `param` names the field."""
 
-    def __init__(self, message: str, *, param: str | None = None, status: int = 400, reason: str = "bad_request") -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, status: int = 400, reason: str = "bad_request"
+    ) -> None:
         super().__init__(message, status=status, reason=reason, source="client", param=param)
 
 

@@ -1,0 +1,182 @@
+"""An engine's answer: what the client may see of it, and what the proxy learns from it.
+
+Owns the shapes of vLLM's JSON answers (chat and completions), whole and as stream chunks. No IO.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ppd_proxy.core.chat import KV_PARAMS, Fields
+
+TOO_LONG_MARKS = (b"maximum context length", b"maximum model length", b"longer than the maximum", b"max_model_len")
+
+
+class PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens served from a prefix cache; None where the engine does not tell."""
+        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+
+
+class Delta(msgspec.Struct):
+    """An assistant message, or a piece of one."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class Choice(msgspec.Struct):
+    index: int = 0
+    text: str | None = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+
+
+class Reply(msgspec.Struct):
+    choices: list[Choice] = []
+    usage: Usage | None = None
+
+
+class PrefillReply(msgspec.Struct):
+    kv_transfer_params: msgspec.Raw = msgspec.Raw(b"null")
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one answer said, put together from one JSON body or from all chunks of a stream."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    token_ids: list[int] | None = None
+    usage: Usage | None = None
+    is_finished: bool = False
+
+
+_reply = msgspec.json.Decoder(Reply)
+_prefill_reply = msgspec.json.Decoder(PrefillReply)
+_fields = msgspec.json.Decoder(Fields)
+_choices = msgspec.json.Decoder(list[Fields])
+_encoder = msgspec.json.Encoder()
+
+
+def handoff_params(body: bytes) -> bytes | None:
+    """The raw `kv_transfer_params` of a prefill answer; None when absent or null. Raises ValueError on other bodies."""
+    try:
+        raw = bytes(_prefill_reply.decode(body).kv_transfer_params)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"the prefill answer is not a JSON object: {error}") from None
+    return None if raw == b"null" else raw
+
+
+def read_answer(body: bytes) -> Answer | None:
+    """What a JSON answer with one choice said; None when it is no such answer."""
+    try:
+        reply = _reply.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return assemble([reply])
+
+
+def read_stream(events: list[bytes]) -> Answer | None:
+    """What the data lines of a stream said together; None when one of them is no chunk of an answer."""
+    replies = []
+    for data in events:
+        if data == b"[DONE]":
+            continue
+        try:
+            replies.append(_reply.decode(data))
+        except (msgspec.DecodeError, RecursionError):
+            return None
+    return assemble(replies)
+
+
+def assemble(replies: list[Reply]) -> Answer | None:
+    """Pieces of one choice joined in order; None for several choices."""
+    answer = Answer()
+    content: list[str] = []
+    reasoning: list[str] = []
+    for reply in replies:
+        if reply.usage is not None:
+            answer.usage = reply.usage
+        for choice in reply.choices:
+            if choice.index != 0:
+                return None
+            if choice.finish_reason is not None:
+                answer.is_finished = True
+            if choice.token_ids is not None:
+                answer.token_ids = (answer.token_ids or []) + choice.token_ids
+            if choice.text:
+                content.append(choice.text)
+            piece = choice.message or choice.delta
+            if piece is not None:
+                content.append(piece.content or "")
+                reasoning.append(piece.reasoning or piece.reasoning_content or "")
+                _merge_tool_calls(answer.tool_calls, piece.tool_calls or [])
+    answer.content, answer.reasoning = "".join(content), "".join(reasoning)
+    return answer
+
+
+def _merge_tool_calls(calls: list[dict[str, Any]], pieces: list[dict[str, Any]]) -> None:
+    """Streamed tool calls arrive by `index`: the first piece has id and name, later ones more arguments."""
+    for piece in pieces:
+        index = piece.get("index", len(calls))
+        function = piece.get("function") or {}
+        if not isinstance(index, int) or index >= len(calls):
+            calls.append({"id": piece.get("id"), "type": "function", "function": dict(function)})
+            continue
+        known = calls[index]["function"]
+        known["name"] = known.get("name") or function.get("name")
+        known["arguments"] = (known.get("arguments") or "") + (function.get("arguments") or "")
+
+
+def client_body(body: bytes, *, hidden_id: bytes, public_id: bytes, strip_ids: bool) -> bytes:
+    """The answer as the client may see it: no engine-side id, no handoff parameters, no token ids it did not ask for.
+
+    Bodies that are not JSON objects pass as they came.
+    """
+    if hidden_id != public_id:
+        body = body.replace(hidden_id, public_id)
+    if b'"kv_transfer_params"' not in body and not strip_ids:
+        return body
+    try:
+        fields = _fields.decode(body)
+    except msgspec.DecodeError:
+        return body
+    fields.pop(KV_PARAMS, None)
+    if strip_ids:
+        _strip_ids(fields)
+    return _encoder.encode(fields)
+
+
+def _strip_ids(fields: Fields) -> None:
+    fields.pop("prompt_token_ids", None)
+    raw = fields.get("choices")
+    if raw is None:
+        return
+    choices = _choices.decode(raw)
+    for choice in choices:
+        choice.pop("token_ids", None)
+        choice.pop("prompt_token_ids", None)
+    fields["choices"] = msgspec.Raw(_encoder.encode(choices))
+
+
+def is_too_long(body: bytes) -> bool:
+    """A 500 that means the client's prompt is too long: the engine is healthy and a retry is pointless (router#148)."""
+    return any(mark in body for mark in TOO_LONG_MARKS)

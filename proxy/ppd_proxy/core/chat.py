@@ -1,0 +1,212 @@
+"""A view of a generation request's JSON body, and of an engine's JSON answer.
+
+Owns: which fields decide how a request is served, and how the bodies of both legs are made from the client's. Values
+are kept as raw JSON bytes, so what the proxy does not know survives untouched. Knows nothing of engines or routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from ppd_proxy.errors import BadRequest
+
+Kind = Literal["chat", "completion"]
+Fields = dict[str, msgspec.Raw]
+
+KV_PARAMS = "kv_transfer_params"
+
+PREFILL_DROPPED = frozenset({
+    # vLLM refuses min_tokens > max_tokens and stream_options without stream (vllm#16705)
+    "min_tokens", "stream", "stream_options", "best_of",
+    # sampling side: the prefill engine's one token is thrown away
+    "logprobs", "top_logprobs", "prompt_logprobs", "echo", "return_token_ids", "stop", "stop_token_ids",
+    "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+    "guided_decoding_backend", "guided_whitespace_pattern",
+})  # fmt: skip
+"""Fields that never change the rendered prompt. `tools`, `tool_choice`, `response_format` and everything unknown may,
+so they stay: both legs must render to the same token ids."""
+
+_TRUE, _ONE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"1"), b"null"
+_fields = msgspec.json.Decoder(Fields)
+_messages = msgspec.json.Decoder(list[dict[str, Any]])
+_prompt = msgspec.json.Decoder(str | list[int] | list[str] | list[list[int]])
+_any = msgspec.json.Decoder(Any)
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One parsed generation request.
+
+    `messages` for chat, `prompt` (one text or one list of token ids) for completions; both are empty when the request
+    holds several sequences. `fields` are the raw JSON values of the client's body without `kv_transfer_params` and the
+    fields to strip; `is_rewritten` says that something was taken out, so `body` cannot be sent as it came.
+    """
+
+    kind: Kind
+    body: bytes
+    fields: Fields
+    is_rewritten: bool
+    is_stream: bool
+    is_multi_sequence: bool
+    wants_prompt_logprobs: bool
+    wants_usage: bool
+    wants_token_ids: bool
+    messages: list[dict[str, Any]]
+    prompt: str | list[int]
+
+    @property
+    def continues_answer(self) -> bool:
+        """The last message is the assistant's and the engine is asked to go on with it."""
+        return _flag(self.fields, "continue_final_message")
+
+
+def parse(kind: Kind, body: bytes, stripped: frozenset[str] = frozenset()) -> Generation:
+    """The view of `body`; raises BadRequest naming what is wrong. What only an engine can judge is left to it."""
+    try:
+        fields = _fields.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadRequest(f"the request body must be a JSON object: {error}") from None
+    taken = [name for name in fields if name == KV_PARAMS or name in stripped]
+    for name in taken:
+        del fields[name]
+    prompt: str | list[int] = ""
+    messages: list[dict[str, Any]] = []
+    several = _asks_for_several(fields)
+    if kind == "chat":
+        messages = _parse_messages(fields)
+    else:
+        prompt, listed = _parse_prompt(fields)
+        several = several or listed
+    return Generation(
+        kind=kind,
+        body=body,
+        fields=fields,
+        is_rewritten=bool(taken),
+        is_stream=_flag(fields, "stream"),
+        is_multi_sequence=several,
+        wants_prompt_logprobs=_wants_prompt_logprobs(fields),
+        wants_usage=_wants_usage(fields),
+        wants_token_ids=_flag(fields, "return_token_ids"),
+        messages=messages,
+        prompt=prompt,
+    )
+
+
+def _parse_messages(fields: Fields) -> list[dict[str, Any]]:
+    raw = fields.get("messages")
+    if raw is None:
+        raise BadRequest("messages is missing: give a list of messages", param="messages")
+    try:
+        return _messages.decode(raw)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"messages must be a list of objects: {error}", param="messages") from None
+
+
+def _parse_prompt(fields: Fields) -> tuple[str | list[int], bool]:
+    """The one sequence of `prompt`, and whether there are several."""
+    raw = fields.get("prompt")
+    if raw is None or raw == _NULL:
+        if "prompt_embeds" in fields:
+            return "", True
+        raise BadRequest("prompt is missing: give a text or a list of token ids", param="prompt")
+    try:
+        prompt = _prompt.decode(raw)
+    except msgspec.DecodeError as error:
+        raise BadRequest(
+            f"prompt must be a text, a list of token ids, or a list of either: {error}", param="prompt"
+        ) from None
+    if isinstance(prompt, str):
+        return prompt, False
+    if not prompt or isinstance(prompt[0], int):
+        return [item for item in prompt if isinstance(item, int)], False
+    if len(prompt) == 1:
+        only = prompt[0]
+        return only, False
+    return "", True
+
+
+def _asks_for_several(fields: Fields) -> bool:
+    """More than one sequence: a KV handoff carries exactly one."""
+    for name in ("n", "best_of"):
+        raw = fields.get(name)
+        if raw is not None and bytes(raw) not in (b"1", _NULL):
+            return True
+    return _flag(fields, "use_beam_search")
+
+
+def _wants_prompt_logprobs(fields: Fields) -> bool:
+    """Logprobs of prompt tokens: the decode engine cannot make them for transferred tokens (vllm#50792)."""
+    raw = fields.get("prompt_logprobs")
+    if raw is not None and raw != _NULL:
+        return True
+    logprobs = fields.get("logprobs")
+    return logprobs is not None and bytes(logprobs) not in (_NULL, b"false") and _flag(fields, "echo")
+
+
+def _wants_usage(fields: Fields) -> bool:
+    raw = fields.get("stream_options")
+    if raw is None:
+        return False
+    options = _any.decode(raw)
+    return isinstance(options, dict) and bool(options.get("include_usage"))
+
+
+def _flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    raw = fields.get(name)
+    return raw is not None and bytes(raw).strip() == b"true"
+
+
+def prefill_body(request: Generation, params: bytes | None) -> bytes:
+    """The prefill leg: the same prompt, one token, no stream; `params` are the handoff's `kv_transfer_params`."""
+    fields = {name: raw for name, raw in request.fields.items() if name not in PREFILL_DROPPED}
+    fields["max_tokens"] = _ONE
+    if "max_completion_tokens" in fields:
+        fields["max_completion_tokens"] = _ONE
+    if "n" in fields:
+        fields["n"] = _ONE
+    if params is not None:
+        fields[KV_PARAMS] = msgspec.Raw(params)
+    return _encoder.encode(fields)
+
+
+def decode_body(request: Generation, params: bytes | None) -> bytes:
+    """The decode leg: the client's own body, byte for byte where nothing has to change.
+
+    Streams also ask for usage (the proxy's token figures), which is taken out again on the way to a client who did
+    not; token-id prompts ask for the answer's ids, without which the next turn could not be recognised.
+    """
+    asks_usage = request.is_stream and not request.wants_usage
+    asks_ids = wants_answer_ids(request)
+    if params is None and not asks_usage and not asks_ids and not request.is_rewritten:
+        return request.body
+    fields = dict(request.fields)
+    if asks_usage:
+        fields["stream_options"] = _with_usage(fields.get("stream_options"))
+    if asks_ids:
+        fields["return_token_ids"] = _TRUE
+    if params is not None:
+        fields[KV_PARAMS] = msgspec.Raw(params)
+    return _encoder.encode(fields)
+
+
+def wants_answer_ids(request: Generation) -> bool:
+    """The proxy asks for token ids that the client did not ask for, and must take them out again."""
+    return isinstance(request.prompt, list) and not request.is_multi_sequence and not request.wants_token_ids
+
+
+def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
+    options = _any.decode(raw) if raw is not None else None
+    merged = {**options, "include_usage": True} if isinstance(options, dict) else {"include_usage": True}
+    return msgspec.Raw(_encoder.encode(merged))
+
+
+def prompt_size_bytes(request: Generation) -> int:
+    """A measure of the prompt for load accounting: bytes of text, or 4 per token id."""
+    if isinstance(request.prompt, list):
+        return 4 * len(request.prompt)
+    return len(request.body)

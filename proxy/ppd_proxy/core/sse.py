@@ -1,0 +1,131 @@
+"""One streamed answer on its way to the client.
+
+Rules kept here:
+1. Nothing goes out before the first *decisive* event: content, a finish reason, or an error. vLLM answers a failed KV
+   load with status 200, a role chunk, an error event and `[DONE]`; only the decisive event tells it from success.
+2. A later error event is relayed, the `[DONE]` behind it is not: a client must not take the answer for complete.
+3. Events leave whole. What the client may not see (engine-side ids, `kv_transfer_params`, usage or token ids it did
+   not ask for) is taken out; every other byte passes as it came.
+No IO, no clock. Source of the shapes: vLLM 0.32 OpenAI server.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ppd_proxy.core.answer import Answer, client_body, read_stream
+
+_SPECIAL = re.compile(rb'"error"|"choices" ?: ?\[\]|\[DONE\]|"kv_transfer_params"|\r')
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+MAX_KEPT_BYTES = 8 * 1024 * 1024
+"""A longer answer is relayed all the same, but its conversation is not remembered."""
+
+
+class SseRelay:
+    """Feeds on the bytes of a decode leg, yields the bytes for the client.
+
+    `is_decisive` turns true once when rule 1 is met; before that `feed` returns nothing. `error` is the data of the
+    first error event: before `is_decisive` nothing was sent and the caller answers with a status instead.
+    """
+
+    __slots__ = (
+        "_drop_usage", "_held", "_hidden_id", "_kept", "_kept_bytes", "_public_id", "_strip_ids", "_tail",
+        "error", "is_decisive", "is_done",
+    )  # fmt: skip
+
+    def __init__(self, *, hidden_id: bytes, public_id: bytes, drop_usage: bool, strip_ids: bool) -> None:
+        self._hidden_id = hidden_id
+        self._public_id = public_id
+        self._drop_usage = drop_usage
+        self._strip_ids = strip_ids
+        self._tail = b""
+        self._held: list[bytes] = []
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        self.is_decisive = False
+        self.is_done = False
+        self.error: bytes | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes the client gets for `data`; an unfinished event waits for its end."""
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        if not data.endswith(b"\n\n"):
+            end = data.rfind(b"\n\n") + 2
+            if end == 1:
+                self._tail = data
+                return b""
+            self._tail = data[end:]
+            data = data[:end]
+        if self._kept_bytes <= MAX_KEPT_BYTES:
+            self._kept.append(data)
+            self._kept_bytes += len(data)
+        if self.is_decisive and not self._strip_ids and _SPECIAL.search(data) is None:
+            return data.replace(self._hidden_id, self._public_id) if self._hidden_id != self._public_id else data
+        return self._feed_events(data)
+
+    def _feed_events(self, data: bytes) -> bytes:
+        out = self._held
+        for event in data[:-2].split(b"\n\n"):
+            shown = self._event(event)
+            if shown is not None:
+                out.append(shown + b"\n\n")
+        if not self.is_decisive:
+            return b""
+        self._held = []
+        return b"".join(out)
+
+    def _event(self, event: bytes) -> bytes | None:
+        """The event as the client may see it; None when it may not."""
+        if not event.startswith(b"data:"):
+            return event  # a comment: vLLM sends none, keep-alives of middleboxes look like this
+        payload = event[5:].strip()
+        if payload == b"[DONE]":
+            self.is_done = True
+            return None if self.error is not None else event
+        try:
+            fields = _decode(payload)
+        except msgspec.DecodeError:
+            return event
+        if fields.get("error") is not None:
+            self.error = self.error or payload
+            return event
+        if not self.is_decisive and _is_decisive(fields):
+            self.is_decisive = True
+        if self._drop_usage and fields.get("choices") == [] and "usage" in fields:
+            return None
+        return b"data: " + client_body(
+            payload, hidden_id=self._hidden_id, public_id=self._public_id, strip_ids=self._strip_ids
+        )
+
+    def answer(self) -> Answer | None:
+        """What the whole stream said; None when it was too long to keep or is no chat or completion answer."""
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            return None
+        events = b"".join(self._kept)[:-2].split(b"\n\n")
+        return read_stream([event[5:].strip() for event in events if event.startswith(b"data:")])
+
+
+def _is_decisive(fields: dict[str, Any]) -> bool:
+    """The event carries content of any kind, or the end of a choice."""
+    choices = fields.get("choices")
+    if not isinstance(choices, list):
+        return bool(fields)
+    for choice in choices:
+        if choice.get("finish_reason") is not None or choice.get("text"):
+            return True
+        delta = choice.get("delta") or {}
+        if any(value for name, value in delta.items() if name != "role"):
+            return True
+    return False
+
+
+def error_event(payload: bytes) -> bytes:
+    """The last event of an answer that broke off; no `[DONE]` follows it."""
+    return b"data: " + payload + b"\n\n"
