@@ -1,0 +1,38 @@
+"""What is known of a request when it is over: the source of its log line and of its metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ppd_proxy.core.types import HandoffName, Mode, Reason, Route
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """One client request. Times are seconds on the monotonic clock; None means unknown or not reached.
+
+    `prompt_tokens`, `cached_tokens` and `completion_tokens` are the decode leg's `usage`. On route `pd` vLLM reports the
+    prefill engine's own prefix hit as `cached_tokens`. `first_token_at` and `last_token_at` are known for streams only.
+    `decode_opened_at` is when the decode leg's request went out.
+    """
+
+    request_id: str
+    mode: Mode
+    received_at: float
+    is_stream: bool = False
+    route: Route = "none"
+    reason: Reason = Reason.BAD_REQUEST
+    turn: int = 1
+    status: int = 0
+    prefill_id: str | None = None
+    decode_id: str | None = None
+    handoff: HandoffName | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    decode_opened_at: float | None = None
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    ended_at: float | None = None
+    retries: int = 0
+    error: str | None = None
