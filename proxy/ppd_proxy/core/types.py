@@ -118,6 +118,8 @@ class Demand:
     history: History = field(default_factory=History)
     prompt_tokens: int = 0
     """Estimated, for load accounting."""
+    spread_key: bytes = b""
+    """Breaks ties between equally loaded engines: the same conversation start always breaks them the same way."""
     is_multi_sequence: bool = False
     wants_prompt_logprobs: bool = False
     is_split_endpoint: bool = True

@@ -1,0 +1,173 @@
+"""Which route a request takes, and why: the one place to read for "why did this request go there?".
+
+Pure: a demand and a situation in, a plan or NoRoute out. Reasons are the words of `core.types.Reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ppd_proxy.core.types import Demand, Engine, FleetView, Home, Loads, Mode, Plan, Reason
+from ppd_proxy.errors import NoRoute
+from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.policy.placement import find_home, is_overloaded, least_loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Everything outside the request that a decision depends on.
+
+    `failed` engines are taken only if there is no other, `unreachable` ones not at all. `cause` says why a request is
+    planned again; `keep` is a prefill engine whose KV waits for another decode engine.
+    """
+
+    mode: Mode
+    fleet: FleetView
+    loads: Loads = field(default_factory=dict)
+    trust_direct: bool = False
+    failed: frozenset[str] = frozenset()
+    unreachable: frozenset[str] = frozenset()
+    cause: Reason | None = None
+    keep: Engine | None = None
+
+
+def decide(demand: Demand, situation: Situation) -> Plan:
+    """The plan for one request; raises NoRoute when no engine can take it."""
+    whole = _not_splittable(demand)
+    if whole is not None:
+        return _unsplit(demand, situation, whole)
+    reason = situation.cause
+    decodes = _usable(situation.fleet.decode, situation)
+    home = find_home(demand.history.home, decodes)
+    if reason is None:
+        reason = _why_not_direct(demand, situation, home, decodes)
+        if reason is None and home is not None:
+            return Plan(route="direct", reason=Reason.KNOWN_HISTORY, turn=demand.history.turn, decode=home)
+    return _split(demand, situation, decodes, home, reason or Reason.FIRST_TURN)
+
+
+def _not_splittable(demand: Demand) -> Reason | None:
+    if not demand.is_split_endpoint:
+        return Reason.ENDPOINT_NOT_SPLIT
+    if demand.is_multi_sequence:
+        return Reason.MULTI_SEQUENCE
+    if demand.wants_prompt_logprobs:
+        return Reason.PROMPT_LOGPROBS
+    return None
+
+
+def _why_not_direct(
+    demand: Demand, situation: Situation, home: Engine | None, decodes: Sequence[Engine]
+) -> Reason | None:
+    """None when the request goes straight to its home."""
+    history = demand.history
+    if not history.is_complete:
+        return Reason.HISTORY_UNKNOWN if history.has_answers else Reason.FIRST_TURN
+    if situation.mode == "pd":
+        return Reason.MODE_PD
+    if home is None:
+        return Reason.HOME_GONE
+    if not _is_direct_safe(home, situation):
+        return Reason.HANDOFF_NOT_DIRECT_SAFE
+    if is_overloaded(home, _held(history.home), decodes, situation.loads):
+        return Reason.HOME_OVERLOADED
+    return None
+
+
+def _split(
+    demand: Demand, situation: Situation, decodes: Sequence[Engine], home: Engine | None, reason: Reason
+) -> Plan:
+    """Prefill leg, then decode leg; the home keeps its conversation where load allows, for its prefix cache."""
+    held = _held(demand.history.home)
+    preferred = home
+    if home is not None and (home.id in situation.failed or is_overloaded(home, held, decodes, situation.loads)):
+        preferred = None
+    prefills = (situation.keep,) if situation.keep is not None else _usable(situation.fleet.prefill, situation)
+    pair = _pair(demand, situation, prefills, decodes, preferred)
+    if pair is None:
+        return _fall_back(demand, situation, _missing(prefills, decodes))
+    return Plan(route="pd", reason=reason, turn=demand.history.turn, prefill=pair[0], decode=pair[1])
+
+
+def _pair(
+    demand: Demand,
+    situation: Situation,
+    prefills: Sequence[Engine],
+    decodes: Sequence[Engine],
+    preferred: Engine | None,
+) -> tuple[Engine, Engine] | None:
+    """The least loaded decode engine that has a partner, and its least loaded partner."""
+    candidates = [
+        decode for decode in decodes if any(HANDOFFS[decode.handoff].can_pair(each, decode) for each in prefills)
+    ]
+    decode = preferred if preferred in candidates else None
+    decode = decode or least_loaded(candidates, situation.loads, demand.spread_key, situation.failed)
+    if decode is None:
+        return None
+    can_pair = HANDOFFS[decode.handoff].can_pair
+    partners = [each for each in prefills if can_pair(each, decode)]
+    prefill = least_loaded(partners, situation.loads, demand.spread_key, situation.failed)
+    return (prefill, decode) if prefill is not None else None
+
+
+def _unsplit(demand: Demand, situation: Situation, reason: Reason) -> Plan:
+    """A request that must not carry KV: an aggregated engine, else a decode engine that is safe without a handoff."""
+    aggregated = _aggregated(demand, situation)
+    if aggregated is not None:
+        return Plan(route="aggregated", reason=reason, turn=demand.history.turn, decode=aggregated)
+    decodes = _usable(situation.fleet.decode, situation)
+    safe = [engine for engine in decodes if _is_direct_safe(engine, situation)]
+    decode = find_home(demand.history.home, safe)
+    decode = decode or least_loaded(safe, situation.loads, demand.spread_key, situation.failed)
+    if decode is not None:
+        return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=decode)
+    if not decodes:
+        raise NoRoute("no aggregated and no decode engine is up", reason=Reason.NO_DECODE_ENGINE)
+    if reason is Reason.ENDPOINT_NOT_SPLIT:
+        reason = Reason.HANDOFF_NOT_DIRECT_SAFE
+    raise NoRoute(
+        "this request cannot be split, no aggregated engine is up, and no decode engine is safe for direct requests "
+        "(start one with --aggregated, or use --trust-direct if the decode engines' connector takes them)",
+        reason=reason,
+    )
+
+
+def _fall_back(demand: Demand, situation: Situation, reason: Reason) -> Plan:
+    """No pair of engines: an aggregated engine, else 503."""
+    aggregated = _aggregated(demand, situation) if situation.keep is None else None
+    if aggregated is None:
+        raise NoRoute(f"no route: {_EXPLAINED[reason]}, and no aggregated engine is up", reason=reason)
+    return Plan(route="aggregated", reason=reason, turn=demand.history.turn, decode=aggregated)
+
+
+def _missing(prefills: Sequence[Engine], decodes: Sequence[Engine]) -> Reason:
+    if not prefills:
+        return Reason.NO_PREFILL_ENGINE
+    return Reason.NO_MATCHING_PAIR if decodes else Reason.NO_DECODE_ENGINE
+
+
+_EXPLAINED = {
+    Reason.NO_PREFILL_ENGINE: "no prefill engine is up",
+    Reason.NO_DECODE_ENGINE: "no decode engine is up",
+    Reason.NO_MATCHING_PAIR: "no prefill and decode engine share a handoff",
+}
+
+
+def _aggregated(demand: Demand, situation: Situation) -> Engine | None:
+    engines = _usable(situation.fleet.aggregated, situation)
+    return least_loaded(engines, situation.loads, demand.spread_key, situation.failed)
+
+
+def _usable(engines: tuple[Engine, ...], situation: Situation) -> Sequence[Engine]:
+    if not situation.unreachable:
+        return engines
+    return [engine for engine in engines if engine.id not in situation.unreachable]
+
+
+def _is_direct_safe(engine: Engine, situation: Situation) -> bool:
+    return situation.trust_direct or HANDOFFS[engine.handoff].is_direct_safe(engine)
+
+
+def _held(home: Home | None) -> int:
+    return home.held_tokens if home is not None else 0
