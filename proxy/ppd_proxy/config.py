@@ -1,0 +1,346 @@
+"""Every setting of the proxy: one frozen section per concern, each field with its unit, limits and help text.
+
+Owns how values from flags, environment and file become one `Config`, and finds every mistake in them at once. Reads
+no file, no environment variable and no command line itself: `cli` does, and makes its options and the README's table
+from `settings()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, cast, get_type_hints
+
+from ppd_proxy.core.types import HandoffName, Mode
+from ppd_proxy.errors import ConfigError
+from ppd_proxy.settings import ENV_PREFIX, Note, Setting, Value, describe, from_text, parse
+
+HandoffChoice = Literal["auto", HandoffName]
+KvDtype = Literal["float32", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+FOREIGN_VARIABLES = ("PPD_CONFIG", "PPD_VLLM_VENV", "PPD_VLLM_VERSION")
+"""Variables with our prefix that are not settings: the configuration file's path, and what the scripts read."""
+
+FOREIGN_PREFIXES = ("PPD_PROXY_",)
+"""Kubernetes sets PPD_PROXY_SERVICE_HOST and the like in every pod beside a service called ppd-proxy."""
+
+_DTYPE_BYTES = (
+    ({"float32", "float", "fp32"}, 4),
+    ({"float16", "half", "fp16", "bfloat16", "bf16"}, 2),
+    ({"fp8", "fp8_e4m3", "fp8_e5m2", "float8_e4m3fn", "float8_e5m2", "int8"}, 1),
+)
+
+
+_SECONDS = Note(help="", unit="seconds", low=0.001)
+_PORT = Note(help="", low=0, high=65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The side that clients see."""
+
+    host: Annotated[str, Note(help="address to listen on")] = "0.0.0.0"
+    port: Annotated[int, replace(_PORT, help="TCP port to listen on (0: any free port)")] = 10001
+    max_body_bytes: Annotated[int, Note(help="larger request bodies get 413", unit="bytes", low=1)] = 536870912
+    keep_alive_s: Annotated[float, replace(_SECONDS, help="how long an idle client connection stays open")] = 75.0
+    log_level: Annotated[LogLevel, Note(help="least severe level that is logged")] = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """How requests are served."""
+
+    mode: Annotated[Mode, Note(help="pd: always prefill then decode; ppd: direct to the home from turn 2 on")] = "ppd"
+    handoff: Annotated[
+        HandoffChoice,
+        Note(help="how KV moves; auto: p2p_nccl for engines that announced themselves, else nixl; none: shared store"),
+    ] = "auto"
+    trust_direct: Annotated[
+        bool, Note(help="every p2p_nccl decode engine takes direct requests (stock ones die of them)")
+    ] = False
+    strip_field: Annotated[tuple[str, ...], Note(help="JSON field removed from every request")] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """Engines known from the start."""
+
+    prefill: Annotated[tuple[str, ...], Note(help="URL of a prefill engine", form="url")] = ()
+    decode: Annotated[tuple[str, ...], Note(help="URL of a decode engine", form="url")] = ()
+    aggregated: Annotated[tuple[str, ...], Note(help="URL of an unsplit engine", form="url")] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """How engines are found and watched."""
+
+    discovery_host: Annotated[str, Note(help="address to listen on for P2pNccl announcements (ZMQ)")] = "0.0.0.0"
+    discovery_port: Annotated[int, replace(_PORT, help="TCP port for P2pNccl announcements (0: off)")] = 30001
+    probe_interval_s: Annotated[float, replace(_SECONDS, help="time between two health probes of an engine")] = 5.0
+    probe_timeout_s: Annotated[float, replace(_SECONDS, help="a probe without an answer by then has failed")] = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """Who may do what. A key that is not set asks nobody for one."""
+
+    api_key: Annotated[tuple[str, ...], Note(help="key that clients must send, one of these", form="secret")] = field(
+        default=(), repr=False
+    )
+    engine_api_key: Annotated[
+        str | None, Note(help="key sent to the engines (not set: the client's own header is forwarded)", form="secret")
+    ] = field(default=None, repr=False)
+    admin_key: Annotated[
+        str | None, Note(help="key for the admin endpoints (not set: they answer loopback only)", form="secret")
+    ] = field(default=None, repr=False)
+    register_key: Annotated[
+        str | None, Note(help="key that lets other hosts register engines, nothing else", form="secret")
+    ] = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long the proxy waits for engines, and how often it tries again."""
+
+    connect_timeout_s: Annotated[float, replace(_SECONDS, help="connecting to an engine")] = 10.0
+    prefill_timeout_s: Annotated[float, replace(_SECONDS, help="the whole prefill leg")] = 600.0
+    first_token_timeout_s: Annotated[float, replace(_SECONDS, help="the answering engine's first content")] = 600.0
+    idle_timeout_s: Annotated[float, replace(_SECONDS, help="silence in the middle of an answer")] = 300.0
+    retries: Annotated[int, Note(help="other engines tried after a failure, before the client got a byte", low=0)] = 1
+    release_grace_s: Annotated[
+        float, Note(help="time to free a prefill engine's KV after the client left", unit="seconds", low=0)
+    ] = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversations:
+    """How much history is remembered."""
+
+    max_conversations: Annotated[int, Note(help="the least recently used beyond this are forgotten", low=1)] = 100000
+    conversation_ttl_s: Annotated[float, replace(_SECONDS, help="a conversation without a turn is forgotten then")] = (
+        14400.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """What is measured beside the requests themselves."""
+
+    scrape_interval_s: Annotated[
+        float, Note(help="time between two reads of an engine's /metrics (0: off)", unit="seconds", low=0)
+    ] = 5.0
+    kv_bytes_per_token: Annotated[
+        int | None, Note(help="KV cache size of one token, for estimated transfer bytes", unit="bytes", low=1)
+    ] = None
+    model_config: Annotated[str | None, Note(help="a model's config.json that kv_bytes_per_token is computed from")] = (
+        None
+    )
+    kv_cache_dtype: Annotated[KvDtype | None, Note(help="type of the KV cache if not the one in model_config")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole configuration; every value is checked."""
+
+    server: Server = field(default_factory=Server)
+    routing: Routing = field(default_factory=Routing)
+    engines: Engines = field(default_factory=Engines)
+    discovery: Discovery = field(default_factory=Discovery)
+    auth: Auth = field(default_factory=Auth)
+    limits: Limits = field(default_factory=Limits)
+    conversations: Conversations = field(default_factory=Conversations)
+    metrics: Metrics = field(default_factory=Metrics)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """The value of every setting, where each that is not a default came from, and what is wrong.
+
+    A setting whose given value is wrong holds its default here. Warnings do not keep the proxy from starting.
+    """
+
+    values: Mapping[str, Value]
+    origins: Mapping[str, str]
+    mistakes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def config(self) -> Config:
+        """The configuration, or ConfigError with every mistake."""
+        if self.mistakes:
+            raise ConfigError(list(self.mistakes))
+        sections: dict[str, Any] = {
+            name: section(**{f.name: self.values[f.name] for f in fields(section)}) for name, section in _sections()
+        }
+        return Config(**sections)
+
+
+def settings() -> tuple[Setting, ...]:
+    """Every setting, section by section."""
+    return tuple(
+        describe(section, f.name, hints[f.name], cast("Value", f.default))
+        for section, owner in _sections()
+        for hints in [get_type_hints(owner, include_extras=True)]
+        for f in fields(owner)
+    )
+
+
+def load(
+    flags: Mapping[str, object],
+    env: Mapping[str, str],
+    file: Mapping[str, object] | None = None,
+    *,
+    file_name: str = "configuration file",
+) -> Config:
+    """One checked `Config` from flags over environment over file over defaults; ConfigError lists every mistake.
+
+    `flags` maps names of settings to what the command line gave: text, a list of texts, or a bool for a switch. An
+    empty environment variable counts as not set.
+    """
+    return resolve(flags, env, file, file_name=file_name).config()
+
+
+def resolve(
+    flags: Mapping[str, object],
+    env: Mapping[str, str],
+    file: Mapping[str, object] | None = None,
+    *,
+    file_name: str = "configuration file",
+) -> Resolution:
+    """As `load`, for callers that show where values came from or add checks that need IO."""
+    known = settings()
+    mistakes = [*_unknown_variables(known, env), *_unknown_keys(known, file or {}, file_name)]
+    values: dict[str, Value] = {}
+    origins: dict[str, str] = {}
+    for setting in known:
+        values[setting.name] = setting.default
+        for origin, raw in reversed(list(_given(setting, flags, env, file or {}, file_name))):
+            try:
+                values[setting.name] = parse(setting, raw)
+                origins[setting.name] = origin
+            except ConfigError as error:
+                mistakes += [f"{origin}: {clause}" for clause in error.mistakes]
+    mistakes += _conflicts(values, origins)
+    return Resolution(values=values, origins=origins, mistakes=tuple(mistakes), warnings=tuple(_warnings(values)))
+
+
+def kv_bytes_per_token(model: Mapping[str, Any], dtype: str | None = None) -> int:
+    """KV cache bytes of one token over all layers, from the contents of a model's `config.json`.
+
+    layers x 2 (K and V) x KV heads x head size x bytes of a number; models with latent attention (`kv_lora_rank`) keep
+    one compressed vector per layer instead. `dtype` is the KV cache's type where it is not the model's. ConfigError
+    where the contents do not say.
+    """
+    text: Mapping[str, Any] = model.get("text_config") or model
+    if any("linear" in kind or "mamba" in kind for kind in text.get("layer_types") or ()):
+        raise ConfigError(["model_config: some layers keep a state instead of KV; give kv_bytes_per_token instead"])
+    layers = _dimension(text, "num_hidden_layers", "n_layer")
+    name = dtype or text.get("dtype") or text.get("torch_dtype") or model.get("dtype") or model.get("torch_dtype")
+    number_bytes = _dtype_bytes(name)
+    if text.get("kv_lora_rank"):
+        return layers * (_dimension(text, "kv_lora_rank") + _dimension(text, "qk_rope_head_dim")) * number_bytes
+    heads = _dimension(text, "num_attention_heads", "n_head")
+    head_dim = text.get("head_dim") or _dimension(text, "hidden_size", "n_embd") // heads
+    kv_heads = text.get("num_key_value_heads") or heads
+    return int(layers * 2 * kv_heads * head_dim * number_bytes)
+
+
+def _sections() -> list[tuple[str, Any]]:
+    return list(get_type_hints(Config).items())
+
+
+def _given(
+    setting: Setting, flags: Mapping[str, object], env: Mapping[str, str], file: Mapping[str, object], file_name: str
+) -> Iterator[tuple[str, object]]:
+    """Where a value was given and the raw value, the strongest first. Texts are turned into the setting's type."""
+    if flags.get(setting.name) is not None:
+        yield setting.flag, from_text(setting, flags[setting.name])
+    if text := env.get(setting.variable, ""):
+        items = [item.strip() for item in text.split(",")] if setting.is_list else text
+        yield setting.variable, from_text(setting, items)
+    table = file.get(setting.section)
+    if isinstance(table, Mapping) and setting.name in table:
+        yield f"{file_name}: {setting.key}", table[setting.name]
+
+
+def _unknown_variables(known: tuple[Setting, ...], env: Mapping[str, str]) -> Iterator[str]:
+    names = [setting.variable for setting in known]
+    for name in sorted(env):
+        if name.startswith(ENV_PREFIX) and name not in names and name not in FOREIGN_VARIABLES:
+            if not name.startswith(FOREIGN_PREFIXES):
+                yield f"{name}: no such setting; {_suggestion(name, names)}"
+
+
+def _unknown_keys(known: tuple[Setting, ...], file: Mapping[str, object], file_name: str) -> Iterator[str]:
+    keys = {setting.name: setting.key for setting in known}
+    sections = list(dict.fromkeys(setting.section for setting in known))
+    for section, table in file.items():
+        if section not in sections:
+            near_section = _suggestion(f"[{section}]", [f"[{known_section}]" for known_section in sections])
+            hint = f"did you mean {keys[section]}?" if section in keys else near_section
+            yield f"{file_name}: [{section}] is no section; {hint}"
+        elif not isinstance(table, Mapping):
+            yield f"{file_name}: {section} is not a table; write its keys under [{section}]"
+        else:
+            for name in table:
+                if keys.get(name) != f"[{section}] {name}":
+                    close = get_close_matches(name, list(keys), n=1)
+                    near = keys.get(name) or (keys[close[0]] if close else None)
+                    own = ", ".join(setting.name for setting in known if setting.section == section)
+                    hint = f"did you mean {near}?" if near else f"it has {own}"
+                    yield f"{file_name}: [{section}] {name} is no setting; {hint}"
+
+
+def _suggestion(name: str, names: list[str]) -> str:
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else "there is " + ", ".join(names)
+
+
+def _conflicts(values: Mapping[str, Value], origins: Mapping[str, str]) -> Iterator[str]:
+    """Mistakes in values that are right one by one."""
+    roles: dict[str, str] = {}
+    for role in ("prefill", "decode", "aggregated"):
+        for url in _urls(values, role):
+            if url in roles:
+                first = roles[url]
+                yield (
+                    f"{origins[role]}: {url!r} is also a {first} engine ({origins[first]}); give each engine one role"
+                )
+            roles.setdefault(url, role)
+    if values["port"] and values["port"] == values["discovery_port"]:
+        origin = origins.get("discovery_port") or origins["port"]
+        yield f"{origin}: port and discovery_port are both {values['port']}; give each its own"
+    if values["kv_bytes_per_token"] and values["model_config"]:
+        yield (
+            f"{origins['model_config']}: kv_bytes_per_token is given too ({origins['kv_bytes_per_token']}); give one"
+        )
+
+
+def _warnings(values: Mapping[str, Value]) -> Iterator[str]:
+    has_route = (_urls(values, "prefill") and _urls(values, "decode")) or _urls(values, "aggregated")
+    if not has_route and not values["discovery_port"]:
+        yield (
+            "no prefill and decode engine, no aggregated engine, and discovery_port is 0: "
+            "nothing to route to until engines register through POST /engines"
+        )
+
+
+def _urls(values: Mapping[str, Value], role: str) -> tuple[str, ...]:
+    urls = values[role]
+    return urls if isinstance(urls, tuple) else ()
+
+
+def _dimension(model: Mapping[str, Any], *names: str) -> int:
+    for name in names:
+        if isinstance(model.get(name), int) and model[name] > 0:
+            return int(model[name])
+    raise ConfigError([f"model_config: {' or '.join(names)} is missing; give kv_bytes_per_token instead"])
+
+
+def _dtype_bytes(name: object) -> int:
+    for names, size in _DTYPE_BYTES:
+        if str(name).removeprefix("torch.") in names:
+            return size
+    sizes = ", ".join(sorted(name for names, _ in _DTYPE_BYTES for name in names))
+    raise ConfigError([f"model_config: dtype {name!r} is not one of {sizes}; give kv_cache_dtype"])
