@@ -1,0 +1,345 @@
+"""Which engines there are and which of them take new requests.
+
+Owns every engine's record and the rules by which it joins, goes down, comes back, drains and leaves. Does no IO and
+reads no clock: the callers bring signs of life (announcements, registrations, probe results) together with `now`
+(monotonic seconds), and get back what changed, to log and to count.
+
+State of an engine, from two signals and one mark:
+
+    signal   good at the start     turns bad                              good again
+    beats    always                silent for the TTL (3 missed, 10 s)    after 2 beats
+    probes   if the engine beats   after 3 missed in a row                after 2 good (1 if it never was good)
+
+    down      a signal is bad. An engine that sends no beats (static, or registered without a TTL) has good beats.
+    draining  both are good, and an operator drained it: no new requests.
+    up        both are good.
+
+A live beat never brings back an engine whose probes fail, nor the reverse.
+
+- Coming back from `down` gives a new `incarnation`: the engine may have been restarted, its KV counts as lost. So does
+  another role or ZMQ address while it is up. No incarnation of an id is used twice, not even after it left.
+- What an operator or a registration states (role, ZMQ address, handoff) is not changed by announcements: an engine
+  with `kv_role=kv_both` announces itself as prefill whatever it is used for. The latest registration wins over all.
+  What a registration leaves out stays as it was.
+- Draining lasts until the engine is removed or forgotten. Neither heartbeats nor a restart undo it: an engine that
+  went down while draining comes back draining. To use it again, remove it and register it anew.
+- Removing forgets. An engine that goes on announcing itself joins again with its next beat; to keep it out, drain it.
+- An engine whose beats stopped stays listed as `down` for `forget_after_s`, then it leaves. Engines that send no beats
+  stay until they are removed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ppd_proxy.core.address import check_zmq_address, parse_address, parse_url
+from ppd_proxy.core.types import HANDOFFS, ROLES, Engine, EngineState, FleetView, HandoffName, Role
+from ppd_proxy.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One thing that happened to one engine. `up`, `down` and `draining` repeat the engine's state; they are also
+    reported when the state stayed and something else became known (an address, a role, a restart)."""
+
+    engine: Engine
+    what: Literal["joined", "up", "down", "draining", "left"]
+    why: str
+
+
+@dataclass(slots=True)
+class _Signal:
+    """One sign of life that must fail or succeed several times before it counts."""
+
+    is_good: bool = True
+    goods_needed: int = 1
+    goods: int = 0
+    misses: int = 0
+
+    def succeed(self) -> None:
+        self.misses = 0
+        self.goods += 1
+        self.is_good = self.is_good or self.goods >= self.goods_needed
+
+    def miss(self, *, missed_limit: int, good_limit: int) -> None:
+        self.goods = 0
+        self.misses += 1
+        if self.is_good and self.misses >= missed_limit:
+            self.lose(good_limit)
+
+    def lose(self, good_limit: int) -> None:
+        self.is_good, self.goods, self.goods_needed = False, 0, good_limit
+
+
+@dataclass(slots=True, kw_only=True)
+class _Member:
+    """The record behind one `Engine` value."""
+
+    engine: Engine
+    beats: _Signal
+    probes: _Signal
+    beat_at: float
+    silence_s: float | None
+    """How long it may be silent; None: no beats are expected of it."""
+    stated_handoff: HandoffName | None = None
+    stated_zmq_address: str | None = None
+    is_drained: bool = False
+    is_kv_lost: bool = False
+
+
+class Fleet:
+    """All known engines. Every method that takes something in returns what changed, in order."""
+
+    def __init__(
+        self,
+        *,
+        default_handoff: Literal["auto", "nixl", "p2p_nccl", "none"],
+        announcement_ttl_s: float = 10.0,
+        missed_limit: int = 3,
+        good_limit: int = 2,
+        forget_after_s: float = 600.0,
+    ) -> None:
+        self._default_handoff = default_handoff
+        self._announcement_ttl_s = announcement_ttl_s
+        self._missed_limit = missed_limit
+        self._good_limit = good_limit
+        self._forget_after_s = forget_after_s
+        self._members: dict[str, _Member] = {}
+        self._ended_lives = 0
+        self._engines: tuple[Engine, ...] = ()
+        self._view = FleetView()
+
+    @property
+    def view(self) -> FleetView:
+        """The engines that take new requests; the same object until something changes."""
+        return self._view
+
+    def engines(self) -> tuple[Engine, ...]:
+        """All engines, also those that are down or draining, ordered by id."""
+        return self._engines
+
+    def get(self, engine_id: str) -> Engine | None:
+        member = self._members.get(engine_id)
+        return member.engine if member else None
+
+    # What comes in
+
+    def add_static(self, url: str, role: Role, now: float) -> tuple[Change, ...]:
+        """Add an engine of the configuration: `down` until its first good probe, never forgotten."""
+        engine_id, url = parse_url(url)
+        member = self._members.get(engine_id)
+        if member is None:
+            engine = self._new_engine(engine_id, url, role, source="static")
+            return self._join(self._new_member(engine, now, silence_s=None))
+        member.silence_s, member.beats = None, _Signal()
+        return self._restate(member, replace(member.engine, url=url, role=role, source="static"), "configured")
+
+    def announce(
+        self, *, role: Role, http_address: str, zmq_address: str, is_ppd: bool, now: float
+    ) -> tuple[Change, ...]:
+        """A beat over ZMQ; both addresses are `host:port`. A new engine is up at once."""
+        engine_id, url = parse_address(http_address, field="http_address")
+        check_zmq_address(zmq_address)
+        member = self._members.get(engine_id)
+        if member is None:
+            engine = self._new_engine(engine_id, url, role, source="announced")
+            engine = replace(engine, zmq_address=zmq_address, is_ppd=is_ppd)
+            return self._join(self._new_member(engine, now, silence_s=self._announcement_ttl_s))
+        changes = self._beat(member, now)
+        old = member.engine
+        facts = replace(
+            old,
+            role=role if old.source == "announced" else old.role,
+            zmq_address=member.stated_zmq_address or zmq_address,
+            is_ppd=is_ppd,
+        )
+        return changes + self._restate(member, facts, "announced")
+
+    def register(
+        self, *, url: str, role: str, handoff: str | None, zmq_address: str | None, ttl_s: float | None, now: float
+    ) -> tuple[Change, ...]:
+        """Add an engine or repeat it as a heartbeat; None leaves what is known.
+
+        With `ttl_s` the engine must be registered again within that time and is up at once. Without it no heartbeats
+        are expected, and the engine is down until its first good probe. The role may change: that is a restart.
+        """
+        engine_id, url = parse_url(url)
+        checked_role, checked_handoff = _check_role(role), _check_handoff(handoff)
+        _check_ttl(ttl_s)
+        if zmq_address is not None:
+            check_zmq_address(zmq_address)
+        member = self._members.get(engine_id)
+        if member is None:
+            engine = self._new_engine(engine_id, url, checked_role, source="registered")
+            member = self._new_member(replace(engine, zmq_address=zmq_address), now, silence_s=ttl_s)
+            member.stated_handoff, member.stated_zmq_address = checked_handoff, zmq_address
+            return self._join(member)
+        changes = self._beat(member, now)
+        old = member.engine
+        if old.source != "static":
+            member.silence_s = ttl_s
+        if member.silence_s is None:
+            member.beats = _Signal()
+        member.stated_handoff = checked_handoff or member.stated_handoff
+        member.stated_zmq_address = zmq_address or member.stated_zmq_address
+        facts = replace(
+            old,
+            url=url,
+            role=checked_role,
+            source="static" if old.source == "static" else "registered",
+            zmq_address=zmq_address or old.zmq_address,
+        )
+        return changes + self._restate(member, facts, "registered")
+
+    def probed(self, engine_id: str, is_healthy: bool, now: float) -> tuple[Change, ...]:
+        """The result of one health probe. Unknown ids are ignored: the engine left while it was being probed."""
+        member = self._members.get(engine_id)
+        if member is None:
+            return ()
+        if not is_healthy:
+            return self.leg_failed(engine_id, now)
+        changes = self._check_silence(member, now)
+        member.probes.succeed()
+        return changes + self._settle(member, "good probe")
+
+    def leg_failed(self, engine_id: str, now: float) -> tuple[Change, ...]:
+        """A request could not reach the engine: as much a sign as a missed probe. Unknown ids are ignored."""
+        member = self._members.get(engine_id)
+        if member is None:
+            return ()
+        changes = self._check_silence(member, now)
+        member.probes.miss(missed_limit=self._missed_limit, good_limit=self._good_limit)
+        return changes + self._settle(member, f"{member.probes.misses} missed probes or failed legs")
+
+    def drain(self, engine_id: str) -> tuple[Change, ...]:
+        """Send no new requests to an engine until it is removed. Unknown ids are ignored."""
+        member = self._members.get(engine_id)
+        if member is None:
+            return ()
+        member.is_drained = True
+        return self._settle(member, "drain requested")
+
+    def remove(self, engine_id: str) -> tuple[Change, ...]:
+        """Forget an engine and all that was stated about it. Unknown ids are ignored."""
+        return self._leave(engine_id, "removed") if engine_id in self._members else ()
+
+    def expire(self, now: float) -> tuple[Change, ...]:
+        """Take out every engine whose beats stopped, and forget those silent for long. Call it about once a second."""
+        changes: tuple[Change, ...] = ()
+        for member in tuple(self._members.values()):
+            changes += self._check_silence(member, now)
+            if member.silence_s is not None and now - member.beat_at >= member.silence_s + self._forget_after_s:
+                changes += self._leave(member.engine.id, f"silent for {now - member.beat_at:.0f} s")
+        return changes
+
+    # What becomes of it
+
+    def _new_engine(
+        self, engine_id: str, url: str, role: Role, *, source: Literal["static", "announced", "registered"]
+    ) -> Engine:
+        return Engine(
+            id=engine_id,
+            url=url,
+            role=role,
+            handoff="none",  # derived by _settle, like the state
+            state="down",
+            source=source,
+            incarnation=self._ended_lives,
+        )
+
+    def _new_member(self, engine: Engine, now: float, *, silence_s: float | None) -> _Member:
+        """Who sends beats vouches for itself; who sends none must first answer a probe."""
+        probes = _Signal(is_good=silence_s is not None)
+        return _Member(engine=engine, beats=_Signal(), probes=probes, beat_at=now, silence_s=silence_s)
+
+    def _join(self, member: _Member) -> tuple[Change, ...]:
+        source = member.engine.source
+        self._members[member.engine.id] = member
+        self._settle(member, source)
+        self._publish()
+        return (Change(engine=member.engine, what="joined", why=source),)
+
+    def _leave(self, engine_id: str, why: str) -> tuple[Change, ...]:
+        member = self._members.pop(engine_id)
+        # Should the id join again, it must not continue the incarnation that conversations still point to.
+        self._ended_lives += 1
+        self._publish()
+        return (Change(engine=member.engine, what="left", why=why),)
+
+    def _beat(self, member: _Member, now: float) -> tuple[Change, ...]:
+        changes = self._check_silence(member, now)
+        member.beat_at = now
+        member.beats.succeed()
+        return changes
+
+    def _check_silence(self, member: _Member, now: float) -> tuple[Change, ...]:
+        """Asked on every sign of life too, so that what an engine is does not depend on when `expire` ran."""
+        if member.silence_s is None or now - member.beat_at < member.silence_s:
+            return ()
+        member.beats.lose(self._good_limit)
+        return self._settle(member, f"silent for {now - member.beat_at:.0f} s")
+
+    def _restate(self, member: _Member, facts: Engine, why: str) -> tuple[Change, ...]:
+        """Take over what became known; another role or ZMQ address can only come from a restarted engine."""
+        old = member.engine
+        if facts.role != old.role or (old.zmq_address is not None and facts.zmq_address != old.zmq_address):
+            member.is_kv_lost = True
+            why += " with another role or ZMQ address"
+        return self._settle(member, why, facts)
+
+    def _settle(self, member: _Member, why: str, facts: Engine | None = None) -> tuple[Change, ...]:
+        """Derive state, incarnation and handoff, and publish if anything is different."""
+        old = member.engine
+        facts = facts or old
+        is_live = member.beats.is_good and member.probes.is_good
+        state: EngineState = "down" if not is_live else "draining" if member.is_drained else "up"
+        if old.state != "down" and not is_live:
+            member.is_kv_lost = True
+        incarnation = old.incarnation
+        if is_live and member.is_kv_lost:
+            member.is_kv_lost = False
+            self._ended_lives += 1
+            incarnation = self._ended_lives
+        engine = replace(facts, handoff=self._handoff(member, facts), state=state, incarnation=incarnation)
+        if engine == old:
+            return ()
+        member.engine = engine
+        self._publish()
+        return (Change(engine=engine, what=state, why=why),)
+
+    def _handoff(self, member: _Member, facts: Engine) -> HandoffName:
+        if member.stated_handoff is not None:
+            return member.stated_handoff
+        if self._default_handoff != "auto":
+            return self._default_handoff
+        return "nixl" if facts.zmq_address is None else "p2p_nccl"
+
+    def _publish(self) -> None:
+        self._engines = tuple(self._members[engine_id].engine for engine_id in sorted(self._members))
+        by_role = {role: tuple(e for e in self._engines if e.role == role and e.state == "up") for role in ROLES}
+        self._view = FleetView(**by_role)
+
+
+def _check_role(role: str) -> Role:
+    for known in ROLES:
+        if role == known:
+            return known
+    raise BadRequest(f"role is {role!r}; it must be one of {', '.join(ROLES)}", param="role")
+
+
+def _check_handoff(handoff: str | None) -> HandoffName | None:
+    if handoff is None:
+        return None
+    for known in HANDOFFS:
+        if handoff == known:
+            return known
+    raise BadRequest(f"handoff is {handoff!r}; it must be one of {', '.join(HANDOFFS)}", param="handoff")
+
+
+def _check_ttl(ttl_s: float | None) -> None:
+    if ttl_s is None:
+        return
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not math.isfinite(ttl_s) or ttl_s <= 0:
+        raise BadRequest(f"ttl_s is {ttl_s!r}; it must be a number of seconds above 0", param="ttl_s")

@@ -1,0 +1,51 @@
+"""In-flight work by engine: what the placement policies compare and what the director reserves and gives back.
+
+Owns the counts and nothing else: it does not know which engines exist or which requests hold what.
+"""
+
+from __future__ import annotations
+
+
+class Load:
+    """Counts of the requests in flight; `tokens` is the `Loads` mapping the policies read.
+
+    Both mappings hold only engines with a count above zero, so an engine that left does not stay behind.
+    """
+
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, int] = {}
+        self.requests: dict[str, int] = {}
+
+    def reserve(self, engine_id: str, tokens: int) -> Reservation:
+        """Count one request of `tokens` tokens on an engine until the reservation is released."""
+        if tokens < 0:
+            raise ValueError(f"tokens is {tokens}; it must be 0 or more")
+        self._add(engine_id, requests=1, tokens=tokens)
+        return Reservation(self, engine_id, tokens)
+
+    def _add(self, engine_id: str, *, requests: int, tokens: int) -> None:
+        for counts, amount in ((self.requests, requests), (self.tokens, tokens)):
+            total = counts.get(engine_id, 0) + amount
+            if total:
+                counts[engine_id] = total
+            else:
+                counts.pop(engine_id, None)
+
+
+class Reservation:
+    """One request's share of an engine's load; whoever holds it releases it, as often as is convenient."""
+
+    __slots__ = ("_load", "engine_id", "tokens")
+
+    def __init__(self, load: Load, engine_id: str, tokens: int) -> None:
+        self._load: Load | None = load
+        self.engine_id = engine_id
+        self.tokens = tokens
+
+    def release(self) -> None:
+        """Give the share back. Only the first call counts."""
+        load, self._load = self._load, None
+        if load is not None:
+            load._add(self.engine_id, requests=-1, tokens=-self.tokens)

@@ -1,0 +1,40 @@
+import pytest
+
+from ppd_proxy.core.load import Load
+
+
+def test_reservations_of_one_engine_add_up():
+    load = Load()
+    load.reserve("d:1", 100)
+    load.reserve("d:1", 20)
+    load.reserve("d:2", 5)
+    assert load.tokens == {"d:1": 120, "d:2": 5}
+    assert load.requests == {"d:1": 2, "d:2": 1}
+
+
+def test_release_counts_once_however_often_it_is_called():
+    load = Load()
+    load.reserve("d:1", 100)
+    second = load.reserve("d:1", 20)
+    second.release()
+    second.release()
+    assert load.tokens == {"d:1": 100}
+    assert load.requests == {"d:1": 1}
+
+
+def test_an_engine_without_work_has_no_entry():
+    load = Load()
+    empty, full = load.reserve("d:1", 0), load.reserve("d:2", 7)
+    assert load.tokens == {"d:2": 7}
+    assert load.requests == {"d:1": 1, "d:2": 1}
+    empty.release()
+    full.release()
+    assert load.tokens == {}
+    assert load.requests == {}
+
+
+def test_negative_tokens_are_refused_and_nothing_is_counted():
+    load = Load()
+    with pytest.raises(ValueError, match="tokens is -1"):
+        load.reserve("d:1", -1)
+    assert load.requests == {}
