@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
+from ppd_proxy.core.address import parse_url
 from ppd_proxy.core.types import HandoffName, Mode
 from ppd_proxy.errors import ConfigError
 from ppd_proxy.settings import ENV_PREFIX, Note, Setting, Value, describe, from_text, parse
@@ -232,8 +233,10 @@ def kv_bytes_per_token(model: Mapping[str, Any], dtype: str | None = None) -> in
     one compressed vector per layer instead. `dtype` is the KV cache's type where it is not the model's. ConfigError
     where the contents do not say.
     """
+    if not isinstance(model, Mapping):
+        raise ConfigError(["model_config: not a JSON object; give the contents of a model's config.json"])
     text: Mapping[str, Any] = model.get("text_config") or model
-    if any("linear" in kind or "mamba" in kind for kind in text.get("layer_types") or ()):
+    if any("linear" in str(kind) or "mamba" in str(kind) for kind in text.get("layer_types") or ()):
         raise ConfigError(["model_config: some layers keep a state instead of KV; give kv_bytes_per_token instead"])
     layers = _dimension(text, "num_hidden_layers", "n_layer")
     name = dtype or text.get("dtype") or text.get("torch_dtype") or model.get("dtype") or model.get("torch_dtype")
@@ -241,9 +244,10 @@ def kv_bytes_per_token(model: Mapping[str, Any], dtype: str | None = None) -> in
     if text.get("kv_lora_rank"):
         return layers * (_dimension(text, "kv_lora_rank") + _dimension(text, "qk_rope_head_dim")) * number_bytes
     heads = _dimension(text, "num_attention_heads", "n_head")
-    head_dim = text.get("head_dim") or _dimension(text, "hidden_size", "n_embd") // heads
-    kv_heads = text.get("num_key_value_heads") or heads
-    return int(layers * 2 * kv_heads * head_dim * number_bytes)
+    has_head_dim = text.get("head_dim") is not None
+    head_dim = _dimension(text, "head_dim") if has_head_dim else _dimension(text, "hidden_size", "n_embd") // heads
+    kv_heads = heads if text.get("num_key_value_heads") is None else _dimension(text, "num_key_value_heads")
+    return layers * 2 * kv_heads * head_dim * number_bytes
 
 
 def _sections() -> list[tuple[str, Any]]:
@@ -302,12 +306,11 @@ def _conflicts(values: Mapping[str, Value], origins: Mapping[str, str]) -> Itera
     roles: dict[str, str] = {}
     for role in ("prefill", "decode", "aggregated"):
         for url in _urls(values, role):
-            if url in roles:
-                first = roles[url]
-                yield (
-                    f"{origins[role]}: {url!r} is also a {first} engine ({origins[first]}); give each engine one role"
-                )
-            roles.setdefault(url, role)
+            engine_id = parse_url(url)[0]
+            first = roles.setdefault(engine_id, role)
+            if first != role:
+                other = f"{engine_id} is also a {first} engine ({origins[first]})"
+                yield f"{origins[role]}: {url!r}: {other}; give each engine one role"
     if values["port"] and values["port"] == values["discovery_port"]:
         origin = origins.get("discovery_port") or origins["port"]
         yield f"{origin}: port and discovery_port are both {values['port']}; give each its own"

@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass
 from types import UnionType
 from typing import Literal, Union, get_args, get_origin
-from urllib.parse import urlsplit
 
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.core.address import parse_url
+from ppd_proxy.errors import BadRequest, ConfigError
 
 Value = str | int | float | bool | tuple[str, ...] | None
 Form = Literal["text", "secret", "url"]
@@ -70,7 +70,7 @@ class Setting:
             return {
                 "text": "a text that is not empty",
                 "secret": "a key of printable ASCII characters without spaces and commas",
-                "url": "an engine's URL of the form http://host:port (no https, no path)",
+                "url": "an engine's URL, http://HOST:PORT or https://HOST:PORT without a path",
             }[self.note.form]
         number = "a whole number" if self.type is int else "a number"
         unit = f" of {self.note.unit}" if self.note.unit else ""
@@ -152,24 +152,18 @@ def _accepted_text(setting: Setting, text: str) -> str | None:
     if setting.choices:
         return text if text in setting.choices else None
     if setting.note.form == "url":
-        return normal_url(text)
+        return _accepted_url(text)
     if setting.note.form == "secret":
         is_key = text.isascii() and text.isprintable() and " " not in text and "," not in text and text != MASK
         return text if text and is_key else None
     return text if text.strip() and text.isprintable() else None
 
 
-def normal_url(text: str) -> str | None:
-    """`http://host:port` of an engine with the port spelled out and the host in lower case, or None if it is none."""
+def _accepted_url(text: str) -> str | None:
     try:
-        parts = urlsplit(text.strip())
-        host, port = parts.hostname, 80 if parts.port is None else parts.port
-    except ValueError:
+        return parse_url(text.strip())[1]
+    except BadRequest:
         return None
-    is_bare = parts.path in ("", "/") and not (parts.query or parts.fragment or parts.username or parts.password)
-    if parts.scheme != "http" or not host or not port or not is_bare or any(c.isspace() for c in host) or "," in host:
-        return None
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _shown(setting: Setting, raw: object) -> str:

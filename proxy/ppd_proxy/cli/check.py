@@ -1,0 +1,49 @@
+"""`ppd-proxy check`: prints the effective configuration as TOML, where each value came from, and every mistake."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+
+from ppd_proxy import config
+from ppd_proxy.cli import serve
+from ppd_proxy.settings import MASK, Setting, Value
+
+
+def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
+    """The configuration on standard output, mistakes and warnings on standard error; 2 where there is a mistake."""
+    resolution = serve.read_configuration(args, os.environ)
+    print("\n".join(render(resolution)))
+    mistakes = [*usage_mistakes, *resolution.mistakes]
+    serve.report(mistakes, resolution.warnings)
+    return 2 if mistakes else 0
+
+
+def render(resolution: config.Resolution) -> Iterator[str]:
+    """The configuration as TOML lines. Secrets are masked, values that nobody gave carry no comment."""
+    section = ""
+    for setting in config.settings():
+        if setting.section != section:
+            yield f"\n[{setting.section}]" if section else f"[{setting.section}]"
+            section = setting.section
+        yield _line(setting, resolution.values[setting.name], resolution.origins.get(setting.name))
+
+
+def _line(setting: Setting, value: Value, origin: str | None) -> str:
+    if value is None:
+        return f"# {setting.name}: not set"
+    if origin == serve.COMPUTED:
+        return f"# {setting.name} = {_toml(setting, value)}  # {origin}"
+    return f"{setting.name} = {_toml(setting, value)}" + (f"  # from {origin}" if origin else "")
+
+
+def _toml(setting: Setting, value: Value) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(setting, item) for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(MASK if setting.is_secret else value, ensure_ascii=False)
+    return repr(value)

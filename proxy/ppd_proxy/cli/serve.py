@@ -1,0 +1,112 @@
+"""`ppd-proxy serve`: turns command line, environment and file into a configuration and hands it to the runtime."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ppd_proxy import config
+from ppd_proxy.errors import ConfigError
+from ppd_proxy.settings import Setting
+
+FILE_VARIABLE = "PPD_CONFIG"
+COMPUTED = "computed from model_config"
+"""Origin of a KV size that was not given but computed."""
+
+_CANNOT_LISTEN = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One option per setting, grouped by section; values stay texts, `config` checks them."""
+    parser.add_argument("--config", metavar="FILE", help=f"TOML file with settings (variable {FILE_VARIABLE})")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for setting in config.settings():
+        if setting.section not in groups:
+            groups[setting.section] = parser.add_argument_group(f"[{setting.section}]")
+        _add_option(groups[setting.section], setting)
+
+
+def read_configuration(args: argparse.Namespace, env: Mapping[str, str]) -> config.Resolution:
+    """What the command line, `env` and the configuration file say together, with every mistake in them."""
+    path = args.config if args.config is not None else env.get(FILE_VARIABLE) or None
+    mistakes: list[str] = []
+    file: dict[str, object] = {}
+    if path is not None:
+        try:
+            with open(path, "rb") as stream:
+                file = tomllib.load(stream)
+        except OSError as error:
+            mistakes.append(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            mistakes.append(f"{path}: not TOML ({error})")
+    resolution = config.resolve(vars(args), env, file, file_name=path or "configuration file")
+    return _with_model(replace(resolution, mistakes=(*mistakes, *resolution.mistakes)))
+
+
+def report(mistakes: Iterable[str], warnings: Iterable[str] = ()) -> None:
+    """One line each on standard error."""
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
+    """Serves until told to stop. 2: configuration mistakes, 1: an address cannot be listened on."""
+    resolution = read_configuration(args, os.environ)
+    mistakes = [*usage_mistakes, *resolution.mistakes]
+    report(mistakes, resolution.warnings)
+    if mistakes:
+        return 2
+    from ppd_proxy import runtime
+
+    try:
+        return runtime.serve(resolution.config())
+    except OSError as error:
+        if error.errno not in _CANNOT_LISTEN:
+            raise
+        address = f"{resolution.values['host']}:{resolution.values['port']}"
+        report([f"could not start on {address}: {error.strerror}; choose another --port or free this one"])
+        return 1
+
+
+def _add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
+    default = "" if setting.default in (None, (), False) else f"; default {setting.default}"
+    unit = f", {setting.note.unit}" if setting.note.unit else ""
+    many = ", repeatable" if setting.is_list else ""
+    text = f"{setting.note.help}{unit}{many}{default}".replace("%", "%%")
+    if setting.type is bool:
+        group.add_argument(setting.flag, dest=setting.name, action=argparse.BooleanOptionalAction, help=text)
+        return
+    metavar = "|".join(setting.choices) or ("URL" if setting.note.form == "url" else setting.name.upper())
+    action = "append" if setting.is_list else "store"
+    group.add_argument(setting.flag, dest=setting.name, action=action, metavar=metavar, help=text)
+
+
+def _with_model(resolution: config.Resolution) -> config.Resolution:
+    """With the KV size computed from the file that `model_config` names, where it is set."""
+    path = resolution.values["model_config"]
+    if not isinstance(path, str) or resolution.values["kv_bytes_per_token"] is not None:
+        return resolution
+    dtype = resolution.values["kv_cache_dtype"]
+    try:
+        with open(path, encoding="utf-8") as stream:
+            model = json.load(stream)
+        size_bytes = config.kv_bytes_per_token(model, dtype if isinstance(dtype, str) else None)
+    except OSError as error:
+        mistake = f"{path!r} cannot be read ({error.strerror}); give the path of a model's config.json"
+    except ValueError as error:
+        mistake = f"{path!r} is not JSON ({error}); give the path of a model's config.json"
+    except ConfigError as error:
+        mistake = f"{path!r}: {'; '.join(error.mistakes)}"
+    else:
+        values = {**resolution.values, "kv_bytes_per_token": size_bytes}
+        origins = {**resolution.origins, "kv_bytes_per_token": COMPUTED}
+        return replace(resolution, values=values, origins=origins)
+    return replace(resolution, mistakes=(*resolution.mistakes, f"{resolution.origins['model_config']}: {mistake}"))
