@@ -28,9 +28,9 @@ FOREIGN_PREFIXES = ("PPD_PROXY_",)
 """Kubernetes sets PPD_PROXY_SERVICE_HOST and the like in every pod beside a service called ppd-proxy."""
 
 _DTYPE_BYTES = (
-    ({"float32", "float", "fp32"}, 4),
-    ({"float16", "half", "fp16", "bfloat16", "bf16"}, 2),
-    ({"fp8", "fp8_e4m3", "fp8_e5m2", "float8_e4m3fn", "float8_e5m2", "int8"}, 1),
+    (("float32", "float", "fp32"), 4),
+    (("float16", "half", "fp16", "bfloat16", "bf16"), 2),
+    (("fp8", "fp8_e4m3", "fp8_e5m2", "float8_e4m3fn", "float8_e5m2", "int8"), 1),
 )
 
 
