@@ -1,0 +1,32 @@
+#!/bin/sh -e
+# Lint, types and tests. Makes .venv first where there is none.
+#
+#   scripts/test.sh           everything that needs no vLLM, and a short run on real vLLM where its environment exists
+#   scripts/test.sh --vllm    every test on real vLLM too
+#
+# The vLLM environment is made by scripts/setup_vllm_cpu.sh: .venv-vllm, or PPD_VLLM_VENV=DIR.
+cd "$(dirname "$0")/.."
+vllm=vllm_smoke
+case "$*" in
+  "") ;;
+  --vllm) vllm=vllm ;;
+  *) echo "usage: scripts/test.sh [--vllm]" >&2; exit 2 ;;
+esac
+PPD_VLLM_VENV=${PPD_VLLM_VENV:-$PWD/.venv-vllm}
+export PPD_VLLM_VENV
+
+if [ ! -x .venv/bin/ppd-proxy ]; then
+  ${PYTHON:-python3} -m venv .venv
+  .venv/bin/python -m pip --disable-pip-version-check install -q -c requirements-ci.txt -e '.[dev]'
+fi
+.venv/bin/ruff check .
+.venv/bin/mypy
+.venv/bin/python -m pytest -q -m "not vllm and not vllm_smoke"
+if [ -e "$PPD_VLLM_VENV/.ready" ]; then
+  .venv/bin/python -m pytest -q -m "$vllm"
+elif [ "$vllm" = vllm ]; then
+  echo "$PPD_VLLM_VENV is not ready: run scripts/setup_vllm_cpu.sh" >&2
+  exit 1
+else
+  echo "$PPD_VLLM_VENV is not ready: no test ran on real vLLM"
+fi
