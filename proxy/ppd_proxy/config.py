@@ -133,7 +133,7 @@ class Metrics:
         float, Note(help="time between two reads of an engine's /metrics (0: off)", unit="seconds", low=0)
     ] = 5.0
     kv_bytes_per_token: Annotated[
-        int | None, Note(help="KV cache size of one token, for estimated transfer bytes", unit="bytes", low=1)
+        int | None, Note(help="KV cache of one token, for estimating transfers", unit="bytes", low=1)
     ] = None
     model_config: Annotated[str | None, Note(help="a model's config.json that kv_bytes_per_token is computed from")] = (
         None

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
 
 def _add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
     default = "" if setting.default in (None, (), False) else f"; default {setting.default}"
-    unit = f", {setting.note.unit}" if setting.note.unit else ""
+    unit = f" ({setting.note.unit})" if setting.note.unit else ""
     many = ", repeatable" if setting.is_list else ""
     text = f"{setting.note.help}{unit}{many}{default}".replace("%", "%%")
     if setting.type is bool:

@@ -1,0 +1,121 @@
+"""The README's tables name every flag, setting, metric, reason code and HTTP endpoint, and nothing that does not exist.
+
+A table belongs to the nearest heading above it; the name stands in backticks in the first column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+import readme_tables
+from ppd_proxy import config
+from ppd_proxy.cli.main import build_parser
+from ppd_proxy.core.types import Reason
+from ppd_proxy.telemetry.metrics import INSTRUMENTS
+
+README = Path(__file__).parents[1] / "README.md"
+FIRST_CELL = re.compile(r"^\|\s*`([^`]+)`\s*\|")
+CONVERTER = re.compile(r"<\w+(?:\([^)]*\))?:(\w+)>")
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return README.read_text(encoding="utf-8")
+
+
+def named(text: str, heading: str) -> list[str]:
+    """The first column of the tables below the heading `heading`, whatever its level."""
+    names: list[str] = []
+    current = ""
+    is_code = False
+    for line in text.splitlines():
+        is_code ^= line.startswith("```")
+        if line.startswith("#") and not is_code:
+            current = line.lstrip("#").strip()
+        elif current == heading and (match := FIRST_CELL.match(line)):
+            names.append(match[1])
+    return names
+
+
+def assert_same(in_readme: list[str], in_code: Iterable[str]) -> None:
+    wanted = set(in_code)
+    assert sorted(wanted - set(in_readme)) == [], "missing in the README"
+    assert sorted(set(in_readme) - wanted) == [], "in the README, but not in the code"
+    assert len(in_readme) == len(set(in_readme)), "named twice"
+
+
+def option_names(command: str) -> set[str]:
+    """The flags of a subcommand. A switch's `--no-` twin is not named apart."""
+    _, commands = build_parser([command])
+    options = (action.option_strings for action in commands[command]._actions)
+    return {names[0] if names[0].startswith("--") else names[-1] for names in options} - {"--help"}
+
+
+def endpoints() -> set[str]:
+    """`METHOD /path/<variable>` of every endpoint of the data path and of the Quart application."""
+    from ppd_proxy.server import app, data_path
+
+    found = {f"POST {path}" for path in data_path.GENERATION_PATHS}
+    for rule in app.url_map.iter_rules():
+        path = CONVERTER.sub(r"<\1>", rule.rule)
+        found |= {f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return found
+
+
+def test_settings_table_names_every_flag(readme):
+    assert_same(named(readme, "Settings"), option_names("serve"))
+
+
+def test_check_takes_the_flags_of_serve():
+    assert option_names("check") == option_names("serve") == {"--config", *(s.flag for s in config.settings())}
+
+
+def test_simulate_table_names_every_flag(readme):
+    assert_same(named(readme, "Simulated engines"), option_names("simulate"))
+
+
+def test_metrics_table_names_every_metric(readme):
+    assert_same(named(readme, "Metrics"), (instrument.name for instrument in INSTRUMENTS))
+
+
+def test_reason_codes_table_names_every_code(readme):
+    assert_same(named(readme, "Reason codes"), (reason.value for reason in Reason))
+
+
+def test_http_table_names_every_endpoint(readme):
+    assert_same(named(readme, "HTTP"), endpoints())
+
+
+def test_generated_tables_are_up_to_date(readme):
+    assert sorted(readme_tables.marked_names(readme)) == sorted(readme_tables.tables())
+    assert readme_tables.rewritten(readme) == readme, "run scripts/readme_tables.py"
+
+
+def test_every_variable_in_the_readme_exists(readme):
+    known = {*(s.variable for s in config.settings()), *config.FOREIGN_VARIABLES, *config.FOREIGN_PREFIXES}
+    assert sorted(set(re.findall(r"`(PPD_[A-Z_]+)", readme)) - known) == []
+
+
+def test_names_are_found_below_their_heading_only():
+    text = "## Metrics\n```sh\n# no heading\n```\n| Metric | Kind |\n|---|---|\n| `a_total` | counter |\n### Other\n| `b_total` | counter |\n"
+    assert named(text, "Metrics") == ["a_total"]
+
+
+def test_stale_name_is_noticed():
+    with pytest.raises(AssertionError, match="not in the code"):
+        assert_same(["a", "b"], ["a"])
+    with pytest.raises(AssertionError, match="missing in the README"):
+        assert_same(["a"], ["a", "b"])
+
+
+def test_stale_table_is_rewritten():
+    text = "before\n<!-- table: settings -->\n| old |\n<!-- end of table -->\nafter"
+    fresh = readme_tables.rewritten(text)
+    assert "| old |" not in fresh
+    assert fresh.startswith("before\n<!-- table: settings -->\n| Flag |")
+    assert fresh.endswith("<!-- end of table -->\nafter")
+    assert readme_tables.rewritten(fresh) == fresh
