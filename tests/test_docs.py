@@ -101,7 +101,7 @@ def test_every_variable_in_the_readme_exists(readme):
 
 
 def test_names_are_found_below_their_heading_only():
-    text = "## Metrics\n```sh\n# no heading\n```\n| Metric | Kind |\n|---|---|\n| `a_total` | counter |\n### Other\n| `b_total` | counter |\n"
+    text = "## Metrics\n```sh\n# no heading\n```\n| Name |\n|---|\n| `a_total` |\n### Other\n| `b_total` |\n"
     assert named(text, "Metrics") == ["a_total"]
 
 
