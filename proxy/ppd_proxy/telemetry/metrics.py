@@ -15,9 +15,11 @@ from prometheus_client.registry import Collector
 
 from ppd_proxy.core.fleet import Change
 from ppd_proxy.core.record import Record
+from ppd_proxy.core.scraped import EngineFigures
 from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import Counters, Histograms, gauge_family
+from ppd_proxy.telemetry.engines import EngineTelemetry
 from ppd_proxy.telemetry.labels import Bounded, turn_label
 
 INSTRUMENTS = instruments.INSTRUMENTS
@@ -29,7 +31,8 @@ class Metrics:
     """Counts what the director and the runtime report.
 
     `engines` gives all known engines, `inflight` requests in flight by engine id (an absent engine has none),
-    `conversations` how many are remembered; all three are called when metrics are read.
+    `conversations` how many are remembered. `kv_bytes_per_token` is for estimated transfers (None: no estimates);
+    `is_scraping` says that `scraped` will be called.
     """
 
     def __init__(
@@ -39,10 +42,11 @@ class Metrics:
         engines: Callable[[], Iterable[Engine]],
         inflight: Callable[[], Mapping[str, int]],
         conversations: Callable[[], int],
+        kv_bytes_per_token: int | None = None,
+        is_scraping: bool = True,
     ) -> None:
         self._requests = Counters(registry, instruments.REQUESTS)
         self._decisions = Counters(registry, instruments.DECISIONS)
-        self._prompt_tokens = Counters(registry, instruments.PROMPT_TOKENS)
         self._kv_released = Counters(registry, instruments.KV_RELEASED)
         self._kv_stranded = Counters(registry, instruments.KV_STRANDED)
         self._engine_changes = Counters(registry, instruments.ENGINE_CHANGES)
@@ -51,6 +55,13 @@ class Metrics:
         self._inter_token = Histograms(registry, instruments.INTER_TOKEN)
         self._request = Histograms(registry, instruments.REQUEST)
         self._rejection_reason = Bounded(_MAX_REJECTION_REASONS)
+        self._engines = EngineTelemetry(
+            registry,
+            engines=engines,
+            inflight=inflight,
+            kv_bytes_per_token=kv_bytes_per_token,
+            is_scraping=is_scraping,
+        )
         registry.register(LiveGauges(engines, inflight, conversations))
 
     def decided(self, mode: str, route: str, reason: str) -> None:
@@ -70,6 +81,11 @@ class Metrics:
             tokens = record.completion_tokens
             if record.last_token_at is not None and tokens is not None and tokens > 1:
                 self._inter_token.observe((route,), (record.last_token_at - first_at) / (tokens - 1))
+        self._engines.finished(record)
+
+    def scraped(self, engine: Engine, figures: EngineFigures, now: float) -> None:
+        """One reading of an engine's own metrics, UNKNOWN if it failed; `now` is monotonic seconds."""
+        self._engines.scraped(engine, figures, now)
 
     def kv_released(self) -> None:
         """A handoff was given up and the prefill engine was told to free its KV."""
@@ -82,6 +98,8 @@ class Metrics:
     def engine_changed(self, change: Change) -> None:
         """An engine joined, left or changed its state."""
         self._engine_changes.add((change.engine.role, change.what))
+        if change.what == "left":
+            self._engines.forget(change.engine.id)
 
     def announcement_rejected(self, reason: str) -> None:
         """`reason` is a fixed word, not the announcement's content; more than a few distinct ones become `other`."""

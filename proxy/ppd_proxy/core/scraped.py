@@ -1,0 +1,285 @@
+"""What vLLM engines say about themselves on `/metrics`: reading it, and the arithmetic between two readings.
+
+Does no IO. A series that an engine does not export is None: unknown is not zero, and an engine that tells nothing is
+not idle. Names were read from vLLM 0.32 (`v1/metrics/loggers.py`, `kv_connector/v1/nixl/stats.py`); where releases
+differ the first known name wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import chain
+
+from prometheus_client.parser import text_string_to_metric_families
+
+_BY_SOURCE = "vllm:prompt_tokens_by_source_total"
+
+_GAUGES: dict[str, tuple[str, ...]] = {
+    "running": ("vllm:num_requests_running",),
+    "waiting": ("vllm:num_requests_waiting",),
+}
+_RATIOS: dict[str, tuple[str, ...]] = {"kv_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")}
+_COUNTERS: dict[str, tuple[str, ...]] = {
+    "local_queries": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+    "local_hits": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+    "external_queries": ("vllm:external_prefix_cache_queries_total",),
+    "external_hits": ("vllm:external_prefix_cache_hits_total",),
+    "preemptions": ("vllm:num_preemptions_total",),
+    "nixl_post_s": ("vllm:nixl_post_time_seconds_sum",),
+    "nixl_transfer_s": ("vllm:nixl_xfer_time_seconds_sum",),
+    "nixl_transfers": ("vllm:nixl_xfer_time_seconds_count",),
+    "nixl_bytes": ("vllm:nixl_bytes_transferred_sum",),
+    "nixl_descriptors": ("vllm:nixl_num_descriptors_sum",),
+    "nixl_failed_transfers": ("vllm:nixl_num_failed_transfers_total",),
+    "nixl_failed_notifications": ("vllm:nixl_num_failed_notifications_total",),
+    "nixl_expired": ("vllm:nixl_num_kv_expired_reqs_total",),
+    "nixl_after_expiry": ("vllm:nixl_num_notifications_after_expiry_total",),
+}
+_TIMES: dict[str, tuple[str, ...]] = {
+    "queue": ("vllm:request_queue_time_seconds",),
+    "prefill": ("vllm:request_prefill_time_seconds",),
+    "decode": ("vllm:request_decode_time_seconds",),
+    "inference": ("vllm:request_inference_time_seconds",),
+    "e2e": ("vllm:e2e_request_latency_seconds",),
+    "output_token": (
+        "vllm:request_time_per_output_token_seconds",
+        "vllm:inter_token_latency_seconds",
+        "vllm:time_per_output_token_seconds",
+    ),
+}
+_SOURCES: dict[str, str] = {
+    "local_compute": "prompt_computed",
+    "local_cache_hit": "prompt_local_cache",
+    "external_kv_transfer": "prompt_external_kv",
+}
+_SCALARS = {
+    **_GAUGES,
+    **_RATIOS,
+    **_COUNTERS,
+    **{f"{field}_s": tuple(f"{name}_sum" for name in names) for field, names in _TIMES.items()},
+    **{f"{field}_count": tuple(f"{name}_count" for name in names) for field, names in _TIMES.items()},
+    "process_start_s": ("process_start_time_seconds",),
+}
+_WANTED = frozenset((_BY_SOURCE, *chain.from_iterable(_SCALARS.values())))
+_NOT_COUNTED = frozenset((*_GAUGES, *_RATIOS, "process_start_s"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFigures:
+    """One reading, summed over models and data-parallel ranks; None where the engine does not say.
+
+    Tokens, requests, bytes; `_s` are seconds, `_count` is the number of observations behind them. `kv_usage` is 0 to 1,
+    the mean over ranks. `process_start_s` is when the engine's server started (Unix time). These two, `running` and
+    `waiting` are gauges, all others counters since that start.
+    """
+
+    running: float | None = None
+    waiting: float | None = None
+    kv_usage: float | None = None
+    process_start_s: float | None = None
+    local_queries: float | None = None
+    local_hits: float | None = None
+    external_queries: float | None = None
+    external_hits: float | None = None
+    preemptions: float | None = None
+    prompt_computed: float | None = None
+    prompt_local_cache: float | None = None
+    prompt_external_kv: float | None = None
+    queue_s: float | None = None
+    queue_count: float | None = None
+    prefill_s: float | None = None
+    prefill_count: float | None = None
+    decode_s: float | None = None
+    decode_count: float | None = None
+    inference_s: float | None = None
+    inference_count: float | None = None
+    e2e_s: float | None = None
+    e2e_count: float | None = None
+    output_token_s: float | None = None
+    output_token_count: float | None = None
+    nixl_transfers: float | None = None
+    nixl_bytes: float | None = None
+    nixl_transfer_s: float | None = None
+    nixl_post_s: float | None = None
+    nixl_descriptors: float | None = None
+    nixl_failed_transfers: float | None = None
+    nixl_failed_notifications: float | None = None
+    nixl_expired: float | None = None
+    nixl_after_expiry: float | None = None
+
+    @property
+    def tells_sources(self) -> bool:
+        """True if prompt tokens are told apart by where their KV came from (newer vLLM)."""
+        return self.prompt_external_kv is not None
+
+    @property
+    def tells_transfers(self) -> bool:
+        """True if KV transfers are measured (NIXL connector)."""
+        return self.nixl_bytes is not None and self.nixl_transfer_s is not None
+
+
+UNKNOWN = EngineFigures()
+_COUNTER_FIELDS = tuple(f.name for f in fields(EngineFigures) if f.name not in _NOT_COUNTED)
+
+
+def parse(text: str) -> EngineFigures:
+    """Read an engine's `/metrics` in Prometheus text format. ValueError if a line that matters is malformed.
+
+    Lines are picked by name before anything is parsed: a busy engine exports thousands that nobody reads here.
+    """
+    values: dict[str, list[float]] = {}
+    picked = "\n".join(_pick(text))
+    for family in text_string_to_metric_families(picked + "\n" if picked else ""):
+        for sample in family.samples:
+            if not math.isfinite(sample.value):
+                continue
+            name = sample.name
+            if name == _BY_SOURCE:
+                name = f"{_BY_SOURCE} {sample.labels.get('source')}"
+            values.setdefault(name, []).append(sample.value)
+    found: dict[str, float] = {}
+    for field, names in _SCALARS.items():
+        known = next((values[name] for name in names if name in values), None)
+        if known is not None:
+            found[field] = sum(known) / len(known) if field in _RATIOS else sum(known)
+    for source, field in _SOURCES.items():
+        if f"{_BY_SOURCE} {source}" in values:
+            found[field] = sum(values[f"{_BY_SOURCE} {source}"])
+    return EngineFigures(**found)
+
+
+def _pick(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if line.startswith(("vllm:", "process_start")):
+            ends = [end for end in (line.find("{"), line.find(" ")) if end > 0]
+            if line[: min(ends, default=len(line))] in _WANTED:
+                yield line
+
+
+def delta(previous: EngineFigures, current: EngineFigures) -> EngineFigures:
+    """What the counters gained between two readings; gauges are None.
+
+    None where either reading does not say, so the first reading of an engine is only a starting point. After a restart
+    (another process start, or any counter that went down) all counters began again at zero, so all they show is gain.
+    """
+    was_restarted = is_restarted(previous, current)
+    gained: dict[str, float] = {}
+    for name in _COUNTER_FIELDS:
+        before, after = getattr(previous, name), getattr(current, name)
+        if before is not None and after is not None:
+            gained[name] = after if was_restarted else after - before
+    return EngineFigures(**gained)
+
+
+def is_restarted(previous: EngineFigures, current: EngineFigures) -> bool:
+    """True if the engine's counters began again at zero between two readings."""
+    starts = (previous.process_start_s, current.process_start_s)
+    if None not in starts and starts[0] != starts[1]:
+        return True
+    pairs = ((getattr(previous, name), getattr(current, name)) for name in _COUNTER_FIELDS)
+    return any(before is not None and after is not None and after < before for before, after in pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTokens:
+    """Prompt tokens by where their KV came from."""
+
+    local_cache: float = 0
+    external_kv: float = 0
+    computed: float = 0
+    unknown: float = 0
+
+    @property
+    def total(self) -> float:
+        return self.local_cache + self.external_kv + self.computed + self.unknown
+
+
+def from_usage(prompt_tokens: int, cached_tokens: int | None) -> PromptTokens:
+    """Split an answer's `usage` where the answering engine used only its own cache (routes `direct`, `aggregated`)."""
+    if cached_tokens is None:
+        return PromptTokens(unknown=prompt_tokens)
+    cached = min(cached_tokens, prompt_tokens)
+    return PromptTokens(local_cache=cached, computed=prompt_tokens - cached)
+
+
+class TokenLedger:
+    """Finds route `pd`'s share of one decode engine's prompt tokens.
+
+    The engine counts all its requests together, and on `pd` their `usage` shows the prefill engine's cache. So what was
+    handed over is `pd`'s; of what it found in its own cache or computed, `pd` gets what its other requests, known by
+    their `usage`, leave over.
+
+    The engine counts a request at its first token, the proxy at its end. What is left over while requests are in flight
+    may be theirs, so it waits: until a reading at which the engine was idle, or until it was left over at every reading
+    for `hold_s`. When too much was given to `pd` all the same, later readings give less; no share is ever negative.
+    Over time the shares of all routes add up to what the engine reports. Requests without `usage` (their client left)
+    are counted to `pd`.
+    """
+
+    __slots__ = ("_computed", "_hold_s", "_local", "_unsplit")
+
+    def __init__(self, hold_s: float = 60.0) -> None:
+        self._hold_s = hold_s
+        self._local = _Remainder()
+        self._computed = _Remainder()
+        self._unsplit = 0.0
+
+    def add_other(self, tokens: PromptTokens) -> None:
+        """A finished request of another route on this engine."""
+        self._local.gain(-tokens.local_cache)
+        self._computed.gain(-tokens.computed)
+        self._unsplit += tokens.unknown
+
+    def settle(self, gained: EngineFigures, *, is_idle: bool, now: float) -> PromptTokens:
+        """`pd`'s share of one reading's gain. `is_idle`: the proxy has no request in flight at this engine."""
+        self._local.gain(gained.prompt_local_cache or 0)
+        self._computed.gain(gained.prompt_computed or 0)
+        if is_idle:
+            local, computed = self._local.release_all(now), self._computed.release_all(now)
+        else:
+            since = now - self._hold_s
+            local, computed = self._local.release_since(since, now), self._computed.release_since(since, now)
+        # Another route's tokens whose source is not known are somewhere in these two, so neither share is `pd`'s alone.
+        is_mixed = self._unsplit > 0
+        shared = min(self._unsplit, local + computed)
+        self._unsplit -= shared
+        external = gained.prompt_external_kv or 0
+        if is_mixed:
+            return PromptTokens(external_kv=external, unknown=local + computed - shared)
+        return PromptTokens(external_kv=external, local_cache=local, computed=computed)
+
+
+class _Remainder:
+    """What is left over of one source: lets go of what was there at every reading since some time."""
+
+    __slots__ = ("_readings", "_released", "_total")
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._released = 0.0
+        self._readings: deque[tuple[float, float]] = deque()
+        """(time, total), oldest first."""
+
+    def gain(self, amount: float) -> None:
+        self._total += amount
+
+    def release_all(self, now: float) -> float:
+        self._readings.clear()
+        self._readings.append((now, self._total))
+        return self._release(self._total)
+
+    def release_since(self, since: float, now: float) -> float:
+        self._readings.append((now, self._total))
+        while len(self._readings) > 1 and self._readings[1][0] <= since:
+            self._readings.popleft()
+        if self._readings[0][0] > since:
+            return 0
+        return self._release(min(total for _, total in self._readings))
+
+    def _release(self, up_to: float) -> float:
+        amount = max(0.0, up_to - self._released)
+        self._released += amount
+        return amount

@@ -1,0 +1,41 @@
+"""What the director and the fleet report, as metrics and log lines."""
+
+from __future__ import annotations
+
+import logging
+
+from ppd_proxy.core.fleet import Change
+from ppd_proxy.core.record import Record
+from ppd_proxy.core.types import Mode, Reason, Route
+from ppd_proxy.telemetry.logs import log_request
+from ppd_proxy.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Telemetry:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def decided(self, mode: Mode, route: Route, reason: Reason) -> None:
+        self._metrics.decided(mode, route, reason)
+
+    def finished(self, record: Record) -> None:
+        self._metrics.finished(record)
+        log_request(record)
+
+    def kv_released(self) -> None:
+        self._metrics.kv_released()
+
+    def kv_stranded(self) -> None:
+        self._metrics.kv_stranded()
+
+    def fleet_changed(self, changes: tuple[Change, ...]) -> None:
+        for change in changes:
+            self._metrics.engine_changed(change)
+            engine = change.engine
+            level = logging.WARNING if change.what == "down" else logging.INFO
+            log.log(
+                level, "engine %s id=%s role=%s handoff=%s why=%s",
+                change.what, engine.id, engine.role, engine.handoff, change.why,
+            )  # fmt: skip

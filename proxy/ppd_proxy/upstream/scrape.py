@@ -1,0 +1,98 @@
+"""Fetches the engines' own metrics.
+
+Owns when each engine is asked and how long it may take. What the figures mean is for the receiver: every attempt ends
+in one call of `on_figures`, with UNKNOWN where the engine did not answer as it should.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+import aiohttp
+
+from ppd_proxy.core.scraped import UNKNOWN, EngineFigures, parse
+from ppd_proxy.core.types import Engine
+
+MIN_INTERVAL_S = 1.0
+_MAX_BYTES = 16 * 2**20
+
+_log = logging.getLogger(__name__)
+
+OnFigures = Callable[[Engine, EngineFigures, float], None]
+
+
+class Scraper:
+    """Reads `/metrics` of all engines every `interval_s`, and never one engine twice within a second.
+
+    `on_figures` gets the engine, its figures and the time (the event loop's clock, seconds). The session stays the
+    caller's. Engines that are down are asked too: it is cheap, and what they told last must not look current.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        engines: Callable[[], Iterable[Engine]],
+        on_figures: OnFigures,
+        *,
+        interval_s: float,
+        timeout_s: float,
+        api_key: str | None = None,
+    ) -> None:
+        if interval_s <= 0:
+            raise ValueError(f"interval_s is {interval_s}; it must be above 0 (to switch scraping off, do not run it)")
+        self._session = session
+        self._engines = engines
+        self._on_figures = on_figures
+        self._interval_s = max(interval_s, MIN_INTERVAL_S)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._asked_at: dict[str, float] = {}
+        self._failing: set[str] = set()
+
+    async def run(self) -> None:
+        """Scrape until cancelled, at a steady pace whatever the engines take."""
+        clock = asyncio.get_running_loop().time
+        due_at = clock()
+        while True:
+            await self.scrape_all()
+            due_at = max(due_at + self._interval_s, clock())
+            await asyncio.sleep(due_at - clock())
+
+    async def scrape_all(self) -> None:
+        """Ask every engine once, all at the same time; those asked less than a second ago are left out."""
+        now = asyncio.get_running_loop().time()
+        engines = tuple(self._engines())
+        self._asked_at = {engine.id: self._asked_at[engine.id] for engine in engines if engine.id in self._asked_at}
+        self._failing &= self._asked_at.keys()
+        due = [engine for engine in engines if now - self._asked_at.get(engine.id, float("-inf")) >= MIN_INTERVAL_S]
+        self._asked_at.update((engine.id, now) for engine in due)
+        await asyncio.gather(*(self._scrape(engine) for engine in due))
+
+    async def _scrape(self, engine: Engine) -> None:
+        try:
+            figures = parse(await self._get(engine))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            figures = UNKNOWN
+            if engine.id not in self._failing:
+                self._failing.add(engine.id)
+                _log.warning("scrape failed engine=%s error=%r", engine.id, error)
+        else:
+            self._failing.discard(engine.id)
+        self._on_figures(engine, figures, asyncio.get_running_loop().time())
+
+    async def _get(self, engine: Engine) -> str:
+        """The answer's text. ValueError for another status than 200 and for an answer beyond any engine's size."""
+        url = f"{engine.url}/metrics"
+        async with self._session.get(
+            url, headers=self._headers, timeout=self._timeout, allow_redirects=False
+        ) as response:
+            if response.status != 200:
+                raise ValueError(f"{url} answered {response.status}; it must be 200")
+            body = await response.content.read(_MAX_BYTES + 1)
+            while len(body) <= _MAX_BYTES and (more := await response.content.read(_MAX_BYTES + 1 - len(body))):
+                body += more
+        if len(body) > _MAX_BYTES:
+            raise ValueError(f"{url} answered more than {_MAX_BYTES} bytes")
+        return body.decode(errors="replace")
