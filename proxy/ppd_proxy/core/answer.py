@@ -58,7 +58,7 @@ class PrefillReply(msgspec.Struct):
 
 
 @dataclass(slots=True)
-class Answer:
+class EngineAnswer:
     """What one answer said, put together from one JSON body or from all chunks of a stream."""
 
     content: str = ""
@@ -85,7 +85,7 @@ def handoff_params(body: bytes) -> bytes | None:
     return None if raw == b"null" else raw
 
 
-def read_answer(body: bytes) -> Answer | None:
+def read_answer(body: bytes) -> EngineAnswer | None:
     """What a JSON answer with one choice said; None when it is no such answer."""
     try:
         reply = _reply.decode(body)
@@ -94,7 +94,7 @@ def read_answer(body: bytes) -> Answer | None:
     return assemble([reply])
 
 
-def read_stream(events: list[bytes]) -> Answer | None:
+def read_stream(events: list[bytes]) -> EngineAnswer | None:
     """What the data lines of a stream said together; None when one of them is no chunk of an answer."""
     replies = []
     for data in events:
@@ -107,9 +107,9 @@ def read_stream(events: list[bytes]) -> Answer | None:
     return assemble(replies)
 
 
-def assemble(replies: list[Reply]) -> Answer | None:
+def assemble(replies: list[Reply]) -> EngineAnswer | None:
     """Pieces of one choice joined in order; None for several choices."""
-    answer = Answer()
+    answer = EngineAnswer()
     content: list[str] = []
     reasoning: list[str] = []
     for reply in replies:

@@ -33,7 +33,7 @@ so they stay: both legs must render to the same token ids."""
 _TRUE, _ONE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"1"), b"null"
 _fields = msgspec.json.Decoder(Fields)
 _messages = msgspec.json.Decoder(list[dict[str, Any]])
-_prompt = msgspec.json.Decoder(str | list[int] | list[str] | list[list[int]])
+_prompt = msgspec.json.Decoder(str | list[int | str | list[int]])
 _any = msgspec.json.Decoder(Any)
 _encoder = msgspec.json.Encoder()
 
@@ -64,13 +64,14 @@ class Generation:
         """The last message is the assistant's and the engine is asked to go on with it."""
         return _flag(self.fields, "continue_final_message")
 
+    @property
+    def echoes_prompt(self) -> bool:
+        return self.kind == "completion" and _flag(self.fields, "echo")
+
 
 def parse(kind: Kind, body: bytes, stripped: frozenset[str] = frozenset()) -> Generation:
     """The view of `body`; raises BadRequest naming what is wrong. What only an engine can judge is left to it."""
-    try:
-        fields = _fields.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadRequest(f"the request body must be a JSON object: {error}") from None
+    fields = _decode_fields(body)
     taken = [name for name in fields if name == KV_PARAMS or name in stripped]
     for name in taken:
         del fields[name]
@@ -122,12 +123,11 @@ def _parse_prompt(fields: Fields) -> tuple[str | list[int], bool]:
         ) from None
     if isinstance(prompt, str):
         return prompt, False
-    if not prompt or isinstance(prompt[0], int):
-        return [item for item in prompt if isinstance(item, int)], False
-    if len(prompt) == 1:
-        only = prompt[0]
-        return only, False
-    return "", True
+    ids = [item for item in prompt if isinstance(item, int)]
+    if len(ids) == len(prompt):
+        return ids, False
+    only = prompt[0]
+    return ("", True) if len(prompt) > 1 or isinstance(only, int) else (only, False)
 
 
 def _asks_for_several(fields: Fields) -> bool:
@@ -203,6 +203,22 @@ def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
     options = _any.decode(raw) if raw is not None else None
     merged = {**options, "include_usage": True} if isinstance(options, dict) else {"include_usage": True}
     return msgspec.Raw(_encoder.encode(merged))
+
+
+def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[bytes, bool]:
+    """The body of an endpoint that the proxy does not interpret, without handoff parameters, and whether it streams."""
+    fields = _decode_fields(body)
+    taken = [name for name in fields if name == KV_PARAMS or name in stripped]
+    for name in taken:
+        del fields[name]
+    return (_encoder.encode(fields) if taken else body), _flag(fields, "stream")
+
+
+def _decode_fields(body: bytes) -> Fields:
+    try:
+        return _fields.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadRequest(f"the request body must be a JSON object: {error}") from None
 
 
 def prompt_size_bytes(request: Generation) -> int:

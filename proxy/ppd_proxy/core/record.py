@@ -11,8 +11,9 @@ from ppd_proxy.core.types import HandoffName, Mode, Reason, Route
 class Record:
     """One client request. Times are seconds on the monotonic clock; None means unknown or not reached.
 
-    `prompt_tokens`, `cached_tokens` and `completion_tokens` are the decode leg's `usage`. On route `pd` vLLM reports the
-    prefill engine's own prefix hit as `cached_tokens`. `first_token_at` and `last_token_at` are known for streams only.
+    `prompt_tokens`, `cached_tokens` and `completion_tokens` are the decode leg's `usage`. On route `pd` vLLM reports
+    the prefill engine's own prefix hit as `cached_tokens`. Token times are known for streams only. `has_kv` is False
+    when a prefill answer handed nothing over, so that the decode engine computed the prompt itself.
     `decode_opened_at` is when the decode leg's request went out.
     """
 
@@ -30,9 +31,11 @@ class Record:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
+    has_kv: bool | None = None
     decode_opened_at: float | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None
     ended_at: float | None = None
+    is_client_gone: bool = False
     retries: int = 0
     error: str | None = None

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.core.answer import Answer, client_body, read_stream
+from ppd_proxy.core.answer import EngineAnswer, client_body, read_stream
 
 _SPECIAL = re.compile(rb'"error"|"choices" ?: ?\[\]|\[DONE\]|"kv_transfer_params"|\r')
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -104,12 +104,32 @@ class SseRelay:
             payload, hidden_id=self._hidden_id, public_id=self._public_id, strip_ids=self._strip_ids
         )
 
-    def answer(self) -> Answer | None:
+    def answer(self) -> EngineAnswer | None:
         """What the whole stream said; None when it was too long to keep or is no chat or completion answer."""
         if self._kept_bytes > MAX_KEPT_BYTES:
             return None
         events = b"".join(self._kept)[:-2].split(b"\n\n")
         return read_stream([event[5:].strip() for event in events if event.startswith(b"data:")])
+
+
+class OpaqueRelay:
+    """A stream of an endpoint whose events the proxy does not read (`/v1/responses`, `/v1/messages`)."""
+
+    __slots__ = ("_hidden_id", "_public_id", "error", "is_decisive", "is_done")
+
+    def __init__(self, *, hidden_id: bytes, public_id: bytes) -> None:
+        self._hidden_id = hidden_id
+        self._public_id = public_id
+        self.is_decisive = False
+        self.is_done = True
+        self.error: bytes | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        self.is_decisive = True
+        return data.replace(self._hidden_id, self._public_id) if self._hidden_id != self._public_id else data
+
+    def answer(self) -> EngineAnswer | None:
+        return None
 
 
 def _is_decisive(fields: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from ppd_proxy.core.types import Demand, Engine, FleetView, Home, Loads, Mode, Plan, Reason
 from ppd_proxy.errors import NoRoute
@@ -79,9 +80,13 @@ def _split(
     demand: Demand, situation: Situation, decodes: Sequence[Engine], home: Engine | None, reason: Reason
 ) -> Plan:
     """Prefill leg, then decode leg; the home keeps its conversation where load allows, for its prefix cache."""
-    held = _held(demand.history.home)
     preferred = home
-    if home is not None and (home.id in situation.failed or is_overloaded(home, held, decodes, situation.loads)):
+    if (
+        home is None
+        or demand.history.known_answers == 0  # a shared system prompt has no home of its own
+        or home.id in situation.failed
+        or is_overloaded(home, _held(demand.history.home), decodes, situation.loads)
+    ):
         preferred = None
     prefills = (situation.keep,) if situation.keep is not None else _usable(situation.fleet.prefill, situation)
     pair = _pair(demand, situation, prefills, decodes, preferred)
@@ -147,11 +152,11 @@ def _missing(prefills: Sequence[Engine], decodes: Sequence[Engine]) -> Reason:
     return Reason.NO_MATCHING_PAIR if decodes else Reason.NO_DECODE_ENGINE
 
 
-_EXPLAINED = {
+_EXPLAINED = MappingProxyType({
     Reason.NO_PREFILL_ENGINE: "no prefill engine is up",
     Reason.NO_DECODE_ENGINE: "no decode engine is up",
     Reason.NO_MATCHING_PAIR: "no prefill and decode engine share a handoff",
-}
+})  # fmt: skip
 
 
 def _aggregated(demand: Demand, situation: Situation) -> Engine | None:

@@ -1,0 +1,85 @@
+"""Which headers travel: from the client to the legs, and from the decode leg back to the client.
+
+Header names are lower-case bytes, as ASGI and the upstream parser give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Headers = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+    b"trailer", b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+
+_NOT_FORWARDED = HOP_BY_HOP | {
+    b"host", b"content-length", b"content-type", b"expect",
+    b"accept-encoding",  # the proxy reads the answer, so it asks for none
+    b"x-request-id",  # each attempt has its own; duplicates from clients confuse engines (vllm#27723)
+    b"x-admin-key",
+}  # fmt: skip
+_NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server", b"date", b"x-request-id", b"x-ppd-decision"}
+
+
+def _named_hops(headers: Headers) -> frozenset[bytes]:
+    """Further hop-by-hop headers that `Connection` names (RFC 9110, 7.6.1)."""
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            return frozenset(token.strip().lower() for token in value.split(b","))
+    return frozenset()
+
+
+def forwarded(headers: Headers, authorization: bytes | None) -> bytes:
+    """The client's headers for both legs, as lines ending with CRLF.
+
+    `authorization` replaces the client's own; without it the client's travels on. Nothing is invented.
+    """
+    hops = _named_hops(headers)
+    lines = [
+        b"%b: %b\r\n" % (name, value)
+        for name, value in headers
+        if name not in _NOT_FORWARDED
+        and name not in hops
+        and not (authorization is not None and name in (b"authorization", b"x-api-key"))
+    ]
+    if authorization is not None:
+        lines.append(b"authorization: %b\r\n" % authorization)
+    return b"".join(lines)
+
+
+def request_head(path: bytes, authority: str, request_id: str, forwarded_lines: bytes, body_bytes: int) -> bytes:
+    """The head of one leg's request. `request_id` is the engine-side `X-Request-Id`."""
+    return b"POST %b HTTP/1.1\r\nhost: %b\r\n%bcontent-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (  # noqa: E501
+        path,
+        authority.encode(),
+        forwarded_lines,
+        request_id.encode(),
+        body_bytes,
+    )
+
+
+def returned(headers: Headers, extra: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The decode leg's headers as the client gets them, with the proxy's own."""
+    hops = _named_hops(headers)
+    kept = [pair for pair in headers if pair[0] not in _NOT_RETURNED and pair[0] not in hops]
+    kept.extend(extra)
+    return kept
+
+
+def find(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of a header."""
+    for each, value in headers:
+        if each == name:
+            return value
+    return None
+
+
+def bearer(headers: Headers) -> bytes | None:
+    """The key a client sent: `Authorization: Bearer KEY`, or `x-api-key: KEY` as some clients do."""
+    value = find(headers, b"authorization")
+    if value is not None:
+        scheme, _, key = value.partition(b" ")
+        return key.strip() if scheme.lower() == b"bearer" else None
+    return find(headers, b"x-api-key")

@@ -1,0 +1,48 @@
+"""One request from parsed body to finished: identify, decide, place, reserve, drive, remember, record.
+
+Reads top to bottom; what each step does to the request's own state is in `handling.py`.
+"""
+
+from __future__ import annotations
+
+from ppd_proxy.config import Limits
+from ppd_proxy.errors import ProxyError
+from ppd_proxy.handling import Call, Collaborators, Handling
+from ppd_proxy.upstream.driver import Client, Driver
+from ppd_proxy.upstream.mailbox import Mailbox
+
+CLIENT_GONE_STATUS = 499
+"""Counted, never sent: the client left before its answer began."""
+
+
+class Director:
+    def __init__(self, shared: Collaborators, limits: Limits) -> None:
+        self.shared = shared
+        self._limits = limits
+
+    async def serve(self, call: Call, client: Client, mailbox: Mailbox) -> None:
+        """Answer one request. `mailbox` is where the server puts ClientGone."""
+        shared = self.shared
+        handling = Handling(shared, call)
+        driver = Driver(handling, client, mailbox, shared.pool, self._limits, shared.loop)
+        try:
+            handling.identify()
+            await driver.run()
+        except ProxyError as error:
+            handling.refuse(error)
+            await client.fail(error, handling.own_headers())
+        finally:
+            handling.close(driver.answered)
+            record = handling.record
+            record.is_client_gone = driver.exchange.is_client_gone
+            record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
+            shared.observer.finished(record)
+
+    def refuse(self, call: Call, error: ProxyError) -> Handling:
+        """Count a request that is refused before anything of it was read (key, size)."""
+        handling = Handling(self.shared, call)
+        handling.refuse(error)
+        handling.record.status = error.status
+        handling.close(None)
+        self.shared.observer.finished(handling.record)
+        return handling

@@ -1,0 +1,324 @@
+"""One request's side of the work: who is asking, which plan, what each leg sends, what the client sees, what stays.
+
+Owns the state of a single request between `director.py` and the driver. No sockets, no web framework.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import xxhash
+
+from ppd_proxy.core import chat, identity
+from ppd_proxy.core.answer import EngineAnswer, client_body, read_answer
+from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.fleet import Change, Fleet
+from ppd_proxy.core.headers import Headers, find, forwarded, request_head, returned
+from ppd_proxy.core.load import Load, Reservation
+from ppd_proxy.core.record import Record
+from ppd_proxy.core.signals import LegKind, MakePlan, Planned, Refused
+from ppd_proxy.core.sse import OpaqueRelay, SseRelay
+from ppd_proxy.core.types import Demand, Engine, History, Home, Mode, Plan, Reason, Route
+from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
+from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.policy.decide import Situation, decide
+from ppd_proxy.upstream.driver import LegRequest
+from ppd_proxy.upstream.leg import Leg
+from ppd_proxy.upstream.pool import Pool, parse_origin
+
+BYTES_PER_TOKEN = 4
+"""For load accounting only: how many bytes of JSON make a token, roughly."""
+SESSION_HEADERS = (b"x-session-id", b"x-conversation-id")
+
+
+class Observer(Protocol):
+    """What telemetry wants to know."""
+
+    def decided(self, mode: Mode, route: Route, reason: Reason) -> None: ...
+
+    def finished(self, record: Record) -> None: ...
+
+    def kv_released(self) -> None: ...
+
+    def kv_stranded(self) -> None: ...
+
+    def fleet_changed(self, changes: tuple[Change, ...]) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One generation request as it arrived. `path` is the raw path with its query; `kind` is None for endpoints that
+    are never split; `client_key` is what separates clients: their key or authorization value."""
+
+    path: bytes
+    kind: chat.Kind | None
+    body: bytes
+    headers: Headers
+    client_key: str
+    received_at: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Collaborators:
+    """What all requests share. `mode` may change at any time and counts from the next request on."""
+
+    mode: Mode
+    fleet: Fleet
+    load: Load
+    conversations: Conversations
+    pool: Pool
+    observer: Observer
+    loop: asyncio.AbstractEventLoop
+    new_key: Callable[[], str]
+    trust_direct: bool
+    engine_authorization: bytes | None
+    stripped_fields: frozenset[str]
+
+
+class Handling:
+    """Implements the driver's `Shaper`. `identify` first; it raises BadRequest."""
+
+    def __init__(self, shared: Collaborators, call: Call) -> None:
+        self._shared = shared
+        self._call = call
+        self._public_id = self._engine_request_id = shared.new_key()
+        self._generation: chat.Generation | None = None
+        self._body = call.body
+        self._is_stream = False
+        self._demand = Demand(is_split_endpoint=False)
+        self._chat_steps: list[bytes] | None = None
+        self._raw_steps: identity.RawSteps | None = None
+        self._reservations: list[Reservation] = []
+        self._plan: Plan | None = None
+        self._forwarded: bytes | None = None
+        self._is_remembered = False
+        self.record = Record(request_id=self._public_id, mode=shared.mode, received_at=call.received_at)
+
+    # -- before routing --
+
+    def identify(self) -> None:
+        """Parse the body and look the history up; raises BadRequest naming the field."""
+        call, shared = self._call, self._shared
+        if call.kind is None:
+            self._body, self._is_stream = chat.parse_opaque(call.body, shared.stripped_fields)
+            self._demand = Demand(is_split_endpoint=False, prompt_tokens=len(call.body) // BYTES_PER_TOKEN)
+            self.record.is_stream = self._is_stream
+            return
+        generation = chat.parse(call.kind, call.body, shared.stripped_fields)
+        self._generation = generation
+        self._is_stream = self.record.is_stream = generation.is_stream
+        history, spread_key = History(), b""
+        if not generation.is_multi_sequence:
+            history, spread_key = self._look_up(generation)
+        self._demand = Demand(
+            history=history,
+            prompt_tokens=chat.prompt_size_bytes(generation) // BYTES_PER_TOKEN,
+            spread_key=spread_key,
+            is_multi_sequence=generation.is_multi_sequence,
+            wants_prompt_logprobs=generation.wants_prompt_logprobs,
+        )
+        self.record.turn = history.turn
+
+    def _look_up(self, generation: chat.Generation) -> tuple[History, bytes]:
+        """The history, and the digest of the conversation's start."""
+        call, store, now = self._call, self._shared.conversations, self._shared.loop.time()
+        explicit = next((value for name in SESSION_HEADERS if (value := find(call.headers, name))), b"")
+        scope = identity.scope(
+            api_key=call.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1")
+        )
+        if generation.kind == "chat":
+            steps = self._chat_steps = identity.chat_steps(scope, generation.messages)
+            last = identity.last_assistant(generation.messages)
+            history = store.look_up_chat(steps, last_assistant=last, now=now)
+            return history, steps[_first_user(generation)] if steps else scope
+        try:
+            raw = self._raw_steps = identity.raw_steps(scope, generation.prompt)
+        except ValueError as error:
+            raise BadRequest(str(error), param="prompt") from None
+        return store.look_up_raw(raw, now=now), xxhash.xxh3_128_digest(scope + raw.data[: identity.BLOCK_UNITS])
+
+    # -- Shaper --
+
+    def make_plan(self, command: MakePlan) -> Planned | Refused:
+        shared = self._shared
+        situation = Situation(
+            mode=shared.mode,
+            fleet=shared.fleet.view,
+            loads=shared.load.tokens,
+            trust_direct=shared.trust_direct,
+            failed=command.failed,
+            unreachable=command.unreachable,
+            cause=command.cause,
+            keep=command.keep,
+        )
+        try:
+            plan = decide(self._demand, situation)
+        except NoRoute as error:
+            if command.cause is None:
+                self.record.reason = Reason(error.reason)
+                shared.observer.decided(shared.mode, "none", self.record.reason)
+            return Refused(error)
+        self._take(plan, is_retry=command.cause is not None)
+        handoff = HANDOFFS[plan.handoff]
+        return Planned(
+            plan=plan,
+            holds_kv=handoff.holds_kv,
+            can_cut_prefill=handoff.cancel_prefill == "abort",
+            is_rebindable=handoff.is_rebindable,
+        )
+
+    def _take(self, plan: Plan, *, is_retry: bool) -> None:
+        """Make `plan` the current one: its reservations, its engine-side id, its place in the record."""
+        shared, record = self._shared, self.record
+        if is_retry:
+            record.retries += 1
+        key = shared.new_key() if is_retry else self._public_id
+        self._plan = plan
+        self._engine_request_id = key
+        tokens = self._demand.prompt_tokens
+        self._reservations.append(shared.load.reserve(plan.decode.id, tokens))
+        if plan.prefill is not None:
+            self._reservations.append(shared.load.reserve(plan.prefill.id, tokens))
+            self._engine_request_id = HANDOFFS[plan.handoff].request_id(plan.prefill, plan.decode, key)
+        record.route, record.reason, record.turn = plan.route, plan.reason, plan.turn
+        record.decode_id, record.handoff = plan.decode.id, plan.handoff
+        record.prefill_id = plan.prefill.id if plan.prefill is not None else None
+        shared.observer.decided(shared.mode, plan.route, plan.reason)
+
+    def shape(self, kind: LegKind, plan: Plan, params: bytes | None) -> LegRequest:
+        engine, body, relay = self._leg(kind, plan, params)
+        origin = parse_origin(engine.url)
+        if self._forwarded is None:
+            self._forwarded = forwarded(self._call.headers, self._shared.engine_authorization)
+        head = request_head(self._call.path, origin.authority, self._engine_request_id, self._forwarded, len(body))
+        consumes_kv = plan.prefill is not None and kind != "prefill" and HANDOFFS[plan.handoff].holds_kv
+        return LegRequest(origin=origin, head=head, body=body, relay=relay, is_retriable=not consumes_kv)
+
+    def _leg(
+        self, kind: LegKind, plan: Plan, params: bytes | None
+    ) -> tuple[Engine, bytes, SseRelay | OpaqueRelay | None]:
+        generation = self._generation
+        hidden, public = self._engine_request_id.encode(), self._public_id.encode()
+        if generation is None:
+            return plan.decode, self._body, OpaqueRelay(hidden_id=hidden, public_id=public)
+        if kind == "prefill" and plan.prefill is not None:
+            return plan.prefill, chat.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None
+        if kind == "release":
+            return plan.decode, chat.prefill_body(generation, params), None
+        relay = None
+        if generation.is_stream:
+            relay = SseRelay(
+                hidden_id=hidden,
+                public_id=public,
+                drop_usage=not generation.wants_usage,
+                strip_ids=chat.wants_answer_ids(generation),
+            )
+        return plan.decode, chat.decode_body(generation, params), relay
+
+    def response_headers(self, leg: Leg) -> Headers:
+        return returned(leg.headers, self.own_headers())
+
+    def own_headers(self) -> Headers:
+        """What every generation answer carries. The client's own request id comes back; else the proxy's."""
+        record = self.record
+        decision = f"{record.route};reason={record.reason};turn={record.turn}"
+        request_id = find(self._call.headers, b"x-request-id") or self._public_id.encode()
+        return [(b"x-ppd-decision", decision.encode()), (b"x-request-id", request_id)]
+
+    def response_body(self, leg: Leg) -> bytes:
+        return client_body(
+            leg.body,
+            hidden_id=self._engine_request_id.encode(),
+            public_id=self._public_id.encode(),
+            strip_ids=self._generation is not None and chat.wants_answer_ids(self._generation),
+        )
+
+    def answer_complete(self, leg: Leg) -> None:
+        if self._is_remembered or self._generation is None or leg.status != 200:
+            return
+        self._is_remembered = True
+        answer = leg.relay.answer() if leg.relay is not None else read_answer(leg.body)
+        if answer is None:
+            return
+        usage = answer.usage
+        if usage is not None:
+            self.record.prompt_tokens = usage.prompt_tokens
+            self.record.completion_tokens = usage.completion_tokens
+            self.record.cached_tokens = usage.cached_tokens
+        if answer.is_finished and (leg.relay is None or leg.relay.error is None):
+            self._remember(self._generation, answer)
+
+    def _remember(self, generation: chat.Generation, answer: EngineAnswer) -> None:
+        plan, store, now = self._plan, self._shared.conversations, self._shared.loop.time()
+        if plan is None:
+            return
+        prompt_tokens = self.record.prompt_tokens
+        if prompt_tokens is None:
+            prompt_tokens = self._demand.prompt_tokens
+        held_tokens = prompt_tokens + (self.record.completion_tokens or 0)
+        home = Home(engine_id=plan.decode.id, incarnation=plan.decode.incarnation, held_tokens=held_tokens)
+        if self._chat_steps:
+            steps = None
+            if not generation.continues_answer:
+                said = identity.Answer(content=answer.content, reasoning=answer.reasoning, tool_calls=answer.tool_calls)
+                steps = identity.answer_steps(self._chat_steps[-1], said)
+            store.remember_chat(self._chat_steps, steps, home=home, prompt_tokens=prompt_tokens, now=now)
+        elif self._raw_steps is not None:
+            store.remember_raw(
+                self._raw_steps, _raw_answer(generation, answer), home=home, prompt_tokens=prompt_tokens, now=now
+            )
+
+    def release(self) -> None:
+        for reservation in self._reservations:
+            reservation.release()
+        self._reservations.clear()
+
+    def given_back(self) -> None:
+        self._shared.observer.kv_released()
+
+    def stranded(self) -> None:
+        self._shared.observer.kv_stranded()
+
+    def handed_over(self, *, has_kv: bool) -> None:
+        self.record.has_kv = has_kv
+
+    def leg_failed(self, plan: Plan, kind: LegKind, failure: EngineFailure, *, was_sent: bool) -> None:
+        self.record.error = failure.message
+        engine = plan.prefill if kind == "prefill" and plan.prefill is not None else plan.decode
+        if not was_sent:
+            shared = self._shared
+            shared.observer.fleet_changed(shared.fleet.leg_failed(engine.id, shared.loop.time()))
+
+    # -- after the answer --
+
+    def refuse(self, error: ProxyError) -> None:
+        """The request never reached a route."""
+        self.record.route, self.record.reason = "none", Reason(error.reason)
+        self.record.error = error.message
+        self._shared.observer.decided(self._shared.mode, "none", self.record.reason)
+
+    def close(self, leg: Leg | None) -> None:
+        """Complete the record from the leg whose answer the client got."""
+        record = self.record
+        record.ended_at = self._shared.loop.time()
+        if leg is not None:
+            record.decode_opened_at = leg.opened_at
+            record.first_token_at, record.last_token_at = leg.first_token_at, leg.last_token_at
+
+
+def _first_user(generation: chat.Generation) -> int:
+    """Index of the first user message: the digest up to there stays the same for the whole conversation."""
+    for index, message in enumerate(generation.messages):
+        if message.get("role") == "user":
+            return index
+    return 0
+
+
+def _raw_answer(generation: chat.Generation, answer: EngineAnswer) -> str | list[int] | None:
+    """What follows the prompt in the prompt's own form."""
+    if isinstance(generation.prompt, list):
+        return answer.token_ids
+    return answer.content.removeprefix(generation.prompt) if generation.echoes_prompt else answer.content

@@ -1,0 +1,248 @@
+"""Composition root: builds every part, starts them in order, drains and stops them in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any, cast
+
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from ppd_proxy.config import Config
+from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.fleet import Fleet
+from ppd_proxy.core.load import Load
+from ppd_proxy.core.types import Role
+from ppd_proxy.director import Director
+from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
+from ppd_proxy.handling import Collaborators
+from ppd_proxy.server.app import make_app
+from ppd_proxy.server.data_path import App, DataPath
+from ppd_proxy.tasks import Tasks
+from ppd_proxy.telemetry.logs import configure
+from ppd_proxy.telemetry.metrics import Metrics
+from ppd_proxy.telemetry.observer import Telemetry
+from ppd_proxy.upstream.client import make_session
+from ppd_proxy.upstream.pool import Pool
+from ppd_proxy.upstream.probe import Prober
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+SHUTDOWN_GRACE_S = 30
+"""How long answers in flight may take to end after INT or TERM; a second signal ends them at once."""
+TICK_S = 1.0
+
+
+class Runtime:
+    """One running proxy. `start` inside a running loop, then `url` answers; `stop` ends everything it started."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._tasks = Tasks(self._loop)
+        self._session = make_session(connect_timeout_s=config.limits.connect_timeout_s)
+        self.registry = CollectorRegistry()
+        self.fleet = Fleet(default_handoff=config.routing.handoff)
+        self.load = Load()
+        self.conversations = Conversations(
+            max_conversations=config.conversations.max_conversations, ttl_s=config.conversations.conversation_ttl_s
+        )
+        self._metrics = Metrics(
+            self.registry,
+            engines=self.fleet.engines,
+            inflight=lambda: self.load.requests,
+            conversations=lambda: self.conversations.count,
+        )
+        self._telemetry = Telemetry(self._metrics)
+        self._pool = Pool(self._loop, connect_timeout_s=config.limits.connect_timeout_s)
+        key = config.auth.engine_api_key
+        self.shared = Collaborators(
+            mode=config.routing.mode,
+            fleet=self.fleet,
+            load=self.load,
+            conversations=self.conversations,
+            pool=self._pool,
+            observer=self._telemetry,
+            loop=self._loop,
+            new_key=lambda: secrets.token_hex(16),
+            trust_direct=config.routing.trust_direct,
+            engine_authorization=f"Bearer {key}".encode() if key else None,
+            stripped_fields=frozenset(config.routing.strip_field),
+        )
+        self._listener: AnnouncementListener | None = None
+        self._socket: socket.socket | None = None
+        self._server = self._make_server()
+        self.stopped = asyncio.Event()
+
+    def _make_server(self) -> _Server:
+        config = self._config
+        director = Director(self.shared, config.limits)
+        quart = make_app(self.shared, config.auth, self._session, self.registry, config.server.max_body_bytes)
+        app = DataPath(cast("App", quart), director, self._tasks, config.auth, config.server.max_body_bytes)
+        settings = uvicorn.Config(
+            cast("Any", app),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=int(config.server.keep_alive_s),
+            timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+        )
+        return _Server(settings)
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the proxy on this host."""
+        if self._socket is None:
+            raise RuntimeError("the proxy is not started")
+        host, port = self._socket.getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def discovery_port(self) -> int:
+        """The port of the announcement listener; 0 when it is off."""
+        return self._listener.port if self._listener is not None else 0
+
+    async def start(self) -> None:
+        """Listen, learn the engines, and probe each of them once before the first request is taken.
+
+        Raises OSError when an address cannot be listened on.
+        """
+        config = self._config
+        self._socket = _listen(config.server.host, config.server.port)
+        if config.discovery.discovery_port:
+            await self.listen_for_announcements(config.discovery.discovery_port)
+        roles: tuple[tuple[Role, tuple[str, ...]], ...] = (
+            ("prefill", config.engines.prefill),
+            ("decode", config.engines.decode),
+            ("aggregated", config.engines.aggregated),
+        )
+        for role, urls in roles:
+            for url in urls:
+                self._telemetry.fleet_changed(self.fleet.add_static(url, role, self._loop.time()))
+        prober = Prober(
+            self._session,
+            self.fleet.engines,
+            self._probed,
+            interval_s=config.discovery.probe_interval_s,
+            timeout_s=config.discovery.probe_timeout_s,
+            api_key=config.auth.engine_api_key,
+        )
+        await prober.probe_all()
+        self._tasks.spawn(prober.run(), name="probes")
+        self._tasks.spawn(self._tick(), name="expiry")
+        self._tasks.spawn(self._server.serve(sockets=[self._socket]), name="server")
+        log.info("listening on %s mode=%s handoff=%s", self.url, self.shared.mode, config.routing.handoff)
+
+    async def listen_for_announcements(self, port: int) -> None:
+        """Hear P2pNccl engines on `port` (0: any free one)."""
+        self._listener = AnnouncementListener(
+            self._config.discovery.discovery_host,
+            port,
+            self._announced,
+            on_rejected=self._metrics.announcement_rejected,
+        )
+        await self._listener.start()
+        self._tasks.spawn(self._listener.run(), name="announcements")
+
+    def ask_to_stop(self) -> None:
+        """Take no new requests, let those in flight end; asked twice: end them now."""
+        if self._server.should_exit:
+            self._server.force_exit = True
+        self._server.should_exit = True
+
+    async def serve_until_stopped(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self.ask_to_stop)
+        await self._server.ended.wait()
+
+    async def stop(self) -> None:
+        self.ask_to_stop()
+        await self._server.ended.wait()
+        if self._listener is not None:
+            self._listener.stop()
+        await self._tasks.stop()
+        self._pool.close()
+        await self._session.close()
+        if self._socket is not None:
+            self._socket.close()
+
+    def _probed(self, engine_id: str, is_healthy: bool) -> None:
+        self._telemetry.fleet_changed(self.fleet.probed(engine_id, is_healthy, self._loop.time()))
+
+    def _announced(self, told: Announcement) -> None:
+        changes = self.fleet.announce(
+            role=told.role,
+            http_address=told.http_address,
+            zmq_address=told.zmq_address,
+            is_ppd=told.is_ppd,
+            now=self._loop.time(),
+        )
+        self._telemetry.fleet_changed(changes)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._telemetry.fleet_changed(self.fleet.expire(self._loop.time()))
+            self._pool.close_stale()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the runtime drains in its own order."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ended = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        finally:
+            self.ended.set()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def serve(config: Config) -> int:
+    """Run the proxy until INT or TERM. Raises OSError when an address cannot be listened on."""
+    configure(config.server.log_level)
+    uvloop.run(_serve(config))
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    runtime = Runtime(config)
+    try:
+        await runtime.start()
+        await runtime.serve_until_stopped()
+    finally:
+        await runtime.stop()

@@ -1,0 +1,136 @@
+"""The operator's endpoints: mode, conversations, engines. Loopback only, or with the admin key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from quart import Blueprint, Response, request
+
+from ppd_proxy.config import Auth
+from ppd_proxy.core.address import parse_url
+from ppd_proxy.core.types import HANDOFFS, MODES, ROLES, Engine, HandoffName, Role
+from ppd_proxy.errors import BadRequest
+from ppd_proxy.handling import Collaborators
+from ppd_proxy.server.access import check_admin
+
+LISTED_CONVERSATIONS = 1000
+"""Default of `GET /conversations?limit=`: the count is of all, the list of the latest used."""
+
+
+class EngineRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /engines`. `ttl_s`: silent for longer means down; without it no heartbeats are expected."""
+
+    url: str
+    role: Role
+    handoff: HandoffName | None = None
+    zmq_address: str | None = None
+    ttl_s: float | None = None
+
+
+def admin_blueprint(shared: Collaborators, auth: Auth) -> Blueprint:
+    admin = Blueprint("admin", __name__)
+
+    @admin.before_request
+    async def only_operators() -> None:
+        headers = list(request.scope["headers"])
+        client = request.scope.get("client")
+        address = client[0] if client else None
+        is_heartbeat = request.method == "POST" and request.path == "/engines"
+        check_admin(auth, address, headers, is_heartbeat=is_heartbeat)
+
+    @admin.get("/mode")
+    async def get_mode() -> dict[str, str]:
+        return {"mode": shared.mode}
+
+    @admin.post("/mode/<mode>")
+    async def set_mode(mode: str) -> dict[str, str]:
+        for known in MODES:
+            if mode == known:
+                shared.mode = known
+                return {"mode": known}
+        raise BadRequest(f"mode: {mode!r} is not a mode; use one of {', '.join(MODES)}", param="mode")
+
+    @admin.get("/conversations")
+    async def conversations() -> dict[str, Any]:
+        limit = request.args.get("limit", str(LISTED_CONVERSATIONS))
+        if not limit.isdecimal():
+            raise BadRequest(f"limit: {limit!r} is not a whole number of 0 or more", param="limit")
+        store = shared.conversations
+        store.expire(shared.loop.time())
+        return {"count": store.count, "conversations": store.listing(shared.loop.time(), limit=int(limit))}
+
+    @admin.post("/conversations/clear")
+    async def clear() -> dict[str, int]:
+        return {"cleared": shared.conversations.clear()}
+
+    @admin.after_request
+    async def uncached(response: Response) -> Response:
+        response.headers["cache-control"] = "no-store"
+        return response
+
+    _add_engine_endpoints(admin, shared)
+    return admin
+
+
+def _add_engine_endpoints(admin: Blueprint, shared: Collaborators) -> None:
+    @admin.get("/engines")
+    async def engines() -> dict[str, Any]:
+        return {"engines": [engine_record(shared, engine) for engine in shared.fleet.engines()]}
+
+    @admin.post("/engines")
+    async def register() -> dict[str, Any]:
+        body = await request.get_data(cache=False)
+        try:
+            wanted = msgspec.json.decode(body, type=EngineRequest)
+        except msgspec.DecodeError as error:
+            expected = (
+                f'{{"url", "role": {"|".join(ROLES)}, "handoff"?: {"|".join(HANDOFFS)}, "zmq_address"?, "ttl_s"?}}'
+            )
+            raise BadRequest(f"{error}; send {expected}") from None
+        now = shared.loop.time()
+        changes = shared.fleet.register(
+            url=wanted.url,
+            role=wanted.role,
+            handoff=wanted.handoff,
+            zmq_address=wanted.zmq_address,
+            ttl_s=wanted.ttl_s,
+            now=now,
+        )
+        shared.observer.fleet_changed(changes)
+        return engine_record(shared, _find(shared, parse_url(wanted.url)[0]))
+
+    @admin.delete("/engines/<path:engine_id>")
+    async def remove(engine_id: str) -> dict[str, Any]:
+        record = engine_record(shared, _find(shared, engine_id))
+        shared.observer.fleet_changed(shared.fleet.remove(engine_id))
+        return record
+
+    @admin.post("/engines/<path:engine_id>/drain")
+    async def drain(engine_id: str) -> dict[str, Any]:
+        _find(shared, engine_id)
+        shared.observer.fleet_changed(shared.fleet.drain(engine_id))
+        return engine_record(shared, _find(shared, engine_id))
+
+
+def _find(shared: Collaborators, engine_id: str) -> Engine:
+    engine = shared.fleet.get(engine_id)
+    if engine is None:
+        known = ", ".join(each.id for each in shared.fleet.engines()) or "none"
+        raise BadRequest(f"engine id: {engine_id!r} is not known; known engines: {known}", status=404, param="id")
+    return engine
+
+
+def engine_record(shared: Collaborators, engine: Engine) -> dict[str, Any]:
+    """One engine as `GET /engines` shows it."""
+    return {
+        "id": engine.id,
+        "url": engine.url,
+        "role": engine.role,
+        "handoff": engine.handoff,
+        "state": engine.state,
+        "source": engine.source,
+        "zmq_address": engine.zmq_address,
+        "inflight_requests": shared.load.requests.get(engine.id, 0),
+        "inflight_tokens": shared.load.tokens.get(engine.id, 0),
+    }

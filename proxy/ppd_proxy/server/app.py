@@ -1,0 +1,71 @@
+"""The Quart application: everything that is not the data path."""
+
+from __future__ import annotations
+
+import aiohttp
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from quart import Quart, Response
+from werkzeug.exceptions import HTTPException
+
+from ppd_proxy.config import Auth
+from ppd_proxy.errors import BadRequest, ProxyError
+from ppd_proxy.handling import Collaborators
+from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.server.admin import admin_blueprint
+from ppd_proxy.server.pass_through import pass_through_blueprint
+from ppd_proxy.server.render import error_body, error_headers
+
+
+def make_app(
+    shared: Collaborators,
+    auth: Auth,
+    session: aiohttp.ClientSession,
+    registry: CollectorRegistry,
+    max_body_bytes: int,
+) -> Quart:
+    app = Quart("ppd_proxy", static_folder=None)
+    # Quart's own limits cut large bodies and long generations (PAINS: 16 MiB, 60 s).
+    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
+    app.register_blueprint(admin_blueprint(shared, auth))
+    app.register_blueprint(pass_through_blueprint(shared, auth, session))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> tuple[dict[str, object], int]:
+        routes = ready_routes(shared)
+        return {"ready": bool(routes), "routes": routes}, 200 if routes else 503
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+    @app.errorhandler(ProxyError)
+    async def proxy_error(error: ProxyError) -> Response:
+        return _render(error)
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> Response:
+        return _render(BadRequest(error.description or error.name, status=error.code or 500))
+
+    return app
+
+
+def ready_routes(shared: Collaborators) -> list[str]:
+    """The routes that a first turn can take now."""
+    view = shared.fleet.view
+    routes = []
+    if any(HANDOFFS[decode.handoff].can_pair(each, decode) for decode in view.decode for each in view.prefill):
+        routes.append("pd")
+    if view.aggregated:
+        routes.append("aggregated")
+    return routes
+
+
+def _render(error: ProxyError) -> Response:
+    response = Response(error_body(error), status=error.status)
+    for name, value in error_headers(error):
+        response.headers[name.decode()] = value.decode()
+    return response

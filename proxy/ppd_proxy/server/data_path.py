@@ -1,0 +1,167 @@
+"""The data path: generation endpoints as bare ASGI, wrapped round the Quart application.
+
+Owns the client's side of one request: reading the body within its limit, watching for the client to leave, writing the
+answer. Everything else goes to the wrapped application.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from types import MappingProxyType
+from typing import Any
+
+from ppd_proxy.config import Auth
+from ppd_proxy.core.chat import Kind
+from ppd_proxy.core.headers import Headers, bearer, find
+from ppd_proxy.core.signals import ClientGone
+from ppd_proxy.core.sse import error_event
+from ppd_proxy.core.types import Reason
+from ppd_proxy.director import Director
+from ppd_proxy.errors import BadRequest, ProxyError
+from ppd_proxy.handling import Call
+from ppd_proxy.server.access import check_client
+from ppd_proxy.server.render import error_body, error_headers
+from ppd_proxy.tasks import Tasks
+from ppd_proxy.upstream.mailbox import Mailbox
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+GENERATION_PATHS: Mapping[str, Kind | None] = MappingProxyType({
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completion",
+    "/v1/responses": None,
+    "/v1/messages": None,
+})  # fmt: skip
+"""Endpoints that generate; None: never split."""
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before its request was complete."""
+
+
+class DataPath:
+    def __init__(self, app: App, director: Director, tasks: Tasks, auth: Auth, max_body_bytes: int) -> None:
+        self._app = app
+        self._director = director
+        self._tasks = tasks
+        self._auth = auth
+        self._max_body_bytes = max_body_bytes
+        self._loop = director.shared.loop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in GENERATION_PATHS:
+            await self._serve(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received_at = self._loop.time()
+        client = AsgiClient(send)
+        headers: Headers = scope["headers"]
+        call = Call(
+            path=_path(scope),
+            kind=GENERATION_PATHS[scope["path"]],
+            body=b"",
+            headers=headers,
+            client_key=(bearer(headers) or find(headers, b"authorization") or b"").decode("latin-1"),
+            received_at=received_at,
+        )
+        try:
+            if scope["method"] != "POST":
+                raise BadRequest(f"{scope['path']} takes POST, not {scope['method']}", status=405)
+            check_client(self._auth, headers)
+            call.body = await self._read(headers, receive)
+        except ClientLeft:
+            return
+        except ProxyError as error:
+            handling = self._director.refuse(call, error)
+            await client.fail(error, [*handling.own_headers(), (b"connection", b"close")])
+            return
+        mailbox = Mailbox(self._loop)
+        self._tasks.spawn(_watch(receive, mailbox))
+        try:
+            await self._director.serve(call, client, mailbox)
+        except Exception:  # the last boundary: a bug must still give the client a status
+            if client.status:
+                raise
+            log.exception("request failed path=%s", scope["path"])
+            await client.fail(
+                ProxyError("internal error of the proxy", status=500, reason="internal", source="proxy"), []
+            )
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body; raises BadRequest(413) as soon as it is known to be too large."""
+        declared = find(headers, b"content-length")
+        if declared is not None and int(declared) > self._max_body_bytes:
+            raise self._too_large()
+        parts: list[bytes] = []
+        size_bytes = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            part = message.get("body", b"")
+            size_bytes += len(part)
+            if size_bytes > self._max_body_bytes:
+                raise self._too_large()
+            if not message.get("more_body"):
+                return part if not parts else b"".join((*parts, part))
+            parts.append(part)
+
+    def _too_large(self) -> BadRequest:
+        return BadRequest(
+            f"the request body is larger than {self._max_body_bytes} bytes (--max-body-bytes)",
+            status=413,
+            reason=Reason.BODY_TOO_LARGE,
+        )
+
+
+async def _watch(receive: Receive, mailbox: Mailbox) -> None:
+    """ASGI servers deliver one more message after the body: that the client left, or that the answer is complete."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    mailbox.put(ClientGone())
+
+
+def _path(scope: Scope) -> bytes:
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope.get("query_string", b"")
+    return path + b"?" + query if query else path
+
+
+class AsgiClient:
+    """One answer to the client. `status` is 0 until it began."""
+
+    __slots__ = ("_send", "status")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self.start(status, headers)
+        await self.end(body)
+
+    async def fail(self, error: ProxyError, headers: Headers) -> None:
+        await self.answer(error.status, [*error_headers(error), *headers], error_body(error))
+
+    async def break_off(self, error: ProxyError) -> None:
+        await self.end(error_event(error_body(error)))

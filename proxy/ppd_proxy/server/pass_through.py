@@ -1,0 +1,99 @@
+"""Endpoints that any live engine can answer: the request goes there as it came, the answer comes back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+import aiohttp
+from quart import Blueprint, Response, request
+
+from ppd_proxy.config import Auth
+from ppd_proxy.core.headers import HOP_BY_HOP
+from ppd_proxy.core.types import Engine, Reason
+from ppd_proxy.errors import EngineFailure, NoRoute
+from ppd_proxy.handling import Collaborators
+from ppd_proxy.policy.placement import least_loaded
+from ppd_proxy.server.access import check_client
+from ppd_proxy.upstream.client import engine_errors
+
+_NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"x-admin-key"}
+_NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"content-encoding", b"server", b"date"}
+
+
+def pass_through_blueprint(shared: Collaborators, auth: Auth, session: aiohttp.ClientSession) -> Blueprint:
+    blueprint = Blueprint("pass_through", __name__)
+
+    async def relay() -> Response:
+        check_client(auth, list(request.scope["headers"]))
+        body = cast("bytes", await request.get_data(cache=False))
+        tried: frozenset[str] = frozenset()
+        while True:
+            engine = _choose(shared, tried)
+            try:
+                return await _ask(shared, session, engine, body)
+            except EngineFailure as failure:
+                tried |= {engine.id}
+                if failure.reason != Reason.ENGINE_UNREACHABLE or not _untried(shared, tried):
+                    raise
+
+    for path, methods in (
+        ("/v1/models", ["GET"]),
+        ("/v1/models/<path:model>", ["GET"]),
+        ("/version", ["GET"]),
+        ("/v1/embeddings", ["POST"]),
+        ("/tokenize", ["POST"]),
+        ("/detokenize", ["POST"]),
+    ):
+        blueprint.add_url_rule(path, endpoint=path, view_func=_without_arguments(relay), methods=methods)
+    return blueprint
+
+
+def _without_arguments(view: Callable[[], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """Quart hands over the variable parts of a rule; the path travels on as it came."""
+
+    async def handler(**_: str) -> Response:
+        return await view()
+
+    return handler
+
+
+def _untried(shared: Collaborators, tried: frozenset[str]) -> list[Engine]:
+    view = shared.fleet.view
+    return [engine for engine in (*view.aggregated, *view.decode, *view.prefill) if engine.id not in tried]
+
+
+def _choose(shared: Collaborators, tried: frozenset[str]) -> Engine:
+    engine = least_loaded(_untried(shared, tried), shared.load.tokens, b"")
+    if engine is None:
+        raise NoRoute("no engine is up", reason=Reason.NO_DECODE_ENGINE)
+    return engine
+
+
+async def _ask(shared: Collaborators, session: aiohttp.ClientSession, engine: Engine, body: bytes) -> Response:
+    """Ask one engine; its answer is streamed on."""
+    scope = request.scope
+    headers = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in scope["headers"]
+        if name not in _NOT_FORWARDED
+        and not (shared.engine_authorization is not None and name in (b"authorization", b"x-api-key"))
+    ]
+    if shared.engine_authorization is not None:
+        headers.append(("authorization", shared.engine_authorization.decode("latin-1")))
+    query = scope.get("query_string", b"").decode("latin-1")
+    url = engine.url + scope["path"] + (f"?{query}" if query else "")
+    with engine_errors(engine.id):
+        answer = await session.request(request.method, url, data=body or None, headers=headers, allow_redirects=False)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        async with answer:
+            async for chunk in answer.content.iter_any():
+                yield chunk
+
+    response = Response(chunks(), status=answer.status)
+    response.headers.clear()
+    for name, value in answer.headers.items():
+        if name.lower().encode() not in _NOT_RETURNED:
+            response.headers.add(name, value)
+    return response

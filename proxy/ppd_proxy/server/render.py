@@ -1,0 +1,46 @@
+"""Errors as bytes: the only place that turns a `ProxyError` into a status and a body.
+
+The shape is the one vLLM and OpenAI use: `{"error": {"message", "type", "param", "code"}}`, with the proxy's `reason`.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import msgspec
+
+from ppd_proxy.core.headers import Headers
+from ppd_proxy.errors import ProxyError
+
+_TYPES = MappingProxyType({
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    405: "invalid_request_error", 413: "request_too_large", 503: "service_unavailable_error", 504: "timeout_error",
+})  # fmt: skip
+RETRY_AFTER_S = 2
+"""With 503: engines are probed every few seconds, so asking again much sooner is pointless."""
+
+
+def error_object(error: ProxyError) -> dict[str, object]:
+    kind = _TYPES.get(error.status) or ("engine_error" if error.status >= 500 else "invalid_request_error")
+    return {
+        "error": {
+            "message": error.message,
+            "type": kind,
+            "param": error.param,
+            "code": error.status,
+            "reason": str(error.reason),
+        }
+    }
+
+
+def error_body(error: ProxyError) -> bytes:
+    return msgspec.json.encode(error_object(error))
+
+
+def error_headers(error: ProxyError) -> Headers:
+    headers: Headers = [(b"content-type", b"application/json")]
+    if error.status == 503:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers

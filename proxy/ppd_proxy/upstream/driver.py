@@ -1,0 +1,294 @@
+"""Carries out the commands of one exchange: opens and aborts legs, arms deadlines, relays bytes to the client.
+
+Owns everything that one request has open. Decides nothing: `core/exchange.py` does. Whatever happens, even
+cancellation, no leg, timer or reservation outlives `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ppd_proxy.config import Limits
+from ppd_proxy.core.answer import handoff_params
+from ppd_proxy.core.exchange import Exchange, Phase
+from ppd_proxy.core.headers import Headers
+from ppd_proxy.core.signals import (
+    AbortLeg,
+    ArmDeadline,
+    BreakResponse,
+    Command,
+    Commands,
+    Deadline,
+    DeadlinePassed,
+    EndResponse,
+    Event,
+    LegEnded,
+    LegFailed,
+    LegKind,
+    MakePlan,
+    NoteStranded,
+    OpenLeg,
+    Planned,
+    Refused,
+    RelayAnswer,
+    Release,
+    Respond,
+    StartResponse,
+)  # fmt: skip
+from ppd_proxy.core.sse import OpaqueRelay, SseRelay
+from ppd_proxy.core.types import Plan, Reason
+from ppd_proxy.errors import EngineFailure, ProxyError
+from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.upstream.leg import Leg
+from ppd_proxy.upstream.mailbox import Mailbox
+from ppd_proxy.upstream.pool import Origin, Pool
+
+
+class Client(Protocol):
+    """The connection to the client. After it left, every method does nothing."""
+
+    @property
+    def status(self) -> int:
+        """The status that was sent; 0 before."""
+
+    async def start(self, status: int, headers: Headers) -> None: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def end(self, data: bytes) -> None: ...
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    async def fail(self, error: ProxyError, headers: Headers) -> None:
+        """A whole error answer; nothing was sent before."""
+
+    async def break_off(self, error: ProxyError) -> None:
+        """The end of a stream that failed midway: an error event, no `[DONE]`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegRequest:
+    """What a leg sends. `is_retriable`: see `Leg.open`."""
+
+    origin: Origin
+    head: bytes
+    body: bytes
+    relay: SseRelay | OpaqueRelay | None
+    is_retriable: bool
+
+
+class Shaper(Protocol):
+    """The director's side: plans, bodies, and what an answer looks like to the client."""
+
+    def make_plan(self, command: MakePlan) -> Planned | Refused: ...
+
+    def shape(self, kind: LegKind, plan: Plan, params: bytes | None) -> LegRequest: ...
+
+    def own_headers(self) -> Headers: ...
+
+    def response_headers(self, leg: Leg) -> Headers: ...
+
+    def response_body(self, leg: Leg) -> bytes: ...
+
+    def answer_complete(self, leg: Leg) -> None:
+        """The answer is whole; called before its last bytes leave, so that the next turn finds it remembered."""
+
+    def handed_over(self, *, has_kv: bool) -> None: ...
+
+    def release(self) -> None: ...
+
+    def given_back(self) -> None:
+        """A handoff is given up; a leg is open to make the decode engine free what the prefill engine holds."""
+
+    def stranded(self) -> None: ...
+
+    def leg_failed(self, plan: Plan, kind: LegKind, failure: EngineFailure, *, was_sent: bool) -> None: ...
+
+
+class Driver:
+    __slots__ = (
+        "_client", "_deadline", "_is_stalled", "_limits", "_loop", "_mailbox", "_params", "_pool", "_shaper", "_task",
+        "_timer", "_writing_since", "answered", "exchange", "leg",
+    )  # fmt: skip
+
+    def __init__(
+        self, shaper: Shaper, client: Client, mailbox: Mailbox, pool: Pool, limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:  # fmt: skip
+        self.exchange = Exchange(limits.retries)
+        self.leg: Leg | None = None
+        self.answered: Leg | None = None
+        """The leg whose answer the client got, or is getting."""
+        self._shaper = shaper
+        self._client = client
+        self._mailbox = mailbox
+        self._pool = pool
+        self._limits = limits
+        self._loop = loop
+        self._params: bytes | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: Deadline | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._writing_since: float | None = None
+        self._is_stalled = False
+
+    async def run(self) -> None:
+        """From the first plan to the last release."""
+        self._task = asyncio.current_task(self._loop)
+        try:
+            await self._carry_out(self.exchange.start())
+            while self.exchange.phase is not Phase.DONE:
+                await self._step()
+        except asyncio.CancelledError:
+            if not self._is_stalled:
+                raise
+            if self._task is not None:
+                self._task.uncancel()
+        finally:
+            self._disarm()
+            if self.exchange.phase is not Phase.DONE:
+                self._abort()
+                self._shaper.release()
+
+    async def _step(self) -> None:
+        leg = self.leg
+        if leg is not None and leg.out and self.exchange.phase is Phase.STREAMING:
+            await self._write(leg)
+        elif self._mailbox.events:
+            event = self._judge(self._mailbox.events.popleft())
+            if event is not None:
+                await self._carry_out(self.exchange.handle(event))
+        elif leg is not None and leg.needs_reopen:
+            await leg.reopen()
+        else:
+            await self._mailbox.wait()
+
+    async def _write(self, leg: Leg) -> None:
+        if leg.relay is not None and leg.relay.is_done:
+            self._shaper.answer_complete(leg)
+        self._writing_since = self._loop.time()
+        await self._client.write(leg.take())
+        self._writing_since = None
+
+    def _judge(self, event: Event) -> Event | None:
+        """What a raw event means: which handoff a prefill answer carries, whether silence is the engine's."""
+        leg = self.leg
+        if isinstance(event, LegEnded) and leg is not None and leg.kind == "prefill" and event.status < 400:
+            return self._judge_prefill(event, leg)
+        if isinstance(event, LegFailed) and leg is not None and self.exchange.plan is not None:
+            self._shaper.leg_failed(self.exchange.plan, leg.kind, event.error, was_sent=event.was_sent)
+        if isinstance(event, DeadlinePassed):
+            if event.deadline != self._deadline:
+                return None
+            if event.deadline == "idle" and leg is not None and leg.last_token_at is not None:
+                left_s = leg.last_token_at + self._limits.idle_timeout_s - self._loop.time()
+                if left_s > 0:
+                    self._arm("idle", left_s)
+                    return None
+        return event
+
+    def _judge_prefill(self, event: LegEnded, leg: Leg) -> Event:
+        plan = self.exchange.plan
+        handoff = HANDOFFS[plan.handoff] if plan is not None else None
+        has_kv = True
+        if handoff is not None and handoff.takes_params:
+            try:
+                self._params = handoff_params(leg.body)
+            except ValueError as error:
+                return LegFailed(error=EngineFailure(str(error), reason=Reason.ENGINE_ERROR))
+            has_kv = self._params is not None
+        self._shaper.handed_over(has_kv=has_kv)
+        return replace(event, has_kv=has_kv)
+
+    async def _carry_out(self, commands: Commands) -> None:
+        for command in commands:
+            if isinstance(command, MakePlan):
+                await self._carry_out(self.exchange.handle(self._shaper.make_plan(command)))
+            elif isinstance(command, OpenLeg):
+                await self._open(command.kind)
+            else:
+                await self._answer(command)
+
+    async def _answer(self, command: Command) -> None:
+        leg = self.leg
+        match command:
+            case ArmDeadline(deadline):
+                if deadline == "release":
+                    self._shaper.given_back()
+                self._arm(deadline, self._limit_s(deadline))
+            case StartResponse() if leg is not None:
+                self.answered = leg
+                await self._client.start(leg.status, self._shaper.response_headers(leg))
+            case EndResponse() if leg is not None:
+                self._shaper.answer_complete(leg)
+                await self._client.end(leg.take())
+            case RelayAnswer(status) if leg is not None:
+                self.answered = leg
+                self._shaper.answer_complete(leg)
+                body = self._shaper.response_body(leg)
+                await self._client.answer(status, self._shaper.response_headers(leg), body)
+            case Respond(error):
+                await self._client.fail(error, self._shaper.own_headers())
+            case BreakResponse(error) if leg is not None:
+                if leg.out:
+                    await self._client.write(leg.take())
+                if leg.relay is not None and leg.relay.error is not None:
+                    await self._client.end(b"")  # the engine's own error event was relayed
+                else:
+                    await self._client.break_off(error)
+            case AbortLeg():
+                self._abort()
+            case Release():
+                self._shaper.release()
+            case NoteStranded():
+                self._shaper.stranded()
+
+    async def _open(self, kind: LegKind) -> None:
+        plan = self.exchange.plan
+        if plan is None:
+            raise RuntimeError("a leg without a plan")
+        params = self._params if plan.prefill is not None and kind != "prefill" else None
+        request = self._shaper.shape(kind, plan, params)
+        self.leg = Leg(kind, self._mailbox, self._loop, self._pool, request.relay)
+        await self.leg.open(request.origin, request.head, request.body, is_retriable=request.is_retriable)
+
+    def _abort(self) -> None:
+        if self.leg is not None:
+            self.leg.abort()
+
+    def _limit_s(self, deadline: Deadline) -> float:
+        match deadline:
+            case "prefill":
+                return self._limits.prefill_timeout_s
+            case "first_token":
+                return self._limits.first_token_timeout_s
+            case "idle":
+                return self._limits.idle_timeout_s
+            case "release":
+                return self._limits.release_grace_s
+
+    def _arm(self, deadline: Deadline, limit_s: float) -> None:
+        self._disarm()
+        self._deadline = deadline
+        self._timer = self._loop.call_later(limit_s, self._pass, deadline)
+
+    def _disarm(self) -> None:
+        self._deadline = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _pass(self, deadline: Deadline) -> None:
+        """A deadline passed. A client who stopped reading keeps the coroutine in a write, where no event reaches it."""
+        since = self._writing_since
+        if since is not None and self._task is not None:
+            left_s = since + self._limits.idle_timeout_s - self._loop.time()
+            if left_s <= 0:
+                self._is_stalled = True
+                self._task.cancel()
+                return
+            self._arm(deadline, left_s)
+            return
+        self._mailbox.put(DeadlinePassed(deadline))

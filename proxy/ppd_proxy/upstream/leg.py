@@ -1,0 +1,213 @@
+"""One leg: turns what a connection receives into events of an exchange.
+
+Whole answers are buffered; a stream's bytes go through an `SseRelay` into `out`, where the driver takes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from ppd_proxy.core.answer import is_too_long
+from ppd_proxy.core.headers import Headers, find
+from ppd_proxy.core.signals import FirstByte, LegEnded, LegFailed, LegKind
+from ppd_proxy.core.sse import OpaqueRelay, SseRelay
+from ppd_proxy.core.types import Reason
+from ppd_proxy.errors import EngineFailure
+from ppd_proxy.upstream.connection import Connection
+from ppd_proxy.upstream.mailbox import Mailbox
+from ppd_proxy.upstream.pool import Origin, Pool
+
+HIGH_WATER_BYTES = 1024 * 1024
+"""Unsent stream bytes above which the engine is not read further: a slow client must not fill the proxy's memory."""
+
+
+class _ErrorDetail(msgspec.Struct):
+    code: int | str | None = None
+
+
+class _ErrorEvent(msgspec.Struct):
+    error: _ErrorDetail | str
+
+
+_error_event = msgspec.json.Decoder(_ErrorEvent)
+
+
+class Leg:
+    """`status`, `headers` and `body` of the answer, or `out` of a stream. Posts FirstByte, LegEnded and LegFailed."""
+
+    __slots__ = (
+        "_connection", "_is_over", "_is_retriable", "_is_stream", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
+        "_request", "body", "first_token_at", "headers", "kind", "last_token_at",
+        "needs_reopen", "opened_at", "out", "relay", "status",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: LegKind,
+        mailbox: Mailbox,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        relay: SseRelay | OpaqueRelay | None,
+    ) -> None:
+        self.kind = kind
+        self._mailbox = mailbox
+        self._loop = loop
+        self._pool = pool
+        self.relay = relay
+        self.status = 0
+        self.headers: Headers = []
+        self.body = b""
+        self.out: list[bytes] = []
+        self.opened_at: float | None = None
+        self.first_token_at: float | None = None
+        self.last_token_at: float | None = None
+        self._parts: list[bytes] = []
+        self._out_bytes = 0
+        self._is_stream = False
+        self._is_over = False
+        self._is_retriable = False
+        self.needs_reopen = False
+        self._connection: Connection | None = None
+        self._request: tuple[Origin, bytes, bytes] | None = None
+
+    async def open(self, origin: Origin, head: bytes, body: bytes, *, is_retriable: bool) -> None:
+        """Send the request; a failure to connect is posted, not raised.
+
+        `is_retriable`: sending it twice does no harm, so a connection that the engine closed while idle is replaced
+        once without anybody noticing.
+        """
+        self._is_retriable = is_retriable
+        self._request = (origin, head, body)
+        connection = self._pool.take(origin)
+        if connection is None:
+            connection = await self._connect(origin)
+            if connection is None:
+                return
+        self._send(connection, head, body)
+
+    async def _connect(self, origin: Origin) -> Connection | None:
+        try:
+            return await self._pool.connect(origin)
+        except EngineFailure as failure:
+            self._end(LegFailed(error=failure, was_sent=False))
+            return None
+
+    def _send(self, connection: Connection, head: bytes, body: bytes) -> None:
+        self._connection = connection
+        self.opened_at = self._loop.time()
+        connection.request(head, body, self)
+
+    def abort(self) -> None:
+        self._is_over = True
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
+    def take(self) -> bytes:
+        """The stream bytes that wait for the client."""
+        data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
+        self.out.clear()
+        if self._out_bytes > HIGH_WATER_BYTES and self._connection is not None:
+            self.last_token_at = self._loop.time()  # the silence was ours
+            self._connection.resume()
+        self._out_bytes = 0
+        return data
+
+    # -- Receiver --
+
+    def on_headers(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = headers
+        media_type = find(headers, b"content-type") or b""
+        self._is_stream = self.relay is not None and status == 200 and media_type.startswith(b"text/event-stream")
+
+    def on_data(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        relay = self.relay
+        if not self._is_stream or relay is None:
+            self._parts.append(data)
+            return
+        was_decisive = relay.is_decisive
+        shown = relay.feed(data)
+        if not relay.is_decisive:
+            if relay.error is not None:
+                self._end_with_error(relay.error)
+            return
+        self.last_token_at = self._loop.time()
+        if shown:
+            self.out.append(shown)
+            self._out_bytes += len(shown)
+            if self._out_bytes > HIGH_WATER_BYTES and self._connection is not None:
+                self._connection.pause()
+        if was_decisive:
+            self._mailbox.wake()
+        else:
+            self.first_token_at = self.last_token_at
+            self._mailbox.put(FirstByte())
+
+    def on_complete(self) -> None:
+        self._connection = None
+        if self._is_over:
+            return
+        relay = self.relay
+        if self._is_stream and relay is not None:
+            if relay.is_done or relay.error is not None:
+                self._end(LegEnded(status=self.status))
+            else:
+                self._fail("the engine ended the stream before its answer was complete")
+            return
+        self.body = b"".join(self._parts)
+        if self.status == 200 and not self.body.strip():
+            self._fail("the engine answered 200 with an empty body")
+            return
+        is_client_fault = self.status == 500 and is_too_long(self.body)
+        self._end(LegEnded(status=self.status, is_client_fault=is_client_fault))
+
+    def on_failure(self, failure: EngineFailure, *, is_untouched: bool) -> None:
+        self._connection = None
+        if self._is_over:
+            return
+        if is_untouched and self._is_retriable and self._request is not None:
+            self._is_retriable = False
+            self.needs_reopen = True
+            self._mailbox.wake()
+            return
+        self._end(LegFailed(error=failure))
+
+    async def reopen(self) -> None:
+        """The same request once more, on a new connection."""
+        self.needs_reopen = False
+        if self._request is None or self._is_over:
+            return
+        origin, head, body = self._request
+        connection = await self._connect(origin)
+        if connection is not None:
+            self._send(connection, head, body)
+
+    def _end_with_error(self, payload: bytes) -> None:
+        """An error event before any content: the stream becomes the plain answer it should have been."""
+        self.status = _status_of(payload)
+        self.headers = [(b"content-type", b"application/json")]
+        self.body = payload
+        self._is_stream = False
+        self._end(LegEnded(status=self.status, is_client_fault=self.status == 500 and is_too_long(payload)))
+
+    def _fail(self, message: str) -> None:
+        self._end(LegFailed(error=EngineFailure(message, reason=Reason.ENGINE_ERROR)))
+
+    def _end(self, event: LegEnded | LegFailed) -> None:
+        self._is_over = True
+        self._mailbox.put(event)
+
+
+def _status_of(payload: bytes) -> int:
+    """The status an error event stands for: its own code where that is an error status, else 502."""
+    try:
+        error = _error_event.decode(payload).error
+    except msgspec.DecodeError:
+        return 502
+    code = error.code if isinstance(error, _ErrorDetail) else None
+    return code if isinstance(code, int) and 400 <= code <= 599 else 502
