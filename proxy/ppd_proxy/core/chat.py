@@ -72,9 +72,7 @@ class Generation:
 def parse(kind: Kind, body: bytes, stripped: frozenset[str] = frozenset()) -> Generation:
     """The view of `body`; raises BadRequest naming what is wrong. What only an engine can judge is left to it."""
     fields = _decode_fields(body)
-    taken = [name for name in fields if name == KV_PARAMS or name in stripped]
-    for name in taken:
-        del fields[name]
+    is_rewritten = _take_out(fields, stripped)
     prompt: str | list[int] = ""
     messages: list[dict[str, Any]] = []
     several = _asks_for_several(fields)
@@ -87,7 +85,7 @@ def parse(kind: Kind, body: bytes, stripped: frozenset[str] = frozenset()) -> Ge
         kind=kind,
         body=body,
         fields=fields,
-        is_rewritten=bool(taken),
+        is_rewritten=is_rewritten,
         is_stream=_flag(fields, "stream"),
         is_multi_sequence=several,
         wants_prompt_logprobs=_wants_prompt_logprobs(fields),
@@ -208,10 +206,25 @@ def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
 def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[bytes, bool]:
     """The body of an endpoint that the proxy does not interpret, without handoff parameters, and whether it streams."""
     fields = _decode_fields(body)
+    is_rewritten = _take_out(fields, stripped)
+    return (_encoder.encode(fields) if is_rewritten else body), _flag(fields, "stream")
+
+
+def _take_out(fields: Fields, stripped: frozenset[str]) -> bool:
+    """Remove what no client may send to an engine: handoff parameters (vLLM also reads them from `vllm_xargs`) and
+    the operator's list. Returns whether anything was there."""
     taken = [name for name in fields if name == KV_PARAMS or name in stripped]
     for name in taken:
         del fields[name]
-    return (_encoder.encode(fields) if taken else body), _flag(fields, "stream")
+    extra = fields.get("vllm_xargs")
+    if extra is None:
+        return bool(taken)
+    arguments = _any.decode(extra)
+    if isinstance(arguments, dict) and KV_PARAMS in arguments:
+        del arguments[KV_PARAMS]
+        fields["vllm_xargs"] = msgspec.Raw(_encoder.encode(arguments))
+        return True
+    return bool(taken)
 
 
 def _decode_fields(body: bytes) -> Fields:

@@ -9,6 +9,8 @@ Source: vLLM 0.32, `nixl/pull_scheduler.py`, `nixl/base_scheduler.py`, `docs/fea
 
 from __future__ import annotations
 
+import msgspec
+
 from ppd_proxy.core.types import Engine
 from ppd_proxy.handoff.rules import Handoff
 
@@ -16,6 +18,23 @@ PREFILL_PARAMS = (
     b'{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,'
     b'"remote_block_ids":null,"remote_host":null,"remote_port":null}'
 )
+
+
+NEEDED = ("remote_engine_id", "remote_request_id", "remote_block_ids", "remote_host", "remote_port")
+
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def check_params(raw: bytes) -> str | None:
+    """A vLLM 0.32 decode engine hangs on a dict that lacks one of these, and dies of the request after it."""
+    try:
+        params = _decode(raw)
+    except msgspec.DecodeError:
+        return "kv_transfer_params of the prefill answer is no JSON object"
+    if bytes(params.get("do_remote_prefill", b"")) != b"true":
+        return None
+    missing = [name for name in NEEDED if bytes(params.get(name, b"null")) == b"null"]
+    return f"kv_transfer_params of the prefill answer lacks {', '.join(missing)}" if missing else None
 
 
 def request_id(prefill: Engine, decode: Engine, key: str) -> str:
@@ -35,6 +54,7 @@ NIXL = Handoff(
     request_id=request_id,
     prefill_params=PREFILL_PARAMS,
     takes_params=True,
+    check_params=check_params,
     holds_kv=True,
     cancel_prefill="abort",
     is_rebindable=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ppd_connector.wire import request_tag
 from ppd_proxy.core.types import Engine
-from ppd_proxy.handoff.rules import Handoff
+from ppd_proxy.handoff.rules import Handoff, no_params_wanted
 
 
 def request_id(prefill: Engine, decode: Engine, key: str) -> str:
@@ -31,6 +31,7 @@ P2P_NCCL = Handoff(
     request_id=request_id,
     prefill_params=None,
     takes_params=False,
+    check_params=no_params_wanted,
     holds_kv=True,
     cancel_prefill="finish",
     is_rebindable=False,

@@ -21,6 +21,7 @@ class Handoff:
     - `request_id(prefill, decode, key)`: the `X-Request-Id` of both legs; `key` is 32 hex digits, new for each attempt.
     - `prefill_params`: raw JSON for the prefill leg's `kv_transfer_params`, or None.
     - `takes_params`: the prefill answer's `kv_transfer_params` go verbatim to the decode leg.
+    - `check_params(raw)`: what is wrong with them, None when the decode engine can use them.
     - `cancel_prefill`: what to do when the client leaves during the prefill leg. `abort`: the engine frees an
       unfinished request itself. `finish`: the receiver already holds parts of the KV, so the prefill leg ends and a
       decode leg of one token consumes it.
@@ -34,8 +35,14 @@ class Handoff:
     request_id: Callable[[Engine, Engine, str], str]
     prefill_params: bytes | None
     takes_params: bool
+    check_params: Callable[[bytes], str | None]
     holds_kv: bool
     cancel_prefill: CancelPrefill
     is_rebindable: bool
     can_pair: Callable[[Engine, Engine], bool]
     is_direct_safe: Callable[[Engine], bool]
+
+
+def no_params_wanted(raw: bytes) -> str | None:
+    """`check_params` of protocols that do not look at them."""
+    return None

@@ -6,7 +6,7 @@ Source: vLLM `examples/.../disagg_proxy_demo.py`, LMCache shared-store example. 
 from __future__ import annotations
 
 from ppd_proxy.core.types import Engine
-from ppd_proxy.handoff.rules import Handoff
+from ppd_proxy.handoff.rules import Handoff, no_params_wanted
 
 
 def request_id(prefill: Engine, decode: Engine, key: str) -> str:
@@ -26,6 +26,7 @@ NONE = Handoff(
     request_id=request_id,
     prefill_params=None,
     takes_params=False,
+    check_params=no_params_wanted,
     holds_kv=False,
     cancel_prefill="abort",
     is_rebindable=True,

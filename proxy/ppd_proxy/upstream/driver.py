@@ -198,6 +198,9 @@ class Driver:
                 self._params = handoff_params(leg.body)
             except ValueError as error:
                 return LegFailed(error=EngineFailure(str(error), reason=Reason.ENGINE_ERROR))
+            mistake = handoff.check_params(self._params) if self._params is not None else None
+            if mistake is not None:
+                return LegFailed(error=EngineFailure(mistake, reason=Reason.ENGINE_ERROR))
             has_kv = self._params is not None
         self._shaper.handed_over(has_kv=has_kv)
         return replace(event, has_kv=has_kv)
