@@ -7,6 +7,7 @@ answer is found in the prefix cache when it comes back as history.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ import xxhash
 from ppd_proxy.sim.tokens import EOS_ID, IMAGE_BASE, IMAGE_IDS, SPECIALS, Tokenizer
 
 _IMAGE_ID: Final = EOS_ID + SPECIALS.index("<|image|>")
-_ROLE_ALIASES: Final = {"developer": "system", "function": "tool"}
+_ROLE_ALIASES: Final = MappingProxyType({"developer": "system", "function": "tool"})
 _TOOL_PREFIX: Final = '{"text":'
 
 

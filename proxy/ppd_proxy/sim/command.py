@@ -77,19 +77,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(config: EngineConfig) -> int:
-    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    async with running_engine(config) as engine, asyncio.TaskGroup() as tasks:
+    async with running_engine(config) as engine:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, engine.ended.set)
         sys.stdout.write(f"listening on {engine.url}\n")
         sys.stdout.flush()
-        waits = [tasks.create_task(stopped.wait()), tasks.create_task(engine.died.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        has_died = engine.died.is_set()
-    return 1 if has_died else 0
+        await engine.ended.wait()
+    return 1 if engine.has_died else 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,13 @@ _Section = TypeVar("_Section")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """One simulated engine. Everything defaults to an engine that answers at once and never fails."""
+    """One simulated engine. Everything defaults to an engine that answers at once and never fails.
+
+    `dies_without_tag` decides whether an untagged generation request ends a P2pNccl engine; None is what vLLM does:
+    a stock one dies, one with `is_ppd` computes the prompt itself. `keeps_requests` records every generation request.
+    `echoes_request_id` is vLLM's --enable-request-id-headers. Connections idle
+    for `keep_alive_s` are closed, 0 keeps them (vLLM's server: 5 s).
+    """
 
     role: Role
     handoff: HandoffKind = "nixl"
@@ -44,7 +50,8 @@ class EngineConfig:
     metric_names: MetricNames = "new"
     keeps_requests: bool = True
     api_key: str | None = None
-    chunk_tokens: int = 1
+    echoes_request_id: bool = False
+    keep_alive_s: float = 0.0
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     timing: TimingConfig = field(default_factory=TimingConfig)
@@ -73,7 +80,7 @@ class EngineConfig:
                 found.append(f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         found += [
             f"{name}: {getattr(self, name)!r} must be at least 1"
-            for name in ("max_model_len", "block_tokens", "cache_blocks", "chunk_tokens")
+            for name in ("max_model_len", "block_tokens", "cache_blocks")
             if getattr(self, name) < 1
         ]
         if self.handoff == "p2p_nccl" and self.role != "aggregated" and self.kv_port is None:

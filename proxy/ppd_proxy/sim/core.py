@@ -69,6 +69,7 @@ class EngineCore:
         self.metrics = EngineMetrics(config)
         self.held = HeldPrompts(config.kv_lease_s, self._on_lease_expiry)
         self.running_blocks = 0
+        self.is_closing = False
         self._next_block = 0
         self.limits = Limits(
             model_name=config.model_name,

@@ -21,7 +21,7 @@ from ppd_proxy.sim.state import Received
 
 VLLM_VERSION: Final = "0.32.0"
 _EMBEDDING_SIZE: Final = 32
-Route = Callable[[Exchange], Awaitable[None] | None]
+Route = Callable[[Exchange, Fault | None], Awaitable[None] | None]
 
 
 class Endpoints:
@@ -32,13 +32,13 @@ class Endpoints:
         self._routes: dict[tuple[str, str], Route] = {
             ("GET", "/health"): self._health,
             ("GET", "/ping"): self._health,
-            ("GET", "/version"): lambda exchange: exchange.json(200, {"version": VLLM_VERSION}),
+            ("GET", "/version"): lambda exchange, _: exchange.json(200, {"version": VLLM_VERSION}),
             ("GET", "/metrics"): self._metrics,
             ("GET", "/v1/models"): self._models,
-            ("POST", "/v1/completions"): lambda exchange: self._generate(exchange, "completions"),
-            ("POST", "/v1/chat/completions"): lambda exchange: self._generate(exchange, "chat"),
-            ("POST", "/v1/responses"): lambda exchange: self._other_generation(exchange, "responses"),
-            ("POST", "/v1/messages"): lambda exchange: self._other_generation(exchange, "messages"),
+            ("POST", "/v1/completions"): lambda exchange, fault: self._generate(exchange, "completions", fault),
+            ("POST", "/v1/chat/completions"): lambda exchange, fault: self._generate(exchange, "chat", fault),
+            ("POST", "/v1/responses"): lambda exchange, _: self._other_generation(exchange, "responses"),
+            ("POST", "/v1/messages"): lambda exchange, _: self._other_generation(exchange, "messages"),
             ("POST", "/v1/embeddings"): self._embeddings,
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/detokenize"): self._detokenize,
@@ -68,12 +68,9 @@ class Endpoints:
                     error_type="Method Not Allowed" if is_known else "Not Found",
                 )
             self._check_key(exchange)
-            if exchange.path in ("/v1/completions", "/v1/chat/completions"):
-                await self._generate(exchange, "chat" if "chat" in exchange.path else "completions", fault)
-            else:
-                done = route(exchange)
-                if done is not None:
-                    await done
+            done = route(exchange, fault)
+            if done is not None:
+                await done
         except Refused as error:
             exchange.json(error.status, error.to_json())
 
@@ -90,7 +87,7 @@ class Endpoints:
             exchange.json(fault.status, fault.body or error_json(fault.message, fault.status, "InternalServerError"))
             return False
         elif fault.kind == "hang":
-            await asyncio.Event().wait()
+            await self._hang()
         elif fault.kind == "drop":
             exchange.drop()
             return False
@@ -99,7 +96,14 @@ class Endpoints:
             return False
         return True
 
-    async def _generate(self, exchange: Exchange, endpoint: Endpoint, fault: Fault | None = None) -> None:
+    async def _hang(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self._core.counts.aborts += 1
+            raise
+
+    async def _generate(self, exchange: Exchange, endpoint: Endpoint, fault: Fault | None) -> None:
         core = self._core
         body = self._received(exchange)
         request = read(endpoint, body, core.tokenizer, core.limits)
@@ -111,7 +115,7 @@ class Endpoints:
         kind = "chatcmpl-{}-{:08x}" if endpoint == "chat" else "cmpl-{}-0-{:08x}"
         plan = plan_handoff(core.config, request, request_id, kind.format(request_id, core.random.getrandbits(32)))
         self._refuse_several(plan, request.sequences)
-        headers = {"x-request-id": request_id} if "x-request-id" in exchange.headers else {}
+        headers = {"x-request-id": request_id} if core.config.echoes_request_id else {}
         await Generation(core, exchange, request, plan, fault).serve(request_id, headers)
 
     def _refuse_several(self, plan: Plan, sequences: int) -> None:
@@ -130,13 +134,13 @@ class Endpoints:
             self._core.requests.append(Received(path=exchange.path, headers=exchange.headers, body=body))
         return body
 
-    def _health(self, exchange: Exchange) -> None:
+    def _health(self, exchange: Exchange, _: Fault | None) -> None:
         exchange.send(200, b"", "text/plain")
 
-    def _metrics(self, exchange: Exchange) -> None:
+    def _metrics(self, exchange: Exchange, _: Fault | None) -> None:
         exchange.send(200, self._core.metrics.exposition(), "text/plain; version=0.0.4; charset=utf-8")
 
-    def _models(self, exchange: Exchange) -> None:
+    def _models(self, exchange: Exchange, _: Fault | None) -> None:
         config, created = self._core.config, int(self._core.wall_clock())
         cards = []
         for name in (config.model_name, *config.adapters):
@@ -149,7 +153,7 @@ class Endpoints:
             )  # fmt: skip
         exchange.json(200, {"object": "list", "data": cards})
 
-    def _embeddings(self, exchange: Exchange) -> None:
+    def _embeddings(self, exchange: Exchange, _: Fault | None) -> None:
         body = self._received(exchange)
         value = body.get("input")
         several = value if isinstance(value, list) and value and not isinstance(value[0], int) else [value]
@@ -167,11 +171,11 @@ class Endpoints:
         answer = {"id": "embd-sim", "object": "list", "created": int(self._core.wall_clock()), "model": model}
         exchange.json(200, {**answer, "data": data, "usage": usage})
 
-    def _tokenize(self, exchange: Exchange) -> None:
+    def _tokenize(self, exchange: Exchange, _: Fault | None) -> None:
         core, body = self._core, _object(exchange)
         if "messages" in body:
             try:
-                _, token_ids = chat_tokens(core.tokenizer, body, core.config.tokens_per_image)
+                token_ids = chat_tokens(core.tokenizer, body, core.config.tokens_per_image)[1]
             except TemplateError as error:
                 raise Refused(str(error), param="messages") from error
         elif isinstance(body.get("prompt"), str):
@@ -189,7 +193,7 @@ class Endpoints:
             },
         )
 
-    def _detokenize(self, exchange: Exchange) -> None:
+    def _detokenize(self, exchange: Exchange, _: Fault | None) -> None:
         token_ids = _object(exchange).get("tokens")
         if not isinstance(token_ids, list) or not all(isinstance(item, int) and item >= 0 for item in token_ids):
             raise Refused("tokens must be a list of token ids", error_type="Bad Request", param="body.tokens")
@@ -227,11 +231,11 @@ class Endpoints:
             }  # fmt: skip
         exchange.json(200, shaped)
 
-    def _reset_cache(self, exchange: Exchange) -> None:
+    def _reset_cache(self, exchange: Exchange, _: Fault | None) -> None:
         self._core.cache.clear()
         exchange.send(200, b"", "text/plain")
 
-    def _state(self, exchange: Exchange) -> None:
+    def _state(self, exchange: Exchange, _: Fault | None) -> None:
         core = self._core
         exchange.json(
             200,
@@ -248,19 +252,19 @@ class Endpoints:
             },
         )
 
-    def _add_faults(self, exchange: Exchange) -> None:
+    def _add_faults(self, exchange: Exchange, _: Fault | None) -> None:
         try:
-            faults = list(parse_faults(exchange.body))
-        except (ValueError, msgspec.MsgspecError) as error:
+            faults = parse_faults(exchange.body)
+        except ValueError as error:
             raise Refused(str(error), param="faults") from error
         self._core.faults.add(*faults)
         exchange.json(200, {"added": len(faults)})
 
-    def _clear_faults(self, exchange: Exchange) -> None:
+    def _clear_faults(self, exchange: Exchange, _: Fault | None) -> None:
         self._core.faults.clear()
         exchange.json(200, {})
 
-    def _pull(self, exchange: Exchange) -> None:
+    def _pull(self, exchange: Exchange, _: Fault | None) -> None:
         core, body = self._core, _object(exchange)
         key = str(body.get("key"))
         held = core.held.peek(key)
@@ -278,10 +282,10 @@ class Endpoints:
         core.held.take(key)
         exchange.json(200, {"digest": held.digest, "num_tokens": held.num_tokens})
 
-    def _free(self, exchange: Exchange) -> None:
+    def _free(self, exchange: Exchange, _: Fault | None) -> None:
         exchange.json(200, {"freed": self._core.held.free(str(_object(exchange).get("key")))})
 
-    def _renew(self, exchange: Exchange) -> None:
+    def _renew(self, exchange: Exchange, _: Fault | None) -> None:
         lease_s = self._core.config.kv_lease_s * 2 / 3
         exchange.json(200, {"renewed": self._core.held.renew(str(_object(exchange).get("key")), lease_s)})
 

@@ -21,6 +21,7 @@ from ppd_proxy.sim.faults import Faults
 from ppd_proxy.sim.held import HeldPrompts
 from ppd_proxy.sim.http import Connections
 from ppd_proxy.sim.state import Counts, Received
+from ppd_proxy.tasks import Tasks
 
 
 def _utc_seconds() -> float:
@@ -30,16 +31,16 @@ def _utc_seconds() -> float:
 class SimEngine:
     """A simulated engine. `running_engine` is the way to get a started one."""
 
-    def __init__(
-        self, config: EngineConfig, tasks: asyncio.TaskGroup, wall_clock: Callable[[], float] = _utc_seconds
-    ) -> None:
+    def __init__(self, config: EngineConfig, tasks: Tasks, wall_clock: Callable[[], float] = _utc_seconds) -> None:
         self.config = config
-        self.died = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.has_died = False
         self.zmq_address = ""
         self._tasks = tasks
-        self._background: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
         self.core = EngineCore(config, spawn=self._spawn, wall_clock=wall_clock, kill=self.kill)
-        self._connections = Connections(Endpoints(self.core), self._spawn)
+        self._connections = Connections(Endpoints(self.core), self._spawn, keep_alive_s=config.keep_alive_s)
         self._servers: list[asyncio.Server] = []
 
     @property
@@ -81,18 +82,27 @@ class SimEngine:
 
     def kill(self) -> None:
         """Die at once: no port open, every connection cut, no announcement."""
+        self.has_died = True
+        self._close()
+
+    async def stop(self) -> None:
+        """End in order; what is running is cut off. An error inside the simulation is raised here."""
+        self._close()
+        await self._tasks.stop()
+        await self.core.peers.close()
+        if self._failures:
+            raise self._failures[0]
+
+    def _close(self) -> None:
+        self.core.is_closing = True
         for server in self._servers:
             server.close()
         self._servers.clear()
         self._connections.abort_all()
-        for task in tuple(self._background):
+        for task in tuple(self._running):
             task.cancel()
         self.core.held.close()
-        self.died.set()
-
-    async def stop(self) -> None:
-        self.kill()
-        await self.core.peers.close()
+        self.ended.set()
 
     async def _listen(self, port: int) -> int:
         loop = asyncio.get_running_loop()
@@ -101,19 +111,23 @@ class SimEngine:
         return int(server.sockets[0].getsockname()[1])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._tasks.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task = self._tasks.spawn(work)
+        self._running.add(task)
+        task.add_done_callback(self._note_end)
         return task
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failures.append(error)
 
 
 @asynccontextmanager
 async def running_engine(config: EngineConfig) -> AsyncIterator[SimEngine]:
-    """A started engine, stopped at the end; an error inside the simulation fails the block."""
-    async with asyncio.TaskGroup() as tasks:
-        engine = SimEngine(config, tasks)
-        try:
-            await engine.start()
-            yield engine
-        finally:
-            await engine.stop()
+    """A started engine, stopped at the end."""
+    engine = SimEngine(config, Tasks(asyncio.get_running_loop()))
+    try:
+        await engine.start()
+        yield engine
+    finally:
+        await engine.stop()

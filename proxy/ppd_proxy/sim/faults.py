@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -90,9 +89,19 @@ class Faults:
         return chosen
 
 
-def parse_faults(body: bytes) -> Iterable[Fault]:
+def parse_faults(body: bytes) -> list[Fault]:
     """Faults from `{"faults": [{...}]}`, a list or one object; `ValueError` names what is wrong."""
-    value = msgspec.json.decode(body)
-    if isinstance(value, dict) and "faults" in value:
-        value = value["faults"]
-    return msgspec.convert(value if isinstance(value, list) else [value], list[Fault])
+    try:
+        value = msgspec.json.decode(body)
+        if isinstance(value, dict) and "faults" in value:
+            value = value["faults"]
+        several = value if isinstance(value, list) else [value]
+        for one in several:
+            unknown = sorted(set(one) - set(Fault.__dataclass_fields__)) if isinstance(one, dict) else []
+            if unknown:
+                raise ValueError(
+                    f"unknown field {unknown[0]!r}, known ones are {', '.join(Fault.__dataclass_fields__)}"
+                )
+        return msgspec.convert(several, list[Fault])
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error

@@ -93,7 +93,7 @@ class Generation:
             heartbeat.cancel()
 
     def _release_remote(self) -> None:
-        if not self._is_pulled and self._plan.remote is not None:
+        if not self._is_pulled and self._plan.remote is not None and not self._core.is_closing:
             self._core.spawn(self._core.release(self._plan.remote))
 
     async def _run(self, headers: dict[str, str]) -> None:

@@ -26,9 +26,10 @@ Handler = Callable[["Exchange"], Awaitable[None]]
 
 
 class Connections:
-    """All open connections of one server; the owner closes them."""
+    """All open connections of one server; the owner closes them. `keep_alive_s` of 0 never closes an idle one."""
 
-    def __init__(self, handler: Handler, spawn: Spawn) -> None:
+    def __init__(self, handler: Handler, spawn: Spawn, *, keep_alive_s: float = 0.0) -> None:
+        self.keep_alive_s = keep_alive_s
         self.handler = handler
         self.spawn = spawn
         self.open: set[Connection] = set()
@@ -116,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._pending: deque[Exchange] = deque()
         self._task: asyncio.Task[None] | None = None
         self._resumed: asyncio.Event | None = None
+        self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -124,6 +126,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.open.discard(self)
         self._pending.clear()
+        self._stop_idling()
         if self._task is not None:
             self._task.cancel()
         self.resume_writing()
@@ -178,16 +181,28 @@ class Connection(asyncio.Protocol):
         exchange.body = b"".join(self._body)
         exchange.keeps_alive = self._parser.should_keep_alive()
         self._pending.append(exchange)
+        self._stop_idling()
         if self._task is None:
             self._task = self._owner.spawn(self._run())
 
     async def _run(self) -> None:
+        is_sound = False
         try:
             while self._pending:
                 exchange = self._pending.popleft()
                 await self._owner.handler(exchange)
                 if not exchange.is_finished or not exchange.keeps_alive:
-                    self.transport.close()
                     return
+            is_sound = True
         finally:
             self._task = None
+            if not is_sound:
+                self.transport.close()
+        if self._owner.keep_alive_s:
+            loop = asyncio.get_running_loop()
+            self._idle = loop.call_later(self._owner.keep_alive_s, self.transport.close)
+
+    def _stop_idling(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None

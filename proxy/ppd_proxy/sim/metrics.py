@@ -23,7 +23,6 @@ class EngineMetrics:
         self.registry = CollectorRegistry()
         self._labels = (config.model_name, "0")
         self._names = config.metric_names
-        self._reads: list[tuple[Gauge, Callable[[], float]]] = []
         self.prefix_queries = self._counters("prefix_cache_queries", "gpu_prefix_cache_queries")
         self.prefix_hits = self._counters("prefix_cache_hits", "gpu_prefix_cache_hits")
         self.external_queries = self._counters("external_prefix_cache_queries")
