@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import chain
+from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -183,9 +184,8 @@ def is_restarted(previous: EngineFigures, current: EngineFigures) -> bool:
     return any(before is not None and after is not None and after < before for before, after in pairs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptTokens:
-    """Prompt tokens by where their KV came from."""
+class PromptTokens(NamedTuple):
+    """Prompt tokens by where their KV came from. A tuple: one is made per request, a frozen dataclass costs 2 µs."""
 
     local_cache: float = 0
     external_kv: float = 0

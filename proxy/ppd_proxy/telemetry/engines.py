@@ -123,18 +123,19 @@ class EngineTelemetry(Collector):
             return
         seen = self._seen.get(decode_id)
         tells_sources = seen is not None and seen.base.tells_sources
-        if record.route == "pd":
-            if seen is not None and record.prefill_id is not None and (record.decode_opened_at or 0) >= seen.read_at:
-                seen.prefills.add(record.prefill_id)
-            if tokens is not None and not tells_sources:
-                self._prompt_tokens.add(("pd", "unknown"), tokens)
-            if tokens is not None and self._kv_bytes_per_token is not None and not self._is_measured(seen, record):
-                self._estimate(record, decode_id, float(tokens * self._kv_bytes_per_token))
-        elif tokens is not None:
+        if record.route == "pd" and record.has_kv is not False:
+            self._handed_over(seen, record)
+        if tokens is None:
+            return
+        if record.route == "pd" and tells_sources:
+            return  # comes with the next reading
+        if record.route == "pd" and record.has_kv is not False:
+            split = PromptTokens(unknown=tokens)
+        else:
             split = from_usage(tokens, record.cached_tokens)
-            self._count(record.route, split)
-            if seen is not None and tells_sources:
-                seen.ledger.add_other(split)
+        self._count(record.route, split)
+        if seen is not None and tells_sources:
+            seen.ledger.add_other(split)
 
     def scraped(self, engine: Engine, figures: EngineFigures, now: float) -> None:
         """Take a reading; UNKNOWN if it failed. Engines that left meanwhile are ignored. `now` is monotonic."""
@@ -202,10 +203,18 @@ class EngineTelemetry(Collector):
             return self._is_scraping and record.handoff == "nixl"
         return seen.is_measured
 
-    def _estimate(self, record: Record, decode_id: str, kv_bytes: float) -> None:
+    def _handed_over(self, seen: _Seen | None, record: Record) -> None:
+        prefill_id, opened_at = record.prefill_id, record.decode_opened_at
+        if seen is not None and prefill_id is not None and opened_at is not None and opened_at >= seen.read_at:
+            seen.prefills.add(prefill_id)
+        if self._kv_bytes_per_token is not None and record.prompt_tokens and not self._is_measured(seen, record):
+            self._estimate(record, float(record.prompt_tokens * self._kv_bytes_per_token))
+
+    def _estimate(self, record: Record, kv_bytes: float) -> None:
         self._kv_bytes.add(("estimated",), kv_bytes)
+        decode_id = record.decode_id
         opened_at, first_at, prefill_id = record.decode_opened_at, record.first_token_at, record.prefill_id
-        if opened_at is None or first_at is None or prefill_id is None or first_at <= opened_at:
+        if decode_id is None or prefill_id is None or opened_at is None or first_at is None or first_at <= opened_at:
             return
         self._kv_seconds.add(("estimated",), first_at - opened_at)
         estimate = self._estimates.setdefault(decode_id, {}).setdefault(prefill_id, _Estimate())

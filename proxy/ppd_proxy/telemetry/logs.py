@@ -55,7 +55,9 @@ def log_request(record: Record) -> None:
 
 def is_failure(record: Record) -> bool:
     """True for 5xx answers and for answers that broke off; not for a client's mistakes and not when it left."""
-    return record.status >= 500 or (record.error is not None and record.reason is not Reason.CLIENT_GONE)
+    if record.is_client_gone or record.reason is Reason.CLIENT_GONE:
+        return False
+    return record.status >= 500 or (record.error is not None and record.status < 400)
 
 
 def request_line(record: Record) -> str:
@@ -79,6 +81,8 @@ def request_line(record: Record) -> str:
         parts.append(f"decode={record.decode_id}")
     if record.retries:
         parts.append(f"retries={record.retries}")
+    if record.is_client_gone:
+        parts.append("client_gone=true")
     if record.ended_at is not None:
         parts.append(f"total_ms={(record.ended_at - received_at) * 1000:.1f}")
     if record.error is not None:

@@ -14,8 +14,10 @@ import aiohttp
 
 from ppd_proxy.core.scraped import UNKNOWN, EngineFigures, parse
 from ppd_proxy.core.types import Engine
+from ppd_proxy.upstream.client import engine_headers
 
 MIN_INTERVAL_S = 1.0
+_TIMER_SLACK_S = 0.01
 _MAX_BYTES = 16 * 2**20
 
 _log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class Scraper:
         *,
         interval_s: float,
         timeout_s: float,
-        api_key: str | None = None,
+        api_key: str | None,
     ) -> None:
         if interval_s <= 0:
             raise ValueError(f"interval_s is {interval_s}; it must be above 0 (to switch scraping off, do not run it)")
@@ -47,33 +49,31 @@ class Scraper:
         self._on_figures = on_figures
         self._interval_s = max(interval_s, MIN_INTERVAL_S)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = engine_headers(api_key)
         self._asked_at: dict[str, float] = {}
         self._failing: set[str] = set()
 
     async def run(self) -> None:
-        """Scrape until cancelled, at a steady pace whatever the engines take."""
-        clock = asyncio.get_running_loop().time
-        due_at = clock()
+        """Scrape until cancelled: at once, then every `interval_s`, or when the slowest engine is done."""
         while True:
-            await self.scrape_all()
-            due_at = max(due_at + self._interval_s, clock())
-            await asyncio.sleep(due_at - clock())
+            await asyncio.gather(self.scrape_all(), asyncio.sleep(self._interval_s))
 
     async def scrape_all(self) -> None:
         """Ask every engine once, all at the same time; those asked less than a second ago are left out."""
         now = asyncio.get_running_loop().time()
+        # A timer may fire a little early; without slack a round of `run` at the shortest interval would be left out.
+        least_s = MIN_INTERVAL_S - _TIMER_SLACK_S
         engines = tuple(self._engines())
         self._asked_at = {engine.id: self._asked_at[engine.id] for engine in engines if engine.id in self._asked_at}
         self._failing &= self._asked_at.keys()
-        due = [engine for engine in engines if now - self._asked_at.get(engine.id, float("-inf")) >= MIN_INTERVAL_S]
+        due = [engine for engine in engines if now - self._asked_at.get(engine.id, float("-inf")) >= least_s]
         self._asked_at.update((engine.id, now) for engine in due)
         await asyncio.gather(*(self._scrape(engine) for engine in due))
 
     async def _scrape(self, engine: Engine) -> None:
         try:
             figures = parse(await self._get(engine))
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             figures = UNKNOWN
             if engine.id not in self._failing:
                 self._failing.add(engine.id)
