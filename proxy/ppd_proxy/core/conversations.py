@@ -80,6 +80,7 @@ class Conversations:
         self._steps: dict[bytes, _Segment] = {}
         self._leaves: OrderedDict[_Segment, float] = OrderedDict()  # when last used, least recently used first
         self._raw_ends = _RawEnds()
+        self._none_expires_before = float("-inf")
 
     @property
     def count(self) -> int:
@@ -135,20 +136,15 @@ class Conversations:
         or never ended): then only the prompt is remembered.
         """
         self.expire(now)
-        if not steps:
-            return
+        if not 0 < len(steps) < self._max_steps:
+            return  # what alone is more than the store may hold must not empty it first
         prompt = self._grow_prompt(steps, home, prompt_tokens)
         end = self._grow_answer(prompt, answer.full, answer.stripped, home) if answer is not None else prompt
+        self._touch(prompt, now)  # a leaf still, where the answer hangs on an older reading of the same prompt
         self._settle(end, home, now)
 
     def remember_raw(
-        self,
-        steps: RawSteps,
-        answer: str | Sequence[int] | None,
-        *,
-        home: Home,
-        prompt_tokens: int,
-        now: float,
+        self, steps: RawSteps, answer: str | Sequence[int] | None, *, home: Home, prompt_tokens: int, now: float
     ) -> None:
         """Remember a served raw prompt; see `remember_chat`. `answer` is the text that follows the prompt (without the
         echoed prompt) or, for token ids, the ids; None or empty where it is not known: then the prompt's end is
@@ -168,10 +164,16 @@ class Conversations:
     def expire(self, now: float) -> int:
         """Forget the conversations that were not used for longer than the time to live. Returns how many."""
         count = 0
-        oldest = now - self._ttl_s
-        while self._leaves and next(iter(self._leaves.values())) < oldest:
+        if now < self._none_expires_before:
+            return count
+        used_at = now
+        while self._leaves:
+            used_at = next(iter(self._leaves.values()))
+            if now - used_at <= self._ttl_s:
+                break
             self._evict()
             count += 1
+        self._none_expires_before = used_at + self._ttl_s
         return count
 
     def clear(self) -> int:
@@ -190,13 +192,9 @@ class Conversations:
         for segment, used_at in reversed(self._leaves.items()):
             if limit is not None and len(rows) >= limit:
                 break
+            turns = _count_answers(segment)
             rows.append(
-                {
-                    "turns": _count_answers(segment),
-                    "home": segment.engine_id,
-                    "tokens": segment.held_tokens,
-                    "age_s": now - used_at,
-                }
+                {"turns": turns, "home": segment.engine_id, "tokens": segment.held_tokens, "age_s": now - used_at}
             )
         return rows
 
@@ -263,9 +261,8 @@ class Conversations:
         if lower.is_answer or step == lower.keys[-1]:
             return lower
         at = lower.keys.index(step) + 1
-        upper = _Segment(
-            lower.parent, lower.keys[:at], False, _held(lower.parent), lower.engine_id, lower.incarnation, 1
-        )
+        above = lower.parent
+        upper = _Segment(above, lower.keys[:at], False, _held(above), lower.engine_id, lower.incarnation, 1)
         lower.keys = lower.keys[at:]
         lower.parent = upper
         for key in upper.keys:

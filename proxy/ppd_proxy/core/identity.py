@@ -40,9 +40,12 @@ _TEXT: Final = b"\xff"
 _PART: Final = b"\xfe"
 _FIELD: Final = b"\xfd"
 _CALL: Final = b"\xfc"
+_PLAIN: Final = {role: role.encode() + _TEXT for role in ("system", "developer", "user", "assistant", "tool")}
+"""How the canonical form of a message with nothing but text begins: what nearly all messages are."""
 _TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
 _ASSISTANT_FIELDS: Final = frozenset({"name", "function_call"})
 _NOT_FIELDS: Final = frozenset({"role", "content"})
+_SCOPE_FIELDS: Final = frozenset(SCOPE_FIELDS)
 _EMPTY_JSON: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 
 _encode_json: Final = msgspec.json.Encoder(order="deterministic").encode
@@ -98,16 +101,22 @@ def scope(*, api_key: str, fields: Mapping[str, msgspec.Raw], explicit_id: str =
     equal absence. `explicit_id` is a conversation id sent in a header. JSON that does not decode (broken UTF-8) is
     hashed as it is: refusing it is the engine's business.
     """
-    parts = [_framed(api_key.encode("utf-8", "surrogatepass")), _framed(bytes(fields.get("model", b"")))]
+    model = bytes(fields.get("model", b""))
+    digest = xxh3_128_digest(
+        api_key.encode("utf-8", "surrogatepass") + _TEXT + (_canonical_json(model) if b"\\" in model else model)
+    )
+    if not explicit_id and _SCOPE_FIELDS.isdisjoint(fields):
+        return digest
+    parts = [digest]
     for position, name in enumerate(SCOPE_FIELDS):
         raw = fields.get(name)
         if raw is not None:
             value = _canonical_json(bytes(raw))
             if value not in _EMPTY_JSON:
-                parts.append(_framed(value, tag=position + 1))
+                parts.append(_framed(position, value))
     if explicit_id:
-        parts.append(_framed(explicit_id.encode("utf-8", "surrogatepass"), tag=len(SCOPE_FIELDS) + 1))
-    return xxh3_128_digest(b"".join(parts))
+        parts.append(_framed(len(SCOPE_FIELDS), explicit_id.encode("utf-8", "surrogatepass")))
+    return xxh3_128_digest(b"".join(parts)) if len(parts) > 1 else digest
 
 
 def chat_steps(scope: bytes, messages: Iterable[Mapping[str, Any]]) -> list[bytes]:
@@ -121,11 +130,12 @@ def chat_steps(scope: bytes, messages: Iterable[Mapping[str, Any]]) -> list[byte
     digest = scope
     steps = []
     for message in messages:
-        content = message.get("content")
-        if type(content) is str and len(message) == 2 and type(role := message.get("role")) is str:
-            digest = xxh3_128_digest(
-                digest + role.encode("utf-8", "surrogatepass") + _TEXT + content.encode("utf-8", "surrogatepass")
-            )
+        role, content = message.get("role"), message.get("content")
+        if len(message) == 2 and type(content) is str and type(role) is str and role in _PLAIN:
+            try:
+                digest = xxh3_128_digest(digest + _PLAIN[role] + content.encode())
+            except UnicodeEncodeError:  # a lone surrogate
+                digest = xxh3_128_digest(digest + _canonical_message(message))
         else:
             digest = xxh3_128_digest(digest + _canonical_message(message))
         steps.append(digest)
@@ -147,13 +157,15 @@ def answer_steps(previous: bytes, answer: Answer) -> AnswerSteps:
     it often remove the white space around the rest too, so those forms count as well.
     """
     content = answer.content or ""
-    message: dict[str, Any] = {"role": "assistant", "content": content, "tool_calls": answer.tool_calls}
-    full = chat_steps(previous, [{**message, "reasoning": answer.reasoning}])[0]
-    visible = _without_think_block(content)
+    message: dict[str, Any] = {"role": "assistant", "content": content}
+    if answer.tool_calls:
+        message["tool_calls"] = answer.tool_calls
+    visible = _without_think_block(content) if "</think>" in content else content
     if not answer.reasoning and visible == content:
-        return AnswerSteps(full=full)
+        return AnswerSteps(full=chat_steps(previous, (message,))[0])
+    full = chat_steps(previous, ({**message, "reasoning": answer.reasoning},))[0]
     forms = dict.fromkeys((visible, visible.lstrip(), visible.strip()))
-    digests = [chat_steps(previous, [{**message, "content": form}])[0] for form in forms]
+    digests = [chat_steps(previous, ({**message, "content": form},))[0] for form in forms]
     return AnswerSteps(full=full, stripped=tuple(digest for digest in digests if digest != full))
 
 
@@ -201,14 +213,14 @@ def exact_digest(fine: bytes, data: bytes) -> bytes:
     return xxh3_128_digest(fine + b"e" + data)
 
 
-def _framed(data: bytes, tag: int = 0) -> bytes:
+def _framed(tag: int, data: bytes) -> bytes:
     return bytes((tag,)) + len(data).to_bytes(8, "little") + data
 
 
 def _canonical_json(raw: bytes) -> bytes:
     try:
         return _encode_json(_decode_json(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return raw
 
 

@@ -1,0 +1,590 @@
+"""Which histories are known, who holds them, and that forgetting them leaves nothing behind."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.identity import Answer, AnswerSteps, answer_steps, chat_steps, last_assistant, raw_steps, scope
+from ppd_proxy.core.types import History, Home
+
+SCOPE = scope(api_key="key", fields={})
+
+
+def user(content, **values):
+    return {"role": "user", "content": content, **values}
+
+
+def assistant(content, **values):
+    return {"role": "assistant", "content": content, **values}
+
+
+def system(content):
+    return {"role": "system", "content": content}
+
+
+def home(engine="d1", tokens=0, incarnation=1):
+    return Home(engine_id=engine, incarnation=incarnation, held_tokens=tokens)
+
+
+def serve(store, messages, answer, *, engine="d1", now=0.0, prompt_tokens=None, scope=SCOPE, incarnation=1):
+    """Remember an answered chat; by default every message is ten tokens long."""
+    steps = chat_steps(scope, messages)
+    tokens = 10 * len(messages) if prompt_tokens is None else prompt_tokens
+    if isinstance(answer, str):
+        answer = Answer(content=answer)
+    store.remember_chat(
+        steps,
+        answer and answer_steps(steps[-1], answer),
+        home=home(engine, tokens + 10, incarnation),
+        prompt_tokens=tokens,
+        now=now,
+    )
+
+
+def look_up(store, messages, *, now=0.0, scope=SCOPE):
+    return store.look_up_chat(chat_steps(scope, messages), last_assistant=last_assistant(messages), now=now)
+
+
+def serve_raw(store, prompt, answer, *, engine="d1", now=0.0, scope=SCOPE):
+    store.remember_raw(
+        raw_steps(scope, prompt),
+        answer,
+        home=home(engine, len(prompt) + len(answer or "")),
+        prompt_tokens=len(prompt),
+        now=now,
+    )
+
+
+def look_up_raw(store, prompt, *, now=0.0, scope=SCOPE):
+    return store.look_up_raw(raw_steps(scope, prompt), now=now)
+
+
+def check_tree(store):
+    """The store's own books agree: every step leads to its segment, children are counted, leaves are listed."""
+    segments = {id(segment): segment for segment in store._steps.values()}
+    children = dict.fromkeys(segments, 0)
+    for segment in segments.values():
+        assert segment.keys
+        assert all(store._steps[key] is segment for key in segment.keys)
+        if segment.parent is not None:
+            children[id(segment.parent)] += 1
+    assert {key: segment.children for key, segment in segments.items()} == children
+    assert {id(segment) for segment in store._leaves} == {key for key, count in children.items() if not count}
+    assert len(store._steps) == sum(len(segment.keys) for segment in segments.values())
+
+
+def check_empty(store):
+    assert (store.count, store.step_count) == (0, 0)
+    assert not store._steps
+    assert not store._leaves
+    assert not store._raw_ends._marks
+    assert not store._raw_ends._ends
+
+
+@pytest.fixture
+def store():
+    return Conversations(max_conversations=100, ttl_s=60)
+
+
+# chat
+
+
+def test_a_first_turn_is_unknown(store):
+    assert look_up(store, [user("hi")]) == History()
+
+
+def test_the_next_turn_is_complete_and_knows_its_home(store):
+    serve(store, [user("hi")], "hello", engine="d2", incarnation=3)
+    found = look_up(store, [user("hi"), assistant("hello"), user("more")])
+    assert found == History(known_answers=1, is_complete=True, has_answers=True, home=home("d2", 20, 3))
+    assert found.turn == 2
+
+
+def test_five_turns_are_one_conversation(store):
+    messages = [system("be brief")]
+    for turn in range(5):
+        messages.append(user(f"question {turn}"))
+        assert look_up(store, messages).turn == turn + 1
+        serve(store, messages, f"answer {turn}", now=float(turn))
+        messages.append(assistant(f"answer {turn}"))
+    assert store.count == 1
+    assert store.listing(now=10.0) == [{"turns": 5, "home": "d1", "tokens": 110, "age_s": 6.0}]
+    check_tree(store)
+
+
+def test_two_users_with_the_same_first_message_are_told_apart_by_their_answers(store):
+    serve(store, [user("hi")], "hello, A", engine="d1")
+    serve(store, [user("hi")], "hello, B", engine="d2")
+    assert store.count == 2
+    for name, engine in (("A", "d1"), ("B", "d2")):
+        found = look_up(store, [user("hi"), assistant(f"hello, {name}"), user("more")])
+        assert (found.is_complete, found.home) == (True, home(engine, 20))
+
+
+def test_the_same_opener_alone_is_known_but_no_answer(store):
+    serve(store, [user("hi")], "hello")
+    assert look_up(store, [user("hi")]) == History(home=home("d1", 10))
+
+
+def test_a_shared_system_prompt_does_not_make_a_history_complete(store):
+    prompt = system("long " * 5000)
+    serve(store, [prompt, user("a")], "x")
+    found = look_up(store, [prompt, user("b"), assistant("y"), user("c")])
+    assert found == History(has_answers=True, home=home("d1", 0))
+
+
+def test_shared_few_shot_examples_are_not_answers(store):
+    shots = [user("1+1"), assistant("2"), user("2+2"), assistant("4")]
+    serve(store, [*shots, user("3+3")], "6")
+    other = look_up(store, [*shots, user("4+4")])
+    assert (other.known_answers, other.is_complete, other.has_answers) == (0, False, True)
+    own = look_up(store, [*shots, user("3+3"), assistant("6"), user("and?")])
+    assert (own.known_answers, own.is_complete) == (1, True)
+
+
+def test_an_example_that_an_engine_then_answers_becomes_an_answer(store):
+    serve(store, [user("1+1"), assistant("2"), user("3+3")], "6")
+    serve(store, [user("1+1")], "2")
+    found = look_up(store, [user("1+1"), assistant("2"), user("else")])
+    assert (found.known_answers, found.is_complete, found.home) == (1, True, home("d1", 20))
+    assert look_up(store, [user("1+1"), assistant("2"), user("3+3"), assistant("6"), user("x")]).turn == 3
+    check_tree(store)
+
+
+def test_an_edited_earlier_message_is_known_up_to_the_edit(store):
+    messages = [user("a"), assistant("b"), user("c")]
+    serve(store, messages[:1], "b")
+    serve(store, messages, "d")
+    edited = look_up(store, [user("a"), assistant("b"), user("EDITED"), assistant("d"), user("e")])
+    assert (edited.known_answers, edited.is_complete, edited.home) == (1, False, home("d1", 20))
+    edited_again = look_up(store, [user("a"), assistant("b"), user("EDITED")])
+    assert (edited_again.known_answers, edited_again.is_complete) == (1, True)
+
+
+def test_an_invented_answer_is_not_known(store):
+    serve(store, [user("a")], "b")
+    assert look_up(store, [user("a"), assistant("invented"), user("c")]).is_complete is False
+
+
+def test_a_regenerated_answer_makes_a_second_conversation_with_the_same_history(store):
+    serve(store, [user("a")], "b")
+    messages = [user("a"), assistant("b"), user("c")]
+    serve(store, messages, "d")
+    again = look_up(store, messages)
+    assert (again.known_answers, again.is_complete, again.home) == (1, True, home("d1", 30))
+    serve(store, messages, "D", engine="d2")
+    assert store.count == 2
+    assert look_up(store, [*messages, assistant("d"), user("e")]).home == home("d1", 40)
+    assert look_up(store, [*messages, assistant("D"), user("e")]).home == home("d2", 40)
+    check_tree(store)
+
+
+def test_branches_share_their_trunk_and_vanish_one_by_one():
+    store = Conversations(max_conversations=2, ttl_s=60)
+    trunk = [user("a"), assistant("b")]
+    serve(store, trunk[:1], "b")
+    serve(store, [*trunk, user("left")], "l")
+    serve(store, [*trunk, user("right")], "r")
+    assert store.count == 2
+    serve(store, [user("other")], "o")
+    assert look_up(store, [*trunk, user("left"), assistant("l"), user("x")]).is_complete is False
+    assert look_up(store, [*trunk, user("right"), assistant("r"), user("x")]).turn == 3
+    serve(store, [user("another")], "o")
+    serve(store, [user("yet another")], "o")
+    assert look_up(store, [*trunk, user("x")]) == History(has_answers=True)
+    check_tree(store)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Answer(content="\n\nfour", reasoning="hm"), id="field"),
+        pytest.param(Answer(content="<think>hm</think>\n\nfour"), id="think block"),
+    ],
+)
+def test_stripped_reasoning_is_a_known_answer_but_only_the_prompt_is_held(store, answer):
+    serve(store, [user("2+2")], answer)
+    stripped = look_up(store, [user("2+2"), assistant("four"), user("sure?")])
+    assert stripped == History(known_answers=1, is_complete=True, has_answers=True, home=home("d1", 10))
+    kept = assistant(answer.content, reasoning_content=answer.reasoning)
+    assert look_up(store, [user("2+2"), kept, user("sure?")]).home == home("d1", 20)
+    assert store.count == 1
+
+
+def test_a_conversation_without_its_reasoning_goes_on_as_one(store):
+    messages = [user("2+2")]
+    serve(store, messages, Answer(content="four", reasoning="hm"))
+    messages += [assistant("four"), user("sure?")]
+    serve(store, messages, Answer(content="yes", reasoning="hm again"))
+    messages += [assistant("yes"), user("thanks")]
+    assert look_up(store, messages).turn == 3
+    assert store.count == 1
+    check_tree(store)
+
+
+def test_the_latest_of_two_answers_that_differ_in_reasoning_only_is_home(store):
+    serve(store, [user("2+2")], Answer(content="four", reasoning="one way"), engine="d1")
+    serve(store, [user("2+2")], Answer(content="four", reasoning="another way"), engine="d2")
+    assert look_up(store, [user("2+2"), assistant("four"), user("x")]).home == home("d2", 10)
+    serve(store, [user("2+2")], "four", engine="d3")
+    assert look_up(store, [user("2+2"), assistant("four"), user("x")]).home == home("d3", 20)
+    check_tree(store)
+
+
+def test_an_answer_outlives_the_form_its_prompt_ended_in_without_a_trace_left(store):
+    prompt = [user("2+2"), assistant("four")]
+    serve(store, prompt[:1], Answer(content="four", reasoning="one way"), now=0.0)
+    serve(store, prompt, "indeed", now=40.0)
+    serve(store, prompt[:1], Answer(content="four", reasoning="another way"), now=40.0)
+    look_up(store, [*prompt, assistant("indeed")], now=80.0)
+    assert store.expire(110.0) == 1  # the second answer, which the stripped form had come to belong to
+    serve(store, prompt, "indeed", now=110.0)
+    check_tree(store)
+    store.expire(1000.0)
+    check_empty(store)
+
+
+def test_list_content_with_images_is_told_apart_by_the_image(store):
+    def picture(url):
+        return user([{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": url}}])
+
+    serve(store, [picture("data:image/png;base64,AAAA")], "a cat")
+    assert look_up(store, [picture("data:image/png;base64,AAAA"), assistant("a cat"), user("sure?")]).is_complete
+    assert look_up(store, [picture("data:image/png;base64,BBBB"), assistant("a cat"), user("?")]) == History(
+        has_answers=True
+    )
+
+
+def test_tool_calls_are_recognised_with_reordered_arguments_and_results_after_them(store):
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1, "b": 2}'}}
+    serve(store, [user("go")], Answer(tool_calls=[call]))
+    sent_back = {"id": "c1", "function": {"arguments": {"b": 2, "a": 1}, "name": "f"}, "type": "function", "index": 0}
+    results = [{"role": "tool", "tool_call_id": "c1", "content": "3"}]
+    assert look_up(store, [user("go"), assistant(None, tool_calls=[sent_back]), *results]).is_complete
+
+
+def test_another_key_does_not_see_the_history(store):
+    other = scope(api_key="another", fields={})
+    serve(store, [user("hi")], "hello")
+    assert look_up(store, [user("hi"), assistant("hello"), user("x")], scope=other) == History(has_answers=True)
+
+
+def test_a_continued_last_message_leaves_no_answer(store):
+    messages = [user("tell"), assistant("Once upon")]
+    serve(store, messages, None)
+    assert look_up(store, messages) == History(has_answers=True, home=home("d1", 20))
+    assert look_up(store, [user("tell"), assistant("Once upon a time"), user("x")]).is_complete is False
+
+
+def test_home_moves_with_the_latest_turn_and_so_does_everything_before_it(store):
+    serve(store, [user("a")], "b", engine="d1")
+    serve(store, [user("a"), assistant("b"), user("c")], "d", engine="d2", incarnation=7)
+    assert look_up(store, [user("a"), assistant("b"), user("branch")]).home == home("d2", 20, 7)
+
+
+def test_a_history_sent_whole_after_a_restart_counts_from_its_first_known_answer(store):
+    messages = [user("a"), assistant("b"), user("c")]
+    serve(store, messages, "d")
+    found = look_up(store, [*messages, assistant("d"), user("e")])
+    assert (found.turn, found.is_complete) == (2, True)
+
+
+def test_an_empty_list_of_messages_is_unknown_and_not_remembered(store):
+    store.remember_chat([], None, home=home(), prompt_tokens=0, now=0.0)
+    assert store.look_up_chat([], last_assistant=-1, now=0.0) == History()
+    check_empty(store)
+
+
+# raw prompts
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 1000, 1023, 1024, 1025, 5000])
+@pytest.mark.parametrize("answer_size", [1, 64, 2000])
+def test_a_raw_prompt_that_continues_an_answer_is_complete(store, size, answer_size):
+    prompt, answer = "p" * size, "a" * answer_size
+    serve_raw(store, prompt, answer)
+    found = look_up_raw(store, prompt + answer + " and then?")
+    assert found == History(known_answers=1, is_complete=True, has_answers=True, home=home("d1", size + answer_size))
+    assert look_up_raw(store, prompt + answer[:-1] + "?") == History()
+    assert look_up_raw(store, prompt + answer).is_complete
+
+
+def test_raw_turns_are_one_conversation(store):
+    prompt = "x" * 700
+    for turn in range(5):
+        prompt += f" Q{turn}: " + "why " * 30
+        assert look_up_raw(store, prompt).turn == turn + 1
+        serve_raw(store, prompt, f"because {turn}", now=1.0)
+        prompt += f"because {turn}"
+    assert store.count == 1
+    assert store.listing(now=3.0) == [{"turns": 5, "home": "d1", "tokens": len(prompt), "age_s": 2.0}]
+    check_tree(store)
+
+
+def test_many_short_raw_texts_with_one_beginning_are_all_found():
+    store = Conversations(max_conversations=2000, ttl_s=60)
+    shots = "example " * 200
+    for index in range(2000):
+        serve_raw(store, f"{shots}{index}" + "?" * (index % 90), "yes", engine=f"d{index}")
+    for index in range(2000):
+        found = look_up_raw(store, f"{shots}{index}" + "?" * (index % 90) + "yes, and?")
+        assert (found.is_complete, found.home.engine_id) == (True, f"d{index}")
+
+
+def test_token_id_prompts_are_continued_by_ids(store):
+    serve_raw(store, [5, 6, 7] * 500, [1, 2, 3])
+    assert look_up_raw(store, [*[5, 6, 7] * 500, 1, 2, 3, 9]).is_complete
+    assert look_up_raw(store, [*[5, 6, 7] * 500, 1, 2, 4, 9]).is_complete is False
+
+
+@pytest.mark.parametrize("answer", [None, [], ""])
+def test_an_unknown_answer_leaves_only_the_prompt(store, answer):
+    serve_raw(store, [5, 6, 7], answer)
+    assert look_up_raw(store, [5, 6, 7, 8]) == History(home=home("d1", 3))
+
+
+def test_a_prompt_that_turns_out_to_be_an_answer_becomes_one(store):
+    serve_raw(store, "a b", None)
+    serve_raw(store, "a", " b")
+    assert look_up_raw(store, "a b c").is_complete
+
+
+def test_another_keys_raw_text_is_not_known(store):
+    serve_raw(store, "a" * 2000, "b")
+    other = scope(api_key="another", fields={})
+    assert look_up_raw(store, "a" * 2000 + "b", scope=other) == History()
+
+
+# bounds
+
+
+def test_conversations_expire_after_their_last_use(store):
+    serve(store, [user("a")], "b", now=0.0)
+    serve(store, [user("c")], "d", now=0.0)
+    next_turn = [user("a"), assistant("b"), user("x")]
+    assert look_up(store, next_turn, now=50.0).is_complete
+    assert store.expire(60.0) == 0
+    assert store.expire(61.0) == 1
+    assert look_up(store, next_turn, now=110.0).is_complete
+    assert look_up(store, next_turn, now=171.0) == History(has_answers=True)
+    check_empty(store)
+
+
+def test_the_least_recently_used_conversation_goes_first():
+    store = Conversations(max_conversations=3, ttl_s=60)
+    for name in "abc":
+        serve(store, [user(name)], "yes")
+    look_up(store, [user("a"), assistant("yes"), user("x")])
+    serve(store, [user("d")], "yes")
+    known = [name for name in "abcd" if look_up(store, [user(name), assistant("yes"), user("x")]).is_complete]
+    assert known == ["a", "c", "d"]
+
+
+def test_a_shared_prefix_lives_as_long_as_anyone_uses_it():
+    store = Conversations(max_conversations=1, ttl_s=60)
+    for name in "abc":
+        serve(store, [system("shared"), user(name)], "yes")
+        assert look_up(store, [system("shared"), user("new")]).home is not None
+    assert (store.count, store.step_count) == (1, 3)
+    serve(store, [user("other")], "yes")
+    assert look_up(store, [system("shared"), user("c")]) == History()
+
+
+def test_clear_forgets_everything_and_says_how_much(store):
+    serve(store, [user("a")], "b")
+    serve_raw(store, "a", "b")
+    assert store.clear() == 2
+    check_empty(store)
+    serve(store, [user("a")], "b")
+    assert store.count == 1
+
+
+def test_the_listing_has_the_latest_first_and_keeps_to_its_limit(store):
+    for index in range(5):
+        serve(store, [user(str(index))], "yes", engine=f"d{index}", now=float(index))
+    assert [row["home"] for row in store.listing(now=5.0, limit=2)] == ["d4", "d3"]
+
+
+def test_very_long_conversations_are_bounded_by_their_steps():
+    store = Conversations(max_conversations=100, ttl_s=60, max_steps=1000)
+    for name in "abcdef":
+        serve(store, [user(f"{name} {index}") for index in range(300)], "yes")
+        assert store.step_count <= 1000
+    assert store.count == 3
+
+
+def test_one_conversation_larger_than_the_store_does_not_empty_it():
+    store = Conversations(max_conversations=100, ttl_s=60, max_steps=100)
+    serve(store, [user("small")], "yes")
+    serve(store, [user(str(index)) for index in range(100)], "yes")
+    assert store.count == 1
+
+
+def test_a_conversation_of_very_many_turns_can_be_forgotten():
+    stores = [Conversations(max_conversations=2, ttl_s=60, max_steps=10**6) for _ in range(2)]
+    for store in stores:
+        steps = [index.to_bytes(16, "little") for index in range(100_000)]
+        for turn in range(0, len(steps), 2000):
+            store.remember_chat(steps[: turn + 1], None, home=home(), prompt_tokens=1, now=0.0)
+    assert stores[0].clear() == 1
+    assert stores[1].expire(100.0) == 1
+    for store in stores:
+        check_empty(store)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_conversations": 0, "ttl_s": 1}, "max_conversations: 0 given, must be at least 1"),
+        ({"max_conversations": 1, "ttl_s": 0}, "ttl_s: 0 given, must be a number of seconds above 0"),
+        ({"max_conversations": 1, "ttl_s": 1, "max_steps": 0}, "max_steps: 0 given, must be at least 1"),
+    ],
+)
+def test_impossible_bounds_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Conversations(**values)
+
+
+def test_a_hundred_thousand_conversations_keep_the_bound_and_the_lookup_time():
+    store = Conversations(max_conversations=100_000, ttl_s=1e9)
+
+    def key(index):
+        return index.to_bytes(16, "little")
+
+    def fill(indices):
+        for index in indices:
+            steps = [b"shared system...", key(2 * index)]
+            answer = AnswerSteps(full=key(2 * index + 1))
+            store.remember_chat(steps, answer, home=home(), prompt_tokens=1, now=float(index))
+
+    def is_known(index):
+        steps = [b"shared system...", key(2 * index), key(2 * index + 1), b"new"]
+        return store.look_up_chat(steps, last_assistant=2, now=1e6).is_complete
+
+    def lookup_s():
+        rounds = []
+        for _ in range(5):
+            started_at = time.process_time()
+            for index in range(1000):
+                is_known(index)
+            rounds.append(time.process_time() - started_at)
+        return min(rounds)
+
+    fill(range(1000))
+    small_s = lookup_s()
+    fill(range(1000, 100_000))
+    assert lookup_s() < 5 * small_s
+    fill(range(100_000, 120_000))
+    assert store.count == 100_000
+    # The first thousand were looked up after they were remembered, so the next ones went first.
+    assert [is_known(index) for index in (0, 999, 1000, 20_999, 21_000, 119_999)] == [True] * 2 + [False] * 2 + [
+        True
+    ] * 2
+    assert store.expire(1e10) == 100_000
+    check_empty(store)
+
+
+# properties
+
+MESSAGES = st.lists(
+    st.builds(
+        lambda role, content: {"role": role, "content": content},
+        st.sampled_from(["user", "assistant"]),
+        st.sampled_from("ab"),
+    ),
+    min_size=1,
+    max_size=5,
+)
+REQUESTS = st.lists(st.tuples(MESSAGES, st.sampled_from(["a", "b", None]), st.sampled_from(["d1", "d2"])), max_size=12)
+
+
+class Oracle:
+    """The same memory, without bounds and without economy: every prefix is kept as it is."""
+
+    def __init__(self):
+        self.homes, self.answers, self.exact = {}, set(), set()
+
+    def serve(self, messages, answer, engine):
+        self.exact.add(prefix(messages))
+        if answer is not None:
+            messages = [*messages, assistant(answer)]
+            self.answers.add(prefix(messages))
+            self.exact.add(prefix(messages))
+        for end in range(1, len(messages) + 1):
+            self.homes[prefix(messages[:end])] = engine
+
+    def look_up(self, messages):
+        prefixes = [prefix(messages[:end]) for end in range(1, len(messages) + 1)]
+        known = [each for each in prefixes if each in self.homes]
+        last = last_assistant(messages)
+        return {
+            "known_answers": sum(each in self.answers for each in known),
+            "is_complete": last >= 0 and prefixes[last] in self.answers,
+            "has_answers": last >= 0,
+            "engine": self.homes[known[-1]] if known else None,
+            "tokens": 10 * max((len(each) for each in known if each in self.exact), default=0),
+            "is_exact": bool(known) and known[-1] in self.exact,
+        }
+
+
+def prefix(messages):
+    return tuple((message["role"], message["content"]) for message in messages)
+
+
+@given(REQUESTS, st.lists(MESSAGES, max_size=8))
+def test_an_unbounded_store_knows_what_an_oracle_knows(requests, queries):
+    store, oracle = Conversations(max_conversations=1000, ttl_s=60), Oracle()
+    for messages, answer, engine in requests:
+        serve(store, messages, answer, engine=engine)
+        oracle.serve(messages, answer, engine)
+        check_tree(store)
+    for messages in [*queries, *(messages for messages, _, _ in requests)]:
+        found, expected = look_up(store, messages), oracle.look_up(messages)
+        for name in ("known_answers", "is_complete", "has_answers"):
+            assert getattr(found, name) == expected[name]
+        assert (found.home and found.home.engine_id) == expected["engine"]
+        if expected["is_exact"]:
+            assert found.home.held_tokens == expected["tokens"]
+        elif found.home is not None:
+            assert found.home.held_tokens <= expected["tokens"]
+
+
+@given(REQUESTS, st.integers(1, 3), st.integers(1, 10), st.lists(st.sampled_from(["", "x", "y"]), min_size=12))
+def test_a_bounded_store_keeps_its_bounds_never_invents_and_forgets_without_a_trace(requests, most, steps, reasons):
+    store, oracle = Conversations(max_conversations=most, ttl_s=5, max_steps=steps), Oracle()
+    for now, (messages, answer, engine) in enumerate(requests):
+        found, expected = look_up(store, messages, now=float(now)), oracle.look_up(messages)
+        assert found.is_complete <= expected["is_complete"]
+        assert found.known_answers <= expected["known_answers"]
+        answer = answer and Answer(content=answer, reasoning=reasons[now])
+        serve(store, messages, answer, engine=engine, now=float(now))
+        oracle.serve(messages, answer and answer.content, engine)
+        assert store.count <= most
+        assert store.step_count <= steps
+        check_tree(store)
+    store.expire(1000.0)
+    check_empty(store)
+
+
+PIECES = st.lists(st.sampled_from(["a", "b" * 63, "c" * 64, "d" * 900, "é" * 20]), min_size=1, max_size=4).map("".join)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(PIECES, PIECES), max_size=8), st.lists(PIECES, max_size=5), st.integers(1, 10))
+def test_the_longest_remembered_raw_text_is_found(turns, queries, most):
+    store, ends = Conversations(max_conversations=most, ttl_s=60), set()
+    for prompt, answer in turns:
+        ends.add(prompt + answer)
+        serve_raw(store, prompt, answer)
+        check_tree(store)
+    for prompt in queries + [prompt + answer + "e" for prompt, answer in turns]:
+        known = [end for end in ends if prompt.startswith(end)]
+        found = look_up_raw(store, prompt)
+        assert found.is_complete <= bool(known)
+        if most >= len(turns) and known:
+            assert found.home.held_tokens == max(map(len, known))
+    store.expire(100.0)
+    check_empty(store)
