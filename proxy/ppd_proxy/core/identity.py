@@ -14,6 +14,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +41,9 @@ _TEXT: Final = b"\xff"
 _PART: Final = b"\xfe"
 _FIELD: Final = b"\xfd"
 _CALL: Final = b"\xfc"
-_PLAIN: Final = {role: role.encode() + _TEXT for role in ("system", "developer", "user", "assistant", "tool")}
+_PLAIN: Final[Mapping[str, bytes]] = MappingProxyType(
+    {role: role.encode() + _TEXT for role in ("system", "developer", "user", "assistant", "tool")}
+)
 """How the canonical form of a message with nothing but text begins: what nearly all messages are."""
 _TEXT_PARTS: Final = frozenset({"text", "input_text", "output_text"})
 _ASSISTANT_FIELDS: Final = frozenset({"name", "function_call"})
