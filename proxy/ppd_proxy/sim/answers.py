@@ -27,12 +27,21 @@ class Usage:
     cached_tokens: int | None
 
     def to_json(self) -> Json:
-        details = None if self.cached_tokens is None else {"cached_tokens": self.cached_tokens}
+        """As in a JSON body: with every field."""
+        empty = {"created_cache_tokens": None, "multimodal_tokens": None}
+        details = None if self.cached_tokens is None else {"cached_tokens": self.cached_tokens, **empty}
+        return {**self._totals(), "prompt_tokens_details": details, "completion_tokens_details": None}
+
+    def to_chunk(self) -> Json:
+        """As in a stream: without the empty fields."""
+        details = {} if self.cached_tokens is None else {"prompt_tokens_details": {"cached_tokens": self.cached_tokens}}
+        return {**self._totals(), **details}
+
+    def _totals(self) -> Json:
         return {
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "completion_tokens": self.completion_tokens,
-            "prompt_tokens_details": details,
         }
 
 
@@ -93,7 +102,7 @@ class Shaper:
         chunk["prompt_token_ids"] = self._request.prompts[0] if self._request.has_token_ids else None
         chunk["prompt_text"] = self._request.prompt_text if self._request.body.get("return_prompt_text") else None
         if usage is not None:
-            chunk["usage"] = _without_none(usage.to_json())
+            chunk["usage"] = usage.to_chunk()
         return _encode(chunk)
 
     def step_event(self, choice: Choice, step: Step, usage: Usage | None, prompt_scores: PromptScores | None) -> bytes:
@@ -106,12 +115,12 @@ class Shaper:
             shaped = self._completion_chunk_choice(choice, step, prompt_scores)
         chunk: Json = {**self._chunk_head, "choices": [shaped]}
         if usage is not None:
-            chunk["usage"] = _without_none(usage.to_json())
+            chunk["usage"] = usage.to_chunk()
         return _encode(chunk)
 
     def usage_event(self, usage: Usage) -> bytes:
         """The last chunk of a stream that asked for usage."""
-        return _encode({**self._chunk_head, "choices": [], "usage": _without_none(usage.to_json())})
+        return _encode({**self._chunk_head, "choices": [], "usage": usage.to_chunk()})
 
     def body(
         self,
@@ -131,8 +140,7 @@ class Shaper:
             answer["prompt_text"] = request.prompt_text if request.body.get("return_prompt_text") else None
         else:
             answer["choices"] = [self._completion_choice(choice, prompt_scores[choice.prompt]) for choice in choices]
-        answer["kv_transfer_params"] = kv_params
-        return answer
+        return {**answer, "kv_transfer_params": kv_params, "ec_transfer_params": None, "metrics": None}
 
     @property
     def _wants_prompt_logprobs(self) -> bool:
@@ -186,7 +194,7 @@ class Shaper:
     def _chat_choice(self, choice: Choice) -> Json:
         message: Json = {
             "role": "assistant", "content": choice.text, "refusal": None, "annotations": None, "audio": None,
-            "function_call": None, "tool_calls": [], "reasoning": None,
+            "function_call": None, "reasoning": None,
         }  # fmt: skip
         if self._request.tool_name is not None:
             function = {"name": self._request.tool_name, "arguments": tool_arguments(choice.text)}
@@ -203,6 +211,7 @@ class Shaper:
             "finish_reason": self._chat_reason(choice.finish_reason),
             "stop_reason": choice.stop_reason,
             "token_ids": choice.token_ids if self._request.has_token_ids else None,
+            "routed_experts": None,
         }
 
     def _completion_chunk_choice(self, choice: Choice, step: Step, prompt_scores: PromptScores | None) -> Json:
@@ -243,6 +252,7 @@ class Shaper:
             "token_ids": choice.token_ids if request.has_token_ids else None,
             "prompt_logprobs": self._prompt_map(prompt_scores) if self._wants_prompt_logprobs else None,
             "prompt_token_ids": prompt if request.has_token_ids else None,
+            "routed_experts": None,
         }
 
     def _echo_text(self, prompt: int) -> str:
@@ -304,7 +314,3 @@ class Shaper:
             }
             for step in scores or ()
         ]
-
-
-def _without_none(value: Json) -> Json:
-    return {name: item for name, item in value.items() if item is not None}

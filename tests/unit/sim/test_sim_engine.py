@@ -58,7 +58,7 @@ async def test_chat_answer_has_the_shape_of_vllm(http, engine):
     assert answer["choices"][0]["finish_reason"] in ("stop", "length")
     usage = answer["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-    assert usage["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 0
     assert answer["kv_transfer_params"] is None
     assert [(received.path, received.headers["x-request-id"]) for received in engine.requests] == [(CHAT, "abc")]
 
@@ -95,6 +95,32 @@ async def test_plain_chunks_and_detailed_chunks_have_the_same_fields(http, engin
         detailed = (await stream(http, engine, path, {**body, "return_token_ids": True}))[1]
         assert list(plain) == list(detailed)
         assert list(plain["choices"][0]) == list(detailed["choices"][0])
+
+
+async def test_json_answers_have_every_field_of_vllm_0_32(http, engine):
+    answer = await post(http, engine, CHAT, chat("Hi"))
+    assert list(answer) == [
+        "id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage",
+        "prompt_logprobs", "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics",
+    ]  # fmt: skip
+    assert list(answer["choices"][0]) == [
+        "index", "message", "logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts",
+    ]  # fmt: skip
+    assert list(answer["choices"][0]["message"]) == [
+        "role", "content", "refusal", "annotations", "audio", "function_call", "reasoning",
+    ]  # fmt: skip
+    assert list(answer["usage"]) == [
+        "prompt_tokens", "total_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details",
+    ]  # fmt: skip
+    raw = await post(http, engine, COMPLETIONS, prompt())
+    assert list(raw) == [
+        "id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage",
+        "kv_transfer_params", "ec_transfer_params", "metrics",
+    ]  # fmt: skip
+    assert list(raw["choices"][0]) == [
+        "index", "text", "logprobs", "finish_reason", "stop_reason", "token_ids", "prompt_logprobs",
+        "prompt_token_ids", "routed_experts",
+    ]  # fmt: skip
 
 
 async def test_the_next_turn_finds_its_history_in_the_cache(http, engine):
