@@ -9,61 +9,72 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
-
-from prometheus_client.parser import text_string_to_metric_families
 
 _BY_SOURCE = "vllm:prompt_tokens_by_source_total"
 
-_GAUGES: dict[str, tuple[str, ...]] = {
-    "running": ("vllm:num_requests_running",),
-    "waiting": ("vllm:num_requests_waiting",),
-}
-_RATIOS: dict[str, tuple[str, ...]] = {"kv_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")}
-_COUNTERS: dict[str, tuple[str, ...]] = {
-    "local_queries": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
-    "local_hits": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
-    "external_queries": ("vllm:external_prefix_cache_queries_total",),
-    "external_hits": ("vllm:external_prefix_cache_hits_total",),
-    "preemptions": ("vllm:num_preemptions_total",),
-    "nixl_post_s": ("vllm:nixl_post_time_seconds_sum",),
-    "nixl_transfer_s": ("vllm:nixl_xfer_time_seconds_sum",),
-    "nixl_transfers": ("vllm:nixl_xfer_time_seconds_count",),
-    "nixl_bytes": ("vllm:nixl_bytes_transferred_sum",),
-    "nixl_descriptors": ("vllm:nixl_num_descriptors_sum",),
-    "nixl_failed_transfers": ("vllm:nixl_num_failed_transfers_total",),
-    "nixl_failed_notifications": ("vllm:nixl_num_failed_notifications_total",),
-    "nixl_expired": ("vllm:nixl_num_kv_expired_reqs_total",),
-    "nixl_after_expiry": ("vllm:nixl_num_notifications_after_expiry_total",),
-}
-_TIMES: dict[str, tuple[str, ...]] = {
-    "queue": ("vllm:request_queue_time_seconds",),
-    "prefill": ("vllm:request_prefill_time_seconds",),
-    "decode": ("vllm:request_decode_time_seconds",),
-    "inference": ("vllm:request_inference_time_seconds",),
-    "e2e": ("vllm:e2e_request_latency_seconds",),
-    "output_token": (
-        "vllm:request_time_per_output_token_seconds",
-        "vllm:inter_token_latency_seconds",
-        "vllm:time_per_output_token_seconds",
-    ),
-}
-_SOURCES: dict[str, str] = {
-    "local_compute": "prompt_computed",
-    "local_cache_hit": "prompt_local_cache",
-    "external_kv_transfer": "prompt_external_kv",
-}
-_SCALARS = {
-    **_GAUGES,
-    **_RATIOS,
-    **_COUNTERS,
-    **{f"{field}_s": tuple(f"{name}_sum" for name in names) for field, names in _TIMES.items()},
-    **{f"{field}_count": tuple(f"{name}_count" for name in names) for field, names in _TIMES.items()},
-    "process_start_s": ("process_start_time_seconds",),
-}
+_GAUGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "running": ("vllm:num_requests_running",),
+        "waiting": ("vllm:num_requests_waiting",),
+    }
+)
+_RATIOS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"kv_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")}
+)
+_COUNTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "local_queries": ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+        "local_hits": ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+        "external_queries": ("vllm:external_prefix_cache_queries_total",),
+        "external_hits": ("vllm:external_prefix_cache_hits_total",),
+        "preemptions": ("vllm:num_preemptions_total",),
+        "nixl_post_s": ("vllm:nixl_post_time_seconds_sum",),
+        "nixl_transfer_s": ("vllm:nixl_xfer_time_seconds_sum",),
+        "nixl_transfers": ("vllm:nixl_xfer_time_seconds_count",),
+        "nixl_bytes": ("vllm:nixl_bytes_transferred_sum",),
+        "nixl_descriptors": ("vllm:nixl_num_descriptors_sum",),
+        "nixl_failed_transfers": ("vllm:nixl_num_failed_transfers_total",),
+        "nixl_failed_notifications": ("vllm:nixl_num_failed_notifications_total",),
+        "nixl_expired": ("vllm:nixl_num_kv_expired_reqs_total",),
+        "nixl_after_expiry": ("vllm:nixl_num_notifications_after_expiry_total",),
+    }
+)
+_TIMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "queue": ("vllm:request_queue_time_seconds",),
+        "prefill": ("vllm:request_prefill_time_seconds",),
+        "decode": ("vllm:request_decode_time_seconds",),
+        "inference": ("vllm:request_inference_time_seconds",),
+        "e2e": ("vllm:e2e_request_latency_seconds",),
+        "output_token": (
+            "vllm:request_time_per_output_token_seconds",
+            "vllm:inter_token_latency_seconds",
+            "vllm:time_per_output_token_seconds",
+        ),
+    }
+)
+_SOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "local_compute": "prompt_computed",
+        "local_cache_hit": "prompt_local_cache",
+        "external_kv_transfer": "prompt_external_kv",
+    }
+)
+_SCALARS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **_GAUGES,
+        **_RATIOS,
+        **_COUNTERS,
+        **{f"{field}_s": tuple(f"{name}_sum" for name in names) for field, names in _TIMES.items()},
+        **{f"{field}_count": tuple(f"{name}_count" for name in names) for field, names in _TIMES.items()},
+        "process_start_s": ("process_start_time_seconds",),
+    }
+)
 _WANTED = frozenset((_BY_SOURCE, *chain.from_iterable(_SCALARS.values())))
 _NOT_COUNTED = frozenset((*_GAUGES, *_RATIOS, "process_start_s"))
 
@@ -126,21 +137,25 @@ UNKNOWN = EngineFigures()
 _COUNTER_FIELDS = tuple(f.name for f in fields(EngineFigures) if f.name not in _NOT_COUNTED)
 
 
-def parse(text: str) -> EngineFigures:
-    """Read an engine's `/metrics` in Prometheus text format. ValueError if a line that matters is malformed.
+def wanted_lines(text: str) -> Iterator[str]:
+    """The lines of an engine's `/metrics` that anything is read from, told by their names alone.
 
-    Lines are picked by name before anything is parsed: a busy engine exports thousands that nobody reads here.
+    A busy engine exports thousands of lines that nobody reads here, and parsing is what costs.
     """
+    for line in text.splitlines():
+        if line.startswith(("vllm:", "process_start")):
+            ends = [end for end in (line.find("{"), line.find(" ")) if end > 0]
+            if line[: min(ends, default=len(line))] in _WANTED:
+                yield line
+
+
+def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFigures:
+    """What samples (name, labels, value) say together. Values that are no finite numbers are unknown."""
     values: dict[str, list[float]] = {}
-    picked = "\n".join(_pick(text))
-    for family in text_string_to_metric_families(picked + "\n" if picked else ""):
-        for sample in family.samples:
-            if not math.isfinite(sample.value):
-                continue
-            name = sample.name
-            if name == _BY_SOURCE:
-                name = f"{_BY_SOURCE} {sample.labels.get('source')}"
-            values.setdefault(name, []).append(sample.value)
+    for name, labels, value in samples:
+        if math.isfinite(value):
+            key = f"{_BY_SOURCE} {labels.get('source')}" if name == _BY_SOURCE else name
+            values.setdefault(key, []).append(value)
     found: dict[str, float] = {}
     for field, names in _SCALARS.items():
         known = next((values[name] for name in names if name in values), None)
@@ -150,14 +165,6 @@ def parse(text: str) -> EngineFigures:
         if f"{_BY_SOURCE} {source}" in values:
             found[field] = sum(values[f"{_BY_SOURCE} {source}"])
     return EngineFigures(**found)
-
-
-def _pick(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        if line.startswith(("vllm:", "process_start")):
-            ends = [end for end in (line.find("{"), line.find(" ")) if end > 0]
-            if line[: min(ends, default=len(line))] in _WANTED:
-                yield line
 
 
 def delta(previous: EngineFigures, current: EngineFigures) -> EngineFigures:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal["counter", "gauge", "histogram", "summary"]
@@ -182,7 +183,7 @@ def _scraped(
     )
 
 
-_CACHES = {"cache": "`local` (its own prefix cache) or `external` (KV handed over)"}
+_CACHES = MappingProxyType({"cache": "`local` (its own prefix cache) or `external` (KV handed over)"})
 
 CACHE_QUERIES = _scraped(
     "prefix_cache_queries_total", "counter", "Prompt tokens looked up.", "cache", unit="tokens", values=_CACHES

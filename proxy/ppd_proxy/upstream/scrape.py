@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable, Iterable
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
-from ppd_proxy.core.scraped import UNKNOWN, EngineFigures, parse
+from ppd_proxy.core.scraped import UNKNOWN, EngineFigures, figures, wanted_lines
 from ppd_proxy.core.types import Engine
 from ppd_proxy.upstream.client import engine_headers
 
@@ -23,6 +24,13 @@ _MAX_BYTES = 16 * 2**20
 _log = logging.getLogger(__name__)
 
 OnFigures = Callable[[Engine, EngineFigures, float], None]
+
+
+def parse(text: str) -> EngineFigures:
+    """Read an engine's `/metrics` in Prometheus text format. ValueError if a line that matters is malformed."""
+    picked = "".join(f"{line}\n" for line in wanted_lines(text))
+    samples = (sample for family in text_string_to_metric_families(picked) for sample in family.samples)
+    return figures((sample.name, sample.labels, sample.value) for sample in samples)
 
 
 class Scraper:
@@ -72,15 +80,15 @@ class Scraper:
 
     async def _scrape(self, engine: Engine) -> None:
         try:
-            figures = parse(await self._get(engine))
+            told = parse(await self._get(engine))
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            figures = UNKNOWN
+            told = UNKNOWN
             if engine.id not in self._failing:
                 self._failing.add(engine.id)
                 _log.warning("scrape failed engine=%s error=%r", engine.id, error)
         else:
             self._failing.discard(engine.id)
-        self._on_figures(engine, figures, asyncio.get_running_loop().time())
+        self._on_figures(engine, told, asyncio.get_running_loop().time())
 
     async def _get(self, engine: Engine) -> str:
         """The answer's text. ValueError for another status than 200 and for an answer beyond any engine's size."""

@@ -13,8 +13,8 @@ from ppd_proxy.core.scraped import (
     delta,
     from_usage,
     is_restarted,
-    parse,
 )
+from ppd_proxy.upstream.scrape import parse
 
 GOLDEN = Path(__file__).parents[1] / "telemetry" / "vllm_0_32_decode_metrics.txt"
 
@@ -34,7 +34,7 @@ def gained(local=0.0, external=0.0, computed=0.0):
     return EngineFigures(prompt_local_cache=local, prompt_external_kv=external, prompt_computed=computed)
 
 
-# Parsing
+# Reading: what `upstream.scrape.parse` and the pure part do together
 
 
 def test_metrics_of_a_real_decode_engine_are_read_completely():

@@ -6,9 +6,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from ppd_proxy.core.fleet import Change
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.scraped import UNKNOWN, EngineFigures, parse
+from ppd_proxy.core.scraped import UNKNOWN, EngineFigures
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.telemetry.metrics import Metrics
+from ppd_proxy.upstream.scrape import parse
 
 P, P2, D = "10.0.0.1:8100", "10.0.0.3:8100", "10.0.0.2:8200"
 GOLDEN = Path(__file__).with_name("vllm_0_32_decode_metrics.txt")
