@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from ppd_proxy.errors import BadRequest
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = MappingProxyType({"http": 80, "https": 443})
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
 _ADDRESS = re.compile(r"(?P<host>[^\s/@?#]+):(?P<port>[0-9]{1,5})")
 

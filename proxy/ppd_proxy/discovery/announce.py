@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -21,7 +22,7 @@ from ppd_proxy.core.types import Role
 from ppd_proxy.errors import BadRequest, ConfigError
 
 _LOG = logging.getLogger(__name__)
-_ROLE_OF_TYPE: dict[str, Role] = {"P": "prefill", "D": "decode"}
+_ROLE_OF_TYPE: Mapping[str, Role] = MappingProxyType({"P": "prefill", "D": "decode"})
 _MAX_MESSAGE_BYTES = 16 * 1024
 _LOG_AGAIN_AFTER_S = 600.0
 _MAX_LOGGED_SENDERS = 64
