@@ -117,7 +117,8 @@ KV_BANDWIDTH = Instrument(
     labels=("source", "prefill", "decode"),
     unit="bytes/second",
     label_values={"prefill": "engine, or `several` when the interval's transfers cannot be told apart"},
-    help="Bytes over transfer time in the last scrape interval with transfers. `estimated` is a lower bound.",
+    help="Bytes over transfer time in the last scrape interval with transfers. `estimated` is rough: both of "
+    "its terms are upper bounds.",
 )
 KV_RELEASED = Instrument(
     name="ppd_kv_released_total",
