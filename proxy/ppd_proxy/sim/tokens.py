@@ -97,10 +97,9 @@ class Tokenizer:
             self._ids.clear()
         known = self._ids
         pieces = _PIECE.findall(text)
-        for piece in pieces:
-            if piece not in known:
-                known[piece] = self._encode_piece(piece)
-        return list(chain.from_iterable([known[piece] for piece in pieces]))
+        for piece in set(pieces).difference(known):
+            known[piece] = self._encode_piece(piece)
+        return list(chain.from_iterable(map(known.__getitem__, pieces)))
 
     def _encode_piece(self, piece: str) -> tuple[int, ...]:
         if piece.startswith("<|") and piece not in SPECIALS:
