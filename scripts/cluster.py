@@ -1,0 +1,296 @@
+"""Start engines and the proxy in front of them, and stop what was started.
+
+    scripts/cluster.py --prefill 1 --decode 1 --mode ppd           real vLLM on CPU (scripts/setup_vllm_cpu.sh first)
+    scripts/cluster.py --engine simulated --decode 2 --turns 0     simulated engines, no conversation
+    scripts/cluster.py --once                                      one conversation, then stop
+
+Serves until INT or TERM. Logs: logs/{prefill,decode,aggregated,proxy}_<time>.log, of the latest run only. Also the
+module that tests and benchmarks use: `with Cluster(ClusterSpec(engines=(...))) as cluster: cluster.proxy_url`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from processes import Child, ClusterError, free_port, is_port_free
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+POLL_S = 0.2
+PROGRESS_S = 5.0
+STOP_LIMIT_S = 15.0
+
+Role = Literal["prefill", "decode", "aggregated"]
+Kind = Literal["vllm", "simulated"]
+KV_ROLES: dict[Role, str] = {"prefill": "kv_producer", "decode": "kv_consumer", "aggregated": "kv_both"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """One engine to start; port 0 is any free port. `dtype` and `max_model_len_tokens` are for real engines."""
+
+    role: Role
+    port: int = 0
+    kind: Kind = "vllm"
+    dtype: str = "bfloat16"
+    prefix_caching: bool = True
+    max_model_len_tokens: int = 4096
+    extra_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSpec:
+    """Engines and the proxy in front of them.
+
+    `model` is `tiny`, `small`, either with `-peaked`, or the directory of a model; simulated engines ignore it.
+    `logs` is the directory of the log files; those of earlier runs in it are removed.
+    """
+
+    engines: tuple[EngineSpec, ...]
+    mode: str = "ppd"
+    proxy_port: int = 0
+    proxy_args: tuple[str, ...] = ("--discovery-port", "0")
+    has_proxy: bool = True
+    model: str = "tiny"
+    logs: Path = ROOT / "logs"
+    start_limit_s: float = 300.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """A started engine."""
+
+    spec: EngineSpec
+    port: int
+    child: Child
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def counter(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples called `name` on the engine's /metrics that carry `labels`; 0 if none does."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        total = 0.0
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+            for line in answer.read().decode().splitlines():
+                sample, _, value = line.rpartition(" ")
+                if sample.partition("{")[0] == name and all(label in sample for label in wanted):
+                    total += float(value)
+        return total
+
+
+def vllm_python() -> Path:
+    """Return the Python of the environment that holds vLLM; `ClusterError` where there is none."""
+    venv = Path(os.environ.get("PPD_VLLM_VENV", ROOT / ".venv-vllm")).absolute()
+    if not (venv / ".ready").exists():
+        raise ClusterError(
+            f"no vLLM environment at {venv}: make it with scripts/setup_vllm_cpu.sh, name another with PPD_VLLM_VENV,"
+            " or use simulated engines"
+        )
+    return venv / "bin" / "python"
+
+
+def make_model(name: str) -> Path:
+    """Return the directory of the model, making it first where it is one of ours and missing."""
+    size, _, variant = name.partition("-")
+    if size not in ("tiny", "small") or variant not in ("", "peaked"):
+        directory = Path(name).absolute()
+        if not (directory / "config.json").exists():
+            raise ClusterError(f"model {name!r}: neither tiny, small, tiny-peaked, small-peaked nor a model directory")
+        return directory
+    directory = ROOT / "models" / (f"{size}-llama-{variant}" if variant else f"{size}-llama")
+    maker = ROOT / "scripts" / "make_tiny_model.py"
+    command: list[str | Path] = [vllm_python(), maker, "--size", size, "--out", directory]
+    command += ["--peaked"] if variant else []
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        raise ClusterError(f"could not make the model {name}:\n{made.stderr[-2000:]}")
+    return directory
+
+
+def vllm_command(spec: EngineSpec, port: int, model: Path, served_name: str) -> list[str | Path]:
+    """Return the command line of a real engine that hands KV over through NIXL in main memory."""
+    transfer = {"kv_connector": "NixlConnector", "kv_role": KV_ROLES[spec.role], "kv_buffer_device": "cpu"}
+    command: list[str | Path] = [vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += ["--served-model-name", served_name, "--host", HOST, "--port", str(port), "--enforce-eager"]
+    command += ["--dtype", spec.dtype, "--max-model-len", str(spec.max_model_len_tokens)]
+    command += ["--enable-prompt-tokens-details", "--kv-transfer-config", json.dumps(transfer)]
+    if not spec.prefix_caching:
+        command.append("--no-enable-prefix-caching")
+    return [*command, *spec.extra_args]
+
+
+def vllm_environment(side_channel_port: int) -> dict[str, str]:
+    """Return the environment of a real engine on a CPU; `side_channel_port` is where NIXL engines shake hands."""
+    return {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "UCX_TLS": "tcp,shm,self",
+        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NIXL_SIDE_CHANNEL_HOST": HOST,
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(side_channel_port),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+
+
+def simulated_command(spec: EngineSpec, port: int) -> list[str | Path]:
+    """Return the command line of a simulated engine."""
+    command: list[str | Path] = [sys.executable, "-m", "ppd_proxy.cli.main", "simulate"]
+    command += ["--role", spec.role, "--host", HOST, "--port", str(port)]
+    if not spec.prefix_caching:
+        command.append("--no-prefix-cache")
+    return [*command, *spec.extra_args]
+
+
+def is_answering(url: str) -> bool:
+    """Whether a GET of `url` is answered 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def quiet(line: str) -> None:
+    """Drop a line of progress."""
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Starts a `ClusterSpec` on entering and stops it on leaving; `report` gets lines of progress."""
+
+    spec: ClusterSpec
+    report: Callable[[str], None] = quiet
+    engines: list[Engine] = field(default_factory=list)
+    proxy: Child | None = None
+    proxy_port: int = 0
+    _ports: set[int] = field(default_factory=set)
+    _stamp: str = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def proxy_url(self) -> str:
+        return f"http://{HOST}:{self.proxy_port}"
+
+    @property
+    def model_name(self) -> str:
+        """The name by which the engines serve their model."""
+        return "sim" if all(spec.kind == "simulated" for spec in self.spec.engines) else Path(self.spec.model).name
+
+    def engine(self, role: Role, index: int = 0) -> Engine:
+        """Return the engine number `index` of that role."""
+        return [engine for engine in self.engines if engine.spec.role == role][index]
+
+    def start(self) -> None:
+        """Start everything and wait until it serves; stops what it started when that fails."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop what was started, the proxy first; does nothing the second time."""
+        children = [*([self.proxy] if self.proxy else []), *(engine.child for engine in self.engines)]
+        self.proxy, self.engines = None, []
+        for child in children:
+            child.ask_to_stop()
+        for child in children:
+            child.stop(STOP_LIMIT_S)
+
+    def _start(self) -> None:
+        self._stamp = time.strftime("%Y%m%d-%H%M%S")
+        self.spec.logs.mkdir(parents=True, exist_ok=True)
+        for role in (*KV_ROLES, "proxy"):
+            for old in self.spec.logs.glob(f"{role}_*.log"):
+                old.unlink(missing_ok=True)
+        wanted = [spec.port for spec in self.spec.engines] + [self.spec.proxy_port]
+        for port in filter(None, wanted):
+            if wanted.count(port) > 1 or not is_port_free(port):
+                raise ClusterError(f"port {port} is taken: stop what listens there (lsof -i:{port}) or choose another")
+        self._ports.update(wanted)
+        has_vllm = any(spec.kind == "vllm" for spec in self.spec.engines)
+        model = make_model(self.spec.model) if has_vllm else Path()
+        for spec in self.spec.engines:
+            self._start_engine(spec, model)
+        for engine in self.engines:
+            self._wait(engine.child, f"{engine.url}/health")
+        if self.spec.has_proxy:
+            self._start_proxy()
+
+    def _start_engine(self, spec: EngineSpec, model: Path) -> None:
+        port = spec.port or free_port(self._ports)
+        number = 1 + sum(engine.spec.role == spec.role for engine in self.engines)
+        log = self._log(spec.role, number)
+        if spec.kind == "simulated":
+            child = Child(f"{spec.role} engine", simulated_command(spec, port), log)
+        else:
+            command = vllm_command(spec, port, model, self.model_name)
+            child = Child(f"{spec.role} engine", command, log, vllm_environment(free_port(self._ports)))
+        self.engines.append(Engine(spec=spec, port=port, child=child))
+        self.report(f"{spec.role:<10} {HOST}:{port}  pid {child.pid}  {log}")
+
+    def _start_proxy(self) -> None:
+        self.proxy_port = self.spec.proxy_port or free_port(self._ports)
+        command: list[str | Path] = [sys.executable, "-m", "ppd_proxy.cli.main", "serve", "--host", HOST]
+        command += ["--port", str(self.proxy_port), "--mode", self.spec.mode]
+        for engine in self.engines:
+            command += [f"--{engine.spec.role}", engine.url]
+        self.proxy = Child("proxy", [*command, *self.spec.proxy_args], self._log("proxy", 1))
+        self.report(f"{'proxy':<10} {HOST}:{self.proxy_port}  pid {self.proxy.pid}  {self.proxy.log}")
+        self._wait(self.proxy, f"{self.proxy_url}/ready")
+
+    def _log(self, name: str, number: int) -> Path:
+        return self.spec.logs / f"{name}_{self._stamp}{'' if number == 1 else f'_{number}'}.log"
+
+    def _wait(self, child: Child, url: str) -> None:
+        started_at = reported_at = time.monotonic()
+        while not is_answering(url):
+            now = time.monotonic()
+            for other in [child, *(engine.child for engine in self.engines)]:
+                if not other.is_running:
+                    raise ClusterError(other.death_note())
+            if now - started_at > self.spec.start_limit_s:
+                raise ClusterError(
+                    f"{child.name} did not answer {url} within {self.spec.start_limit_s:.0f} s: {child.log}"
+                )
+            if now - reported_at > PROGRESS_S:
+                reported_at = now
+                self.report(f"waiting for {url} ({now - started_at:.0f} s)")
+            time.sleep(POLL_S)
+
+
+def split_engines(
+    *, prefill: int = 1, decode: int = 1, aggregated: int = 0, kind: Kind = "vllm", dtype: str = "bfloat16"
+) -> tuple[EngineSpec, ...]:
+    """Return that many engines of each role, all on free ports."""
+    roles: Sequence[tuple[Role, int]] = (("prefill", prefill), ("decode", decode), ("aggregated", aggregated))
+    return tuple(EngineSpec(role=role, kind=kind, dtype=dtype) for role, count in roles for _ in range(count))
+
+
+if __name__ == "__main__":
+    from serve_cluster import main
+
+    sys.exit(main())
