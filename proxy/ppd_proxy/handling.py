@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import xxhash
 
 from ppd_proxy.core import chat, identity
@@ -48,8 +49,7 @@ class Observer(Protocol):
     def fleet_changed(self, changes: tuple[Change, ...]) -> None: ...
 
 
-@dataclass(slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, kw_only=True):
     """One generation request as it arrived. `path` is the raw path with its query; `kind` is None for endpoints that
     are never split; `client_key` is what separates clients: their key or authorization value."""
 

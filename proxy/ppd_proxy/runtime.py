@@ -8,6 +8,8 @@ import logging
 import secrets
 import signal
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -26,12 +28,13 @@ from ppd_proxy.handling import Collaborators
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import App, DataPath
 from ppd_proxy.tasks import Tasks
-from ppd_proxy.telemetry.logs import configure
+from ppd_proxy.telemetry.logs import RequestLog, configure
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.observer import Telemetry
 from ppd_proxy.upstream.client import make_session
 from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.probe import Prober
+from ppd_proxy.upstream.scrape import Scraper
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +63,11 @@ class Runtime:
             engines=self.fleet.engines,
             inflight=lambda: self.load.requests,
             conversations=lambda: self.conversations.count,
+            kv_bytes_per_token=config.metrics.kv_bytes_per_token,
+            is_scraping=config.metrics.scrape_interval_s > 0,
         )
-        self._telemetry = Telemetry(self._metrics)
+        self._request_log = RequestLog(sys.stderr, config.server.log_level, self._loop.call_later)
+        self._telemetry = Telemetry(self._metrics, self._request_log, time.time)  # noqa: TID251 - log lines only
         self._pool = Pool(self._loop, connect_timeout_s=config.limits.connect_timeout_s)
         key = config.auth.engine_api_key
         self.shared = Collaborators(
@@ -77,15 +83,22 @@ class Runtime:
             engine_authorization=f"Bearer {key}".encode() if key else None,
             stripped_fields=frozenset(config.routing.strip_field),
         )
+        self._prober = Prober(
+            self._session,
+            self.fleet.engines,
+            self._probed,
+            interval_s=config.discovery.probe_interval_s,
+            timeout_s=config.discovery.probe_timeout_s,
+            api_key=key,
+        )
         self._listener: AnnouncementListener | None = None
         self._socket: socket.socket | None = None
         self._server = self._make_server()
-        self.stopped = asyncio.Event()
 
     def _make_server(self) -> _Server:
         config = self._config
         director = Director(self.shared, config.limits)
-        quart = make_app(self.shared, config.auth, self._session, self.registry, config.server.max_body_bytes)
+        quart = make_app(self.shared, config, self._session, self.registry, self._prober.probe)
         app = DataPath(cast("App", quart), director, self._tasks, config.auth, config.server.max_body_bytes)
         settings = uvicorn.Config(
             cast("Any", app),
@@ -134,16 +147,18 @@ class Runtime:
         for role, urls in roles:
             for url in urls:
                 self._telemetry.fleet_changed(self.fleet.add_static(url, role, self._loop.time()))
-        prober = Prober(
-            self._session,
-            self.fleet.engines,
-            self._probed,
-            interval_s=config.discovery.probe_interval_s,
-            timeout_s=config.discovery.probe_timeout_s,
-            api_key=config.auth.engine_api_key,
-        )
-        await prober.probe_all()
-        self._tasks.spawn(prober.run(), name="probes")
+        await self._prober.probe_all()
+        self._tasks.spawn(self._prober.run(), name="probes")
+        if config.metrics.scrape_interval_s > 0:
+            scraper = Scraper(
+                self._session,
+                self.fleet.engines,
+                self._metrics.scraped,
+                interval_s=config.metrics.scrape_interval_s,
+                timeout_s=config.metrics.scrape_interval_s,
+                api_key=config.auth.engine_api_key,
+            )
+            self._tasks.spawn(scraper.run(), name="scraping")
         self._tasks.spawn(self._tick(), name="expiry")
         self._tasks.spawn(self._server.serve(sockets=[self._socket]), name="server")
         log.info("listening on %s mode=%s handoff=%s", self.url, self.shared.mode, config.routing.handoff)
@@ -176,6 +191,7 @@ class Runtime:
         if self._listener is not None:
             self._listener.stop()
         await self._tasks.stop()
+        self._request_log.flush()
         self._pool.close()
         await self._session.close()
         if self._socket is not None:
@@ -193,11 +209,15 @@ class Runtime:
             now=self._loop.time(),
         )
         self._telemetry.fleet_changed(changes)
+        for change in changes:
+            if change.what == "joined":
+                self._tasks.spawn(self._prober.probe(change.engine), name=f"first probe of {change.engine.id}")
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             self._telemetry.fleet_changed(self.fleet.expire(self._loop.time()))
+            self.conversations.expire(self._loop.time())
             self._pool.close_stale()
 
 

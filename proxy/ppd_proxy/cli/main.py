@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if mistakes:
         serve.report(mistakes)
         return 2
-    from ppd_proxy.sim import command
+    from ppd_proxy.sim.command import run
 
-    return command.run(args)
+    return run(args)
 
 
 def build_parser(chosen: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -49,9 +49,9 @@ def build_parser(chosen: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[s
     serve.add_arguments(commands["serve"])
     serve.add_arguments(commands["check"])
     if "simulate" in chosen:
-        from ppd_proxy.sim import command
+        from ppd_proxy.sim.command import add_arguments
 
-        command.add_arguments(commands["simulate"])
+        add_arguments(commands["simulate"])
     return parser, commands
 
 

@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import socket
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -64,15 +65,18 @@ def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
     report(mistakes, resolution.warnings)
     if mistakes:
         return 2
-    from ppd_proxy import runtime
+    from ppd_proxy.runtime import serve
 
     try:
-        return runtime.serve(resolution.config())
+        return serve(resolution.config())
+    except ConfigError as error:
+        report(f"could not start: {mistake}" for mistake in error.mistakes)
+        return 1
     except OSError as error:
-        if error.errno not in _CANNOT_LISTEN:
+        if error.errno not in _CANNOT_LISTEN and not isinstance(error, socket.gaierror):
             raise
         address = f"{resolution.values['host']}:{resolution.values['port']}"
-        report([f"could not start on {address}: {error.strerror}; choose another --port or free this one"])
+        report([f"could not start on {address}: {error.strerror}; choose another --host or --port, or free this one"])
         return 1
 
 

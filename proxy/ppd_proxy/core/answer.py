@@ -122,10 +122,10 @@ def assemble(replies: list[Reply]) -> EngineAnswer | None:
                 answer.is_finished = True
             if choice.token_ids is not None:
                 answer.token_ids = (answer.token_ids or []) + choice.token_ids
-            if choice.text:
-                content.append(choice.text)
             piece = choice.message or choice.delta
-            if piece is not None:
+            if piece is None:
+                content.append(choice.text or "")
+            else:
                 content.append(piece.content or "")
                 reasoning.append(piece.reasoning or piece.reasoning_content or "")
                 _merge_tool_calls(answer.tool_calls, piece.tool_calls or [])

@@ -7,7 +7,6 @@ are kept as raw JSON bytes, so what the proxy does not know survives untouched. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -38,8 +37,7 @@ _any = msgspec.json.Decoder(Any)
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """One parsed generation request.
 
     `messages` for chat, `prompt` (one text or one list of token ids) for completions; both are empty when the request

@@ -8,7 +8,7 @@ State of an engine, from two signals and one mark:
 
     signal   good at the start     turns bad                              good again
     beats    always                silent for the TTL (3 missed, 10 s)    after 2 beats
-    probes   if the engine beats   after 3 missed in a row                after 2 good (1 if it never was good)
+    probes   never                 after 3 missed in a row                after 2 good (1 if it never was good)
 
     down      a signal is bad. An engine that sends no beats (static, or registered without a TTL) has good beats.
     draining  both are good, and an operator drained it: no new requests.
@@ -139,7 +139,7 @@ class Fleet:
     def announce(
         self, *, role: Role, http_address: str, zmq_address: str, is_ppd: bool, now: float
     ) -> tuple[Change, ...]:
-        """A beat over ZMQ; both addresses are `host:port`. A new engine is up at once."""
+        """A beat over ZMQ; both addresses are `host:port`. A new engine is down until its first good probe."""
         engine_id, url = parse_address(http_address, field="http_address")
         check_zmq_address(zmq_address)
         member = self._members.get(engine_id)
@@ -162,8 +162,8 @@ class Fleet:
     ) -> tuple[Change, ...]:
         """Add an engine or repeat it as a heartbeat; None leaves what is known.
 
-        With `ttl_s` the engine must be registered again within that time and is up at once. Without it no heartbeats
-        are expected, and the engine is down until its first good probe. The role may change: that is a restart.
+        With `ttl_s` the engine must be registered again within that time; without it no heartbeats are expected. A new
+        engine is down until its first good probe. The role may change: that is a restart.
         """
         engine_id, url = parse_url(url)
         checked_role, checked_handoff = _check_role(role), _check_handoff(handoff)
@@ -250,8 +250,8 @@ class Fleet:
         )
 
     def _new_member(self, engine: Engine, now: float, *, silence_s: float | None) -> _Member:
-        """Who sends beats vouches for itself; who sends none must first answer a probe."""
-        probes = _Signal(is_good=silence_s is not None)
+        """Every engine must first answer a probe: P2pNccl engines announce themselves before their HTTP server runs."""
+        probes = _Signal(is_good=False)
         return _Member(engine=engine, beats=_Signal(), probes=probes, beat_at=now, silence_s=silence_s)
 
     def _join(self, member: _Member) -> tuple[Change, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from ppd_proxy.core.types import HandoffName, Mode, Reason, Route
 
 
-@dataclass(slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, kw_only=True):
     """One client request. Times are seconds on the monotonic clock; None means unknown or not reached.
 
     `prompt_tokens`, `cached_tokens` and `completion_tokens` are the decode leg's `usage`. On route `pd` vLLM reports

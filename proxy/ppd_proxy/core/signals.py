@@ -5,8 +5,9 @@ Frozen values only; `core/exchange.py` gives them meaning, `director.py` carries
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from ppd_proxy.core.types import Engine, Plan, Reason
 from ppd_proxy.errors import EngineFailure, ProxyError
@@ -18,8 +19,7 @@ Deadline = Literal["prefill", "first_token", "idle", "release"]
 # -- events --
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
     """A plan, and what its handoff says about cancelling and reuse (see handoff/rules.py)."""
 
     plan: Plan
@@ -28,18 +28,15 @@ class Planned:
     is_rebindable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     error: ProxyError
 
 
-@dataclass(frozen=True, slots=True)
-class FirstByte:
+class FirstByte(msgspec.Struct, frozen=True):
     """The first decisive event of a stream."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LegEnded:
+class LegEnded(msgspec.Struct, frozen=True, kw_only=True):
     """A complete answer. `is_client_fault`: a status of 500 whose body says that the request itself is wrong.
     `has_kv`: a prefill answer that handed something over."""
 
@@ -48,21 +45,18 @@ class LegEnded:
     has_kv: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LegFailed:
+class LegFailed(msgspec.Struct, frozen=True, kw_only=True):
     """A leg without a complete answer. `was_sent`: the engine may have seen the request."""
 
     error: EngineFailure
     was_sent: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ClientGone:
+class ClientGone(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
+class DeadlinePassed(msgspec.Struct, frozen=True):
     deadline: Deadline
 
 
@@ -72,8 +66,7 @@ Event = Planned | Refused | FirstByte | LegEnded | LegFailed | ClientGone | Dead
 # -- commands --
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakePlan:
+class MakePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Answered by Planned or Refused. `failed` engines are to be avoided where others exist, `unreachable` ones
     altogether. `keep` is the prefill engine whose KV waits for another decode engine."""
 
@@ -83,55 +76,45 @@ class MakePlan:
     keep: Engine | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLeg:
+class OpenLeg(msgspec.Struct, frozen=True):
     kind: LegKind
 
 
-@dataclass(frozen=True, slots=True)
-class ArmDeadline:
+class ArmDeadline(msgspec.Struct, frozen=True):
     deadline: Deadline
 
 
-@dataclass(frozen=True, slots=True)
-class AbortLeg:
+class AbortLeg(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class StartResponse:
+class StartResponse(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class RelayAnswer:
+class RelayAnswer(msgspec.Struct, frozen=True):
     """Send the leg's complete answer, `status` and body as the engine gave them."""
 
     status: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndResponse:
+class EndResponse(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class BreakResponse:
+class BreakResponse(msgspec.Struct, frozen=True):
     error: ProxyError
 
 
-@dataclass(frozen=True, slots=True)
-class Respond:
+class Respond(msgspec.Struct, frozen=True):
     error: ProxyError
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """The plan's reservations end here."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoteStranded:
+class NoteStranded(msgspec.Struct, frozen=True):
     """Held KV could not be given back: the prefill engine keeps it until its lease ends."""
 
 

@@ -7,9 +7,11 @@ README's table of reason codes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+import msgspec
 
 Role = Literal["prefill", "decode", "aggregated"]
 HandoffName = Literal["nixl", "p2p_nccl", "none"]
@@ -74,8 +76,7 @@ class Engine:
     is_ppd: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetView:
+class FleetView(msgspec.Struct, frozen=True, kw_only=True):
     """The engines that take new requests now (state `up`), by role, each tuple ordered by id."""
 
     prefill: tuple[Engine, ...] = ()
@@ -83,8 +84,7 @@ class FleetView:
     aggregated: tuple[Engine, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Home:
+class Home(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The decode engine that holds a conversation's KV, and how many tokens of it."""
 
     engine_id: str
@@ -92,8 +92,7 @@ class Home:
     held_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known about the history of one request.
 
     `known_answers` counts the answers of ours in the longest known prefix. `is_complete` says that this prefix reaches
@@ -111,11 +110,10 @@ class History:
         return self.known_answers + 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """What the deciders need to know of a request, without its text."""
 
-    history: History = field(default_factory=History)
+    history: History = History()
     prompt_tokens: int = 0
     """Estimated, for load accounting."""
     spread_key: bytes = b""
@@ -125,8 +123,7 @@ class Demand:
     is_split_endpoint: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How one request is served: the route, why, and by which engines. `decode` is the engine that answers, also on
     routes without a prefill leg (`direct`, `aggregated`)."""
 

@@ -6,8 +6,9 @@ Pure: a demand and a situation in, a plan or NoRoute out. Reasons are the words 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+import msgspec
 
 from ppd_proxy.core.types import Demand, Engine, FleetView, Home, Loads, Mode, Plan, Reason
 from ppd_proxy.errors import NoRoute
@@ -15,8 +16,7 @@ from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.placement import find_home, is_overloaded, least_loaded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything outside the request that a decision depends on.
 
     `failed` engines are taken only if there is no other, `unreachable` ones not at all. `cause` says why a request is
@@ -25,7 +25,7 @@ class Situation:
 
     mode: Mode
     fleet: FleetView
-    loads: Loads = field(default_factory=dict)
+    loads: Loads = msgspec.field(default_factory=dict)
     trust_direct: bool = False
     failed: frozenset[str] = frozenset()
     unreachable: frozenset[str] = frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from ppd_proxy.core.types import HANDOFFS, MODES, ROLES, Engine, HandoffName, Ro
 from ppd_proxy.errors import BadRequest
 from ppd_proxy.handling import Collaborators
 from ppd_proxy.server.access import check_admin
+
+Probe = Callable[[Engine], Awaitable[None]]
 
 LISTED_CONVERSATIONS = 1000
 """Default of `GET /conversations?limit=`: the count is of all, the list of the latest used."""
@@ -28,7 +31,7 @@ class EngineRequest(msgspec.Struct, forbid_unknown_fields=True):
     ttl_s: float | None = None
 
 
-def admin_blueprint(shared: Collaborators, auth: Auth) -> Blueprint:
+def admin_blueprint(shared: Collaborators, auth: Auth, probe: Probe) -> Blueprint:
     admin = Blueprint("admin", __name__)
 
     @admin.before_request
@@ -69,11 +72,11 @@ def admin_blueprint(shared: Collaborators, auth: Auth) -> Blueprint:
         response.headers["cache-control"] = "no-store"
         return response
 
-    _add_engine_endpoints(admin, shared)
+    _add_engine_endpoints(admin, shared, probe)
     return admin
 
 
-def _add_engine_endpoints(admin: Blueprint, shared: Collaborators) -> None:
+def _add_engine_endpoints(admin: Blueprint, shared: Collaborators, probe: Probe) -> None:
     @admin.get("/engines")
     async def engines() -> dict[str, Any]:
         return {"engines": [engine_record(shared, engine) for engine in shared.fleet.engines()]}
@@ -98,6 +101,9 @@ def _add_engine_endpoints(admin: Blueprint, shared: Collaborators) -> None:
             now=now,
         )
         shared.observer.fleet_changed(changes)
+        for change in changes:
+            if change.what == "joined":
+                await probe(change.engine)
         return engine_record(shared, _find(shared, parse_url(wanted.url)[0]))
 
     @admin.delete("/engines/<path:engine_id>")

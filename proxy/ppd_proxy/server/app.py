@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import aiohttp
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
-from ppd_proxy.config import Auth
+from ppd_proxy.config import Config
+from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.handling import Collaborators
 from ppd_proxy.handoff.registry import HANDOFFS
@@ -18,16 +21,18 @@ from ppd_proxy.server.render import error_body, error_headers
 
 def make_app(
     shared: Collaborators,
-    auth: Auth,
+    config: Config,
     session: aiohttp.ClientSession,
     registry: CollectorRegistry,
-    max_body_bytes: int,
+    probe: Callable[[Engine], Awaitable[None]],
 ) -> Quart:
+    """`probe` asks one engine at once whether it is healthy; a newly registered engine need not wait for its turn."""
+
     app = Quart("ppd_proxy", static_folder=None)
     # Quart's own limits cut large bodies and long generations (PAINS: 16 MiB, 60 s).
-    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
-    app.register_blueprint(admin_blueprint(shared, auth))
-    app.register_blueprint(pass_through_blueprint(shared, auth, session))
+    app.config.update(MAX_CONTENT_LENGTH=config.server.max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
+    app.register_blueprint(admin_blueprint(shared, config.auth, probe))
+    app.register_blueprint(pass_through_blueprint(shared, config.auth, session))
 
     @app.get("/health")
     async def health() -> dict[str, str]:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from ppd_proxy.core.fleet import Change
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.types import Mode, Reason, Route
-from ppd_proxy.telemetry.logs import log_request
+from ppd_proxy.telemetry.logs import RequestLog
 from ppd_proxy.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 
 class Telemetry:
-    def __init__(self, metrics: Metrics) -> None:
+    """`wall_clock` gives seconds since 1970, for log lines only."""
+
+    def __init__(self, metrics: Metrics, request_log: RequestLog, wall_clock: Callable[[], float]) -> None:
         self._metrics = metrics
+        self._request_log = request_log
+        self._wall_clock = wall_clock
 
     def decided(self, mode: Mode, route: Route, reason: Reason) -> None:
         self._metrics.decided(mode, route, reason)
 
     def finished(self, record: Record) -> None:
         self._metrics.finished(record)
-        log_request(record)
+        self._request_log.add(record, self._wall_clock())
 
     def kv_released(self) -> None:
         self._metrics.kv_released()

@@ -7,8 +7,9 @@ cancellation, no leg, timer or reservation outlives `run`.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
 
 from ppd_proxy.config import Limits
 from ppd_proxy.core.answer import handoff_params
@@ -68,8 +69,7 @@ class Client(Protocol):
         """The end of a stream that failed midway: an error event, no `[DONE]`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LegRequest:
+class LegRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a leg sends. `is_retriable`: see `Leg.open`."""
 
     origin: Origin
@@ -203,7 +203,7 @@ class Driver:
                 return LegFailed(error=EngineFailure(mistake, reason=Reason.ENGINE_ERROR))
             has_kv = self._params is not None
         self._shaper.handed_over(has_kv=has_kv)
-        return replace(event, has_kv=has_kv)
+        return LegEnded(status=event.status, has_kv=has_kv)
 
     async def _carry_out(self, commands: Commands) -> None:
         for command in commands:

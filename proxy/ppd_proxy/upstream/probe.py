@@ -46,9 +46,10 @@ class Prober:
 
     async def probe_all(self) -> None:
         """One round: all engines at the same time."""
-        await asyncio.gather(*(self._probe(engine) for engine in self._fleet_engines()))
+        await asyncio.gather(*(self.probe(engine) for engine in self._fleet_engines()))
 
-    async def _probe(self, engine: Engine) -> None:
+    async def probe(self, engine: Engine) -> None:
+        """One engine, now."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 status = await self._status(f"{engine.url}/health")
