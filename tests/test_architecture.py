@@ -22,7 +22,7 @@ LAYERS = (
     ("errors", "core"),
     ("policy", "handoff", "accuracy", "settings", "config", "tasks"),
     ("upstream", "discovery", "store", "shadow", "telemetry"),
-    ("director",),
+    ("director", "handling"),
     ("server", "runtime"),
     ("cli",),
 )

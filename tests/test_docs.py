@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 import readme_tables
 from ppd_proxy import config
 from ppd_proxy.cli.main import build_parser
 from ppd_proxy.core.types import Reason
+from ppd_proxy.server.app import make_app
+from ppd_proxy.server.data_path import GENERATION_PATHS
 from ppd_proxy.telemetry.metrics import INSTRUMENTS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -57,9 +60,8 @@ def option_names(command: str) -> set[str]:
 
 def endpoints() -> set[str]:
     """`METHOD /path/<variable>` of every endpoint of the data path and of the Quart application."""
-    from ppd_proxy.server import app, data_path
-
-    found = {f"POST {path}" for path in data_path.GENERATION_PATHS}
+    app = make_app(None, config.Auth(), None, CollectorRegistry(), 1)  # nothing is called: only the map of URLs is read
+    found = {f"POST {path}" for path in GENERATION_PATHS}
     for rule in app.url_map.iter_rules():
         path = CONVERTER.sub(r"<\1>", rule.rule)
         found |= {f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}

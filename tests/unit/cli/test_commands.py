@@ -2,6 +2,7 @@
 
 import errno
 import json
+import socket
 import sys
 import tomllib
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 from ppd_proxy import config
 from ppd_proxy.cli.main import main
+from ppd_proxy.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +90,21 @@ def test_port_taken_is_one_clear_sentence(served, capsys):
     served.outcome = OSError(errno.EADDRINUSE, "address already in use")
     assert main(["serve", "--port", "10009"]) == 1
     assert capsys.readouterr().err == (
-        "could not start on 0.0.0.0:10009: address already in use; choose another --port or free this one\n"
+        "could not start on 0.0.0.0:10009: address already in use; choose another --host or --port, or free this one\n"
+    )
+
+
+def test_unknown_host_is_one_clear_sentence(served, capsys):
+    served.outcome = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    assert main(["serve", "--host", "nowhere.invalid"]) == 1
+    assert "could not start on nowhere.invalid:10001: Name or service not known" in capsys.readouterr().err
+
+
+def test_discovery_address_taken_is_one_clear_sentence(served, capsys):
+    served.outcome = ConfigError(["discovery cannot listen on 0.0.0.0:30001: Address already in use"])
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err == (
+        "could not start: discovery cannot listen on 0.0.0.0:30001: Address already in use\n"
     )
 
 
