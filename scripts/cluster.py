@@ -221,11 +221,6 @@ class Cluster:
             child.stop(STOP_LIMIT_S)
 
     def _start(self) -> None:
-        self._stamp = time.strftime("%Y%m%d-%H%M%S")
-        self.spec.logs.mkdir(parents=True, exist_ok=True)
-        for role in (*KV_ROLES, "proxy"):
-            for old in self.spec.logs.glob(f"{role}_*.log"):
-                old.unlink(missing_ok=True)
         wanted = [spec.port for spec in self.spec.engines] + [self.spec.proxy_port]
         for port in filter(None, wanted):
             if wanted.count(port) > 1 or not is_port_free(port):
@@ -233,6 +228,11 @@ class Cluster:
         self._ports.update(wanted)
         has_vllm = any(spec.kind == "vllm" for spec in self.spec.engines)
         model = make_model(self.spec.model) if has_vllm else Path()
+        self._stamp = time.strftime("%Y%m%d-%H%M%S")
+        self.spec.logs.mkdir(parents=True, exist_ok=True)
+        for role in (*KV_ROLES, "proxy"):
+            for old in self.spec.logs.glob(f"{role}_*.log"):
+                old.unlink(missing_ok=True)
         for spec in self.spec.engines:
             self._start_engine(spec, model)
         for engine in self.engines:
