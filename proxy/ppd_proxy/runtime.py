@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import random
 import secrets
 import signal
 import socket
@@ -27,6 +29,7 @@ from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
 from ppd_proxy.handling import Collaborators
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import App, DataPath
+from ppd_proxy.server.protocol import ClientConnection
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.telemetry.logs import RequestLog, configure
 from ppd_proxy.telemetry.metrics import Metrics
@@ -70,6 +73,7 @@ class Runtime:
         self._telemetry = Telemetry(self._metrics, self._request_log, time.time)  # noqa: TID251 - log lines only
         self._pool = Pool(self._loop, connect_timeout_s=config.limits.connect_timeout_s)
         key = config.auth.engine_api_key
+        keys = random.Random(secrets.randbits(256))
         self.shared = Collaborators(
             mode=config.routing.mode,
             fleet=self.fleet,
@@ -78,7 +82,7 @@ class Runtime:
             pool=self._pool,
             observer=self._telemetry,
             loop=self._loop,
-            new_key=lambda: secrets.token_hex(16),
+            new_key=lambda: f"{keys.getrandbits(128):032x}",
             trust_direct=config.routing.trust_direct,
             engine_authorization=f"Bearer {key}".encode() if key else None,
             stripped_fields=frozenset(config.routing.strip_field),
@@ -94,6 +98,7 @@ class Runtime:
         self._listener: AnnouncementListener | None = None
         self._socket: socket.socket | None = None
         self._server = self._make_server()
+        self._is_serving = False
 
     def _make_server(self) -> _Server:
         config = self._config
@@ -102,7 +107,7 @@ class Runtime:
         app = DataPath(cast("App", quart), director, self._tasks, config.auth, config.server.max_body_bytes)
         settings = uvicorn.Config(
             cast("Any", app),
-            http="httptools",
+            http=ClientConnection,
             ws="none",
             lifespan="off",
             access_log=False,
@@ -111,7 +116,7 @@ class Runtime:
             date_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            timeout_keep_alive=int(config.server.keep_alive_s),
+            timeout_keep_alive=math.ceil(config.server.keep_alive_s),
             timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
         )
         return _Server(settings)
@@ -161,6 +166,7 @@ class Runtime:
             self._tasks.spawn(scraper.run(), name="scraping")
         self._tasks.spawn(self._tick(), name="expiry")
         self._tasks.spawn(self._server.serve(sockets=[self._socket]), name="server")
+        self._is_serving = True
         log.info("listening on %s mode=%s handoff=%s", self.url, self.shared.mode, config.routing.handoff)
 
     async def listen_for_announcements(self, port: int) -> None:
@@ -186,8 +192,10 @@ class Runtime:
         await self._server.ended.wait()
 
     async def stop(self) -> None:
-        self.ask_to_stop()
-        await self._server.ended.wait()
+        """End everything that was started, also after a failed `start`."""
+        self._server.should_exit = True
+        if self._is_serving:
+            await self._server.ended.wait()
         if self._listener is not None:
             self._listener.stop()
         await self._tasks.stop()

@@ -29,7 +29,7 @@ def make_app(
     """`probe` asks one engine at once whether it is healthy; a newly registered engine need not wait for its turn."""
 
     app = Quart("ppd_proxy", static_folder=None)
-    # Quart's own limits cut large bodies and long generations (PAINS: 16 MiB, 60 s).
+    # Quart's own limits cut large bodies (16 MiB) and long generations (60 s).
     app.config.update(MAX_CONTENT_LENGTH=config.server.max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.register_blueprint(admin_blueprint(shared, config.auth, probe))
     app.register_blueprint(pass_through_blueprint(shared, config.auth, session))

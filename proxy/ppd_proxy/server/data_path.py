@@ -21,6 +21,7 @@ from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.handling import Call
 from ppd_proxy.server.access import check_client
+from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection
 from ppd_proxy.server.render import error_body, error_headers
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.mailbox import Mailbox
@@ -85,7 +86,14 @@ class DataPath:
             await client.fail(error, [*handling.own_headers(), (b"connection", b"close")])
             return
         mailbox = Mailbox(self._loop)
-        self._tasks.spawn(_watch(receive, mailbox))
+        connection: ClientConnection | None = scope.get(SCOPE_KEY)
+        if connection is None:
+            self._tasks.spawn(_watch(receive, mailbox))
+        else:
+            client.connection = connection
+            connection.on_gone = lambda: mailbox.put(ClientGone())
+            if connection.transport.is_closing():
+                return
         try:
             await self._director.serve(call, client, mailbox)
         except Exception:  # the last boundary: a bug must still give the client a status
@@ -139,15 +147,27 @@ def _path(scope: Scope) -> bytes:
 class AsgiClient:
     """One answer to the client. `status` is 0 until it began."""
 
-    __slots__ = ("_send", "status")
+    __slots__ = ("_send", "connection", "status")
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.connection: ClientConnection | None = None
         self.status = 0
 
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def write_now(self, data: bytes) -> bool:
+        """Write without waiting; False when that is not possible now."""
+        if self.connection is None or not self.connection.is_writable:
+            return False
+        # While the transport takes writes, `send` has nothing to wait for and ends at once.
+        try:
+            self.write(data).send(None)
+        except StopIteration:
+            return True
+        raise RuntimeError("the server waited for a client that takes writes")
 
     async def write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})

@@ -56,6 +56,9 @@ class Client(Protocol):
 
     async def start(self, status: int, headers: Headers) -> None: ...
 
+    def write_now(self, data: bytes) -> bool:
+        """Write without waiting; False when that is not possible now and `write` must be used."""
+
     async def write(self, data: bytes) -> None: ...
 
     async def end(self, data: bytes) -> None: ...
@@ -224,6 +227,7 @@ class Driver:
             case StartResponse() if leg is not None:
                 self.answered = leg
                 await self._client.start(leg.status, self._shaper.response_headers(leg))
+                leg.write_now = self._client.write_now
             case EndResponse() if leg is not None:
                 self._shaper.answer_complete(leg)
                 await self._client.end(leg.take())

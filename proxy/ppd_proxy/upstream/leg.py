@@ -6,6 +6,7 @@ Whole answers are buffered; a stream's bytes go through an `SseRelay` into `out`
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
@@ -40,7 +41,7 @@ class Leg:
     __slots__ = (
         "_connection", "_is_over", "_is_retriable", "_is_stream", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
         "_request", "body", "first_token_at", "headers", "kind", "last_token_at",
-        "needs_reopen", "opened_at", "out", "relay", "status",
+        "needs_reopen", "opened_at", "out", "relay", "status", "write_now",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,8 @@ class Leg:
         self._is_over = False
         self._is_retriable = False
         self.needs_reopen = False
+        self.write_now: Callable[[bytes], bool] | None = None
+        """Set once the client's answer began: takes stream bytes at once, or says that they have to wait in `out`."""
         self._connection: Connection | None = None
         self._request: tuple[Origin, bytes, bytes] | None = None
 
@@ -101,6 +104,7 @@ class Leg:
 
     def abort(self) -> None:
         self._is_over = True
+        self.write_now = None
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
@@ -138,6 +142,8 @@ class Leg:
             return
         self.last_token_at = self._loop.time()
         if shown:
+            if self.write_now is not None and not self.out and not relay.is_done and self.write_now(shown):
+                return
             self.out.append(shown)
             self._out_bytes += len(shown)
             if self._out_bytes > HIGH_WATER_BYTES and self._connection is not None:
