@@ -27,6 +27,18 @@ def probe(fleet, engine_id, *results, now=0.0):
     return [change.what for is_healthy in results for change in fleet.probed(engine_id, is_healthy, now)]
 
 
+def join(fleet, now, **facts):
+    """An announced engine that answered its first probe."""
+    (change,) = announce(fleet, now, **facts)
+    assert probe(fleet, change.engine.id, True, now=now) == ["up"]
+
+
+def enlist(fleet, now, **facts):
+    """A registered engine that answered its first probe."""
+    (change,) = register(fleet, now, **facts)
+    assert probe(fleet, change.engine.id, True, now=now) == ["up"]
+
+
 def whats(changes):
     return [change.what for change in changes]
 
@@ -44,25 +56,36 @@ def test_a_static_engine_is_down_until_its_first_good_probe(fleet):
     assert fleet.get(D).incarnation == 0
 
 
-def test_an_announced_engine_is_up_at_once(fleet):
+def test_an_announced_engine_is_down_until_its_first_good_probe(fleet):
     (change,) = announce(fleet, 0.0, is_ppd=True)
-    assert change.what == "joined"
-    assert change.engine == fleet.get(P) == fleet.view.prefill[0]
-    assert (change.engine.url, change.engine.zmq_address, change.engine.is_ppd) == (P_URL, "10.0.0.1:21001", True)
+    assert (change.what, change.engine.state) == ("joined", "down")
     assert announce(fleet, PERIOD_S, is_ppd=True) == ()
+    assert fleet.view.prefill == ()
+    assert probe(fleet, P, True, now=PERIOD_S) == ["up"]
+    engine = fleet.view.prefill[0]
+    assert engine == fleet.get(P)
+    assert (engine.url, engine.zmq_address, engine.is_ppd) == (P_URL, "10.0.0.1:21001", True)
+    assert announce(fleet, 2 * PERIOD_S, is_ppd=True) == ()
 
 
-def test_a_registration_with_a_ttl_is_up_at_once_and_one_without_after_a_probe(fleet):
+def test_a_missed_first_probe_needs_only_one_good_one_after_it(fleet):
+    announce(fleet, 0.0)
+    assert probe(fleet, P, False, False, False, False) == []
+    assert probe(fleet, P, True) == ["up"]
+    assert fleet.get(P).incarnation == 0
+
+
+def test_a_registration_with_or_without_a_ttl_is_down_until_its_first_good_probe(fleet):
     register(fleet, 0.0, url=P_URL, role="prefill", ttl_s=30.0)
     register(fleet, 0.0, ttl_s=None)
-    assert (fleet.get(P).state, fleet.get(D).state) == ("up", "down")
-    assert probe(fleet, D, True) == ["up"]
+    assert (fleet.get(P).state, fleet.get(D).state) == ("down", "down")
+    assert (probe(fleet, P, True), probe(fleet, D, True)) == (["up"], ["up"])
     fleet.expire(10_000.0)
     assert (fleet.get(P), fleet.get(D).state) == (None, "up")
 
 
 def test_the_view_is_the_same_object_until_something_changes(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     view, engines = fleet.view, fleet.engines()
     announce(fleet, 1.0)
     probe(fleet, P, True, False, True)
@@ -75,7 +98,7 @@ def test_the_view_is_the_same_object_until_something_changes(fleet):
 
 def test_the_view_is_ordered_by_id(fleet):
     for host in ("c", "a", "b"):
-        announce(fleet, 0.0, address=f"{host}:80")
+        join(fleet, 0.0, address=f"{host}:80")
     assert [engine.id for engine in fleet.view.prefill] == ["a:80", "b:80", "c:80"]
 
 
@@ -84,14 +107,14 @@ def test_the_view_is_ordered_by_id(fleet):
 
 @pytest.mark.parametrize("lost_pings", [1, 2])
 def test_lost_pings_within_the_ttl_do_not_take_an_engine_out(fleet, lost_pings):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     late = PERIOD_S * (lost_pings + 1) + 0.9
     assert fleet.expire(late) == ()
     assert announce(fleet, late) == ()
 
 
 def test_a_silent_engine_goes_down_although_nobody_else_pings(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     (change,) = fleet.expire(10.0)
     assert (change.what, change.engine.state) == ("down", "down")
     assert "silent" in change.why
@@ -99,8 +122,8 @@ def test_a_silent_engine_goes_down_although_nobody_else_pings(fleet):
 
 
 def test_a_dead_engine_behind_a_live_one_goes_down(fleet):
-    announce(fleet, 0.0, address="a:1")
-    announce(fleet, 0.0, address="b:1", zmq="b:2")
+    join(fleet, 0.0, address="a:1")
+    join(fleet, 0.0, address="b:1", zmq="b:2")
     for beat in range(1, 5):
         announce(fleet, beat * PERIOD_S, address="a:1")
     assert [change.engine.id for change in fleet.expire(4 * PERIOD_S)] == ["b:1"]
@@ -108,7 +131,7 @@ def test_a_dead_engine_behind_a_live_one_goes_down(fleet):
 
 
 def test_a_silent_engine_is_back_after_two_beats_as_a_new_incarnation(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     fleet.expire(20.0)
     assert announce(fleet, 21.0) == ()
     assert whats(announce(fleet, 24.0)) == ["up"]
@@ -116,21 +139,21 @@ def test_a_silent_engine_is_back_after_two_beats_as_a_new_incarnation(fleet):
 
 
 def test_two_beats_far_apart_do_not_bring_an_engine_back(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     for beat in range(1, 5):
         announce(fleet, beat * 11.0)
         assert fleet.get(P).state == "down"
 
 
 def test_a_gap_counts_even_if_nobody_called_expire(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     assert whats(announce(fleet, 10.0)) == ["down"]
     assert whats(announce(fleet, 13.0)) == ["up"]
     assert fleet.get(P).incarnation == 1
 
 
 def test_a_silent_engine_stays_listed_and_then_leaves(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     fleet.expire(10.0)
     assert fleet.expire(609.9) == ()
     assert fleet.get(P).state == "down"
@@ -139,7 +162,7 @@ def test_a_silent_engine_stays_listed_and_then_leaves(fleet):
 
 
 def test_a_registered_engine_goes_down_when_its_ttl_passes(fleet):
-    register(fleet, 0.0, ttl_s=30.0)
+    enlist(fleet, 0.0, ttl_s=30.0)
     register(fleet, 29.0, ttl_s=30.0)
     assert fleet.expire(58.9) == ()
     assert whats(fleet.expire(59.0)) == ["down"]
@@ -167,14 +190,14 @@ def test_three_missed_probes_in_a_row_take_an_engine_out_and_two_good_ones_bring
 
 
 def test_a_failed_leg_counts_as_a_missed_probe(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     probe(fleet, P, False)
     assert fleet.leg_failed(P, 0.0) == ()
     assert whats(fleet.leg_failed(P, 0.0)) == ["down"]
 
 
 def test_a_live_beat_does_not_bring_back_an_engine_whose_probes_fail(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     probe(fleet, P, False, False, False)
     for beat in range(1, 5):
         assert announce(fleet, beat * PERIOD_S) == ()
@@ -183,7 +206,7 @@ def test_a_live_beat_does_not_bring_back_an_engine_whose_probes_fail(fleet):
 
 
 def test_good_probes_do_not_bring_back_an_engine_whose_beats_stopped(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     fleet.expire(10.0)
     assert probe(fleet, P, True, True, True, now=11.0) == []
     announce(fleet, 12.0)
@@ -200,7 +223,7 @@ def test_results_for_engines_that_left_are_ignored(fleet):
 
 @pytest.mark.parametrize("what", [{"zmq": "10.0.0.1:21009"}, {"role": "decode"}])
 def test_another_zmq_address_or_role_is_a_restarted_engine(fleet, what):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     (change,) = announce(fleet, 1.0, **what)
     assert (change.what, change.engine.incarnation) == ("up", 1)
     assert "another role or ZMQ address" in change.why
@@ -233,7 +256,7 @@ def test_announcements_do_not_fight_with_a_registration(fleet):
 
 
 def test_a_registration_may_change_the_role_which_is_a_restart(fleet):
-    register(fleet, 0.0)
+    enlist(fleet, 0.0)
     (change,) = register(fleet, 1.0, role="aggregated")
     assert (change.engine.role, change.engine.incarnation) == ("aggregated", 1)
     assert fleet.view.decode == ()
@@ -261,7 +284,7 @@ def test_the_handoff_is_the_stated_one_then_the_default_then_what_the_engine_sho
 
 
 def test_a_draining_engine_stays_listed_and_takes_no_new_requests(fleet):
-    announce(fleet, 0.0)
+    join(fleet, 0.0)
     assert whats(fleet.drain(P)) == ["draining"]
     assert fleet.view.prefill == ()
     assert [engine.state for engine in fleet.engines()] == ["draining"]
@@ -269,7 +292,7 @@ def test_a_draining_engine_stays_listed_and_takes_no_new_requests(fleet):
 
 
 def test_neither_heartbeats_nor_a_restart_undo_draining(fleet):
-    register(fleet, 0.0)
+    enlist(fleet, 0.0)
     fleet.drain(D)
     assert register(fleet, 1.0) == ()
     assert whats(fleet.expire(31.0)) == ["down"]
@@ -284,6 +307,7 @@ def test_registering_after_removing_starts_anew(fleet):
     assert whats(fleet.remove(D)) == ["left"]
     assert fleet.engines() == ()
     assert whats(register(fleet, 1.0)) == ["joined"]
+    assert probe(fleet, D, True, now=1.0) == ["up"]
     assert (fleet.get(D).state, fleet.get(D).handoff) == ("up", "nixl")
 
 
