@@ -9,7 +9,8 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from comparison import MODES, TurnResult, first_token_s, mean_sources, median_of, select, turn_numbers
+from chat_client import Answer
+from comparison import MODES, TurnResult, first_token_s, mean_sources, median_of, select, turn_numbers, waits
 from engine_figures import SOURCES
 
 MODE_COLOURS: Final = ("#b4531a", "#1f6fb2")
@@ -62,10 +63,12 @@ def _draw_times(axes: Axes, results: Sequence[TurnResult], turns: Sequence[int])
             spread = [place + 0.05 * ((number % 5) - 2) / 2 for number in range(len(times))]
             axes.scatter(spread, times, s=14, color=colour, alpha=0.35, linewidths=0)
         axes.scatter(places, medians, s=46, marker="D", color=colour, label=f"{mode}, median", zorder=3)
+    late = waits(results)
+    kept = [first_token_s(result) * 1e3 for result in results if result not in late]
+    axes.set_ylim(0, max(kept) * 1.15)
     axes.set_xticks(list(turns))
     axes.set_xlabel("turn")
-    axes.set_ylim(bottom=0)
-    title(axes, "Time to first token (ms)")
+    title(axes, "Time to first token (ms)" + (f", {len(late)} waits beyond the axis not shown" if late else ""))
     axes.legend(frameon=False)
 
 
@@ -90,27 +93,31 @@ def _draw_mode_sources(axes: Axes, results: Sequence[TurnResult], turns: Sequenc
     axes.legend(frameon=False, ncols=3, loc="upper left", fontsize=9, columnspacing=1.0, handlelength=1.2)
 
 
-def draw_turns(
-    first_token_ms: Sequence[float], total_ms: Sequence[float], cached: Sequence[int], new: Sequence[int], path: Path
-) -> None:
-    """One conversation: times per turn on the left, cached and new prompt tokens on the right."""
-    turns = list(range(1, len(total_ms) + 1))
+def draw_turns(answers: Sequence[Answer], path: Path) -> None:
+    """One conversation: times per turn on the left, cached and other prompt tokens on the right."""
+    turns = list(range(1, len(answers) + 1))
     figure, axes = new_axes(2, (10.0, 4.0))
-    for values, label, colour in (
-        (total_ms, "whole answer", MODE_COLOURS[0]),
-        (first_token_ms, "first token", MODE_COLOURS[1]),
-    ):
+    totals = [answer.total_s * 1e3 for answer in answers]
+    first = [(answer.first_token_s or answer.total_s) * 1e3 for answer in answers]
+    for values, label, colour in ((totals, "whole answer", MODE_COLOURS[0]), (first, "first token", MODE_COLOURS[1])):
         axes[0].plot(turns, values, marker="o", color=colour, label=label)
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylim(0, max(totals) * 1.25)
     title(axes[0], "Time (ms)")
+    cached = [answer.cached_tokens or 0 for answer in answers]
+    others = [(answer.prompt_tokens or 0) - (answer.cached_tokens or 0) for answer in answers]
     axes[1].bar(turns, cached, 0.6, color=SOURCE_COLOURS[0], label="cached")
-    axes[1].bar(turns, new, 0.6, bottom=list(cached), color=SOURCE_COLOURS[2], label="not cached")
-    title(axes[1], "Prompt tokens, as the answers' usage tells")
-    axes[1].margins(y=0.2)
+    axes[1].bar(turns, others, 0.6, bottom=cached, color=SOURCE_COLOURS[2], label="not cached")
+    for turn, answer in zip(turns, answers, strict=True):
+        axes[1].annotate(
+            answer.route, (turn, answer.prompt_tokens or 0), (0, 3), textcoords="offset points", ha="center",
+            fontsize=8, color=GREY,
+        )  # fmt: skip
+    title(axes[1], "Prompt tokens as usage tells, and the route")
+    axes[1].margins(y=0.25)
     for each in axes:
         each.set_xticks(turns)
         each.set_xlabel("turn")
-        each.legend(frameon=False, ncols=2, loc="upper left" if each is axes[1] else "best")
+        each.legend(frameon=False, ncols=2, loc="upper left", fontsize=9)
     save(figure, path)
 
 
@@ -134,6 +141,7 @@ def draw_bandwidth(
             ha="right", va="bottom", fontsize=8, color=GREY,
         )  # fmt: skip
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(left=0)
     axes.set_xlabel("KV cache per handoff (MB)")
     title(axes, "KV transfer bandwidth (GB/s)")
