@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import random
@@ -45,6 +46,7 @@ BACKLOG = 4096
 SHUTDOWN_GRACE_S = 30
 """How long answers in flight may take to end after INT or TERM; a second signal ends them at once."""
 TICK_S = 1.0
+GC_ALLOCATIONS = 20_000
 
 
 class Runtime:
@@ -263,6 +265,9 @@ def _listen(host: str, port: int) -> socket.socket:
 def serve(config: Config) -> int:
     """Run the proxy until INT or TERM. Raises OSError when an address cannot be listened on."""
     configure(config.server.log_level)
+    # Requests leave no reference cycles behind; collecting every 700 allocations would cost a tenth of the CPU.
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 50)
     uvloop.run(_serve(config))
     return 0
 

@@ -125,10 +125,13 @@ def assemble(replies: list[Reply]) -> EngineAnswer | None:
             piece = choice.message or choice.delta
             if piece is None:
                 content.append(choice.text or "")
-            else:
-                content.append(piece.content or "")
+                continue
+            if piece.content:
+                content.append(piece.content)
+            if piece.reasoning or piece.reasoning_content:
                 reasoning.append(piece.reasoning or piece.reasoning_content or "")
-                _merge_tool_calls(answer.tool_calls, piece.tool_calls or [])
+            if piece.tool_calls:
+                _merge_tool_calls(answer.tool_calls, piece.tool_calls)
     answer.content, answer.reasoning = "".join(content), "".join(reasoning)
     return answer
 

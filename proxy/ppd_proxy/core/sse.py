@@ -11,14 +11,12 @@ No IO, no clock. Source of the shapes: vLLM 0.32 OpenAI server.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
 from ppd_proxy.core.answer import EngineAnswer, client_body, read_stream
 
-_SPECIAL = re.compile(rb'"error"|"choices" ?: ?\[\]|\[DONE\]|"kv_transfer_params"|\r')
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """A longer answer is relayed all the same, but its conversation is not remembered."""
@@ -66,7 +64,7 @@ class SseRelay:
         if self._kept_bytes <= MAX_KEPT_BYTES:
             self._kept.append(data)
             self._kept_bytes += len(data)
-        if self.is_decisive and not self._strip_ids and _SPECIAL.search(data) is None:
+        if self.is_decisive and not self._strip_ids and not _is_special(data):
             return data.replace(self._hidden_id, self._public_id) if self._hidden_id != self._public_id else data
         return self._feed_events(data)
 
@@ -130,6 +128,18 @@ class OpaqueRelay:
 
     def answer(self) -> EngineAnswer | None:
         return None
+
+
+def _is_special(data: bytes) -> bool:
+    """Something in here may have to be taken out or noticed. Inside content these texts have escaped quotes. Several
+    plain searches: one regular expression for all takes ten times as long."""
+    return (
+        b'"error"' in data
+        or b"[DONE]" in data
+        or b'"choices":[]' in data
+        or b'"choices": []' in data
+        or b'"kv_transfer_params"' in data
+    )
 
 
 def _is_decisive(fields: dict[str, Any]) -> bool:

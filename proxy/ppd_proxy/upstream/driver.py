@@ -57,7 +57,7 @@ class Client(Protocol):
     async def start(self, status: int, headers: Headers) -> None: ...
 
     def write_now(self, data: bytes) -> bool:
-        """Write without waiting; False when that is not possible now and `write` must be used."""
+        """Write a part of a stream without waiting; False when that is not possible and `write` must be used."""
 
     async def write(self, data: bytes) -> None: ...
 
