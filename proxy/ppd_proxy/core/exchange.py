@@ -5,24 +5,30 @@ per chunk: between `FirstByte` and `LegEnded` the bytes of a stream flow past.
 
     phase      event            next        commands
     ---------  ---------------  ----------  ----------------------------------------------------------------
-    PLANNING   Planned          PREFILL     OpenLeg(prefill), ArmDeadline(prefill)       plans with a prefill engine
-                                DECODE      OpenLeg(decode), ArmDeadline(first_token)    all others
+    PLANNING   Planned          PREFILL     OpenLeg(prefill), ArmDeadline(prefill)           plans with a prefill engine
+                                DECODE      OpenLeg(decode), ArmDeadline(first_token)        all others
+                                DECODE      NoteStranded, OpenLeg(decode), ArmDeadline(first_token)  held KV has no use
                Refused          DONE        Respond, or RelayAnswer of the failed leg; NoteStranded
     PREFILL    LegEnded 2xx     DECODE      OpenLeg(decode), ArmDeadline(first_token)
-                                RELEASING   OpenLeg(release), ArmDeadline(release)       the client has left
+                                RELEASING   OpenLeg(release), ArmDeadline(release)           the client has left
+                                DONE        Release                                          ... and nothing is held
                LegEnded 4xx     DONE        RelayAnswer, Release
-               LegEnded 5xx     PLANNING    Release, MakePlan                            while tries are left
-               LegFailed        PLANNING    Release, MakePlan                            while tries are left
-               ClientGone       DONE        AbortLeg, Release                            handoffs that may be cut
-                                PREFILL                                                  the others finish first
+               LegEnded 5xx     PLANNING    Release, MakePlan                                while tries are left
+                                DONE        RelayAnswer, Release
+               LegFailed        PLANNING    Release, MakePlan                                while tries are left
+                                DONE        Respond, Release
+               ClientGone       DONE        AbortLeg, Release                                handoffs that may be cut
+                                PREFILL                                                      the others finish first
                DeadlinePassed   DONE        AbortLeg, Respond(504), Release
     DECODE     FirstByte        STREAMING   StartResponse, ArmDeadline(idle)
                LegEnded 2xx     DONE        RelayAnswer, Release
-               LegEnded 4xx     RELEASING   RelayAnswer, OpenLeg(release)                KV is held for this leg
+               LegEnded 4xx     RELEASING   RelayAnswer, OpenLeg(release), ArmDeadline(release)  KV is held for this leg
                                 DONE        RelayAnswer, Release
-               LegEnded 5xx     PLANNING    Release, MakePlan                            while tries are left
-               LegFailed        PLANNING    Release, MakePlan                            while tries are left
-               ClientGone       RELEASING   ArmDeadline(release)                         KV is held for this leg
+               LegEnded 5xx     PLANNING    Release, MakePlan                                while tries are left
+                                DONE        RelayAnswer, Release
+               LegFailed        PLANNING    NoteStranded, Release, MakePlan                  while tries are left
+                                DONE        Respond, NoteStranded, Release
+               ClientGone       RELEASING   ArmDeadline(release)                             KV is held for this leg
                                 DONE        AbortLeg, Release
                DeadlinePassed   DONE        AbortLeg, Respond(504), Release
     STREAMING  LegEnded         DONE        EndResponse, Release
@@ -33,6 +39,9 @@ per chunk: between `FirstByte` and `LegEnded` the bytes of a stream flow past.
                LegEnded         DONE        Release; NoteStranded unless 2xx
                LegFailed        DONE        Release; NoteStranded if the request never went out
                DeadlinePassed   DONE        AbortLeg, Release
+
+NoteStranded appears only where KV is held that nobody can take any more. Where the client has left, the commands that
+answer it fall away.
 
 Rules:
 1. Nothing reaches the client before the decode leg's status and, for streams, its first decisive event.
@@ -97,7 +106,7 @@ class Exchange:
     """One request. `start()` gives the first commands, `handle(event)` the next ones; ends in phase DONE."""
 
     __slots__ = (
-        "_failed", "_has_kv", "_is_answered", "_planned", "_relayable", "_retries", "_unreachable",
+        "_failed", "_has_kv",  "_planned", "_relayable", "_retries", "_unreachable",
         "is_client_gone", "phase", "plan",
     )  # fmt: skip
 
@@ -110,7 +119,6 @@ class Exchange:
         self._failed: frozenset[str] = frozenset()
         self._unreachable: frozenset[str] = frozenset()
         self._has_kv = False
-        self._is_answered = False
         self._relayable: int | ProxyError | None = None
 
     def start(self) -> Commands:
@@ -140,6 +148,9 @@ class Exchange:
             self._planned, self.plan = event, event.plan
             if self.is_client_gone:
                 return self._go(Phase.RELEASING, _OPEN_RELEASE) if self._has_kv else self._go(Phase.DONE, _RELEASE)
+            if event.plan.prefill is None and self._has_kv:
+                self._has_kv = False
+                return self._go(Phase.DECODE, (*_STRANDED, *_OPEN_DECODE))
             if event.plan.prefill is None or self._has_kv:
                 return self._go(Phase.DECODE, _OPEN_DECODE)
             return self._go(Phase.PREFILL, _OPEN_PREFILL)
@@ -194,7 +205,6 @@ class Exchange:
                 answer = self._relay(status, event.is_client_fault)
                 if not self._has_kv:
                     return self._go(Phase.DONE, (*answer, Release()))
-                self._is_answered = True
                 return self._go(Phase.RELEASING, (*answer, *_OPEN_RELEASE))
             case LegEnded(status=status):
                 self._has_kv = False
@@ -254,9 +264,10 @@ class Exchange:
             return self._go(Phase.DONE, (*last, *stranded, Release()))
         self._retries -= 1
         keep = self._rebindable()
+        stranded = _STRANDED if self._has_kv and keep is None else _NOTHING
         self._has_kv = keep is not None
         plan = MakePlan(failed=self._failed, unreachable=self._unreachable, cause=cause, keep=keep)
-        return self._go(Phase.PLANNING, (Release(), plan))
+        return self._go(Phase.PLANNING, (*stranded, Release(), plan))
 
     def _rebindable(self) -> Engine | None:
         """The prefill engine whose KV no decode leg has touched and may go to another decode engine."""

@@ -140,7 +140,7 @@ def _unsplit(demand: Demand, situation: Situation, reason: Reason) -> Plan:
 
 def _fall_back(demand: Demand, situation: Situation, reason: Reason) -> Plan:
     """No pair of engines: an aggregated engine, else 503."""
-    aggregated = _aggregated(demand, situation) if situation.keep is None else None
+    aggregated = _aggregated(demand, situation)
     if aggregated is None:
         raise NoRoute(f"no route: {_EXPLAINED[reason]}, and no aggregated engine is up", reason=reason)
     return Plan(route="aggregated", reason=reason, turn=demand.history.turn, decode=aggregated)
