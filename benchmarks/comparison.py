@@ -135,7 +135,7 @@ def mean_sources(results: Sequence[TurnResult]) -> dict[str, float] | None:
     told = [result.sources for result in results if result.sources is not None]
     if not told:
         return None
-    return {source: sum(each.get(source, 0.0) for each in told) / len(told) for source in SOURCES}
+    return {source: round(sum(each.get(source, 0.0) for each in told) / len(told), 1) for source in SOURCES}
 
 
 def source_table(results: Sequence[TurnResult]) -> str | None:
@@ -156,7 +156,7 @@ def sentence(comparison: Comparison) -> str:
     """One line for people."""
     ratio, medians, turns = comparison.ratio, comparison.median_s, comparison.turns
     left_out = comparison.waits["pd"] + comparison.waits["ppd"]
-    without = f", without {left_out} waits" if left_out else ""
+    without = f", without {left_out} wait{'s' if left_out > 1 else ''}" if left_out else ""
     return (
         f"{comparison.measure.capitalize()}, median of turns 2 and on{without}: pd {medians['pd'] * 1e3:,.1f} ms, "
         f"ppd {medians['ppd'] * 1e3:,.1f} ms, ppd/pd {ratio.value:.3f} "

@@ -10,6 +10,7 @@ route, reason and turn number of the `x-ppd-decision` header. Exit status 1 when
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from chat_client import Answer, ProxyClient, new_session
 from command_line import at_least, run, shown
 
-SYSTEM = "You are a guide to the mountains. Answer in two or three sentences."
+SYSTEM = "Conversation {}. You are a guide to the mountains. Answer in two or three sentences."
 QUESTIONS = (
     "Which walk do you recommend for somebody who has one day and no experience?",
     "What should I carry with me?",
@@ -46,11 +47,15 @@ async def converse(options: argparse.Namespace) -> int:
         model = options.model or await client.first_model()
         print(f"{options.url}  model {model}  {options.turns} turns  {'' if options.stream else 'not '}streamed")
         print(FORMAT.format(*COLUMNS), flush=True)
-        messages: list[dict[str, str]] = [{"role": "system", "content": SYSTEM}]
+        messages: list[dict[str, str]] = [
+            # A number of its own, so that no engine has this conversation cached from an earlier run.
+            {"role": "system", "content": SYSTEM.format(secrets.randbelow(900_000) + 100_000)}
+        ]
         for turn in range(1, options.turns + 1):
             question = QUESTIONS[(turn - 1) % len(QUESTIONS)]
             messages.append({"role": "user", "content": question})
-            body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": options.output_tokens}
+            body: dict[str, Any] = {"model": model, "messages": messages, "temperature": 0}
+            body["max_tokens"] = options.output_tokens
             if options.stream:
                 body |= {"stream": True, "stream_options": {"include_usage": True}}
             answer = await client.chat(body)
