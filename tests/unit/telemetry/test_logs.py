@@ -5,7 +5,7 @@ import pytest
 
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.types import Reason
-from ppd_proxy.telemetry.logs import configure, log_request, request_line
+from ppd_proxy.telemetry.logs import RequestLog, configure, request_line
 
 
 def record(**fields):
@@ -37,14 +37,14 @@ def test_a_request_is_one_line_with_what_is_known():
         )
     )
     assert line == (
-        "request id=r1 route=pd reason=first_turn turn=1 status=200 ttft_ms=250.0 prompt_tokens=1285 "
+        "id=r1 route=pd reason=first_turn turn=1 status=200 ttft_ms=250.0 prompt_tokens=1285 "
         "completion_tokens=30 prefill=10.0.0.1:8100 decode=10.0.0.2:8200 total_ms=1000.0"
     )
 
 
 def test_what_is_not_known_is_left_out():
     line = request_line(record(route="none", reason=Reason.BAD_REQUEST, status=400))
-    assert line == "request id=r1 route=none reason=bad_request turn=1 status=400"
+    assert line == "id=r1 route=none reason=bad_request turn=1 status=400"
 
 
 @pytest.mark.parametrize("request_id", ["a status=200", "a\nb", "", "é", 'a"b c'])
@@ -68,9 +68,31 @@ def test_long_errors_are_cut():
         pytest.param({"status": 200, "is_client_gone": True, "error": "cut"}, "INFO", id="client-left"),
     ],
 )
-def test_failures_are_warnings(output, fields, level):
-    log_request(record(**fields))
-    assert f"Z {level} ppd_proxy.telemetry.logs: request id=r1" in output.getvalue()
+def test_failures_are_warnings(fields, level):
+    lines = written(record(**fields))
+    assert lines[0].startswith(f"2026-11-21T08:00:00.250Z {level} ppd_proxy.request: id=r1")
+
+
+def written(*records, level="info"):
+    """The lines of a request log after its delay has passed."""
+    stream, delayed = io.StringIO(), []
+    log = RequestLog(stream, level, lambda delay_s, work: delayed.append(work))
+    for each in records:
+        log.add(each, 1795248000.25)
+    assert stream.getvalue() == ""
+    for work in delayed:
+        work()
+    return stream.getvalue().splitlines()
+
+
+def test_lines_wait_together_and_are_written_once_in_order():
+    lines = written(record(request_id="a"), record(request_id="b"), record(request_id="c"))
+    assert [line.split("id=")[1].split(" ")[0] for line in lines] == ["a", "b", "c"]
+
+
+def test_a_quieter_level_keeps_the_failures_only():
+    lines = written(record(), record(status=502, error="engine broke off"), level="warning")
+    assert [" WARNING " in line for line in lines] == [True]
 
 
 def test_every_record_is_one_line_with_an_iso_time(output):
