@@ -1,0 +1,307 @@
+"""Streams on their way to the client: when the first byte may leave, and what never does."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppd_proxy.core import sse
+from ppd_proxy.core.sse import OpaqueRelay, SseRelay, error_event
+
+TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
+PUBLIC = "cd" * 16
+DONE = b"data: [DONE]\n\n"
+ERROR = b'data: {"error": {"message": "Internal server error", "type": "InternalServerError", "code": 500}}\n\n'
+PING = b": keep-alive\n\n"
+
+
+def event(choices, **fields):
+    return b"data: " + json.dumps({"id": f"chatcmpl-{TAG}", "choices": choices, **fields}).encode() + b"\n\n"
+
+
+def delta(finish_reason=None, /, **fields):
+    return event([{"index": 0, "delta": fields, "logprobs": None, "finish_reason": finish_reason}])
+
+
+def text(piece, finish_reason=None, **fields):
+    return event([{"index": 0, "text": piece, "finish_reason": finish_reason, **fields}])
+
+
+ROLE = delta(role="assistant", content="")
+USAGE = event([], usage={"prompt_tokens": 30, "completion_tokens": 2})
+CHAT = [ROLE, delta(content="hi"), delta(content=" there"), delta("stop", content=""), USAGE, DONE]
+
+
+def relay(*, hidden=TAG, public=PUBLIC, drop_usage=False, strip_ids=False):
+    return SseRelay(hidden_id=hidden.encode(), public_id=public.encode(), drop_usage=drop_usage, strip_ids=strip_ids)
+
+
+def feed(stream, *events):
+    return b"".join(stream.feed(each) for each in events)
+
+
+def public(data):
+    return data.replace(TAG.encode(), PUBLIC.encode())
+
+
+# Rule 1: nothing before the first decisive event
+
+
+def test_p9_the_role_chunk_waits_for_the_first_content():
+    stream = relay()
+    assert stream.feed(ROLE) == b""
+    assert not stream.is_decisive
+    assert stream.feed(CHAT[1]) == public(ROLE + CHAT[1])
+    assert stream.is_decisive
+
+
+@pytest.mark.parametrize(
+    "decisive",
+    [
+        delta(content="a"),
+        delta(reasoning="hm"),
+        delta(reasoning_content="hm"),
+        delta(tool_calls=[{"index": 0, "function": {"name": "f"}}]),
+        delta(function_call={"name": "f"}),
+        delta(refusal="no"),
+        delta("stop", content=""),
+        delta("length"),
+        text("a"),
+        text("", "stop"),
+    ],
+)
+def test_content_of_any_kind_or_a_finish_reason_is_decisive(decisive):
+    stream = relay()
+    assert feed(stream, PING, ROLE, decisive) == public(PING + ROLE + decisive)
+    assert stream.is_decisive
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        ROLE, PING, USAGE, text(""), delta(content=None, tool_calls=[]), delta(), event([]), event([{"index": 0}]),
+        event([{"index": 0, "delta": None}]), b"data: 1\n\n", b"data: \n\n", b"data: not json\n\n", b"\n\n",
+    ],
+)  # fmt: skip
+def test_events_without_content_are_not_decisive(quiet):
+    stream = relay()
+    assert stream.feed(quiet) == b""
+    assert not stream.is_decisive
+
+
+def test_p9_the_answer_of_a_failed_kv_load_never_reaches_the_client():
+    """vLLM: status 200, a role chunk, an error event and [DONE]; completions have no role chunk."""
+    for events in ([ROLE, ERROR, DONE], [ERROR, DONE]):
+        stream = relay()
+        assert feed(stream, *events) == b""
+        assert not stream.is_decisive
+        assert json.loads(stream.error)["error"]["code"] == 500
+        assert relay().feed(b"".join(events)) == b""
+
+
+def test_p9_an_error_before_content_is_an_error_whatever_follows():
+    for pieces in ([ROLE, ERROR, delta(content="a"), DONE], [ROLE + ERROR + delta(content="a") + DONE]):
+        stream = relay()
+        assert feed(stream, *pieces) == b""
+        assert not stream.is_decisive
+        assert stream.error is not None
+
+
+# Rule 2: errors and [DONE]
+
+
+def test_p13_a_later_error_is_relayed_and_its_done_is_not():
+    stream = relay()
+    assert feed(stream, ROLE, CHAT[1], ERROR, DONE) == public(ROLE + CHAT[1]) + ERROR
+    assert stream.error is not None
+
+
+def test_p13_an_error_in_the_same_read_as_content_too():
+    stream = relay()
+    assert stream.feed(ROLE + CHAT[1] + ERROR + DONE) == public(ROLE + CHAT[1]) + ERROR
+
+
+def test_done_is_noticed_and_relayed():
+    stream = relay()
+    assert feed(stream, *CHAT) == public(b"".join(CHAT))
+    assert stream.is_done
+    assert stream.error is None
+
+
+def test_a_stream_without_done_is_not_done():
+    stream = relay()
+    feed(stream, *CHAT[:-1])
+    assert not stream.is_done
+
+
+def test_an_error_field_of_null_is_no_error():
+    stream = relay()
+    piece = event([{"index": 0, "text": "a"}], error=None)
+    assert stream.feed(piece) == public(piece)
+    assert stream.error is None
+
+
+# Rule 3: what the client may not see
+
+
+def test_p26_ids_are_replaced_in_every_chunk():
+    out = feed(relay(), *CHAT)
+    assert TAG.encode() not in out
+    assert out.count(PUBLIC.encode()) == 5
+
+
+def test_p26_an_error_event_does_not_show_the_engines_id():
+    stream = relay()
+    failure = b'data: {"error": {"message": "request chatcmpl-%b was aborted", "code": 500}}\n\n' % TAG.encode()
+    out = feed(stream, ROLE, CHAT[1], failure)
+    assert out.endswith(public(failure))
+
+
+def test_p27_the_usage_chunk_is_dropped_for_a_client_that_did_not_ask():
+    quiet = relay(drop_usage=True)
+    assert feed(quiet, *CHAT) == public(b"".join(each for each in CHAT if each is not USAGE))
+    assert quiet.answer().usage.prompt_tokens == 30
+    assert public(USAGE) in feed(relay(), *CHAT)
+
+
+def test_p27_only_the_chunk_without_choices_is_dropped():
+    last = text("a", "stop")[:-3] + b', "usage": {"prompt_tokens": 1}}\n\n'
+    out = feed(relay(drop_usage=True), text("b"), last, event([]), DONE)
+    assert out == public(text("b") + last + event([])) + DONE
+
+
+def test_p28_kv_parameters_in_chunks_are_taken_out():
+    params = {"remote_host": "10.0.0.1"}
+    last = event([{"index": 0, "delta": {}, "finish_reason": "stop"}], kv_transfer_params=params)
+    for events in ([ROLE, last], [ROLE, CHAT[1], last], [last]):
+        out = feed(relay(), *events, DONE)
+        assert b"kv_transfer_params" not in out
+        assert b"10.0.0.1" not in out
+        assert b'"finish_reason":' in out.replace(b" ", b"")
+
+
+def test_token_ids_are_taken_out_for_a_client_that_did_not_ask():
+    stream = relay(strip_ids=True)
+    first = event([{"index": 0, "text": "a", "token_ids": [1], "prompt_token_ids": [7]}], prompt_token_ids=[7])
+    out = feed(stream, first, text("b", "stop", token_ids=[2, 3]), DONE)
+    assert b"token_ids" not in out
+    assert stream.answer().token_ids == [1, 2, 3]
+    assert b"token_ids" in feed(relay(), first)
+
+
+@pytest.mark.parametrize(
+    "tricky",
+    [
+        'data: {"error": {"message": "x"}}\n\n', "[DONE]", "data: [DONE]\n\n", '"choices":[]',
+        '{"choices": [], "usage": 1}',
+        '"error"', '{"kv_transfer_params": 1}', "\r\n\r\n", "\\r\\n", "line\u2028separator", "é😀",
+    ],
+)  # fmt: skip
+def test_text_that_looks_like_protocol_is_text(tricky):
+    for first in (CHAT[1], text("a")):
+        stream = relay(drop_usage=True)
+        piece = text(tricky)
+        assert feed(stream, first, piece, DONE) == public(first + piece) + DONE
+        assert stream.error is None
+        assert stream.answer().content.endswith(tricky)
+
+
+def test_text_that_looks_like_protocol_can_be_the_first_content():
+    stream = relay(drop_usage=True)
+    piece = text('{"error": "[DONE]", "choices":[]}')
+    assert stream.feed(piece) == public(piece)
+    assert stream.error is None
+    assert not stream.is_done
+
+
+def test_every_other_byte_passes_as_it_came():
+    odd = b'data:{"choices" : [{"index":0,"text":"a", "x":1.0E+5 }], "error": null}  \n\n'
+    assert feed(relay(), text("b"), odd) == public(text("b")) + odd
+
+
+# Borders
+
+
+def test_crlf_streams_are_understood():
+    stream = relay(drop_usage=True)
+    out = stream.feed(b"".join(CHAT).replace(b"\n", b"\r\n"))
+    assert out == public(b"".join(each for each in CHAT if each is not USAGE))
+    assert stream.is_done
+
+
+STREAMS = {
+    "chat": CHAT,
+    "crlf": [each.replace(b"\n", b"\r\n") for each in CHAT],
+    "failed at once": [ROLE, ERROR, DONE],
+    "failed later": [*CHAT[:3], ERROR, DONE],
+    "kv": [ROLE, text("é😀"), event([{"index": 0, "finish_reason": "stop"}], kv_transfer_params={"a": 1}), USAGE, DONE],
+    "pings": [PING, ROLE, PING, CHAT[1], PING, DONE],
+    "ids": [text("a", token_ids=[1]), text("b", "stop", token_ids=[2]), USAGE, DONE],
+}
+
+
+def outcome(pieces, **options):
+    stream = relay(**options)
+    out = feed(stream, *pieces)
+    answer = stream.answer()
+    said = (answer.content, answer.token_ids, answer.is_finished) if answer is not None else None
+    return out, stream.is_decisive, stream.is_done, stream.error, said
+
+
+@pytest.mark.parametrize("options", [{"drop_usage": True}, {"strip_ids": True}, {}], ids=str)
+@pytest.mark.parametrize("events", STREAMS.values(), ids=STREAMS)
+def test_two_reads_split_at_any_byte_give_the_client_the_same(events, options):
+    data = b"".join(events)
+    whole = outcome([data], **options)
+    assert outcome(events, **options) == whole
+    assert outcome([data[index : index + 1] for index in range(len(data))], **options) == whole
+    for index in range(len(data)):
+        assert outcome([data[:index], data[index:]], **options) == whole, index
+
+
+@given(
+    name=st.sampled_from(sorted(STREAMS)),
+    cuts=st.lists(st.integers(0, 1200), max_size=12),
+    drop_usage=st.booleans(),
+    strip_ids=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_reads_split_anywhere_give_the_client_the_same(name, cuts, drop_usage, strip_ids):
+    data = b"".join(STREAMS[name])
+    options = {"drop_usage": drop_usage, "strip_ids": strip_ids}
+    ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
+    pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    assert outcome(pieces, **options) == outcome([data], **options)
+
+
+# The whole answer
+
+
+def test_what_the_stream_said_is_put_together():
+    stream = relay()
+    feed(stream, *CHAT)
+    answer = stream.answer()
+    assert (answer.content, answer.is_finished, answer.usage.completion_tokens) == ("hi there", True, 2)
+
+
+def test_an_answer_too_long_to_keep_is_relayed_all_the_same(monkeypatch):
+    monkeypatch.setattr(sse, "MAX_KEPT_BYTES", 1000)
+    stream = relay()
+    out = feed(stream, *[text("x" * 500)] * 10, DONE)
+    assert out.count(b"xxx") > 10
+    assert out.endswith(DONE)
+    assert stream.answer() is None
+
+
+def test_an_opaque_stream_passes_at_once():
+    stream = OpaqueRelay(hidden_id=TAG.encode(), public_id=PUBLIC.encode())
+    assert stream.feed(b"event: response.created\ndata: " + TAG.encode()) == public(
+        b"event: response.created\ndata: " + TAG.encode()
+    )
+    assert stream.is_decisive
+    assert stream.answer() is None
+
+
+def test_an_error_event_is_one_event():
+    assert error_event(b'{"error":1}') == b'data: {"error":1}\n\n'
