@@ -53,10 +53,6 @@ class Reply(msgspec.Struct):
     usage: Usage | None = None
 
 
-class PrefillReply(msgspec.Struct):
-    kv_transfer_params: msgspec.Raw = msgspec.Raw(b"null")
-
-
 @dataclass(slots=True)
 class EngineAnswer:
     """What one answer said, put together from one JSON body or from all chunks of a stream."""
@@ -69,8 +65,8 @@ class EngineAnswer:
     is_finished: bool = False
 
 
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _reply = msgspec.json.Decoder(Reply)
-_prefill_reply = msgspec.json.Decoder(PrefillReply)
 _fields = msgspec.json.Decoder(Fields)
 _choices = msgspec.json.Decoder(list[Fields])
 _encoder = msgspec.json.Encoder()
@@ -79,17 +75,17 @@ _encoder = msgspec.json.Encoder()
 def handoff_params(body: bytes) -> bytes | None:
     """The raw `kv_transfer_params` of a prefill answer; None when absent or null. Raises ValueError on other bodies."""
     try:
-        raw = bytes(_prefill_reply.decode(body).kv_transfer_params)
-    except msgspec.DecodeError as error:
+        raw = _fields.decode(body).get(KV_PARAMS)
+    except _BROKEN as error:
         raise ValueError(f"the prefill answer is not a JSON object: {error}") from None
-    return None if raw == b"null" else raw
+    return None if raw is None or bytes(raw) == b"null" else bytes(raw)
 
 
 def read_answer(body: bytes) -> EngineAnswer | None:
     """What a JSON answer with one choice said; None when it is no such answer."""
     try:
         reply = _reply.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except _BROKEN:
         return None
     return assemble([reply])
 
@@ -102,7 +98,7 @@ def read_stream(events: list[bytes]) -> EngineAnswer | None:
             continue
         try:
             replies.append(_reply.decode(data))
-        except (msgspec.DecodeError, RecursionError):
+        except _BROKEN:
             return None
     return assemble(replies)
 
@@ -141,7 +137,7 @@ def _merge_tool_calls(calls: list[dict[str, Any]], pieces: list[dict[str, Any]])
     for piece in pieces:
         index = piece.get("index", len(calls))
         function = piece.get("function") or {}
-        if not isinstance(index, int) or index >= len(calls):
+        if not isinstance(index, int) or not 0 <= index < len(calls):
             calls.append({"id": piece.get("id"), "type": "function", "function": dict(function)})
             continue
         known = calls[index]["function"]
@@ -160,7 +156,7 @@ def client_body(body: bytes, *, hidden_id: bytes, public_id: bytes, strip_ids: b
         return body
     try:
         fields = _fields.decode(body)
-    except msgspec.DecodeError:
+    except _BROKEN:
         return body
     fields.pop(KV_PARAMS, None)
     if strip_ids:
@@ -171,13 +167,15 @@ def client_body(body: bytes, *, hidden_id: bytes, public_id: bytes, strip_ids: b
 def _strip_ids(fields: Fields) -> None:
     fields.pop("prompt_token_ids", None)
     raw = fields.get("choices")
-    if raw is None:
-        return
-    choices = _choices.decode(raw)
+    try:
+        choices = _choices.decode(raw) if raw is not None else []
+    except _BROKEN:
+        return  # no answer of an engine: nothing of ours is in it
     for choice in choices:
         choice.pop("token_ids", None)
         choice.pop("prompt_token_ids", None)
-    fields["choices"] = msgspec.Raw(_encoder.encode(choices))
+    if raw is not None:
+        fields["choices"] = msgspec.Raw(_encoder.encode(choices))
 
 
 def is_too_long(body: bytes) -> bool:

@@ -6,7 +6,6 @@ are kept as raw JSON bytes, so what the proxy does not know survives untouched. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -29,11 +28,12 @@ PREFILL_DROPPED = frozenset({
 """Fields that never change the rendered prompt. `tools`, `tool_choice`, `response_format` and everything unknown may,
 so they stay: both legs must render to the same token ids."""
 
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_TRUTHY = frozenset({b"true", b"1", b"1.0", b"yes", b"on", b"y", b"t"})
 _TRUE, _ONE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"1"), b"null"
 _fields = msgspec.json.Decoder(Fields)
 _messages = msgspec.json.Decoder(list[dict[str, Any]])
 _prompt = msgspec.json.Decoder(str | list[int | str | list[int]])
-_any = msgspec.json.Decoder(Any)
 _encoder = msgspec.json.Encoder()
 
 
@@ -100,20 +100,20 @@ def _parse_messages(fields: Fields) -> list[dict[str, Any]]:
         raise BadRequest("messages is missing: give a list of messages", param="messages")
     try:
         return _messages.decode(raw)
-    except msgspec.DecodeError as error:
+    except _BROKEN as error:
         raise BadRequest(f"messages must be a list of objects: {error}", param="messages") from None
 
 
 def _parse_prompt(fields: Fields) -> tuple[str | list[int], bool]:
     """The one sequence of `prompt`, and whether there are several."""
+    if not _is_absent(fields, "prompt_embeds"):
+        return "", True  # vLLM serves embeddings beside a prompt as a sequence of their own
     raw = fields.get("prompt")
-    if raw is None or raw == _NULL:
-        if "prompt_embeds" in fields:
-            return "", True
+    if raw is None or bytes(raw) == _NULL:
         raise BadRequest("prompt is missing: give a text or a list of token ids", param="prompt")
     try:
         prompt = _prompt.decode(raw)
-    except msgspec.DecodeError as error:
+    except _BROKEN as error:
         raise BadRequest(
             f"prompt must be a text, a list of token ids, or a list of either: {error}", param="prompt"
         ) from None
@@ -137,24 +137,37 @@ def _asks_for_several(fields: Fields) -> bool:
 
 def _wants_prompt_logprobs(fields: Fields) -> bool:
     """Logprobs of prompt tokens: the decode engine cannot make them for transferred tokens (vllm#50792)."""
-    raw = fields.get("prompt_logprobs")
-    if raw is not None and raw != _NULL:
+    if not _is_absent(fields, "prompt_logprobs"):
         return True
     logprobs = fields.get("logprobs")
     return logprobs is not None and bytes(logprobs) not in (_NULL, b"false") and _flag(fields, "echo")
 
 
 def _wants_usage(fields: Fields) -> bool:
-    raw = fields.get("stream_options")
+    options = _object(fields.get("stream_options"))
+    return options is not None and _flag(options, "include_usage")
+
+
+def _flag(fields: Fields, name: str) -> bool:
+    """A boolean as vLLM reads it: pydantic takes more than `true` for true."""
+    raw = fields.get(name)
     if raw is None:
         return False
-    options = _any.decode(raw)
-    return isinstance(options, dict) and bool(options.get("include_usage"))
+    value = bytes(raw)
+    return value == b"true" or value.strip(b'"').lower() in _TRUTHY
 
 
-def _flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+def _is_absent(fields: Fields, name: str) -> bool:
     raw = fields.get(name)
-    return raw is not None and bytes(raw).strip() == b"true"
+    return raw is None or bytes(raw) == _NULL
+
+
+def _object(raw: msgspec.Raw | None) -> Fields | None:
+    """The members of a JSON object; None for anything else, which is left to the engine."""
+    try:
+        return _fields.decode(raw) if raw is not None else None
+    except _BROKEN:
+        return None
 
 
 def prefill_body(request: Generation, params: bytes | None) -> bytes:
@@ -196,9 +209,7 @@ def wants_answer_ids(request: Generation) -> bool:
 
 
 def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
-    options = _any.decode(raw) if raw is not None else None
-    merged = {**options, "include_usage": True} if isinstance(options, dict) else {"include_usage": True}
-    return msgspec.Raw(_encoder.encode(merged))
+    return msgspec.Raw(_encoder.encode({**(_object(raw) or {}), "include_usage": _TRUE}))
 
 
 def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[bytes, bool]:
@@ -214,21 +225,18 @@ def _take_out(fields: Fields, stripped: frozenset[str]) -> bool:
     taken = [name for name in fields if name == KV_PARAMS or name in stripped]
     for name in taken:
         del fields[name]
-    extra = fields.get("vllm_xargs")
-    if extra is None:
+    arguments = _object(fields.get("vllm_xargs"))
+    if arguments is None or KV_PARAMS not in arguments:
         return bool(taken)
-    arguments = _any.decode(extra)
-    if isinstance(arguments, dict) and KV_PARAMS in arguments:
-        del arguments[KV_PARAMS]
-        fields["vllm_xargs"] = msgspec.Raw(_encoder.encode(arguments))
-        return True
-    return bool(taken)
+    del arguments[KV_PARAMS]
+    fields["vllm_xargs"] = msgspec.Raw(_encoder.encode(arguments))
+    return True
 
 
 def _decode_fields(body: bytes) -> Fields:
     try:
         return _fields.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _BROKEN as error:
         raise BadRequest(f"the request body must be a JSON object: {error}") from None
 
 

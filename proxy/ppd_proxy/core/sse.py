@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from ppd_proxy.core.answer import EngineAnswer, client_body, read_stream
+from ppd_proxy.core.chat import KV_PARAMS
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 MAX_KEPT_BYTES = 8 * 1024 * 1024
@@ -89,15 +90,16 @@ class SseRelay:
             return None if self.error is not None else event
         try:
             fields = _decode(payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return event
         if fields.get("error") is not None:
             self.error = self.error or payload
-            return event
-        if not self.is_decisive and _is_decisive(fields):
-            self.is_decisive = True
+        elif not self.is_decisive and self.error is None:
+            self.is_decisive = _is_decisive(fields)
         if self._drop_usage and fields.get("choices") == [] and "usage" in fields:
             return None
+        if KV_PARAMS not in fields and not self._strip_ids:
+            return event.replace(self._hidden_id, self._public_id)
         return b"data: " + client_body(
             payload, hidden_id=self._hidden_id, public_id=self._public_id, strip_ids=self._strip_ids
         )
