@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import aiohttp
-import msgpack
+import msgpack  # type: ignore[import-untyped]
 import zmq
 import zmq.asyncio
 from aiohttp import web
@@ -89,7 +89,7 @@ def said_by(choice: dict[str, Any]) -> str:
 
 @dataclass(slots=True)
 class Cluster:
-    """A started proxy, its engines by role, and a client session. Every engine answers at once unless told otherwise."""
+    """A started proxy, its engines by role, and a client session."""
 
     runtime: Runtime
     http: aiohttp.ClientSession

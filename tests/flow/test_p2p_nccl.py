@@ -1,0 +1,234 @@
+"""P2pNccl clusters: discovered over ZMQ, tagged request ids on the inside, nothing of them on the outside."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.support.cluster import (
+    COMPLETIONS,
+    Announcer,
+    assistant,
+    running_proxy,
+    until,
+    user,
+    zmq_context,
+)
+
+from ppd_connector.wire import parse_tag
+from ppd_proxy.sim.config import EngineConfig
+from ppd_proxy.sim.engine import running_engine
+from ppd_proxy.sim.timing import TimingConfig
+
+STOCK_PERIOD_S, FOUND_WITHIN_S, LOST_WITHIN_S = 3.0, 4.0, 12.0
+BEAT_S = 0.05
+
+
+def p2p(role, **fields):
+    return EngineConfig(role=role, handoff="p2p_nccl", kv_port=0, echoes_request_id=True, **fields)
+
+
+@asynccontextmanager
+async def announced_cluster(*, decode=None, prefill=None, period_s=BEAT_S, **sections):
+    """One prefill and one decode engine that announce themselves; gives the cluster once both are up."""
+    async with running_proxy(**sections) as cluster:
+        await cluster.runtime.listen_for_announcements(0)
+        announce = {"announce": f"127.0.0.1:{cluster.runtime.discovery_port}", "announce_interval_s": period_s}
+        async with (
+            running_engine(p2p("prefill", **announce, **(prefill or {}))) as p,
+            running_engine(p2p("decode", **announce, **(decode or {}))) as d,
+        ):
+            cluster.prefills, cluster.decodes = [p], [d]
+            await until(lambda: all(cluster.state_of(engine) == "up" for engine in (p, d)))
+            yield cluster
+
+
+async def five_turns(cluster, **fields):
+    history, replies = [], []
+    for number in range(5):
+        history.append(user(f"Question {number}: what happened then?"))
+        replies.append(await cluster.chat(history, **fields))
+        assert replies[-1].status == 200, replies[-1].body
+        history.append(assistant(replies[-1].text))
+    return replies
+
+
+def check_nothing_leaks(cluster, reply):
+    shown = reply.body.decode() + str(reply.headers)
+    addresses = [address for engine in cluster.engines for address in (engine.zmq_address, engine.http_address)]
+    for secret in (*addresses, "___", "addr_", "kv_transfer_params"):
+        assert secret not in shown
+
+
+async def test_announced_engines_become_a_route_within_four_seconds_and_are_lost_within_twelve():
+    """With the stock period and the stock proxy's port and frames; the only test that waits for real."""
+    loop = asyncio.get_running_loop()
+    async with announced_cluster(period_s=STOCK_PERIOD_S) as cluster:
+        async with zmq_context() as context, running_engine(p2p("decode")) as late:
+            started_at = loop.time()
+            beating = cluster.tasks.spawn(
+                Announcer(context, cluster.runtime.discovery_port, late).keep_beating(STOCK_PERIOD_S)
+            )
+            await until(lambda: cluster.state_of(late) == "up")
+            assert loop.time() - started_at < FOUND_WITHIN_S
+            assert (await cluster.ask("/ready")).status == 200
+            listed = (await cluster.ask("/engines")).json["engines"]
+            assert {each["handoff"] for each in listed} == {"p2p_nccl"}
+            assert {each["source"] for each in listed} == {"announced"}
+            assert {each["zmq_address"] for each in listed} == {each.zmq_address for each in (*cluster.engines, late)}
+            beating.cancel()
+            silent_at = loop.time()
+            await until(lambda: cluster.state_of(late) == "down")
+            assert loop.time() - silent_at < LOST_WITHIN_S
+        assert {cluster.state_of(engine) for engine in cluster.engines} == {"up"}
+
+
+async def test_an_engine_that_fell_silent_is_back_after_two_beats():
+    async with running_proxy() as cluster, zmq_context() as context, running_engine(p2p("prefill")) as engine:
+        cluster.runtime.fleet._announcement_ttl_s = 0.3  # ten seconds are a constant of the protocol's side
+        await cluster.runtime.listen_for_announcements(0)
+        announcer = Announcer(context, cluster.runtime.discovery_port, engine)
+        await announcer.beat()
+        await until(lambda: cluster.state_of(engine) == "up")
+        await until(lambda: cluster.state_of(engine) == "down")
+        beating = cluster.tasks.spawn(announcer.keep_beating(BEAT_S))
+        await until(lambda: cluster.state_of(engine) == "up")
+        beating.cancel()
+        await until(lambda: cluster.state_of(engine) == "down")
+
+
+async def test_an_engine_that_announces_itself_before_its_server_runs_is_up_once_it_answers():
+    async with running_proxy() as cluster, zmq_context() as context, running_engine(p2p("prefill")) as engine:
+        await cluster.runtime.listen_for_announcements(0)
+        config = p2p("decode", port=engine.core.port)
+        await engine.stop()
+        announcer = Announcer(context, cluster.runtime.discovery_port, engine)
+        await announcer.beat()
+        await until(lambda: cluster.state_of(engine) == "down")
+        assert (await cluster.ask("/ready")).status == 503
+        async with running_engine(config):
+            await cluster.runtime._prober.probe_all()
+            await until(lambda: cluster.state_of(engine) == "up")
+
+
+async def test_a_restarted_engine_that_reuses_its_identity_is_heard_again():
+    """The old connection is still there: without ROUTER_HANDOVER the new one would be dropped."""
+    async with running_proxy() as cluster, zmq_context() as context, running_engine(p2p("prefill")) as engine:
+        await cluster.runtime.listen_for_announcements(0)
+        port = cluster.runtime.discovery_port
+        old = Announcer(context, port, engine)
+        await old.beat()
+        await until(lambda: cluster.state_of(engine) == "up")
+        assert not cluster.runtime.fleet.get(engine.http_address).is_ppd
+        new = Announcer(context, port, engine, ppd=True)
+        await new.beat()
+        await until(lambda: cluster.runtime.fleet.get(engine.http_address).is_ppd)
+
+
+async def test_frames_that_are_no_announcement_are_counted_and_do_not_end_the_listening():
+    async with running_proxy() as cluster, zmq_context() as context, running_engine(p2p("prefill")) as engine:
+        await cluster.runtime.listen_for_announcements(0)
+        # One after the other over one connection, so that the good one comes last.
+        sender = Announcer(context, cluster.runtime.discovery_port, engine)
+        await sender.beat(type="X")
+        await sender.beat(zmq_address="nonsense")
+        await sender.beat()
+        await until(lambda: cluster.state_of(engine) == "up")
+        samples = await cluster.samples()
+        assert samples['ppd_announcements_rejected_total{reason="unknown_type"}'] == 1
+        assert samples['ppd_announcements_rejected_total{reason="bad_field"}'] == 1
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}], ids=["json", "sse"])
+async def test_without_trust_every_turn_is_prefilled_and_says_why(fields):
+    async with announced_cluster() as cluster:
+        replies = await five_turns(cluster, **fields)
+        assert [reply.decision for reply in replies] == ["pd;reason=first_turn;turn=1"] + [
+            f"pd;reason=handoff_not_direct_safe;turn={turn}" for turn in range(2, 6)
+        ]
+        tags = [parse_tag(received.headers["x-request-id"]) for received in cluster.prefill.requests]
+        assert len({key for _, _, key in tags}) == 5
+        assert not cluster.decode.has_died
+        assert len(cluster.prefill.held) == 0
+        for reply in replies:
+            check_nothing_leaks(cluster, reply)
+
+
+async def test_an_engine_that_announces_ppd_takes_direct_turns_without_the_flag():
+    async with announced_cluster(decode={"is_ppd": True}) as cluster:
+        replies = await five_turns(cluster)
+        assert [reply.route for reply in replies] == ["pd"] + ["direct"] * 4
+        assert len(cluster.prefill.requests) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+async def test_the_client_gets_its_own_request_id_and_an_opaque_answer_id(stream):
+    async with announced_cluster() as cluster:
+        for path, body in (
+            ("/v1/chat/completions", {"messages": [user("Hi")]}),
+            (COMPLETIONS, {"prompt": "Hi"}),
+        ):
+            body = {**body, "max_tokens": 4, "stream": stream}
+            reply = await cluster.ask(path, body, headers={"x-request-id": "mine"})
+            assert reply.headers["x-request-id"] == "mine"
+            ids = {event["id"] for event in reply.events} if stream else {reply.json["id"]}
+            assert len(ids) == 1
+            (answer_id,) = ids
+            prefix, _, rest = answer_id.partition("-")
+            assert prefix in ("chatcmpl", "cmpl")
+            assert len(rest.removesuffix("-0")) == 32
+            assert all(letter in "0123456789abcdef" for letter in rest.removesuffix("-0"))
+            check_nothing_leaks(cluster, reply)
+            unnamed = await cluster.ask(path, body)
+            assert len(unnamed.headers["x-request-id"]) == 32
+
+
+async def test_errors_of_engines_name_no_address_either():
+    async with announced_cluster() as cluster:
+        reply = await cluster.chat("Hi", top_p=7)
+        assert reply.status == 400
+        check_nothing_leaks(cluster, reply)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        pytest.param("/v1/chat/completions", {"n": 2, "messages": [user("Hi")], "temperature": 1}, id="n"),
+        pytest.param(COMPLETIONS, {"prompt": ["a", "b"]}, id="prompts"),
+    ],
+)
+async def test_several_sequences_are_refused_where_nobody_can_take_them(path, fields):
+    async with announced_cluster() as cluster:
+        reply = await cluster.ask(path, fields)
+        assert (reply.status, reply.error["reason"], reply.headers["retry-after"]) == (503, "multi_sequence", "2")
+        assert (cluster.prefill.requests, cluster.decode.requests) == ([], [])
+        async with running_engine(EngineConfig(role="aggregated")) as whole:
+            await cluster.ask("/engines", {"url": whole.url, "role": "aggregated"})
+            reply = await cluster.ask(path, fields)
+            assert (reply.status, reply.route, reply.reason) == (200, "aggregated", "multi_sequence")
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+async def test_other_generating_endpoints_are_refused_unless_an_engine_is_safe(path):
+    body = {"input": "Hi", "messages": [user("Hi")], "max_tokens": 8, "model": "sim"}
+    async with announced_cluster() as cluster:
+        reply = await cluster.ask(path, body)
+        assert (reply.status, reply.error["reason"]) == (503, "handoff_not_direct_safe")
+        assert not cluster.decode.has_died
+    async with announced_cluster(decode={"is_ppd": True}) as cluster:
+        reply = await cluster.ask(path, body)
+        assert (reply.status, reply.route, reply.reason) == (200, "direct", "endpoint_not_split")
+
+
+async def test_a_client_that_leaves_during_the_prefill_leg_leaves_nothing_at_either_engine():
+    async with announced_cluster(prefill={"timing": TimingConfig(prefill_fixed_ms=150)}) as cluster:
+        asking = cluster.tasks.spawn(_ask(cluster))
+        await until(lambda: cluster.prefill.requests)
+        asking.cancel()
+        await until(lambda: cluster.prefill.counts.finished == 1)
+        await cluster.becomes_idle()
+        assert cluster.prefill.counts.aborts == 0
+        assert cluster.decode.counts.transfers == 1
+
+
+async def _ask(cluster):
+    await cluster.chat("Tell me something long", stream=True)
