@@ -1,4 +1,4 @@
-"""Conversations of several turns through a split cluster: routes, prefill legs, and what an unsplit engine would say."""
+"""Conversations of several turns through a split cluster: routes, prefill legs, and answers like an unsplit one."""
 
 import json
 
