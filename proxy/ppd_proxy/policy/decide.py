@@ -80,19 +80,23 @@ def _split(
     demand: Demand, situation: Situation, decodes: Sequence[Engine], home: Engine | None, reason: Reason
 ) -> Plan:
     """Prefill leg, then decode leg; the home keeps its conversation where load allows, for its prefix cache."""
-    preferred = home
-    if (
-        home is None
-        or demand.history.known_answers == 0  # a shared system prompt has no home of its own
-        or home.id in situation.failed
-        or is_overloaded(home, _held(demand.history.home), decodes, situation.loads)
-    ):
-        preferred = None
+    preferred = _preferred(demand, situation, home, decodes)
     prefills = (situation.keep,) if situation.keep is not None else _usable(situation.fleet.prefill, situation)
     pair = _pair(demand, situation, prefills, decodes, preferred)
+    if pair is None and reason is Reason.HOME_OVERLOADED and home is not None and not situation.fleet.aggregated:
+        return Plan(route="direct", reason=Reason.KNOWN_HISTORY, turn=demand.history.turn, decode=home)
     if pair is None:
         return _fall_back(demand, situation, _missing(prefills, decodes))
     return Plan(route="pd", reason=reason, turn=demand.history.turn, prefill=pair[0], decode=pair[1])
+
+
+def _preferred(demand: Demand, situation: Situation, home: Engine | None, decodes: Sequence[Engine]) -> Engine | None:
+    """The home, unless it failed this request or carries too much. A shared system prompt has no home of its own."""
+    if home is None or demand.history.known_answers == 0 or home.id in situation.failed:
+        return None
+    if is_overloaded(home, _held(demand.history.home), decodes, situation.loads):
+        return None
+    return home
 
 
 def _pair(
@@ -103,16 +107,16 @@ def _pair(
     preferred: Engine | None,
 ) -> tuple[Engine, Engine] | None:
     """The least loaded decode engine that has a partner, and its least loaded partner."""
-    candidates = [
-        decode for decode in decodes if any(HANDOFFS[decode.handoff].can_pair(each, decode) for each in prefills)
-    ]
+    partners = {
+        decode.id: [each for each in prefills if HANDOFFS[decode.handoff].can_pair(each, decode)] for decode in decodes
+    }
+    candidates = [decode for decode in decodes if partners[decode.id]]
+    worn = {id_ for id_, engines in partners.items() if all(each.id in situation.failed for each in engines)}
     decode = preferred if preferred in candidates else None
-    decode = decode or least_loaded(candidates, situation.loads, demand.spread_key, situation.failed)
+    decode = decode or least_loaded(candidates, situation.loads, demand.spread_key, situation.failed | worn)
     if decode is None:
         return None
-    can_pair = HANDOFFS[decode.handoff].can_pair
-    partners = [each for each in prefills if can_pair(each, decode)]
-    prefill = least_loaded(partners, situation.loads, demand.spread_key, situation.failed)
+    prefill = least_loaded(partners[decode.id], situation.loads, demand.spread_key, situation.failed)
     return (prefill, decode) if prefill is not None else None
 
 
@@ -123,7 +127,7 @@ def _unsplit(demand: Demand, situation: Situation, reason: Reason) -> Plan:
         return Plan(route="aggregated", reason=reason, turn=demand.history.turn, decode=aggregated)
     decodes = _usable(situation.fleet.decode, situation)
     safe = [engine for engine in decodes if _is_direct_safe(engine, situation)]
-    decode = find_home(demand.history.home, safe)
+    decode = _preferred(demand, situation, find_home(demand.history.home, safe), safe)
     decode = decode or least_loaded(safe, situation.loads, demand.spread_key, situation.failed)
     if decode is not None:
         return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=decode)
