@@ -46,7 +46,7 @@ def call(url: str, body: dict[str, Any] | None = None, method: str | None = None
         return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read().decode())
 
 
-def completion(url: str, prompt: str, tokens: int = 64, **fields: Any) -> Answer:
+def completion(url: str, text: str, tokens: int = 64, **fields: Any) -> Answer:
     """A greedy completion of exactly `tokens` tokens, with its token ids."""
-    body = {"model": "tiny", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    body = {"model": "tiny", "prompt": text, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     return call(f"{url}/v1/completions", {**body, "return_token_ids": True, **fields})
