@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -166,7 +167,8 @@ def assistant(content: Any) -> dict[str, Any]:
 async def fetch(
     http: aiohttp.ClientSession, method: str, url: str, data: bytes | str | None, headers: dict[str, str]
 ) -> Reply:
-    async with asyncio.timeout(LIMIT_S), http.request(method, url, data=data, headers=headers) as answer:
+    sent = data if data is None else io.BytesIO(data.encode() if isinstance(data, str) else data)
+    async with asyncio.timeout(LIMIT_S), http.request(method, url, data=sent, headers=headers) as answer:
         parts: list[bytes] = []
         broken = None
         try:
