@@ -33,6 +33,9 @@ STOP_LIMIT_S = 15.0
 
 Role = Literal["prefill", "decode", "aggregated"]
 Kind = Literal["vllm", "simulated"]
+# The worker in the scheduler's process. In two processes, vLLM's default on a CPU, both spin for a second after every
+# message: with two engines that is four spinning processes, and on two cores handoffs of 25 ms took up to 30 s.
+EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 KV_ROLES: dict[Role, str] = {"prefill": "kv_producer", "decode": "kv_consumer", "aggregated": "kv_both"}
 
 
@@ -126,6 +129,7 @@ def vllm_command(spec: EngineSpec, port: int, model: Path, served_name: str) -> 
     command: list[str | Path] = [vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     command += ["--served-model-name", served_name, "--host", HOST, "--port", str(port), "--enforce-eager"]
     command += ["--dtype", spec.dtype, "--max-model-len", str(spec.max_model_len_tokens)]
+    command += ["--distributed-executor-backend", EXECUTOR]
     command += ["--enable-prompt-tokens-details", "--kv-transfer-config", json.dumps(transfer)]
     if not spec.prefix_caching:
         command.append("--no-enable-prefix-caching")
