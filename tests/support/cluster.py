@@ -297,9 +297,13 @@ async def scripted_engine(
     async def health(_: web.Request) -> web.Response:
         return web.Response()
 
+    async def serve(request: web.Request) -> web.StreamResponse:
+        response: web.StreamResponse = await answer(request)
+        return response
+
     app.router.add_get("/health", health)
     for path in paths or (CHAT, COMPLETIONS):
-        app.router.add_post(path, answer)
+        app.router.add_post(path, serve)
     runner = web.AppRunner(app, keepalive_timeout=keepalive_s, shutdown_timeout=0.1, handle_signals=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
