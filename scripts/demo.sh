@@ -10,6 +10,10 @@
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 
+case " $* " in
+  *" --help "* | *" -h "*) exec "$python" scripts/demo.py --help ;;
+esac
+
 # Installing takes minutes: a signal has to end what is being installed, too, and that has children of its own.
 child=
 stop() {
@@ -37,7 +41,6 @@ if ! .venv/bin/python -c 'import ppd_proxy.cli.main, matplotlib' 2> /dev/null; t
   step .venv/bin/python -m pip --disable-pip-version-check -q install -e '.[plot]'
 fi
 case " $* " in
-  *" --help "* | *" -h "*) ;;
   *" --engine vllm "* | *" --engine=vllm "*) step scripts/setup_vllm_cpu.sh ;;
 esac
 exec .venv/bin/python scripts/demo.py "$@"
