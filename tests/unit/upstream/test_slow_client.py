@@ -1,0 +1,154 @@
+"""A client that reads slowly gets its stream whole and in order."""
+
+import asyncio
+
+import pytest
+from tests.support.builders import direct_plan
+from tests.support.playbook import planned
+from tests.support.scripted import BODY, HEAD, LIMIT_S, SSE_END, SSE_HEAD, Line, chunk, scripted, until
+
+from ppd_proxy.config import Limits
+from ppd_proxy.core.sse import SseRelay
+from ppd_proxy.upstream.driver import Driver, LegRequest
+from ppd_proxy.upstream.mailbox import Mailbox
+from ppd_proxy.upstream.pool import Pool
+
+DONE = b"data: [DONE]\n\n"
+
+
+def piece(number):
+    return b'data: {"choices":[{"index":0,"text":"%d"}]}\n\n' % number
+
+
+class Request:
+    """The request's own side: one direct plan, one leg, nothing to count."""
+
+    def __init__(self, origin):
+        self._origin = origin
+
+    def make_plan(self, command):
+        return planned(direct_plan())
+
+    def shape(self, kind, plan, params):
+        relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, strip_ids=False)
+        return LegRequest(origin=self._origin, head=HEAD, body=BODY, relay=relay, is_retriable=True)
+
+    def own_headers(self):
+        return []
+
+    def response_headers(self, leg):
+        return []
+
+    def answer_complete(self, leg):
+        pass
+
+    def release(self):
+        pass
+
+
+class SlowClient:
+    """As an ASGI server behaves: a write waits while the client's socket is full, and goes out when it runs again."""
+
+    def __init__(self):
+        self.received = b""
+        self.is_ended = False
+        self.is_waiting = False
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    @property
+    def status(self):
+        return 200 if self.received else 0
+
+    def stop_reading(self):
+        self._has_room.clear()
+
+    def read_on(self):
+        self._has_room.set()
+
+    async def start(self, status, headers):
+        pass
+
+    def write_now(self, data):
+        if not self._has_room.is_set():
+            return False
+        self.received += data
+        return True
+
+    async def write(self, data):
+        self.is_waiting = not self._has_room.is_set()
+        await self._has_room.wait()
+        self.is_waiting = False
+        self.received += data
+
+    async def end(self, data):
+        await self.write(data)
+        self.is_ended = True
+
+
+@pytest.fixture
+async def pool():
+    pool = Pool(asyncio.get_running_loop(), connect_timeout_s=LIMIT_S)
+    yield pool
+    pool.close()
+
+
+async def test_what_arrives_while_a_write_waits_comes_after_it(pool):
+    """The socket has room again, and the engine's next bytes are read before the waiting write runs."""
+    goes_on = asyncio.Event()
+
+    async def talk(line: Line):
+        await line.request()
+        await line.send(SSE_HEAD, chunk(piece(1)))
+        await goes_on.wait()
+        await line.send(chunk(piece(2)))
+        await line.gone()
+
+    async def read_slowly():
+        await until(lambda: client.received)
+        client.stop_reading()
+        goes_on.set()
+        await until(lambda: client.is_waiting)
+        client.read_on()
+        driver.leg.on_data(piece(3))
+        driver.leg.on_data(DONE)
+        driver.leg.on_complete()
+
+    loop = asyncio.get_running_loop()
+    async with scripted(talk) as engine:
+        client = SlowClient()
+        driver = Driver(Request(engine.origin), client, Mailbox(loop), pool, Limits(), loop)
+        async with asyncio.timeout(LIMIT_S):
+            await asyncio.gather(driver.run(), read_slowly())
+        pool.close()
+    assert client.received == piece(1) + piece(2) + piece(3) + DONE
+    assert client.is_ended
+
+
+async def test_a_stream_reaches_a_client_that_stops_and_goes_on(pool):
+    count = 3000
+    data = b"".join(map(piece, range(count))) + DONE
+
+    async def talk(line: Line):
+        await line.request()
+        await line.send(SSE_HEAD)
+        for start in range(0, len(data), 7000):
+            await line.send(chunk(data[start : start + 7000]))
+        await line.send(SSE_END)
+        await line.gone()
+
+    async def read_slowly():
+        while not client.is_ended:
+            client.stop_reading()
+            await until(lambda: client.is_waiting or client.is_ended)
+            client.read_on()
+            await asyncio.sleep(0)
+
+    loop = asyncio.get_running_loop()
+    async with scripted(talk) as engine:
+        client = SlowClient()
+        driver = Driver(Request(engine.origin), client, Mailbox(loop), pool, Limits(), loop)
+        async with asyncio.timeout(LIMIT_S):
+            await asyncio.gather(driver.run(), read_slowly())
+        pool.close()
+    assert client.received == data
