@@ -25,10 +25,8 @@ _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server", b"date", b"x-request
 
 def _named_hops(headers: Headers) -> frozenset[bytes]:
     """Further hop-by-hop headers that `Connection` names (RFC 9110, 7.6.1)."""
-    for name, value in headers:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            return frozenset(token.strip().lower() for token in value.split(b","))
-    return frozenset()
+    named = b",".join(value for name, value in headers if name == b"connection")
+    return frozenset(token.strip().lower() for token in named.split(b",")) if named else frozenset()
 
 
 def forwarded(headers: Headers, authorization: bytes | None) -> bytes:

@@ -29,7 +29,7 @@ def check_params(raw: bytes) -> str | None:
     """A vLLM 0.32 decode engine hangs on a dict that lacks one of these, and dies of the request after it."""
     try:
         params = _decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return "kv_transfer_params of the prefill answer is no JSON object"
     if bytes(params.get("do_remote_prefill", b"")) != b"true":
         return None

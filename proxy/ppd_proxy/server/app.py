@@ -16,7 +16,7 @@ from ppd_proxy.handling import Collaborators
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.server.admin import admin_blueprint
 from ppd_proxy.server.pass_through import pass_through_blueprint
-from ppd_proxy.server.render import error_body, error_headers
+from ppd_proxy.server.render import error_body, error_headers, too_large
 
 
 def make_app(
@@ -53,6 +53,8 @@ def make_app(
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
+        if error.code == 413:
+            return _render(too_large(config.server.max_body_bytes))
         return _render(BadRequest(error.description or error.name, status=error.code or 500))
 
     return app

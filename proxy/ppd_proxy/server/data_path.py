@@ -16,13 +16,12 @@ from ppd_proxy.core.chat import Kind
 from ppd_proxy.core.headers import Headers, bearer, find
 from ppd_proxy.core.signals import ClientGone
 from ppd_proxy.core.sse import error_event
-from ppd_proxy.core.types import Reason
 from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.handling import Call
 from ppd_proxy.server.access import check_client
 from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection
-from ppd_proxy.server.render import error_body, error_headers
+from ppd_proxy.server.render import error_body, error_headers, too_large
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.mailbox import Mailbox
 
@@ -108,7 +107,7 @@ class DataPath:
         """The whole body; raises BadRequest(413) as soon as it is known to be too large."""
         declared = find(headers, b"content-length")
         if declared is not None and int(declared) > self._max_body_bytes:
-            raise self._too_large()
+            raise too_large(self._max_body_bytes)
         parts: list[bytes] = []
         size_bytes = 0
         while True:
@@ -118,17 +117,10 @@ class DataPath:
             part = message.get("body", b"")
             size_bytes += len(part)
             if size_bytes > self._max_body_bytes:
-                raise self._too_large()
+                raise too_large(self._max_body_bytes)
             if not message.get("more_body"):
                 return part if not parts else b"".join((*parts, part))
             parts.append(part)
-
-    def _too_large(self) -> BadRequest:
-        return BadRequest(
-            f"the request body is larger than {self._max_body_bytes} bytes (--max-body-bytes)",
-            status=413,
-            reason=Reason.BODY_TOO_LARGE,
-        )
 
 
 async def _watch(receive: Receive, mailbox: Mailbox) -> None:

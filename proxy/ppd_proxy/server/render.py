@@ -10,18 +10,21 @@ from types import MappingProxyType
 import msgspec
 
 from ppd_proxy.core.headers import Headers
-from ppd_proxy.errors import ProxyError
+from ppd_proxy.core.types import Reason
+from ppd_proxy.errors import BadRequest, ProxyError
 
 _TYPES = MappingProxyType({
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
-    405: "invalid_request_error", 413: "request_too_large", 503: "service_unavailable_error", 504: "timeout_error",
+    405: "invalid_request_error", 413: "request_too_large", 502: "engine_error", 503: "service_unavailable_error", 504: "timeout_error",
 })  # fmt: skip
 RETRY_AFTER_S = 2
 """With 503: engines are probed every few seconds, so asking again much sooner is pointless."""
 
 
 def error_object(error: ProxyError) -> dict[str, object]:
-    kind = _TYPES.get(error.status) or ("engine_error" if error.status >= 500 else "invalid_request_error")
+    kind = _TYPES.get(error.status)
+    if kind is None:
+        kind = "invalid_request_error" if error.status < 500 else f"{error.source}_error"
     return {
         "error": {
             "message": error.message,
@@ -44,3 +47,11 @@ def error_headers(error: ProxyError) -> Headers:
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return headers
+
+
+def too_large(max_body_bytes: int) -> BadRequest:
+    return BadRequest(
+        f"the request body is larger than {max_body_bytes} bytes (--max-body-bytes)",
+        status=413,
+        reason=Reason.BODY_TOO_LARGE,
+    )

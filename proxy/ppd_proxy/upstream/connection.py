@@ -33,7 +33,7 @@ class Receiver(Protocol):
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_headers", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_receiver", "_requests", "_saw_answer",
+        "_headers", "_is_interim", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_receiver", "_requests", "_saw_answer",
         "_transport", "idle_since",
     )  # fmt: skip
 
@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._headers: Headers = []
         self._saw_answer = False
+        self._is_interim = False
         self._is_until_eof = False
         self._requests = 0
         self.idle_since = 0.0
@@ -119,6 +120,9 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         headers, self._headers = self._headers, []
+        self._is_interim = self._parser.get_status_code() < 200
+        if self._is_interim:
+            return
         names = {name for name, _ in headers}
         self._is_until_eof = b"content-length" not in names and b"transfer-encoding" not in names
         if self._receiver is not None:
@@ -129,6 +133,11 @@ class Connection(asyncio.Protocol):
             self._receiver.on_data(body)
 
     def on_message_complete(self) -> None:
+        if self._is_interim:
+            return
+        if self._receiver is None:
+            self.close()  # a second answer to one request: whose would the next one be?
+            return
         receiver, self._receiver = self._receiver, None
         self._is_until_eof = False
         if self.is_open and self._parser.should_keep_alive():
@@ -136,5 +145,4 @@ class Connection(asyncio.Protocol):
             self._on_idle(self)
         else:
             self.close()
-        if receiver is not None:
-            receiver.on_complete()
+        receiver.on_complete()

@@ -171,9 +171,12 @@ class Driver:
     async def _write(self, leg: Leg) -> None:
         if leg.relay is not None and leg.relay.is_done:
             self._shaper.answer_complete(leg)
+        # What arrives while this waits must not overtake it.
+        write_now, leg.write_now = leg.write_now, None
         self._writing_since = self._loop.time()
         await self._client.write(leg.take())
         self._writing_since = None
+        leg.write_now = write_now
 
     def _judge(self, event: Event) -> Event | None:
         """What a raw event means: which handoff a prefill answer carries, whether silence is the engine's."""

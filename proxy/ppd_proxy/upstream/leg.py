@@ -160,7 +160,9 @@ class Leg:
             return
         relay = self.relay
         if self._is_stream and relay is not None:
-            if relay.is_done or relay.error is not None:
+            if not relay.is_decisive:
+                self._fail("the engine ended the stream without any content")
+            elif relay.is_done or relay.error is not None:
                 self._end(LegEnded(status=self.status))
             else:
                 self._fail("the engine ended the stream before its answer was complete")
@@ -199,6 +201,9 @@ class Leg:
         self.headers = [(b"content-type", b"application/json")]
         self.body = payload
         self._is_stream = False
+        if self._connection is not None:
+            self._connection.abort()  # what follows is of no use, and might never come
+            self._connection = None
         self._end(LegEnded(status=self.status, is_client_fault=self.status == 500 and is_too_long(payload)))
 
     def _fail(self, message: str) -> None:

@@ -43,7 +43,7 @@ class Pool:
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[Origin, list[Connection]] = {}
         self._open: set[Connection] = set()
-        self._tls = ssl.create_default_context()
+        self._tls: ssl.SSLContext | None = None
 
     def take(self, origin: Origin) -> Connection | None:
         """The idle connection used last, if it is still fresh."""
@@ -75,7 +75,7 @@ class Pool:
                     lambda: Connection(on_idle, on_lost),
                     origin.host,
                     origin.port,
-                    ssl=self._tls if origin.is_tls else None,
+                    ssl=self._context() if origin.is_tls else None,
                 )
         except TimeoutError:
             raise EngineFailure(
@@ -91,6 +91,12 @@ class Pool:
             ) from None
         self._open.add(connection)
         return connection
+
+    def _context(self) -> ssl.SSLContext:
+        """Made when first needed: loading the certificates takes longer than the rest of the start."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
 
     def close_stale(self) -> None:
         """Close connections that have been idle too long; called every few seconds."""
