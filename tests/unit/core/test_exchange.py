@@ -177,6 +177,21 @@ def test_p7_a_timer_of_another_phase_is_ignored(late):
     decoding().on(passed(late)).on(ended(200), "RelayAnswer(200)", "Release").ends()
 
 
+@pytest.mark.parametrize("late", ["prefill", "first_token", "release"])
+def test_p7_a_late_timer_does_not_break_a_stream(late):
+    direct().on(FIRST_BYTE, *START).on(passed(late)).on(ended(200), "EndResponse", "Release").ends()
+
+
+@pytest.mark.parametrize("late", ["first_token", "idle", "release"])
+def test_p7_a_late_timer_does_not_cut_a_prefill_leg(late):
+    prefilling().on(passed(late)).on(ended(200, kv=True), *OPEN_DECODE)
+
+
+@pytest.mark.parametrize("late", ["prefill", "first_token", "idle"])
+def test_p7_a_late_timer_does_not_cut_a_release(late):
+    decoding().on(GONE, "ArmDeadline(release)").on(passed(late)).on(ended(200), "Release").ends()
+
+
 # P8: every attempt is its own
 
 
