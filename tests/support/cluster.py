@@ -141,6 +141,13 @@ class Cluster:
         """The proxy's metrics: `name{label="value",...}` with sorted labels to value."""
         return samples_of((await self.ask("/metrics")).body.decode())
 
+    async def scraped(self, is_told: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+        """The proxy's metrics once they say what they must; the engines are read once a second."""
+        async with asyncio.timeout(LIMIT_S):
+            while not is_told(samples := await self.samples()):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        return samples
+
     @property
     def is_idle(self) -> bool:
         """No request counts as in flight, and no prefill engine holds KV."""
