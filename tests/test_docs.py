@@ -60,7 +60,8 @@ def option_names(command: str) -> set[str]:
 
 def endpoints() -> set[str]:
     """`METHOD /path/<variable>` of every endpoint of the data path and of the Quart application."""
-    app = make_app(None, config.Auth(), None, CollectorRegistry(), 1)  # nothing is called: only the map of URLs is read
+    # Nothing is called: only the map of URLs is read.
+    app = make_app(None, config.Config(), None, CollectorRegistry(), 1)
     found = {f"POST {path}" for path in GENERATION_PATHS}
     for rule in app.url_map.iter_rules():
         path = CONVERTER.sub(r"<\1>", rule.rule)

@@ -119,6 +119,8 @@ async def test_an_announced_engine_takes_requests_and_is_lost_after_ten_silent_s
             is_ppd=engine.is_ppd,
             now=0.0,
         )
+    for known in fleet.engines():
+        fleet.probed(known.id, True, 0.0)
     assert [engine.id for engine in fleet.view.prefill + fleet.view.decode] == ["127.0.0.1:20001", "10.20.30.40:8200"]
     fleet.expire(10.0)
     assert fleet.view.prefill + fleet.view.decode == ()

@@ -209,7 +209,10 @@ def wants_answer_ids(request: Generation) -> bool:
 
 
 def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
-    return msgspec.Raw(_encoder.encode({**(_object(raw) or {}), "include_usage": _TRUE}))
+    """Usage at the end only: a client that did not ask for usage gets none in its chunks."""
+    options = {**(_object(raw) or {}), "include_usage": _TRUE}
+    options.pop("continuous_usage_stats", None)
+    return msgspec.Raw(_encoder.encode(options))
 
 
 def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[bytes, bool]:

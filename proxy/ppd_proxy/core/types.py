@@ -49,7 +49,6 @@ class Reason(StrEnum):
     BAD_REQUEST = "bad_request"
     BODY_TOO_LARGE = "body_too_large"
     UNAUTHORIZED = "unauthorized"
-    CLIENT_GONE = "client_gone"
     # what became of an accepted request
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_ERROR = "engine_error"

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TextIO
 
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.types import Reason
 
 _PACKAGE = "ppd_proxy"
 _ERROR_CHARS = 200
@@ -86,7 +85,7 @@ class RequestLog:
 
 def is_failure(record: Record) -> bool:
     """True for 5xx answers and for answers that broke off; not for a client's mistakes and not when it left."""
-    if record.is_client_gone or record.reason is Reason.CLIENT_GONE:
+    if record.is_client_gone:
         return False
     return record.status >= 500 or (record.error is not None and record.status < 400)
 

@@ -33,8 +33,8 @@ class Receiver(Protocol):
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_headers", "_is_interim", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_receiver", "_requests", "_saw_answer",
-        "_transport", "idle_since",
+        "_headers", "_is_interim", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_receiver", "_requests",
+        "_saw_answer", "_transport", "idle_since",
     )  # fmt: skip
 
     def __init__(self, on_idle: Callable[[Connection], None], on_lost: Callable[[Connection], None]) -> None:

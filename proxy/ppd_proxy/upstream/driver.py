@@ -285,7 +285,9 @@ class Driver:
         self._timer = self._loop.call_later(limit_s, self._pass, deadline)
 
     def _disarm(self) -> None:
+        """Also forgets a deadline that passed but was not looked at yet: it was not meant for what comes next."""
         self._deadline = None
+        self._mailbox.drop_deadlines()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

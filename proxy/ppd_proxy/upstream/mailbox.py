@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from ppd_proxy.core.signals import Event
+from ppd_proxy.core.signals import DeadlinePassed, Event
 
 
 class Mailbox:
@@ -22,6 +22,10 @@ class Mailbox:
     def put(self, event: Event) -> None:
         self.events.append(event)
         self.wake()
+
+    def drop_deadlines(self) -> None:
+        if self.events:
+            self.events = deque(event for event in self.events if not isinstance(event, DeadlinePassed))
 
     def wake(self) -> None:
         """Something changed: an event, or bytes to relay."""
