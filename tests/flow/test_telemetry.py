@@ -1,8 +1,6 @@
 """What the metrics and the log say after a scripted set of requests."""
 
 import re
-
-import pytest
 from tests.support.cluster import (
     assistant,
     fetch,
@@ -136,19 +134,16 @@ async def test_prompt_tokens_by_source_and_transfers_are_what_the_engines_report
         assert set(bandwidth) == {(cluster.decode.http_address, cluster.prefill.http_address, "measured")}
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        pytest.param("/v1/completions", {"prompt": ["several", "prompts of tokens"], "max_tokens": 2}, id="prompts"),
-        pytest.param("/v1/completions", {"prompt": "one prompt", "n": 2, "max_tokens": 2, "stream": True}, id="n"),
-        pytest.param("/v1/responses", {"input": "something else"}, id="responses"),
-    ],
-)
-async def test_prompt_tokens_of_requests_that_are_never_split_are_not_booked_to_pd(path, body):
+async def test_prompt_tokens_of_requests_that_are_never_split_are_not_booked_to_pd():
     async with running_cluster(**SCRAPED) as cluster:
         await until(lambda: all(each.counts.requests["/metrics"] for each in cluster.engines))
         split = (await cluster.chat("Hello")).json["usage"]["prompt_tokens"]
-        assert (await cluster.ask(path, body)).route == "direct"
+        for path, body in (
+            ("/v1/completions", {"prompt": ["several", "prompts of tokens"], "max_tokens": 2}),
+            ("/v1/completions", {"prompt": "one prompt", "n": 2, "max_tokens": 2, "stream": True}),
+            ("/v1/responses", {"input": "something else"}),
+        ):
+            assert (await cluster.ask(path, body)).route == "direct"
         decode = await engine_samples(cluster, cluster.decode)
         everything = total(decode, "vllm:prompt_tokens_by_source_total")
         samples = await cluster.scraped(lambda read: total(read, "ppd_prompt_tokens_total") == everything)
