@@ -21,6 +21,15 @@ NO_RETRY = Limits(retries=0)
 FORMATS = pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
 
 
+def until_hit(faulty):
+    """Numbers for requests until one of them met the faulty engine: ties between idle engines depend on their ports."""
+    for number in range(100):
+        yield number
+        if faulty.faults.hits():
+            return
+    raise AssertionError("a hundred requests and none came to the faulty engine")
+
+
 def is_engine_request_id_fresh(engines):
     ids = [received.headers["x-request-id"] for engine in engines for received in engine.requests]
     return len(ids) == len(set(ids))
@@ -35,14 +44,13 @@ async def test_a_failed_prefill_leg_is_tried_once_more_elsewhere(fault, stream):
     async with running_cluster(prefill=2) as cluster:
         first = cluster.prefills[0]
         first.faults.add(fault)
-        for number in range(6):  # whichever engine comes first
+        for number in until_hit(first):
             reply = await cluster.chat(f"Hi {number}", stream=stream)
             assert reply.status == 200
             assert reply.route == "pd"
             assert reply.reason in ("first_turn", "prefill_failed")
-        hits = first.faults.hits()
-        assert hits >= 1
-        assert len(cluster.prefills[1].requests) == 6
+        assert reply.reason == "prefill_failed"
+        assert len(cluster.prefills[1].requests) == number + 1
         assert is_engine_request_id_fresh([first, cluster.prefills[1]])
         assert cluster.decode.counts.mismatched_handoffs == 0
         await cluster.becomes_idle()
@@ -178,7 +186,7 @@ async def test_a_client_mistake_that_the_prefill_engine_finds_comes_back_verbati
 async def test_a_decode_engine_that_fails_before_content_is_replaced_and_its_kv_not_used_again(fault, stream):
     async with running_cluster(decode=2) as cluster:
         cluster.decodes[0].faults.add(fault)
-        for number in range(6):
+        for number in until_hit(cluster.decodes[0]):
             reply = await cluster.chat(f"Hi {number}", stream=stream)
             assert reply.status == 200, reply.body
             assert reply.route == "pd"
@@ -186,9 +194,8 @@ async def test_a_decode_engine_that_fails_before_content_is_replaced_and_its_kv_
             if stream:
                 assert reply.payloads[-1] == "[DONE]"
                 assert not any("error" in event for event in reply.events)
-        hits = cluster.decodes[0].faults.hits()
-        assert hits >= 1
-        assert len(cluster.prefill.requests) == 6 + hits
+        assert reply.reason == "decode_failed"
+        assert len(cluster.prefill.requests) == number + 2
         assert cluster.prefill.counts.stale_pulls == 0
         assert is_engine_request_id_fresh([cluster.prefill])
         assert cluster.decodes[1].counts.mismatched_handoffs == 0

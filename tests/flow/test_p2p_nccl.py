@@ -232,3 +232,21 @@ async def test_a_client_that_leaves_during_the_prefill_leg_leaves_nothing_at_eit
 
 async def _ask(cluster):
     await cluster.chat("Tell me something long", stream=True)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+async def test_kv_that_was_pushed_to_a_lost_decode_engine_is_prefilled_anew_under_another_tag(stream):
+    async with announced_cluster() as cluster:
+        announce = f"127.0.0.1:{cluster.runtime.discovery_port}"
+        async with running_engine(p2p("decode", announce=announce, announce_interval_s=BEAT_S)) as other:
+            await until(lambda: cluster.state_of(other) == "up")
+            other.kill()
+            for number in range(40):  # ties between idle engines depend on their ports
+                reply = await cluster.chat(f"Hi {number}", stream=stream)
+                assert (reply.status, reply.route) == (200, "pd")
+                check_nothing_leaks(cluster, reply)
+            tags = [parse_tag(received.headers["x-request-id"]) for received in cluster.prefill.requests]
+            assert len(set(tags)) == len(tags)
+            assert [tag for tag in tags if tag[1] == other.zmq_address]
+            assert len(cluster.decode.requests) == 40
+            assert cluster.state_of(other) == "down"  # several refused legs

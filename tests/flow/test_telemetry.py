@@ -1,6 +1,7 @@
 """What the metrics and the log say after a scripted set of requests."""
 
 import re
+
 from tests.support.cluster import (
     assistant,
     fetch,
