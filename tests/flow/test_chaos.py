@@ -6,13 +6,13 @@ import random
 import pytest
 from tests.support.cluster import CHAT, LIMIT_S, ask_engine, assistant, running_cluster, until, user
 
-from ppd_proxy.config import Limits
+from ppd_proxy.config import Limits, Routing
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.timing import TimingConfig
 
-CONVERSATIONS, TURNS = 40, 3
+CONVERSATIONS, TURNS = 30, 3
 FAULTS = (
     Fault(kind="status", path="/v1/", probability=0.06),
     Fault(kind="drop", path="/v1/", probability=0.06),
@@ -66,16 +66,29 @@ class Talk:
         return reply.text
 
 
-@pytest.mark.parametrize("retries", [0, 1, 3])
-async def test_no_wrong_answer_no_leak_and_no_kv_twice_whatever_fails(retries):
-    timing = {"timing": TimingConfig(decode_ms_per_token=1, prefill_fixed_ms=2), "kv_lease_s": 0.5}
+def is_direct_safe(handoff):
+    return {"is_ppd": True, "kv_port": 0} if handoff == "p2p_nccl" else {}
+
+
+@pytest.mark.parametrize(
+    ("handoff", "retries"), [("nixl", 0), ("nixl", 1), ("nixl", 3), ("p2p_nccl", 0), ("p2p_nccl", 2), ("none", 1)]
+)
+async def test_no_wrong_answer_no_leak_and_no_kv_twice_whatever_fails(handoff, retries):
+    engine = {
+        "timing": TimingConfig(decode_ms_per_token=1, prefill_fixed_ms=2), "kv_lease_s": 0.5, "handoff": handoff,
+        **is_direct_safe(handoff),
+    }  # fmt: skip
     limits = Limits(retries=retries, release_grace_s=0.1)
+    routing = Routing(handoff=handoff, trust_direct=True)
     async with (
         running_engine(EngineConfig(role="aggregated")) as whole,
-        running_cluster(prefill=2, decode=3, engine=timing, limits=limits) as cluster,
+        running_cluster(prefill=2, decode=3, engine=engine, limits=limits, routing=routing) as cluster,
     ):
-        for engine in cluster.engines:
-            engine.faults.add(*FAULTS)
+        for each in cluster.engines:
+            if each.zmq_address:
+                told = {"url": each.url, "role": each.config.role, "zmq_address": each.zmq_address}
+                assert (await cluster.ask("/engines", told)).status == 200
+            each.faults.add(*FAULTS)
         talks = [Talk(cluster, whole, number) for number in range(CONVERSATIONS)]
         async with asyncio.TaskGroup() as group:
             for talk in talks:
@@ -83,13 +96,14 @@ async def test_no_wrong_answer_no_leak_and_no_kv_twice_whatever_fails(retries):
         outcomes = {outcome for talk in talks for outcome in talk.outcomes}
         assert {"200", "left"} <= outcomes
         await until(lambda: not any(cluster.runtime.load.requests.values()))
-        await until(lambda: all(engine.core.slots.running == 0 for engine in cluster.engines))
+        await until(lambda: all(each.core.slots.running == 0 for each in cluster.engines))
         await cluster.becomes_idle()
-        for engine in cluster.engines:
-            assert engine.counts.stale_pulls <= engine.counts.expired_leases
-            assert engine.counts.mismatched_handoffs == 0
-            assert engine.counts.multi_sequence_handoffs == 0
-        assert not any(cluster.runtime.load.tokens.values())
+        for each in cluster.engines:
+            assert each.counts.stale_pulls <= each.counts.expired_leases
+            assert each.counts.mismatched_handoffs == 0
+            assert each.counts.multi_sequence_handoffs == 0
+            assert not each.has_died
+        assert (handoff == "none") != any(each.counts.transfers for each in cluster.decodes)
         assert (await cluster.ask("/health")).status == 200
 
 
