@@ -65,10 +65,12 @@ def _draw_times(axes: Axes, results: Sequence[TurnResult], turns: Sequence[int])
         axes.scatter(places, medians, s=46, marker="D", color=colour, label=f"{mode}, median", zorder=3)
     late = waits(results)
     kept = [first_token_s(result) * 1e3 for result in results if result not in late]
-    axes.set_ylim(0, max(kept) * 1.15)
+    top = max(kept) * 1.15
+    hidden = sum(first_token_s(result) * 1e3 > top for result in late)
+    axes.set_ylim(0, top)
     axes.set_xticks(list(turns))
     axes.set_xlabel("turn")
-    title(axes, "Time to first token (ms)" + (f", {len(late)} waits beyond the axis not shown" if late else ""))
+    title(axes, "Time to first token (ms)" + (f"; {hidden} beyond the axis" if hidden else ""))
     axes.legend(frameon=False)
 
 
@@ -88,7 +90,7 @@ def _draw_mode_sources(axes: Axes, results: Sequence[TurnResult], turns: Sequenc
             )
     axes.set_xticks(list(turns))
     axes.set_xlabel("turn")
-    axes.margins(y=0.2)
+    axes.set_ylim(0, max(axes.dataLim.y1, 1.0) * 1.22)
     title(axes, "Prompt tokens of the decode engine, by source")
     axes.legend(frameon=False, ncols=3, loc="upper left", fontsize=9, columnspacing=1.0, handlelength=1.2)
 
@@ -113,7 +115,7 @@ def draw_turns(answers: Sequence[Answer], path: Path) -> None:
             fontsize=8, color=GREY,
         )  # fmt: skip
     title(axes[1], "Prompt tokens as usage tells, and the route")
-    axes[1].margins(y=0.25)
+    axes[1].set_ylim(0, max(axes[1].dataLim.y1, 1.0) * 1.22)
     for each in axes:
         each.set_xticks(turns)
         each.set_xlabel("turn")
