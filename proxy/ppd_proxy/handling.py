@@ -6,7 +6,7 @@ Owns the state of a single request between `director.py` and the driver. No sock
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,10 +14,10 @@ import msgspec
 import xxhash
 
 from ppd_proxy.core import chat, identity
-from ppd_proxy.core.answer import EngineAnswer, client_body, read_answer
+from ppd_proxy.core.answer import EngineAnswer, client_body, read_answer, read_opaque_usage
 from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.fleet import Change, Fleet
-from ppd_proxy.core.headers import Headers, find, forwarded, request_head, returned
+from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
 from ppd_proxy.core.load import Load, Reservation
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.signals import LegKind, MakePlan, Planned, Refused
@@ -32,7 +32,6 @@ from ppd_proxy.upstream.pool import Pool, parse_origin
 
 BYTES_PER_TOKEN = 4
 """For load accounting only: how many bytes of JSON make a token, roughly."""
-SESSION_HEADERS = (b"x-session-id", b"x-conversation-id")
 
 
 class Observer(Protocol):
@@ -51,12 +50,13 @@ class Observer(Protocol):
 
 class Call(msgspec.Struct, kw_only=True):
     """One generation request as it arrived. `path` is the raw path with its query; `kind` is None for endpoints that
-    are never split; `client_key` is what separates clients: their key or authorization value."""
+    are never split; `named` are the headers by name; `client_key` separates clients: their key or authorization."""
 
     path: bytes
     kind: chat.Kind | None
     body: bytes
     headers: Headers
+    named: Mapping[bytes, bytes]
     client_key: str
     received_at: float
 
@@ -94,7 +94,7 @@ class Handling:
         self._reservations: list[Reservation] = []
         self._plan: Plan | None = None
         self._forwarded: bytes | None = None
-        self._is_remembered = False
+        self._is_complete = False
         self.record = Record(request_id=self._public_id, mode=shared.mode, received_at=call.received_at)
 
     # -- before routing --
@@ -110,6 +110,7 @@ class Handling:
         generation = chat.parse(call.kind, call.body, shared.stripped_fields)
         self._generation = generation
         self._is_stream = self.record.is_stream = generation.is_stream
+        self.record.choices = generation.choices
         history, spread_key = History(), b""
         if not generation.is_multi_sequence:
             history, spread_key = self._look_up(generation)
@@ -125,7 +126,7 @@ class Handling:
     def _look_up(self, generation: chat.Generation) -> tuple[History, bytes]:
         """The history, and the digest of the conversation's start."""
         call, store, now = self._call, self._shared.conversations, self._shared.loop.time()
-        explicit = next((value for name in SESSION_HEADERS if (value := find(call.headers, name))), b"")
+        explicit = call.named.get(b"x-session-id") or call.named.get(b"x-conversation-id") or b""
         scope = identity.scope(
             api_key=call.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1")
         )
@@ -225,7 +226,7 @@ class Handling:
         """What every generation answer carries. The client's own request id comes back; else the proxy's."""
         record = self.record
         decision = f"{record.route};reason={record.reason};turn={record.turn}"
-        request_id = find(self._call.headers, b"x-request-id") or self._public_id.encode()
+        request_id = self._call.named.get(b"x-request-id") or self._public_id.encode()
         return [(b"x-ppd-decision", decision.encode()), (b"x-request-id", request_id)]
 
     def response_body(self, leg: Leg) -> bytes:
@@ -237,10 +238,10 @@ class Handling:
         )
 
     def answer_complete(self, leg: Leg) -> None:
-        if self._is_remembered or self._generation is None or leg.status != 200:
+        if self._is_complete or leg.status != 200:
             return
-        self._is_remembered = True
-        answer = leg.relay.answer() if leg.relay is not None else read_answer(leg.body)
+        self._is_complete = True
+        answer = self._read(leg)
         if answer is None:
             return
         usage = answer.usage
@@ -248,8 +249,14 @@ class Handling:
             self.record.prompt_tokens = usage.prompt_tokens
             self.record.completion_tokens = usage.completion_tokens
             self.record.cached_tokens = usage.cached_tokens
-        if answer.is_finished and (leg.relay is None or leg.relay.error is None):
+        is_broken = leg.relay is not None and leg.relay.error is not None
+        if self._generation is not None and answer.is_single and answer.is_finished and not is_broken:
             self._remember(self._generation, answer)
+
+    def _read(self, leg: Leg) -> EngineAnswer | None:
+        if leg.is_stream and leg.relay is not None:
+            return leg.relay.answer()
+        return read_answer(leg.body) if self._generation is not None else read_opaque_usage(leg.body)
 
     def _remember(self, generation: chat.Generation, answer: EngineAnswer) -> None:
         plan, store, now = self._plan, self._shared.conversations, self._shared.loop.time()

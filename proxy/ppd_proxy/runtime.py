@@ -198,6 +198,7 @@ class Runtime:
         self._server.should_exit = True
         if self._is_serving:
             await self._server.ended.wait()
+            await self._server.end_requests()
         if self._listener is not None:
             self._listener.stop()
         await self._tasks.stop()
@@ -241,6 +242,15 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def end_requests(self) -> None:
+        """Cut off what a forced end has left: uvicorn forgets these connections, embedders would wait for them."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         try:

@@ -5,6 +5,7 @@ Owns the shapes of vLLM's JSON answers (chat and completions), whole and as stre
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,10 +64,17 @@ class EngineAnswer:
     token_ids: list[int] | None = None
     usage: Usage | None = None
     is_finished: bool = False
+    is_single: bool = True
+    """One choice: a message that a client can send back. Of several only `usage` is read."""
 
 
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _reply = msgspec.json.Decoder(Reply)
+_replies = msgspec.json.Decoder(list[Reply])
+_INPUT_TOKENS = re.compile(rb'"input_tokens": ?(\d+)')
+_OUTPUT_TOKENS = re.compile(rb'"output_tokens": ?(\d+)')
+_CACHED_TOKENS = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)": ?(\d+)')
+_DONE = b"data: [DONE]\n\n"
 _fields = msgspec.json.Decoder(Fields)
 _choices = msgspec.json.Decoder(list[Fields])
 _encoder = msgspec.json.Encoder()
@@ -90,21 +98,37 @@ def read_answer(body: bytes) -> EngineAnswer | None:
     return assemble([reply])
 
 
-def read_stream(events: list[bytes]) -> EngineAnswer | None:
-    """What the data lines of a stream said together; None when one of them is no chunk of an answer."""
-    replies = []
-    for data in events:
-        if data == b"[DONE]":
-            continue
-        try:
-            replies.append(_reply.decode(data))
-        except _BROKEN:
-            return None
-    return assemble(replies)
+def read_stream(stream: bytes) -> EngineAnswer | None:
+    """What the events of a whole stream said together; None when one of them is no chunk of an answer."""
+    chunks = stream.removesuffix(_DONE).removesuffix(b"\n\n")
+    try:
+        # As vLLM writes it: one event after the other makes one JSON list, read at a third of the cost.
+        return assemble(_replies.decode(b"[%b]" % chunks.removeprefix(b"data: ").replace(b"\n\ndata: ", b",")))
+    except _BROKEN:
+        pass
+    events = [event[5:].strip() for event in stream.split(b"\n\n") if event.startswith(b"data:")]
+    try:
+        return assemble([_reply.decode(event) for event in events if event != b"[DONE]"])
+    except _BROKEN:
+        return None
 
 
-def assemble(replies: list[Reply]) -> EngineAnswer | None:
-    """Pieces of one choice joined in order; None for several choices."""
+def read_opaque_usage(text: bytes) -> EngineAnswer | None:
+    """The usage of `/v1/responses` and `/v1/messages`, in their JSON or their last event that has one."""
+    prompt = _INPUT_TOKENS.findall(text)
+    if not prompt:
+        return None
+    completion, cached = _OUTPUT_TOKENS.findall(text), _CACHED_TOKENS.findall(text)
+    usage = Usage(
+        prompt_tokens=int(prompt[-1]),
+        completion_tokens=int(completion[-1]) if completion else None,
+        prompt_tokens_details=PromptDetails(int(cached[-1])) if cached else None,
+    )
+    return EngineAnswer(usage=usage, is_single=False)
+
+
+def assemble(replies: list[Reply]) -> EngineAnswer:
+    """Pieces of one choice joined in order."""
     answer = EngineAnswer()
     content: list[str] = []
     reasoning: list[str] = []
@@ -113,7 +137,8 @@ def assemble(replies: list[Reply]) -> EngineAnswer | None:
             answer.usage = reply.usage
         for choice in reply.choices:
             if choice.index != 0:
-                return None
+                answer.is_single = False
+                break
             if choice.finish_reason is not None:
                 answer.is_finished = True
             if choice.token_ids is not None:

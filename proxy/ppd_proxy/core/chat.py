@@ -51,6 +51,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     is_rewritten: bool
     is_stream: bool
     is_multi_sequence: bool
+    choices: int
     wants_prompt_logprobs: bool
     wants_usage: bool
     wants_token_ids: bool
@@ -86,6 +87,7 @@ def parse(kind: Kind, body: bytes, stripped: frozenset[str] = frozenset()) -> Ge
         is_rewritten=is_rewritten,
         is_stream=_flag(fields, "stream"),
         is_multi_sequence=several,
+        choices=_choices(fields),
         wants_prompt_logprobs=_wants_prompt_logprobs(fields),
         wants_usage=_wants_usage(fields),
         wants_token_ids=_flag(fields, "return_token_ids"),
@@ -133,6 +135,12 @@ def _asks_for_several(fields: Fields) -> bool:
         if raw is not None and bytes(raw) not in (b"1", _NULL):
             return True
     return _flag(fields, "use_beam_search")
+
+
+def _choices(fields: Fields) -> int:
+    """`n`: how often the engine works through each prompt, whose tokens `usage` counts once."""
+    raw = bytes(fields.get("n", _ONE))
+    return max(1, int(raw)) if raw.isdigit() and len(raw) < 6 else 1
 
 
 def _wants_prompt_logprobs(fields: Fields) -> bool:

@@ -5,7 +5,7 @@ Header names are lower-case bytes, as ASGI and the upstream parser give them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -25,7 +25,7 @@ _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server", b"date", b"x-request
 
 def _named_hops(headers: Headers) -> frozenset[bytes]:
     """Further hop-by-hop headers that `Connection` names (RFC 9110, 7.6.1)."""
-    named = b",".join(value for name, value in headers if name == b"connection")
+    named = b",".join([value for name, value in headers if name == b"connection"])
     return frozenset(token.strip().lower() for token in named.split(b",")) if named else frozenset()
 
 
@@ -74,10 +74,10 @@ def find(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-def bearer(headers: Headers) -> bytes | None:
+def bearer(named: Mapping[bytes, bytes]) -> bytes | None:
     """The key a client sent: `Authorization: Bearer KEY`, or `x-api-key: KEY` as some clients do."""
-    value = find(headers, b"authorization")
+    value = named.get(b"authorization")
     if value is not None:
         scheme, _, key = value.partition(b" ")
         return key.strip() if scheme.lower() == b"bearer" else None
-    return find(headers, b"x-api-key")
+    return named.get(b"x-api-key")

@@ -277,9 +277,10 @@ def _part_text(part: Any) -> str | None:  # noqa: ANN401
     """The text of a text part. Its other keys (cache marks that clients move about) never reach the prompt."""
     if isinstance(part, str):
         return part
-    if isinstance(part, dict) and part.get("type") in _TEXT_PARTS and isinstance(text := part.get("text"), str):
-        return text
-    return None
+    if not isinstance(part, dict):
+        return None
+    kind, text = part.get("type"), part.get("text")
+    return text if isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(text, str) else None
 
 
 def _canonical_call(call: Any) -> bytes:  # noqa: ANN401

@@ -11,7 +11,8 @@ class Record(msgspec.Struct, kw_only=True):
     """One client request. Times are seconds on the monotonic clock; None means unknown or not reached.
 
     `prompt_tokens`, `cached_tokens` and `completion_tokens` are the decode leg's `usage`. On route `pd` vLLM reports
-    the prefill engine's own prefix hit as `cached_tokens`. Token times are known for streams only. `has_kv` is False
+    the prefill engine's own prefix hit as `cached_tokens`. Engines count a prompt once
+    per choice, `usage` counts it once. Token times are known for streams only. `has_kv` is False
     when a prefill answer handed nothing over, so that the decode engine computed the prompt itself.
     `decode_opened_at` is when the decode leg's request went out.
     """
@@ -27,6 +28,7 @@ class Record(msgspec.Struct, kw_only=True):
     prefill_id: str | None = None
     decode_id: str | None = None
     handoff: HandoffName | None = None
+    choices: int = 1
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ppd_proxy.config import Auth
-from ppd_proxy.core.headers import Headers, bearer, find
+from ppd_proxy.core.headers import bearer
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest
 
@@ -18,17 +18,17 @@ def _is_one_of(key: bytes | None, keys: Iterable[str]) -> bool:
     return key is not None and any(hmac.compare_digest(key, each.encode()) for each in keys)
 
 
-def check_client(auth: Auth, headers: Headers) -> None:
+def check_client(auth: Auth, named: Mapping[bytes, bytes]) -> None:
     """Raises BadRequest(401) unless the client sent one of the keys, or none is asked for."""
-    if auth.api_key and not _is_one_of(bearer(headers), auth.api_key):
+    if auth.api_key and not _is_one_of(bearer(named), auth.api_key):
         raise BadRequest(
             "the API key is missing or unknown: send Authorization: Bearer KEY", status=401, reason=Reason.UNAUTHORIZED
         )
 
 
-def is_local(address: str | None, headers: Headers) -> bool:
+def is_local(address: str | None, named: Mapping[bytes, bytes]) -> bool:
     """The request comes from this host itself, not through a reverse proxy on it."""
-    if address is None or any(find(headers, name) is not None for name in _FORWARDED_BY):
+    if address is None or any(name in named for name in _FORWARDED_BY):
         return False
     try:
         ip = ipaddress.ip_address(address)
@@ -38,12 +38,12 @@ def is_local(address: str | None, headers: Headers) -> bool:
     return ip.is_loopback or (mapped is not None and mapped.is_loopback)
 
 
-def check_admin(auth: Auth, address: str | None, headers: Headers, *, is_heartbeat: bool = False) -> None:
+def check_admin(auth: Auth, address: str | None, named: Mapping[bytes, bytes], *, is_heartbeat: bool = False) -> None:
     """Raises BadRequest(401 or 403). With an admin key it is needed from everywhere; without one, loopback only.
 
     `is_heartbeat`: the register key is enough, also from other hosts.
     """
-    key = find(headers, b"x-admin-key") or bearer(headers)
+    key = named.get(b"x-admin-key") or bearer(named)
     if is_heartbeat and auth.register_key is not None and _is_one_of(key, (auth.register_key,)):
         return
     if auth.admin_key is not None:
@@ -53,7 +53,7 @@ def check_admin(auth: Auth, address: str | None, headers: Headers, *, is_heartbe
                 status=401,
                 reason=Reason.UNAUTHORIZED,
             )
-    elif not is_local(address, headers):
+    elif not is_local(address, named):
         raise BadRequest(
             "admin endpoints answer this host only; start the proxy with --admin-key to use them from elsewhere",
             status=403,

@@ -13,14 +13,14 @@ from typing import Any
 
 from ppd_proxy.config import Auth
 from ppd_proxy.core.chat import Kind
-from ppd_proxy.core.headers import Headers, bearer, find
+from ppd_proxy.core.headers import Headers, bearer
 from ppd_proxy.core.signals import ClientGone
 from ppd_proxy.core.sse import error_event
 from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.handling import Call
 from ppd_proxy.server.access import check_client
-from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection
+from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection, Writer
 from ppd_proxy.server.render import error_body, error_headers, too_large
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.mailbox import Mailbox
@@ -63,21 +63,24 @@ class DataPath:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         received_at = self._loop.time()
+        connection: ClientConnection | None = scope.get(SCOPE_KEY)
         client = AsgiClient(send)
         headers: Headers = scope["headers"]
+        named = dict(headers)
         call = Call(
             path=_path(scope),
             kind=GENERATION_PATHS[scope["path"]],
             body=b"",
             headers=headers,
-            client_key=(bearer(headers) or find(headers, b"authorization") or b"").decode("latin-1"),
+            named=named,
+            client_key=(bearer(named) or named.get(b"authorization", b"")).decode("latin-1"),
             received_at=received_at,
         )
         try:
             if scope["method"] != "POST":
                 raise BadRequest(f"{scope['path']} takes POST, not {scope['method']}", status=405)
-            check_client(self._auth, headers)
-            call.body = await self._read(headers, receive)
+            check_client(self._auth, named)
+            call.body = await self._read(named, receive)
         except ClientLeft:
             return
         except ProxyError as error:
@@ -85,11 +88,9 @@ class DataPath:
             await client.fail(error, [*handling.own_headers(), (b"connection", b"close")])
             return
         mailbox = Mailbox(self._loop)
-        connection: ClientConnection | None = scope.get(SCOPE_KEY)
         if connection is None:
             self._tasks.spawn(_watch(receive, mailbox))
         else:
-            client.connection = connection
             connection.on_gone = lambda: mailbox.put(ClientGone())
             if connection.transport.is_closing():
                 return
@@ -103,9 +104,9 @@ class DataPath:
                 ProxyError("internal error of the proxy", status=500, reason="internal", source="proxy"), []
             )
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read(self, named: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body; raises BadRequest(413) as soon as it is known to be too large."""
-        declared = find(headers, b"content-length")
+        declared = named.get(b"content-length")
         if declared is not None and int(declared) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
         parts: list[bytes] = []
@@ -139,19 +140,17 @@ def _path(scope: Scope) -> bytes:
 class AsgiClient:
     """One answer to the client. `status` is 0 until it began."""
 
-    __slots__ = ("_send", "connection", "status")
+    __slots__ = ("_send", "_writer", "status", "write_now")
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.connection: ClientConnection | None = None
+        self._writer = Writer.of(send)
+        self.write_now: Callable[[bytes], bool] | None = self._writer.write_chunk if self._writer is not None else None
         self.status = 0
 
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    def write_now(self, data: bytes) -> bool:
-        return self.connection is not None and self.connection.write_chunk(data)
 
     async def write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
@@ -159,13 +158,22 @@ class AsgiClient:
     async def end(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
-    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+    def answer(self, status: int, headers: Headers, body: bytes) -> Awaitable[None] | None:
         headers.append((b"content-length", b"%d" % len(body)))
+        if self._writer is None:
+            return self._answer(status, headers, body)
+        self.status = status
+        self._writer.write_answer(status, headers, body)
+        return None
+
+    async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         await self.start(status, headers)
         await self.end(body)
 
     async def fail(self, error: ProxyError, headers: Headers) -> None:
-        await self.answer(error.status, [*error_headers(error), *headers], error_body(error))
+        body = error_body(error)
+        length = (b"content-length", b"%d" % len(body))
+        await self._answer(error.status, [*error_headers(error), *headers, length], body)
 
     async def break_off(self, error: ProxyError) -> None:
         await self.end(error_event(error_body(error)))

@@ -25,7 +25,7 @@ def pass_through_blueprint(shared: Collaborators, auth: Auth, session: aiohttp.C
     blueprint = Blueprint("pass_through", __name__)
 
     async def relay() -> Response:
-        check_client(auth, list(request.scope["headers"]))
+        check_client(auth, dict(request.scope["headers"]))
         body = cast("bytes", await request.get_data(cache=False))
         tried: frozenset[str] = frozenset()
         while True:

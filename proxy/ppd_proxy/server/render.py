@@ -13,15 +13,17 @@ from ppd_proxy.core.headers import Headers
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest, ProxyError
 
-_TYPES = MappingProxyType({
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    502: "engine_error",
-    503: "service_unavailable_error",
-    504: "timeout_error",
-})
+_TYPES = MappingProxyType(
+    {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        502: "engine_error",
+        503: "service_unavailable_error",
+        504: "timeout_error",
+    }
+)
 RETRY_AFTER_S = 2
 """With 503: engines are probed every few seconds, so asking again much sooner is pointless."""
 

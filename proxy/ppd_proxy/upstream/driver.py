@@ -7,6 +7,7 @@ cancellation, no leg, timer or reservation outlives `run`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -56,14 +57,16 @@ class Client(Protocol):
 
     async def start(self, status: int, headers: Headers) -> None: ...
 
-    def write_now(self, data: bytes) -> bool:
-        """Write a part of a stream without waiting; False when that is not possible and `write` must be used."""
+    @property
+    def write_now(self) -> Callable[[bytes], bool] | None:
+        """Writes a part of a stream without waiting, or says that this is not possible and `write` must be used."""
 
     async def write(self, data: bytes) -> None: ...
 
     async def end(self, data: bytes) -> None: ...
 
-    async def answer(self, status: int, headers: Headers, body: bytes) -> None: ...
+    def answer(self, status: int, headers: Headers, body: bytes) -> Awaitable[None] | None:
+        """A whole answer; to be awaited unless it is None."""
 
     async def fail(self, error: ProxyError, headers: Headers) -> None:
         """A whole error answer; nothing was sent before."""
@@ -215,54 +218,62 @@ class Driver:
         for command in commands:
             if isinstance(command, MakePlan):
                 await self._carry_out(self.exchange.handle(self._shaper.make_plan(command)))
-            elif isinstance(command, OpenLeg):
-                await self._open(command.kind)
             else:
-                await self._answer(command)
+                waiting = self._open(command.kind) if isinstance(command, OpenLeg) else self._do(command)
+                if waiting is not None:
+                    await waiting
 
-    async def _answer(self, command: Command) -> None:
+    def _do(self, command: Command) -> Awaitable[None] | None:
+        """Carry out one command; what cannot be done at once is returned to be awaited."""
         leg = self.leg
         match command:
             case ArmDeadline(deadline):
                 if deadline == "release":
                     self._shaper.given_back()
                 self._arm(deadline, self._limit_s(deadline))
-            case StartResponse() if leg is not None:
-                self.answered = leg
-                await self._client.start(leg.status, self._shaper.response_headers(leg))
-                leg.write_now = self._client.write_now
-            case EndResponse() if leg is not None:
-                self._shaper.answer_complete(leg)
-                await self._client.end(leg.take())
+            case Release():
+                self._shaper.release()
             case RelayAnswer(status) if leg is not None:
                 self.answered = leg
                 self._shaper.answer_complete(leg)
                 body = self._shaper.response_body(leg)
-                await self._client.answer(status, self._shaper.response_headers(leg), body)
+                return self._client.answer(status, self._shaper.response_headers(leg), body)
+            case StartResponse() if leg is not None:
+                return self._start(leg)
+            case EndResponse() if leg is not None:
+                self._shaper.answer_complete(leg)
+                return self._client.end(leg.take())
             case Respond(error):
-                await self._client.fail(error, self._shaper.own_headers())
+                return self._client.fail(error, self._shaper.own_headers())
             case BreakResponse(error) if leg is not None:
-                if leg.out:
-                    await self._client.write(leg.take())
-                if leg.relay is not None and leg.relay.error is not None:
-                    await self._client.end(b"")  # the engine's own error event was relayed
-                else:
-                    await self._client.break_off(error)
+                return self._break_off(leg, error)
             case AbortLeg():
                 self._abort()
-            case Release():
-                self._shaper.release()
             case NoteStranded():
                 self._shaper.stranded()
+        return None
 
-    async def _open(self, kind: LegKind) -> None:
+    async def _start(self, leg: Leg) -> None:
+        self.answered = leg
+        await self._client.start(leg.status, self._shaper.response_headers(leg))
+        leg.write_now = self._client.write_now
+
+    async def _break_off(self, leg: Leg, error: ProxyError) -> None:
+        if leg.out:
+            await self._client.write(leg.take())
+        if leg.relay is not None and leg.relay.error is not None:
+            await self._client.end(b"")  # the engine's own error event was relayed
+        else:
+            await self._client.break_off(error)
+
+    def _open(self, kind: LegKind) -> Awaitable[None] | None:
         plan = self.exchange.plan
         if plan is None:
             raise RuntimeError("a leg without a plan")
         params = self._params if plan.prefill is not None and kind != "prefill" else None
         request = self._shaper.shape(kind, plan, params)
         self.leg = Leg(kind, self._mailbox, self._loop, self._pool, request.relay)
-        await self.leg.open(request.origin, request.head, request.body, is_retriable=request.is_retriable)
+        return self.leg.open(request.origin, request.head, request.body, is_retriable=request.is_retriable)
 
     def _abort(self) -> None:
         if self.leg is not None:

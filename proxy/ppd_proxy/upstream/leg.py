@@ -6,7 +6,7 @@ Whole answers are buffered; a stream's bytes go through an `SseRelay` into `out`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -39,8 +39,8 @@ class Leg:
     """`status`, `headers` and `body` of the answer, or `out` of a stream. Posts FirstByte, LegEnded and LegFailed."""
 
     __slots__ = (
-        "_connection", "_is_over", "_is_retriable", "_is_stream", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
-        "_request", "body", "first_token_at", "headers", "kind", "last_token_at",
+        "_connection", "_is_over", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
+        "_request", "body", "first_token_at", "headers", "is_stream", "kind", "last_token_at",
         "needs_reopen", "opened_at", "out", "relay", "status", "write_now",
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ class Leg:
         self.last_token_at: float | None = None
         self._parts: list[bytes] = []
         self._out_bytes = 0
-        self._is_stream = False
+        self.is_stream = False
         self._is_over = False
         self._is_retriable = False
         self.needs_reopen = False
@@ -75,8 +75,8 @@ class Leg:
         self._connection: Connection | None = None
         self._request: tuple[Origin, bytes, bytes] | None = None
 
-    async def open(self, origin: Origin, head: bytes, body: bytes, *, is_retriable: bool) -> None:
-        """Send the request; a failure to connect is posted, not raised.
+    def open(self, origin: Origin, head: bytes, body: bytes, *, is_retriable: bool) -> Awaitable[None] | None:
+        """Send the request; to be awaited unless it is None. A failure to connect is posted, not raised.
 
         `is_retriable`: sending it twice does no harm, so a connection that the engine closed while idle is replaced
         once without anybody noticing.
@@ -85,17 +85,9 @@ class Leg:
         self._request = (origin, head, body)
         connection = self._pool.take(origin)
         if connection is None:
-            connection = await self._connect(origin)
-            if connection is None:
-                return
+            return self.reopen()
         self._send(connection, head, body)
-
-    async def _connect(self, origin: Origin) -> Connection | None:
-        try:
-            return await self._pool.connect(origin)
-        except EngineFailure as failure:
-            self._end(LegFailed(error=failure, was_sent=False))
-            return None
+        return None
 
     def _send(self, connection: Connection, head: bytes, body: bytes) -> None:
         self._connection = connection
@@ -125,41 +117,40 @@ class Leg:
         self.status = status
         self.headers = headers
         media_type = find(headers, b"content-type") or b""
-        self._is_stream = self.relay is not None and status == 200 and media_type.startswith(b"text/event-stream")
+        self.is_stream = self.relay is not None and status == 200 and media_type.startswith(b"text/event-stream")
 
     def on_data(self, data: bytes) -> None:
-        if self._is_over:
-            return
         relay = self.relay
-        if not self._is_stream or relay is None:
+        if not self.is_stream or relay is None:
             self._parts.append(data)
             return
-        was_decisive = relay.is_decisive
         shown = relay.feed(data)
         if not relay.is_decisive:
             if relay.error is not None:
                 self._end_with_error(relay.error)
             return
         self.last_token_at = self._loop.time()
-        if shown:
-            if self.write_now is not None and not self.out and not relay.is_done and self.write_now(shown):
-                return
-            self.out.append(shown)
-            self._out_bytes += len(shown)
-            if self._out_bytes > HIGH_WATER_BYTES and self._connection is not None:
-                self._connection.pause()
-        if was_decisive:
-            self._mailbox.wake()
-        else:
+        if self.first_token_at is None:
             self.first_token_at = self.last_token_at
+            self._hold(shown)
             self._mailbox.put(FirstByte())
+        elif shown and (self.write_now is None or self.out or relay.is_done or not self.write_now(shown)):
+            self._hold(shown)
+            self._mailbox.wake()
+
+    def _hold(self, data: bytes) -> None:
+        """Keep stream bytes for the driver; a client that reads too slowly holds the engine up."""
+        self.out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > HIGH_WATER_BYTES and self._connection is not None:
+            self._connection.pause()
 
     def on_complete(self) -> None:
         self._connection = None
         if self._is_over:
             return
         relay = self.relay
-        if self._is_stream and relay is not None:
+        if self.is_stream and relay is not None:
             if not relay.is_decisive:
                 self._fail("the engine ended the stream without any content")
             elif relay.is_done or relay.error is not None:
@@ -186,13 +177,16 @@ class Leg:
         self._end(LegFailed(error=failure))
 
     async def reopen(self) -> None:
-        """The same request once more, on a new connection."""
+        """Send the request on a new connection."""
         self.needs_reopen = False
         if self._request is None or self._is_over:
             return
         origin, head, body = self._request
-        connection = await self._connect(origin)
-        if connection is not None:
+        try:
+            connection = await self._pool.connect(origin)
+        except EngineFailure as failure:
+            self._end(LegFailed(error=failure, was_sent=False))
+        else:
             self._send(connection, head, body)
 
     def _end_with_error(self, payload: bytes) -> None:
@@ -200,7 +194,7 @@ class Leg:
         self.status = _status_of(payload)
         self.headers = [(b"content-type", b"application/json")]
         self.body = payload
-        self._is_stream = False
+        self.is_stream = False
         if self._connection is not None:
             self._connection.abort()  # what follows is of no use, and might never come
             self._connection = None

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ppd_proxy.core.answer import client_body, handoff_params, is_too_long, read_answer, read_stream
+from ppd_proxy.core.answer import client_body, handoff_params, is_too_long, read_answer, read_opaque_usage, read_stream
 
 TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
 USAGE = {"prompt_tokens": 30, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 16}}
@@ -20,7 +20,11 @@ def read(body):
 
 
 def read_chunks(*chunks):
-    return read_stream([json.dumps(chunk).encode() for chunk in chunks])
+    return read_stream(events(*(json.dumps(chunk).encode() for chunk in chunks)))
+
+
+def events(*payloads):
+    return b"".join(b"data: " + payload + b"\n\n" for payload in payloads)
 
 
 def delta(**fields):
@@ -134,9 +138,22 @@ def test_what_is_no_answer_is_none(body):
     assert read_answer(body) is None
 
 
-def test_several_choices_are_none():
-    assert read({"choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]}) is None
-    assert read_chunks({"choices": [{"index": 0, "text": "a"}]}, {"choices": [{"index": 1, "text": "b"}]}) is None
+def test_of_several_choices_only_the_usage_is_read():
+    choices = [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]
+    for answer in (
+        read({"choices": choices, "usage": USAGE}),
+        read_chunks({"choices": choices[:1]}, {"choices": choices[1:]}, {"choices": [], "usage": USAGE}),
+    ):
+        assert not answer.is_single
+        assert answer.usage.prompt_tokens == 30
+
+
+def test_usage_of_opaque_endpoints_is_found_in_bodies_and_streams():
+    body = b'{"id":"r","usage":{"input_tokens":7,"input_tokens_details":{"cached_tokens": 4},"output_tokens":3}}'
+    for text in (body, b"event: response.completed\ndata: " + body + b"\n\n"):
+        usage = read_opaque_usage(text).usage
+        assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (7, 3, 4)
+    assert read_opaque_usage(b'{"error":{}}') is None
 
 
 def test_an_error_body_said_nothing():
@@ -181,8 +198,13 @@ def test_odd_pieces_of_tool_calls_break_nothing(piece):
 
 
 def test_a_stream_with_something_else_in_it_is_none():
-    assert read_stream([b'{"choices":[{"text":"a"}]}', b"[1]"]) is None
-    assert read_stream([b'{"choices":[{"text":"a"}]}', b"[DONE]"]).content == "a"
+    assert read_stream(events(b'{"choices":[{"text":"a"}]}', b"[1]")) is None
+    assert read_stream(events(b'{"choices":[{"text":"a"}]}', b"[DONE]")).content == "a"
+
+
+def test_comments_and_other_spacing_between_chunks_change_nothing():
+    stream = b': ping\n\ndata:{"choices":[{"text":"a"}]}\n\ndata:  {"choices":[{"text":"b"}]} \n\ndata: [DONE]\n\n'
+    assert read_stream(stream).content == "ab"
 
 
 # P11

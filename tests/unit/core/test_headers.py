@@ -100,4 +100,4 @@ def test_the_first_value_of_a_header_is_found():
     ],
 )
 def test_the_key_a_client_sent_is_found(headers, key):
-    assert bearer(headers) == key
+    assert bearer(dict(headers)) == key

@@ -47,7 +47,9 @@ class Bench:
     async def open(self, origin, *, is_stream=False, is_retriable=True):
         relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, strip_ids=False) if is_stream else None
         self.leg = Leg("decode", self.mailbox, self.loop, self.pool, relay)
-        await self.leg.open(origin, HEAD, BODY, is_retriable=is_retriable)
+        waiting = self.leg.open(origin, HEAD, BODY, is_retriable=is_retriable)
+        if waiting is not None:
+            await waiting
         return self.leg
 
     async def next(self):
