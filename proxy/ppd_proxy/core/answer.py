@@ -16,11 +16,11 @@ from ppd_proxy.core.chat import KV_PARAMS, Fields
 TOO_LONG_MARKS = (b"maximum context length", b"maximum model length", b"longer than the maximum", b"max_model_len")
 
 
-class PromptDetails(msgspec.Struct):
+class PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int | None = None
     prompt_tokens_details: PromptDetails | None = None
@@ -31,7 +31,7 @@ class Usage(msgspec.Struct):
         return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """An assistant message, or a piece of one."""
 
     content: str | None = None
@@ -40,7 +40,7 @@ class Delta(msgspec.Struct):
     tool_calls: list[dict[str, Any]] | None = None
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     index: int = 0
     text: str | None = None
     delta: Delta | None = None
@@ -49,7 +49,7 @@ class Choice(msgspec.Struct):
     token_ids: list[int] | None = None
 
 
-class Reply(msgspec.Struct):
+class Reply(msgspec.Struct, gc=False):
     choices: list[Choice] = []
     usage: Usage | None = None
 

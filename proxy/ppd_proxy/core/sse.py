@@ -59,26 +59,18 @@ class SseRelay:
     def feed(self, data: bytes) -> bytes:
         """The bytes the client gets for `data`; an unfinished event waits for its end."""
         prefix = self._prefix
-        if (
-            prefix
-            and data.startswith(prefix)
-            and data.endswith(b"\n\n")
-            and data.count(prefix) == data.count(b"\n\n")
-            and b'"kv_transfer_params"' not in data
-            and not self._tail
-        ):
-            self._keep(data)
+        if prefix and data.startswith(prefix) and not self._tail and _is_ordinary(data, prefix):
+            if self._kept_bytes <= MAX_KEPT_BYTES:
+                self._kept.append(data)
+                self._kept_bytes += len(data)
             return data if self._is_id_public else data.replace(prefix, self._public_prefix)
         data = self._whole_events(data)
         if not data:
             return b""
-        self._keep(data)
-        return self._feed_events(data)
-
-    def _keep(self, data: bytes) -> None:
         if self._kept_bytes <= MAX_KEPT_BYTES:
             self._kept.append(data)
             self._kept_bytes += len(data)
+        return self._feed_events(data)
 
     def _whole_events(self, data: bytes) -> bytes:
         """What is complete of the bytes so far; the rest waits for its end."""
@@ -162,6 +154,16 @@ class OpaqueRelay:
 
     def answer(self) -> EngineAnswer | None:
         return read_opaque_usage(self._usage)
+
+
+def _is_ordinary(data: bytes, prefix: bytes) -> bool:
+    """Every event in `data`, whose first begins with `prefix`, is whole, begins so and carries nothing to take out."""
+    start = len(prefix)
+    if data.find(b'"kv_transfer_params"', start) >= 0:
+        return False
+    if data.find(b"\n\n", start) == len(data) - 2:
+        return True
+    return data.endswith(b"\n\n") and data.count(prefix) == data.count(b"\n\n")
 
 
 def _is_decisive(fields: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import xxhash
 
@@ -207,6 +207,12 @@ class EngineCore:
             self.metrics.nixl_post.observe(timing.transfer_fixed_ms / 1e3)
             self.metrics.nixl_bytes.observe(tokens * timing.kv_bytes_per_token)
             self.metrics.nixl_descriptors.observe(self.blocks_for(tokens))
+
+    def count_again(self, ready: Prefilled) -> None:
+        """Each further choice is a request of its own in vLLM: it finds the full blocks in the cache."""
+        size = self.config.block_tokens
+        local_tokens = (ready.tokens - 1) // size * size if self.config.has_prefix_cache else 0
+        self._count_prompt(replace(ready, local_tokens=local_tokens, external_tokens=0))
 
     def _count_prompt(self, ready: Prefilled) -> None:
         metrics = self.metrics

@@ -73,6 +73,7 @@ class Generation:
         """The answer as a JSON body, not sent; `Refused` when there is none."""
         self._shaper = Shaper(self._request, self._core.tokenizer, request_id="inner", created=0)
         await self._core.slots.acquire()
+        self._times.scheduled_at = self._loop.time()
         try:
             await self._prefill()
             self._start_decoding()
@@ -118,6 +119,8 @@ class Generation:
         request = self._request
         for prompt, token_ids in enumerate(request.prompts):
             self._ready.append(await self._core.prefill(request, prompt, self._plan))
+            for _ in range(request.n - 1):
+                self._core.count_again(self._ready[-1])
             wants_scores = request.prompt_logprobs is not None or (request.has_echo and request.logprobs is not None)
             top = request.prompt_logprobs if request.prompt_logprobs is not None else request.logprobs or 0
             scores = score_prompt(self._core.model, request.adapter, token_ids, top) if wants_scores else None

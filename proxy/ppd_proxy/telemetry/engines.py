@@ -132,7 +132,8 @@ class EngineTelemetry(Collector):
         if record.route == "pd" and record.has_kv is not False:
             split = PromptTokens(unknown=tokens)
         else:
-            split = from_usage(tokens * record.choices, record.cached_tokens)
+            cached_tokens = record.cached_tokens if record.choices == 1 else None  # told for one choice only
+            split = from_usage(tokens * record.choices, cached_tokens)
         self._count(record.route, split)
         if seen is not None and tells_sources:
             seen.ledger.add_other(split)
