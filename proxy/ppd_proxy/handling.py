@@ -196,7 +196,14 @@ class Handling:
             self._forwarded = forwarded(self._call.headers, self._shared.engine_authorization)
         head = request_head(self._call.path, origin.authority, self._engine_request_id, self._forwarded, len(body))
         consumes_kv = plan.prefill is not None and kind != "prefill" and HANDOFFS[plan.handoff].holds_kv
-        return LegRequest(origin=origin, head=head, body=body, relay=relay, is_retriable=not consumes_kv)
+        return LegRequest(
+            origin=origin,
+            head=head,
+            body=body,
+            relay=relay,
+            is_retriable=not consumes_kv,
+            is_fresh=consumes_kv and self.record.retries > 0,
+        )
 
     def _leg(
         self, kind: LegKind, plan: Plan, params: bytes | None

@@ -20,6 +20,7 @@ from ppd_proxy.core.answer import EngineAnswer, client_body, read_opaque_usage, 
 from ppd_proxy.core.chat import KV_PARAMS
 
 _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
+_KV_PARAMS = KV_PARAMS.encode()
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """A longer answer is relayed all the same, but its conversation is not remembered."""
@@ -59,7 +60,13 @@ class SseRelay:
     def feed(self, data: bytes) -> bytes:
         """The bytes the client gets for `data`; an unfinished event waits for its end."""
         prefix = self._prefix
-        if prefix and data.startswith(prefix) and not self._tail and _is_ordinary(data, prefix):
+        if (
+            prefix
+            and data.startswith(prefix)
+            and not self._tail
+            and (data.find(b"\n\n", len(prefix)) == len(data) - 2 or _are_all_ordinary(data, prefix))
+            and data.find(_KV_PARAMS, len(prefix)) < 0
+        ):
             if self._kept_bytes <= MAX_KEPT_BYTES:
                 self._kept.append(data)
                 self._kept_bytes += len(data)
@@ -71,6 +78,27 @@ class SseRelay:
             self._kept.append(data)
             self._kept_bytes += len(data)
         return self._feed_events(data)
+
+    def takes_chunk(self, data: bytes) -> bool:
+        """Whether `data` is one HTTP chunk of the engine, framing included, that holds one ordinary event and may go
+        to the client exactly as it is; then it counts as fed."""
+        start = data.find(b"\r\n") + 2
+        prefix = self._prefix
+        if (
+            not prefix
+            or not data.startswith(prefix, start)
+            or data.find(b"\n\n", start + len(prefix)) != len(data) - 4
+            or not data.endswith(b"\r\n")
+            or data.find(_KV_PARAMS, start + len(prefix)) >= 0
+            or data[: start - 2] != b"%x" % (len(data) - start - 2)
+            or not self._is_id_public
+            or self._tail
+        ):
+            return False
+        if self._kept_bytes <= MAX_KEPT_BYTES:
+            self._kept.append(data[start:-2])
+            self._kept_bytes += len(data)
+        return True
 
     def _whole_events(self, data: bytes) -> bytes:
         """What is complete of the bytes so far; the rest waits for its end."""
@@ -130,7 +158,7 @@ class SseRelay:
         """What the whole stream said; None when it was too long to keep or is no chat or completion answer."""
         if self._kept_bytes > MAX_KEPT_BYTES:
             return None
-        return read_stream(b"".join(self._kept))
+        return read_stream(b"".join(self._kept), self._prefix)
 
 
 class OpaqueRelay:
@@ -146,6 +174,9 @@ class OpaqueRelay:
         self.is_done = True
         self.error: bytes | None = None
 
+    def takes_chunk(self, data: bytes) -> bool:
+        return False
+
     def feed(self, data: bytes) -> bytes:
         self.is_decisive = True
         if b'"input_tokens"' in data:
@@ -156,13 +187,8 @@ class OpaqueRelay:
         return read_opaque_usage(self._usage)
 
 
-def _is_ordinary(data: bytes, prefix: bytes) -> bool:
-    """Every event in `data`, whose first begins with `prefix`, is whole, begins so and carries nothing to take out."""
-    start = len(prefix)
-    if data.find(b'"kv_transfer_params"', start) >= 0:
-        return False
-    if data.find(b"\n\n", start) == len(data) - 2:
-        return True
+def _are_all_ordinary(data: bytes, prefix: bytes) -> bool:
+    """Whole events only, and every one of them begins with `prefix`, which cannot stand inside of one."""
     return data.endswith(b"\n\n") and data.count(prefix) == data.count(b"\n\n")
 
 

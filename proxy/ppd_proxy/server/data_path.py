@@ -140,17 +140,20 @@ def _path(scope: Scope) -> bytes:
 class AsgiClient:
     """One answer to the client. `status` is 0 until it began."""
 
-    __slots__ = ("_send", "_writer", "status", "write_now")
+    __slots__ = ("_send", "status", "writer")
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._writer = Writer.of(send)
-        self.write_now: Callable[[bytes], bool] | None = self._writer.write_chunk if self._writer is not None else None
+        self.writer = Writer.of(send)
         self.status = 0
 
-    async def start(self, status: int, headers: Headers) -> None:
+    async def start(self, status: int, headers: Headers, data: bytes) -> None:
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        if self.writer is not None:
+            self.writer.start(status, headers, data)
+        else:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            await self.write(data)
 
     async def write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
@@ -160,14 +163,15 @@ class AsgiClient:
 
     def answer(self, status: int, headers: Headers, body: bytes) -> Awaitable[None] | None:
         headers.append((b"content-length", b"%d" % len(body)))
-        if self._writer is None:
+        if self.writer is None:
             return self._answer(status, headers, body)
         self.status = status
-        self._writer.write_answer(status, headers, body)
+        self.writer.write_answer(status, headers, body)
         return None
 
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
-        await self.start(status, headers)
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self.end(body)
 
     async def fail(self, error: ProxyError, headers: Headers) -> None:

@@ -2,8 +2,8 @@
 
 - Whoever answers a request learns that its client left by a callback, without a task that waits for it: the connection
   is in the request's scope under `SCOPE_KEY`.
-- Stream chunks are written from where they arrive, unless the client reads too slowly.
-- A whole answer is one write.
+- Stream chunks are written from where they arrive, as they arrived where nothing has to be taken out.
+- A whole answer is one write, and so are a stream's head and first event.
 Without them every chunk costs a wake-up, every request a waiting task and every answer two passes through `send`. Any
 other ASGI server does without them.
 """
@@ -51,25 +51,46 @@ class Writer:
         cycle = getattr(send, "__self__", None)
         return cls(cycle) if isinstance(cycle, RequestResponseCycle) else None
 
-    def write_chunk(self, data: bytes) -> bool:
-        """A piece of the chunked answer that has begun, not empty; False when the client reads too slowly to take it
-        now."""
+    def start(self, status: int, headers: Headers, data: bytes) -> None:
+        """The head of a chunked answer and its first piece, which is not empty."""
         cycle = self._cycle
-        if cycle.flow.write_paused:
-            return False
+        if cycle.disconnected:
+            return
+        cycle.response_started = cycle.chunked_encoding = True
+        parts = self._head(status, headers)
+        parts += (b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(data), data, b"\r\n")
+        cycle.transport.write(b"".join(parts))
+
+    def _head(self, status: int, headers: Headers) -> list[bytes]:
+        parts = [STATUS_LINE[status]]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        if not self._cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        return parts
+
+    @property
+    def is_ready(self) -> bool:
+        """The client reads fast enough: a write need not wait."""
+        return not self._cycle.flow.write_paused
+
+    def write_chunk(self, data: bytes) -> None:
+        """A piece of the chunked answer that has begun, not empty."""
+        self.write_framed(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def write_framed(self, data: bytes) -> None:
+        """Pieces of it in HTTP's own chunked form."""
+        cycle = self._cycle
         if not cycle.disconnected:
-            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        return True
+            cycle.transport.write(data)
 
     def write_answer(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer, which ends the request. `headers` have the content length."""
         cycle = self._cycle
         if cycle.disconnected:
             return
-        parts = [STATUS_LINE[status]]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
+        parts = self._head(status, headers)
+        parts += (b"\r\n", body)
         cycle.transport.write(b"".join(parts))
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()

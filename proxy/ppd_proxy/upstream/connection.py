@@ -33,8 +33,8 @@ class Receiver(Protocol):
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_headers", "_is_interim", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_receiver", "_requests",
-        "_saw_answer", "_transport", "idle_since",
+        "_headers", "_is_at_line", "_is_interim", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_receiver",
+        "_requests", "_saw_answer", "_transport", "idle_since", "pass_on",
     )  # fmt: skip
 
     def __init__(self, on_idle: Callable[[Connection], None], on_lost: Callable[[Connection], None]) -> None:
@@ -48,7 +48,11 @@ class Connection(asyncio.Protocol):
         self._is_interim = False
         self._is_until_eof = False
         self._requests = 0
+        self._is_at_line = False
         self.idle_since = 0.0
+        self.pass_on: Callable[[bytes], bool] | None = None
+        """Takes whole HTTP chunks past the parser, which never sees them: between two chunks it expects the next one,
+        whichever that is. Reset with each request."""
 
     @property
     def is_open(self) -> bool:
@@ -60,7 +64,8 @@ class Connection(asyncio.Protocol):
         if transport is None:
             raise RuntimeError("the connection is not open")
         self._receiver = receiver
-        self._saw_answer = False
+        self._saw_answer = self._is_at_line = False
+        self.pass_on = None
         self._requests += 1
         transport.writelines((head, body))
 
@@ -91,7 +96,10 @@ class Connection(asyncio.Protocol):
         if self._receiver is None:
             self.close()  # an answer nobody asked for
             return
+        if self._is_at_line and self.pass_on is not None and self.pass_on(data):
+            return
         self._saw_answer = True
+        self._is_at_line = data.endswith(b"\r\n")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:

@@ -7,7 +7,7 @@ cancellation, no leg, timer or reservation outlives `run`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Protocol
 
 import msgspec
@@ -43,7 +43,7 @@ from ppd_proxy.core.sse import OpaqueRelay, SseRelay
 from ppd_proxy.core.types import Plan, Reason
 from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
-from ppd_proxy.upstream.leg import Leg
+from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Origin, Pool
 
@@ -55,11 +55,12 @@ class Client(Protocol):
     def status(self) -> int:
         """The status that was sent; 0 before."""
 
-    async def start(self, status: int, headers: Headers) -> None: ...
+    async def start(self, status: int, headers: Headers, data: bytes) -> None:
+        """The head of a stream and its first bytes."""
 
     @property
-    def write_now(self) -> Callable[[bytes], bool] | None:
-        """Writes a part of a stream without waiting, or says that this is not possible and `write` must be used."""
+    def writer(self) -> StreamWriter | None:
+        """For stream bytes that need not wait; without one `write` takes them all."""
 
     async def write(self, data: bytes) -> None: ...
 
@@ -76,13 +77,14 @@ class Client(Protocol):
 
 
 class LegRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a leg sends. `is_retriable`: see `Leg.open`."""
+    """What a leg sends. `is_retriable`, `is_fresh`: see `Leg.open`."""
 
     origin: Origin
     head: bytes
     body: bytes
     relay: SseRelay | OpaqueRelay | None
     is_retriable: bool
+    is_fresh: bool
 
 
 class Shaper(Protocol):
@@ -160,8 +162,8 @@ class Driver:
 
     async def _step(self) -> None:
         leg = self.leg
-        if leg is not None and leg.out and self.exchange.phase is Phase.STREAMING:
-            await self._write(leg)
+        if leg is not None and leg.out and not leg.is_over and self.exchange.phase is Phase.STREAMING:
+            await self._write(leg)  # the last bytes leave together with the end
         elif self._mailbox.events:
             event = self._judge(self._mailbox.events.popleft())
             if event is not None:
@@ -175,11 +177,11 @@ class Driver:
         if leg.relay is not None and leg.relay.is_done:
             self._shaper.answer_complete(leg)
         # What arrives while this waits must not overtake it.
-        write_now, leg.write_now = leg.write_now, None
+        writer, leg.writer = leg.writer, None
         self._writing_since = self._loop.time()
         await self._client.write(leg.take())
         self._writing_since = None
-        leg.write_now = write_now
+        leg.writer = writer
 
     def _judge(self, event: Event) -> Event | None:
         """What a raw event means: which handoff a prefill answer carries, whether silence is the engine's."""
@@ -255,8 +257,9 @@ class Driver:
 
     async def _start(self, leg: Leg) -> None:
         self.answered = leg
-        await self._client.start(leg.status, self._shaper.response_headers(leg))
-        leg.write_now = self._client.write_now
+        await self._client.start(leg.status, self._shaper.response_headers(leg), leg.take())
+        if self._client.writer is not None:
+            leg.begin(self._client.writer)
 
     async def _break_off(self, leg: Leg, error: ProxyError) -> None:
         if leg.out:
@@ -273,7 +276,13 @@ class Driver:
         params = self._params if plan.prefill is not None and kind != "prefill" else None
         request = self._shaper.shape(kind, plan, params)
         self.leg = Leg(kind, self._mailbox, self._loop, self._pool, request.relay)
-        return self.leg.open(request.origin, request.head, request.body, is_retriable=request.is_retriable)
+        return self.leg.open(
+            request.origin,
+            request.head,
+            request.body,
+            is_retriable=request.is_retriable,
+            is_fresh=request.is_fresh,
+        )
 
     def _abort(self) -> None:
         if self.leg is not None:

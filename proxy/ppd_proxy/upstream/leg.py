@@ -6,7 +6,8 @@ Whole answers are buffered; a stream's bytes go through an `SseRelay` into `out`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from typing import Protocol
 
 import msgspec
 
@@ -35,13 +36,27 @@ class _ErrorEvent(msgspec.Struct):
 _error_event = msgspec.json.Decoder(_ErrorEvent)
 
 
+class StreamWriter(Protocol):
+    """The client's side of a chunked answer that has begun."""
+
+    @property
+    def is_ready(self) -> bool:
+        """The client reads fast enough: a write need not wait."""
+
+    def write_chunk(self, data: bytes) -> None:
+        """A piece of the answer, not empty."""
+
+    def write_framed(self, data: bytes) -> None:
+        """Pieces of the answer in HTTP's own chunked form."""
+
+
 class Leg:
     """`status`, `headers` and `body` of the answer, or `out` of a stream. Posts FirstByte, LegEnded and LegFailed."""
 
     __slots__ = (
-        "_connection", "_is_over", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
-        "_request", "body", "first_token_at", "headers", "is_stream", "kind", "last_token_at",
-        "needs_reopen", "opened_at", "out", "relay", "status", "write_now",
+        "_connection", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
+        "_request", "body", "first_token_at", "headers", "is_over", "is_stream", "kind", "last_token_at",
+        "needs_reopen", "opened_at", "out", "relay", "status", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -67,23 +82,25 @@ class Leg:
         self._parts: list[bytes] = []
         self._out_bytes = 0
         self.is_stream = False
-        self._is_over = False
+        self.is_over = False
         self._is_retriable = False
         self.needs_reopen = False
-        self.write_now: Callable[[bytes], bool] | None = None
-        """Set once the client's answer began: takes stream bytes at once, or says that they have to wait in `out`."""
+        self.writer: StreamWriter | None = None
+        """Set by `begin` once the client's answer began, and taken away while something else has to go first."""
         self._connection: Connection | None = None
         self._request: tuple[Origin, bytes, bytes] | None = None
 
-    def open(self, origin: Origin, head: bytes, body: bytes, *, is_retriable: bool) -> Awaitable[None] | None:
+    def open(
+        self, origin: Origin, head: bytes, body: bytes, *, is_retriable: bool, is_fresh: bool = False
+    ) -> Awaitable[None] | None:
         """Send the request; to be awaited unless it is None. A failure to connect is posted, not raised.
 
         `is_retriable`: sending it twice does no harm, so a connection that the engine closed while idle is replaced
-        once without anybody noticing.
+        once without anybody noticing. `is_fresh`: no idle connection is good enough.
         """
         self._is_retriable = is_retriable
         self._request = (origin, head, body)
-        connection = self._pool.take(origin)
+        connection = None if is_fresh else self._pool.take(origin)
         if connection is None:
             return self.reopen()
         self._send(connection, head, body)
@@ -95,8 +112,8 @@ class Leg:
         connection.request(head, body, self)
 
     def abort(self) -> None:
-        self._is_over = True
-        self.write_now = None
+        self.is_over = True
+        self.writer = None
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
@@ -134,9 +151,27 @@ class Leg:
             self.first_token_at = self.last_token_at
             self._hold(shown)
             self._mailbox.put(FirstByte())
-        elif shown and (self.write_now is None or self.out or relay.is_done or not self.write_now(shown)):
-            self._hold(shown)
-            self._mailbox.wake()
+        elif shown:
+            if self.writer is not None and self.writer.is_ready and not self.out and not relay.is_done:
+                self.writer.write_chunk(shown)
+            else:
+                self._hold(shown)
+                self._mailbox.wake()
+
+    def begin(self, writer: StreamWriter) -> None:
+        """The client's answer has begun: from now on stream bytes go straight to it where nothing is in the way."""
+        self.writer = writer
+        if self._connection is not None:
+            self._connection.pass_on = self._pass_on
+
+    def _pass_on(self, data: bytes) -> bool:
+        """One ordinary chunk from engine to client as it is, framing included."""
+        writer, relay = self.writer, self.relay
+        if writer is None or relay is None or self.out or not writer.is_ready or not relay.takes_chunk(data):
+            return False
+        self.last_token_at = self._loop.time()
+        writer.write_framed(data)
+        return True
 
     def _hold(self, data: bytes) -> None:
         """Keep stream bytes for the driver; a client that reads too slowly holds the engine up."""
@@ -147,7 +182,7 @@ class Leg:
 
     def on_complete(self) -> None:
         self._connection = None
-        if self._is_over:
+        if self.is_over:
             return
         relay = self.relay
         if self.is_stream and relay is not None:
@@ -167,7 +202,7 @@ class Leg:
 
     def on_failure(self, failure: EngineFailure, *, is_untouched: bool) -> None:
         self._connection = None
-        if self._is_over:
+        if self.is_over:
             return
         if is_untouched and self._is_retriable and self._request is not None:
             self._is_retriable = False
@@ -179,7 +214,7 @@ class Leg:
     async def reopen(self) -> None:
         """Send the request on a new connection."""
         self.needs_reopen = False
-        if self._request is None or self._is_over:
+        if self._request is None or self.is_over:
             return
         origin, head, body = self._request
         try:
@@ -204,7 +239,7 @@ class Leg:
         self._end(LegFailed(error=EngineFailure(message, reason=Reason.ENGINE_ERROR)))
 
     def _end(self, event: LegEnded | LegFailed) -> None:
-        self._is_over = True
+        self.is_over = True
         self._mailbox.put(event)
 
 

@@ -305,3 +305,34 @@ def test_an_opaque_stream_passes_at_once():
 
 def test_an_error_event_is_one_event():
     assert error_event(b'{"error":1}') == b'data: {"error":1}\n\n'
+
+
+# Whole HTTP chunks
+
+
+def framed(data):
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def test_a_framed_ordinary_chunk_may_pass_as_it_is_and_counts_as_read():
+    stream = relay(hidden="same", public="same")
+    first, second = text("a"), text("b")
+    assert not stream.takes_chunk(framed(first)), "nothing is known of this stream yet"
+    stream.feed(first)
+    assert stream.takes_chunk(framed(second))
+    assert stream.answer().content == "ab"
+
+
+def test_no_other_chunk_passes_without_a_look():
+    stream = relay(hidden="same", public="same", drop_usage=True)
+    stream.feed(text("a"))
+    whole = framed(text("b"))
+    for data in (
+        framed(ERROR), framed(DONE), framed(USAGE), framed(text("b")[:-1]), framed(text("b") + text("c")),
+        framed(text("b", kv_transfer_params={})), whole[:-1], whole[1:], b"0" + whole, whole + whole, b"0\r\n\r\n", b"",
+        whole.replace(b"\r\n", b";x=1\r\n", 1),
+    ):  # fmt: skip
+        assert not stream.takes_chunk(data), data
+    hidden = relay()
+    hidden.feed(text("a"))
+    assert not hidden.takes_chunk(framed(text("b")))

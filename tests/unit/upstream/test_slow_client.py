@@ -66,14 +66,25 @@ class SlowClient:
     def read_on(self):
         self._has_room.set()
 
-    async def start(self, status, headers):
-        pass
-
-    def write_now(self, data):
-        if not self._has_room.is_set():
-            return False
+    async def start(self, status, headers, data):
         self.received += data
-        return True
+
+    @property
+    def writer(self):
+        return self
+
+    @property
+    def is_ready(self):
+        return self._has_room.is_set()
+
+    def write_chunk(self, data):
+        self.received += data
+
+    def write_framed(self, data):
+        while data:
+            size, _, data = data.partition(b"\r\n")
+            self.received += data[: int(size, 16)]
+            data = data[int(size, 16) + 2 :]
 
     async def write(self, data):
         self.is_waiting = not self._has_room.is_set()
