@@ -84,7 +84,7 @@ class LegRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     relay: SseRelay | OpaqueRelay | None
     is_retriable: bool
-    is_fresh: bool
+    is_fresh: bool = False
 
 
 class Shaper(Protocol):
@@ -156,9 +156,9 @@ class Driver:
                 self._task.uncancel()
         finally:
             self._disarm()
-            if self.exchange.phase is not Phase.DONE:
-                self._abort()
-                self._shaper.release()
+            if self.leg is not None and not self.leg.is_over:
+                self.leg.abort()
+            self._shaper.release()
 
     async def _step(self) -> None:
         leg = self.leg
@@ -178,10 +178,14 @@ class Driver:
             self._shaper.answer_complete(leg)
         # What arrives while this waits must not overtake it.
         writer, leg.writer = leg.writer, None
-        self._writing_since = self._loop.time()
-        await self._client.write(leg.take())
-        self._writing_since = None
+        await self._patiently(self._client.write(leg.take()))
         leg.writer = writer
+
+    async def _patiently(self, write: Awaitable[None]) -> None:
+        """A write that may wait for the client; how long is watched by `_pass`."""
+        self._writing_since = self._loop.time()
+        await write
+        self._writing_since = None
 
     def _judge(self, event: Event) -> Event | None:
         """What a raw event means: which handoff a prefill answer carries, whether silence is the engine's."""
@@ -244,7 +248,7 @@ class Driver:
                 return self._start(leg)
             case EndResponse() if leg is not None:
                 self._shaper.answer_complete(leg)
-                return self._client.end(leg.take())
+                return self._patiently(self._client.end(leg.take()))
             case Respond(error):
                 return self._client.fail(error, self._shaper.own_headers())
             case BreakResponse(error) if leg is not None:

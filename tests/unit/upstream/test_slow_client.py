@@ -163,3 +163,26 @@ async def test_a_stream_reaches_a_client_that_stops_and_goes_on(pool):
             await asyncio.gather(driver.run(), read_slowly())
         pool.close()
     assert client.received == data
+
+
+async def test_a_client_that_never_reads_the_end_is_given_up_and_nothing_stays_reserved(pool):
+    async def talk(line: Line):
+        await line.request()
+        await line.send(SSE_HEAD, chunk(piece(1)))
+        await until(lambda: client.received)
+        client.stop_reading()
+        await line.send(chunk(piece(2)), chunk(DONE), b"0\r\n\r\n")
+        await line.gone()
+
+    loop = asyncio.get_running_loop()
+    async with scripted(talk) as engine:
+        client = SlowClient()
+        request = Request(engine.origin)
+        released = []
+        request.release = lambda: released.append(True)
+        driver = Driver(request, client, Mailbox(loop), pool, Limits(idle_timeout_s=0.2), loop)
+        async with asyncio.timeout(LIMIT_S):
+            await driver.run()
+        pool.close()
+    assert released
+    assert not client.is_ended
