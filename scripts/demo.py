@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--turns", type=int, default=5, metavar="N", help="turns of a conversation (default 5)")
     add("--output-tokens", type=int, metavar="N", help="tokens per answer (default 30, with vllm 96)")
     add("--no-prefix-caching-on-prefill", action="store_true", help="the prefill engine computes every prompt whole")
-    add("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of real engines (default bfloat16)")
+    add("--dtype", choices=["bfloat16", "float32"], default=fast_dtype(), help="of real engines (default %(default)s)")
     add("--plot", type=Path, metavar="FILE", help="draw the comparison (.png or .svg)")
     add("--output", type=Path, metavar="FILE", help="write everything that was measured, as JSON")
     add("--json", metavar="FILE", default=os.devnull, help="write the summary as one JSON line; - prints it")
@@ -54,6 +54,15 @@ def parse_arguments() -> argparse.Namespace:
     options.conversations = options.conversations or (6 if is_real else 3)
     options.output_tokens = options.output_tokens or (96 if is_real else 30)
     return options
+
+
+def fast_dtype() -> str:
+    """bfloat16 where the CPU computes in it; elsewhere vLLM emulates it, several times slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
 def spec_from(options: argparse.Namespace) -> ClusterSpec:
