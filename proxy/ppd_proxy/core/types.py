@@ -53,6 +53,7 @@ class Reason(StrEnum):
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_ERROR = "engine_error"
     ENGINE_TIMEOUT = "engine_timeout"
+    INTERNAL_ERROR = "internal_error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

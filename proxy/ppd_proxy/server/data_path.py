@@ -16,6 +16,7 @@ from ppd_proxy.core.chat import Kind
 from ppd_proxy.core.headers import Headers, bearer
 from ppd_proxy.core.signals import ClientGone
 from ppd_proxy.core.sse import error_event
+from ppd_proxy.core.types import Reason
 from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.handling import Call
@@ -40,6 +41,9 @@ GENERATION_PATHS: Mapping[str, Kind | None] = MappingProxyType({
     "/v1/messages": None,
 })  # fmt: skip
 """Endpoints that generate; None: never split."""
+
+
+_BUG = ProxyError("internal error of the proxy", status=500, reason=Reason.INTERNAL_ERROR, source="proxy")
 
 
 class ClientLeft(Exception):
@@ -91,18 +95,19 @@ class DataPath:
         if connection is None:
             self._tasks.spawn(_watch(receive, mailbox))
         else:
-            connection.on_gone = lambda: mailbox.put(ClientGone())
             if connection.transport.is_closing():
                 return
+            connection.on_gone = lambda: mailbox.put(ClientGone())
         try:
             await self._director.serve(call, client, mailbox)
         except Exception:  # the last boundary: a bug must still give the client a status
             if client.status:
                 raise
             log.exception("request failed path=%s", scope["path"])
-            await client.fail(
-                ProxyError("internal error of the proxy", status=500, reason="internal", source="proxy"), []
-            )
+            await client.fail(_BUG, [(b"x-ppd-decision", f"none;reason={_BUG.reason};turn=1".encode())])
+        finally:
+            if connection is not None:
+                connection.on_gone = None
 
     async def _read(self, named: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """The whole body; raises BadRequest(413) as soon as it is known to be too large."""

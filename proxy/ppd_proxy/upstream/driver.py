@@ -252,7 +252,8 @@ class Driver:
             case Respond(error):
                 return self._client.fail(error, self._shaper.own_headers())
             case BreakResponse(error) if leg is not None:
-                return self._break_off(leg, error)
+                self._arm("idle", self._limits.idle_timeout_s)
+                return self._patiently(self._break_off(leg, error))
             case AbortLeg():
                 self._abort()
             case NoteStranded():
