@@ -26,6 +26,7 @@ from ppd_proxy.core.types import Demand, Engine, History, Home, Mode, Plan, Reas
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.decide import Situation, decide
+from ppd_proxy.policy.placement import find_home
 from ppd_proxy.upstream.driver import LegRequest
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.pool import Pool, parse_origin
@@ -183,11 +184,23 @@ class Handling:
         self._reservations.append(shared.load.reserve(plan.decode.id, tokens))
         if plan.prefill is not None:
             self._reservations.append(shared.load.reserve(plan.prefill.id, tokens))
-            self._engine_request_id = HANDOFFS[plan.handoff].request_id(plan.prefill, plan.decode, key)
+            held_tokens = 0 if is_retry else self._held_tokens(plan)  # what failed once gets everything anew
+            self._engine_request_id = HANDOFFS[plan.handoff].request_id(plan.prefill, plan.decode, key, held_tokens)
         record.route, record.reason, record.turn = plan.route, plan.reason, plan.turn
         record.decode_id, record.handoff = plan.decode.id, plan.handoff
         record.prefill_id = plan.prefill.id if plan.prefill is not None else None
         shared.observer.decided(shared.mode, plan.route, plan.reason)
+
+    def _held_tokens(self, plan: Plan) -> int:
+        """How many of the prompt's first tokens the plan's decode engine holds KV of, as far as the history tells.
+
+        One less than the history counts: the KV of an answer's last token was never computed, because no token was
+        sampled after it.
+        """
+        home = self._demand.history.home
+        if home is None or find_home(home, (plan.decode,)) is None:
+            return 0
+        return max(0, home.held_tokens - 1)
 
     def shape(self, kind: LegKind, plan: Plan, params: bytes | None) -> LegRequest:
         engine, body, relay = self._leg(kind, plan, params)

@@ -37,7 +37,7 @@ def check_params(raw: bytes) -> str | None:
     return f"kv_transfer_params of the prefill answer lacks {', '.join(missing)}" if missing else None
 
 
-def request_id(prefill: Engine, decode: Engine, key: str) -> str:
+def request_id(prefill: Engine, decode: Engine, key: str, held_tokens: int) -> str:
     return key
 
 

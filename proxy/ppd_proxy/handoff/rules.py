@@ -18,7 +18,8 @@ CancelPrefill = Literal["abort", "finish"]
 class Handoff:
     """One protocol.
 
-    - `request_id(prefill, decode, key)`: the `X-Request-Id` of both legs; `key` is 32 hex digits, new for each attempt.
+    - `request_id(prefill, decode, key, held_tokens)`: the `X-Request-Id` of both legs; `key` is 32 hex digits, new for
+      each attempt, `held_tokens` how much of the prompt's KV the decode engine should hold already (0: nothing known).
     - `prefill_params`: raw JSON for the prefill leg's `kv_transfer_params`, or None.
     - `takes_params`: the prefill answer's `kv_transfer_params` go verbatim to the decode leg.
     - `check_params(raw)`: what is wrong with them, None when the decode engine can use them.
@@ -32,7 +33,7 @@ class Handoff:
     """
 
     name: HandoffName
-    request_id: Callable[[Engine, Engine, str], str]
+    request_id: Callable[[Engine, Engine, str, int], str]
     prefill_params: bytes | None
     takes_params: bool
     check_params: Callable[[bytes], str | None]

@@ -9,7 +9,7 @@ from ppd_proxy.core.types import Engine
 from ppd_proxy.handoff.rules import Handoff, no_params_wanted
 
 
-def request_id(prefill: Engine, decode: Engine, key: str) -> str:
+def request_id(prefill: Engine, decode: Engine, key: str, held_tokens: int) -> str:
     return key
 
 

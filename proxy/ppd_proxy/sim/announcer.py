@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 import msgpack  # type: ignore[import-untyped]
 import zmq
@@ -14,10 +15,8 @@ from ppd_proxy.sim.config import EngineConfig
 
 async def announce_forever(config: EngineConfig, http_address: str, zmq_address: str) -> None:
     """Send the announcement until cancelled. An engine that serves as both counts as a producer, as in vLLM."""
-    record: dict[str, object] = dict(announcement("D" if config.role == "decode" else "P", http_address, zmq_address))
-    if config.is_ppd:
-        record["ppd"] = True
-    payload = msgpack.packb(record)
+    kind: Literal["P", "D"] = "D" if config.role == "decode" else "P"
+    payload = msgpack.packb(announcement(kind, http_address, zmq_address, ppd=config.is_ppd))
     context = zmq.asyncio.Context()
     socket = context.socket(zmq.DEALER)
     socket.setsockopt_string(zmq.IDENTITY, zmq_address)

@@ -43,11 +43,10 @@ def _plan_p2p(config: EngineConfig, request_id: str) -> Plan:
     tag = parse_tag(request_id)
     if tag is None:
         return LOCAL
-    prefill_zmq, decode_zmq, key = tag
-    tensor_key = f"{prefill_zmq}>{decode_zmq}>{key}"
+    tensor_key = f"{tag.prefill}>{tag.decode}>{tag.key}"
     if config.role == "prefill":
         return Plan(kind="hold", key=tensor_key)
-    return Plan(kind="pull", remote=RemoteKv(address=prefill_zmq, key=tensor_key))
+    return Plan(kind="pull", remote=RemoteKv(address=tag.prefill, key=tensor_key))
 
 
 def nixl_params(prompt: HeldPrompt, *, engine_id: str, host: str, port: int) -> Json:

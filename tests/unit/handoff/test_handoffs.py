@@ -1,12 +1,11 @@
 """What each handoff protocol states about itself."""
 
 import json
-import re
 
 import pytest
 from tests.support.builders import KEY, decode, prefill
 
-from ppd_connector.wire import parse_tag, request_tag
+from ppd_connector.wire import Tag, parse_tag
 from ppd_proxy.core.types import HANDOFFS as NAMES
 from ppd_proxy.handoff.registry import HANDOFFS
 
@@ -46,8 +45,8 @@ def test_nixl_asks_the_prefill_engine_for_a_remote_decode():
 
 
 def test_nixl_legs_carry_the_attempts_own_id():
-    assert NIXL.request_id(prefill(), decode(), KEY) == KEY
-    assert NONE.request_id(prefill(), decode(), KEY) == KEY
+    assert NIXL.request_id(prefill(), decode(), KEY, 100) == KEY
+    assert NONE.request_id(prefill(), decode(), KEY, 100) == KEY
 
 
 def test_nixl_frees_an_aborted_prefill_and_moves_untouched_kv():
@@ -89,16 +88,16 @@ def test_parameters_that_are_no_object_are_refused(raw):
 
 
 def test_p2p_nccl_names_both_engines_in_the_request_id():
-    tag = P2P.request_id(prefill(handoff="p2p_nccl"), decode(handoff="p2p_nccl"), KEY)
+    tag = P2P.request_id(prefill(handoff="p2p_nccl"), decode(handoff="p2p_nccl"), KEY, 0)
     assert tag == f"___prefill_addr_p1:21001___decode_addr_d1:21001_{KEY}"
-    assert parse_tag(f"chatcmpl-{tag}-1a2b3c4d") == ("p1:21001", "d1:21001", KEY)
 
 
-def test_stock_engines_find_the_addresses_in_the_tag():
-    """The regular expressions of vLLM's own P2pNcclConnector; the suffix is what 0.14 and later append."""
-    tag = "chatcmpl-" + request_tag("10.0.0.1:21001", "10.0.0.2:22001", KEY) + "-1a2b3c4d"
-    assert re.search(r"___decode_addr_(.*):(\d+)", tag).groups() == ("10.0.0.2", "22001")
-    assert re.search(r"___prefill_addr_(.*):(\d+)___", tag).groups() == ("10.0.0.1", "21001")
+@pytest.mark.parametrize("p", [False, True])
+@pytest.mark.parametrize("d", [False, True])
+def test_p2p_nccl_tells_what_is_held_only_where_both_engines_understand_it(p, d):
+    producer, consumer = prefill(handoff="p2p_nccl", is_ppd=p), decode(handoff="p2p_nccl", is_ppd=d)
+    tag = parse_tag(P2P.request_id(producer, consumer, KEY, 1792))
+    assert tag == Tag(prefill="p1:21001", decode="d1:21001", key=KEY, held_tokens=1792 if p and d else 0)
 
 
 def test_p2p_nccl_engines_pair_only_with_known_addresses():
