@@ -10,8 +10,8 @@ Semantics:
 - A step is an *answer of ours* only if an engine gave it. A known prefix that was merely part of a request (few-shot
   examples, a system prompt) is known, but is no answer: `History.is_complete` asks for the last assistant message.
 - The home of a step is the latest engine that served a request passing through it. Its held tokens are exact at the
-  end of a prompt and of an answer. Anywhere else, and for an answer sent back without its reasoning, they are those of
-  the last exact step before it: a lower bound.
+  end of a prompt and of an answer. Anywhere else, and for an answer with reasoning (a chat template may leave that out
+  even where the client sends it back), they are those of the last exact step before it: a lower bound.
 - Bounds: count of conversations, age since last use, count of steps. The least recently used conversation goes first,
   and takes with it what no other conversation shares. Looking a leaf up and remembering it are uses; a step inside a
   longer conversation lives as long as that one.
@@ -374,11 +374,14 @@ def _positions(mark: int, highest: int) -> Iterable[int]:
 
 
 def _held(segment: _Segment | None) -> int:
+    """What is held for whatever follows `segment`; an answer of several forms has reasoning, which may not follow."""
+    while segment is not None and segment.is_answer and len(segment.keys) > 1:
+        segment = segment.parent
     return segment.held_tokens if segment is not None else 0
 
 
 def _home_at(segment: _Segment, step: bytes) -> Home:
-    held_tokens = segment.held_tokens if step == segment.keys[-1] else _held(segment.parent)
+    held_tokens = _held(segment if step == segment.keys[-1] else segment.parent)
     return Home(engine_id=segment.engine_id, incarnation=segment.incarnation, held_tokens=held_tokens)
 
 

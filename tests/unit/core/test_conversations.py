@@ -140,13 +140,24 @@ def test_branches_share_their_trunk_and_vanish_one_by_one():
         pytest.param(Answer(content="<think>hm</think>\n\nfour"), id="think block"),
     ],
 )
-def test_stripped_reasoning_is_a_known_answer_but_only_the_prompt_is_held(store, answer):
+def test_an_answer_with_reasoning_is_known_with_and_without_it_but_only_its_prompt_is_held(store, answer):
+    """Chat templates leave the reasoning of earlier answers out, also where the client sends it back."""
     serve(store, [user("2+2")], answer)
-    stripped = look_up(store, [user("2+2"), assistant("four"), user("sure?")])
-    assert stripped == History(known_answers=1, is_complete=True, has_answers=True, home=home("d1", 10))
     kept = assistant(answer.content, reasoning_content=answer.reasoning)
-    assert look_up(store, [user("2+2"), kept, user("sure?")]).home == home("d1", 20)
+    for sent_back in (assistant("four"), kept):
+        found = look_up(store, [user("2+2"), sent_back, user("sure?")])
+        assert found == History(known_answers=1, is_complete=True, has_answers=True, home=home("d1", 10))
     assert store.count == 1
+
+
+def test_what_follows_an_answer_with_reasoning_counts_no_reasoning_either(store):
+    """Known up to a step where no count was taken: the last count before it would be that of the reasoning."""
+    trunk = [user("2+2"), assistant("four"), user("sure?")]
+    serve(store, trunk[:1], Answer(content="four", reasoning="a long way"), prompt_tokens=10)
+    serve(store, [*trunk, assistant("an example"), user("so?")], "yes", prompt_tokens=15)
+    assert look_up(store, trunk).home == home("d1", 10)
+    serve(store, [*trunk, assistant("another"), user("so?")], "no", prompt_tokens=15)
+    assert look_up(store, trunk).home == home("d1", 10)
 
 
 def test_a_conversation_without_its_reasoning_goes_on_as_one(store):
