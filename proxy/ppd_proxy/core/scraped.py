@@ -2,7 +2,7 @@
 
 Does no IO. A series that an engine does not export is None: unknown is not zero, and an engine that tells nothing is
 not idle. Names were read from vLLM 0.32 (`v1/metrics/loggers.py`, `kv_connector/v1/nixl/stats.py`); where releases
-differ the first known name wins.
+differ the first known name wins. Those of our own connector are in `ppd_connector.wire`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 from itertools import chain
 from types import MappingProxyType
 from typing import NamedTuple
+
+from ppd_connector import wire
 
 _BY_SOURCE = "vllm:prompt_tokens_by_source_total"
 
@@ -75,8 +77,40 @@ _SCALARS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "process_start_s": ("process_start_time_seconds",),
     }
 )
-_WANTED = frozenset((_BY_SOURCE, *chain.from_iterable(_SCALARS.values())))
-_NOT_COUNTED = frozenset((*_GAUGES, *_RATIOS, "process_start_s"))
+# Our connector's series: the field of `ConnectorFigures`, and for each of the labels that are kept its known values
+# (none: any value).
+_DIRECTIONS, _ANY = ("recv", "send"), ()
+_LABELLED: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        wire.TRANSFER_BYTES: ("received_bytes", {"direction": ("recv",), "peer": _ANY}),
+        wire.TRANSFER_SECONDS: ("received_s", {"direction": ("recv",), "peer": _ANY}),
+        wire.BLOCKS: ("blocks", {"direction": _DIRECTIONS, "what": ("moved", "skipped")}),
+        wire.FAILURES: ("failures", {"direction": _DIRECTIONS, "reason": _ANY}),
+    }
+)
+_WANTED = frozenset((_BY_SOURCE, *chain.from_iterable(_SCALARS.values()), *_LABELLED))
+_NOT_COUNTED = frozenset((*_GAUGES, *_RATIOS, "process_start_s", "connector"))
+
+ByLabels = Mapping[tuple[str, str], float]
+_NOTHING: ByLabels = MappingProxyType({})
+
+
+class ConnectorFigures(NamedTuple):
+    """Counters of the ppd connector by two label values. A series appears with its first value: absent means zero.
+
+    Every transfer is told twice, by its sender and its receiver; only the receiver's bytes and seconds are read.
+    """
+
+    received_bytes: ByLabels = _NOTHING
+    """By ("recv", peer): the other engine's ZMQ address."""
+    received_s: ByLabels = _NOTHING
+    blocks: ByLabels = _NOTHING
+    """By (direction, "moved" or "skipped")."""
+    failures: ByLabels = _NOTHING
+    """By (direction, reason)."""
+
+
+_NO_CONNECTOR = ConnectorFigures()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +155,7 @@ class EngineFigures:
     nixl_failed_notifications: float | None = None
     nixl_expired: float | None = None
     nixl_after_expiry: float | None = None
+    connector: ConnectorFigures = _NO_CONNECTOR
 
     @property
     def tells_sources(self) -> bool:
@@ -129,8 +164,9 @@ class EngineFigures:
 
     @property
     def tells_transfers(self) -> bool:
-        """True if KV transfers are measured (NIXL connector)."""
-        return self.nixl_bytes is not None and self.nixl_transfer_s is not None
+        """True if KV transfers are measured (NIXL connector; ours from its first transfer on)."""
+        is_nixl = self.nixl_bytes is not None and self.nixl_transfer_s is not None
+        return is_nixl or bool(self.connector.received_bytes)
 
 
 UNKNOWN = EngineFigures()
@@ -152,10 +188,19 @@ def wanted_lines(text: str) -> Iterator[str]:
 def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFigures:
     """What samples (name, labels, value) say together. Values that are no finite numbers are unknown."""
     values: dict[str, list[float]] = {}
+    connector: dict[str, dict[tuple[str, str], float]] = {}
     for name, labels, value in samples:
-        if math.isfinite(value):
-            key = f"{_BY_SOURCE} {labels.get('source')}" if name == _BY_SOURCE else name
-            values.setdefault(key, []).append(value)
+        if not math.isfinite(value):
+            continue
+        if name in _LABELLED:
+            field, wanted = _LABELLED[name]
+            if all(label in labels and (not known or labels[label] in known) for label, known in wanted.items()):
+                first, second = (labels[label] for label in wanted)
+                told = connector.setdefault(field, {})
+                told[first, second] = told.get((first, second), 0) + value
+            continue
+        key = f"{_BY_SOURCE} {labels.get('source')}" if name == _BY_SOURCE else name
+        values.setdefault(key, []).append(value)
     found: dict[str, float] = {}
     for field, names in _SCALARS.items():
         known = next((values[name] for name in names if name in values), None)
@@ -164,22 +209,30 @@ def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFi
     for source, field in _SOURCES.items():
         if f"{_BY_SOURCE} {source}" in values:
             found[field] = sum(values[f"{_BY_SOURCE} {source}"])
-    return EngineFigures(**found)
+    return EngineFigures(**found, connector=ConnectorFigures(**connector))
 
 
 def delta(previous: EngineFigures, current: EngineFigures) -> EngineFigures:
     """What the counters gained between two readings; gauges are None.
 
-    None where either reading does not say, so the first reading of an engine is only a starting point. After a restart
-    (another process start, or any counter that went down) all counters began again at zero, so all they show is gain.
+    None where either reading does not say, so the first reading of an engine is only a starting point. Labelled series
+    count from zero where the earlier reading did not have them. After a restart (another process start, or any counter
+    that went down) all counters began again at zero, so all they show is gain.
     """
+    if previous == UNKNOWN:
+        return UNKNOWN
     was_restarted = is_restarted(previous, current)
     gained: dict[str, float] = {}
     for name in _COUNTER_FIELDS:
         before, after = getattr(previous, name), getattr(current, name)
         if before is not None and after is not None:
             gained[name] = after if was_restarted else after - before
-    return EngineFigures(**gained)
+    pairs = zip(_NO_CONNECTOR if was_restarted else previous.connector, current.connector, strict=True)
+    return EngineFigures(**gained, connector=ConnectorFigures(*(_gain(before, after) for before, after in pairs)))
+
+
+def _gain(before: ByLabels, after: ByLabels) -> ByLabels:
+    return {labels: value - before.get(labels, 0) for labels, value in after.items() if value > before.get(labels, 0)}
 
 
 def is_restarted(previous: EngineFigures, current: EngineFigures) -> bool:
@@ -188,7 +241,10 @@ def is_restarted(previous: EngineFigures, current: EngineFigures) -> bool:
     if None not in starts and starts[0] != starts[1]:
         return True
     pairs = ((getattr(previous, name), getattr(current, name)) for name in _COUNTER_FIELDS)
-    return any(before is not None and after is not None and after < before for before, after in pairs)
+    if any(before is not None and after is not None and after < before for before, after in pairs):
+        return True
+    labelled = zip(previous.connector, current.connector, strict=True)
+    return any(after.get(labels, 0) < value for before, after in labelled for labels, value in before.items())
 
 
 class PromptTokens(NamedTuple):

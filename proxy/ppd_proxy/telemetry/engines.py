@@ -17,6 +17,8 @@ from prometheus_client.registry import Collector
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.scraped import (
     UNKNOWN,
+    ByLabels,
+    ConnectorFigures,
     EngineFigures,
     PromptTokens,
     TokenLedger,
@@ -28,7 +30,9 @@ from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import Counters, counter_family, gauge_family
 from ppd_proxy.telemetry.instruments import Instrument
-from ppd_proxy.telemetry.labels import SEVERAL
+from ppd_proxy.telemetry.labels import SEVERAL, Bounded
+
+_MAX_FAILURE_REASONS = 16
 
 # What is shown again: the instrument, its labels beside `engine`, and the field of `EngineFigures`.
 _COUNTERS: tuple[tuple[Instrument, tuple[str, ...], str], ...] = (
@@ -73,7 +77,8 @@ class _Seen:
     """The newest reading that succeeded: the next one's gain counts from here."""
     read_at: float
     is_measured: bool
-    """It has exported NIXL figures: its transfers are never estimated, also not while it cannot be read."""
+    """It has exported figures of transfers, or will from its first transfer on (our connector): they are never
+    estimated, also not while it cannot be read."""
     ledger: TokenLedger = field(default_factory=TokenLedger)
     prefills: set[str] = field(default_factory=set)
     """Prefill engines that handed KV to it since `read_at`, as far as finished requests tell."""
@@ -112,6 +117,7 @@ class EngineTelemetry(Collector):
         self._prompt_tokens = Counters(registry, instruments.PROMPT_TOKENS)
         self._kv_bytes = Counters(registry, instruments.KV_BYTES)
         self._kv_seconds = Counters(registry, instruments.KV_SECONDS)
+        self._failure_reason = Bounded(_MAX_FAILURE_REASONS)
         registry.register(self)
 
     # What comes in
@@ -148,20 +154,19 @@ class EngineTelemetry(Collector):
             if seen is not None:
                 seen.latest = UNKNOWN
             return
-        if figures.tells_transfers:
+        is_measured = figures.tells_transfers or engine.is_ppd
+        if is_measured:
             self._kv_bytes.add(("measured",), 0)
             self._kv_seconds.add(("measured",), 0)
         if seen is None:
-            self._seen[engine.id] = _Seen(
-                latest=figures, base=figures, read_at=now, is_measured=figures.tells_transfers
-            )
+            self._seen[engine.id] = _Seen(latest=figures, base=figures, read_at=now, is_measured=is_measured)
             return
         gained = delta(seen.base, figures)
         if is_restarted(seen.base, figures):
             # What it counted between the last reading and its end is lost, so the old balances will never be settled.
             seen.ledger = TokenLedger()
         seen.latest = seen.base = figures
-        seen.is_measured = seen.is_measured or figures.tells_transfers
+        seen.is_measured = seen.is_measured or is_measured
         if engine.role == "decode" and gained.tells_sources:
             is_idle = not self._inflight().get(engine.id)
             self._count("pd", seen.ledger.settle(gained, is_idle=is_idle, now=now))
@@ -187,22 +192,44 @@ class EngineTelemetry(Collector):
             self._prompt_tokens.add((route, "unknown"), tokens.unknown)
 
     def _measure(self, engine: Engine, seen: _Seen, gained: EngineFigures) -> None:
+        rates = self._measured_by_nixl(engine, seen, gained) | self._measured_by_connector(gained.connector)
+        if engine.role == "decode" and rates:
+            self._bandwidth[engine.id] = ("measured", rates)
+
+    def _measured_by_nixl(self, engine: Engine, seen: _Seen, gained: EngineFigures) -> dict[str, float]:
+        """Bytes per second by prefill engine, which NIXL does not tell: it is known where only one was used."""
         kv_bytes, seconds = gained.nixl_bytes, gained.nixl_transfer_s
         if not kv_bytes or not seconds:
-            return
+            return {}
         self._kv_bytes.add(("measured",), kv_bytes)
         self._kv_seconds.add(("measured",), seconds)
-        if engine.role == "decode":
-            candidates = seen.prefills or {known.id for known in self._engines() if known.role == "prefill"}
-            prefill = next(iter(candidates)) if len(candidates) == 1 else SEVERAL
-            self._bandwidth[engine.id] = ("measured", {prefill: kv_bytes / seconds})
-            seen.prefills = set()
+        candidates = seen.prefills or {known.id for known in self._engines() if known.role == "prefill"}
+        seen.prefills = set()
+        return {next(iter(candidates)) if len(candidates) == 1 else SEVERAL: kv_bytes / seconds}
+
+    def _measured_by_connector(self, gained: ConnectorFigures) -> dict[str, float]:
+        """Bytes per second by prefill engine; those that the fleet does not know are `several` together."""
+        kv_bytes, seconds = self._by_prefill(gained.received_bytes), self._by_prefill(gained.received_s)
+        if kv_bytes:
+            self._kv_bytes.add(("measured",), sum(kv_bytes.values()))
+        if seconds:
+            self._kv_seconds.add(("measured",), sum(seconds.values()))
+        return {prefill: kv_bytes[prefill] / spent for prefill, spent in seconds.items() if prefill in kv_bytes}
+
+    def _by_prefill(self, received: ByLabels) -> dict[str, float]:
+        known = {engine.zmq_address: engine.id for engine in self._engines()}
+        found: dict[str, float] = {}
+        for (_, peer), amount in received.items():
+            prefill = known.get(peer, SEVERAL)
+            found[prefill] = found.get(prefill, 0) + amount
+        return found
 
     def _is_measured(self, seen: _Seen | None, record: Record) -> bool:
-        """Before its first reading an engine with NIXL counts as measured: its figures are about to come."""
-        if seen is None:
-            return self._is_scraping and record.handoff == "nixl"
-        return seen.is_measured
+        """Before its first reading an engine with NIXL or our connector counts as measured: its figures will come."""
+        if seen is not None:
+            return seen.is_measured
+        is_ppd = any(engine.is_ppd for engine in self._engines() if engine.id == record.decode_id)
+        return self._is_scraping and (record.handoff == "nixl" or is_ppd)
 
     def _handed_over(self, seen: _Seen | None, record: Record) -> None:
         prefill_id, opened_at = record.prefill_id, record.decode_opened_at
@@ -245,7 +272,21 @@ class EngineTelemetry(Collector):
                         family.add_metric((engine_id, *labels), value)
         yield from families.values()
         yield from _summaries(latest)
+        yield from self._connector_families(latest)
         yield self._bandwidth_family(frozenset(known))
+
+    def _connector_families(self, latest: Mapping[str, EngineFigures]) -> Iterator[Metric]:
+        blocks, failures = counter_family(instruments.KV_BLOCKS), counter_family(instruments.KV_FAILURES)
+        for engine_id, figures in latest.items():
+            for (direction, what), count in figures.connector.blocks.items():
+                blocks.add_metric((engine_id, direction, what), count)
+            shown: dict[tuple[str, str], float] = {}
+            for (direction, reason), count in figures.connector.failures.items():
+                label = self._failure_reason(reason)
+                shown[direction, label] = shown.get((direction, label), 0) + count
+            for (direction, label), count in shown.items():
+                failures.add_metric((engine_id, direction, label), count)
+        return iter((blocks, failures))
 
     def _bandwidth_family(self, known: frozenset[str]) -> Metric:
         family = gauge_family(instruments.KV_BANDWIDTH)

@@ -97,8 +97,8 @@ KV_BYTES = Instrument(
     labels=("source",),
     unit="bytes",
     label_values={"source": "`measured` or `estimated`"},
-    help="KV cache moved between engines. `measured`: as the decode engines report it (NIXL). `estimated`: prompt "
-    "tokens times bytes per token, an upper bound, only for decode engines that report nothing.",
+    help="KV cache moved between engines. `measured`: as the receiving engines report it (NIXL, ppd connector). "
+    "`estimated`: prompt tokens times bytes per token, an upper bound, only for decode engines that report nothing.",
 )
 KV_SECONDS = Instrument(
     name="ppd_kv_transfer_seconds_total",
@@ -236,6 +236,22 @@ NIXL_AFTER_EXPIRY = _scraped(
     "counter",
     "Transfers that ended after their KV had expired (NIXL): what was read may have been overwritten.",
 )
+KV_BLOCKS = _scraped(
+    "kv_blocks_total",
+    "counter",
+    "KV blocks of handoffs (ppd connector): moved, or skipped because the decode engine held them.",
+    "direction",
+    "what",
+    values={"direction": "`recv` or `send`", "what": "`moved` or `skipped`"},
+)
+KV_FAILURES = _scraped(
+    "kv_failures_total",
+    "counter",
+    "Failed KV transfers (ppd connector).",
+    "direction",
+    "reason",
+    values={"direction": "`recv` or `send`"},
+)
 
 INSTRUMENTS: tuple[Instrument, ...] = (
     REQUESTS,
@@ -270,4 +286,6 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     NIXL_FAILED_NOTIFICATIONS,
     NIXL_EXPIRED,
     NIXL_AFTER_EXPIRY,
+    KV_BLOCKS,
+    KV_FAILURES,
 )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ppd_proxy.core.scraped import (
     UNKNOWN,
+    ConnectorFigures,
     EngineFigures,
     PromptTokens,
     TokenLedger,
@@ -116,6 +117,51 @@ def test_malformed_lines_are_a_value_error_and_nothing_else(tail):
         pass
 
 
+def connector_line(figure, value, **labels):
+    return line(f"vllm:ppd_kv_{figure}_total", value, **labels)
+
+
+def test_figures_of_our_connector_are_read_by_peer_direction_and_reason():
+    text = (
+        connector_line("transfer_bytes", 500, direction="recv", peer="10.0.0.1:21001")
+        + connector_line("transfer_bytes", 70, direction="recv", peer="other")
+        + connector_line("transfer_seconds", 0.25, direction="recv", peer="10.0.0.1:21001")
+        + connector_line("blocks", 4, direction="recv", peer="10.0.0.1:21001", what="moved")
+        + connector_line("blocks", 9, direction="recv", peer="10.0.0.1:21001", what="skipped")
+        + connector_line("blocks", 1, direction="recv", peer="other", what="moved")
+        + connector_line("failures", 2, direction="send", peer="10.0.0.3:22001", reason="timeout")
+    )
+    assert parse(text).connector == ConnectorFigures(
+        received_bytes={("recv", "10.0.0.1:21001"): 500, ("recv", "other"): 70},
+        received_s={("recv", "10.0.0.1:21001"): 0.25},
+        blocks={("recv", "moved"): 5, ("recv", "skipped"): 9},
+        failures={("send", "timeout"): 2},
+    )
+    assert parse(text).tells_transfers
+
+
+def test_models_and_ranks_are_summed_in_labelled_series_too():
+    told = {"direction": "recv", "peer": "10.0.0.1:21001"}
+    text = connector_line("transfer_bytes", 500, **told) + connector_line("transfer_bytes", 7, **told, engine="1")
+    assert parse(text).connector.received_bytes == {("recv", "10.0.0.1:21001"): 507}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(connector_line("transfer_bytes", 500, direction="send", peer="h:1"), id="what the sender tells"),
+        pytest.param(connector_line("transfer_seconds", 5, direction="send", peer="h:1"), id="the sender's time"),
+        pytest.param(connector_line("transfer_bytes", "NaN", direction="recv", peer="h:1"), id="no number"),
+        pytest.param(connector_line("transfer_bytes", 500, direction="recv"), id="no peer"),
+        pytest.param(connector_line("blocks", 5, direction="up", peer="h:1", what="moved"), id="unknown direction"),
+        pytest.param(connector_line("blocks", 5, direction="recv", peer="h:1", what="lost"), id="unknown kind"),
+        pytest.param(line("vllm:ppd_kv_transfer_bytes_created", 5, direction="recv", peer="h:1"), id="begins alike"),
+    ],
+)
+def test_labelled_series_that_nobody_asked_for_are_not_read(text):
+    assert parse(text) == UNKNOWN
+
+
 # Deltas
 
 
@@ -141,6 +187,38 @@ def test_a_restart_is_seen_by_its_start_time_when_no_counter_went_down():
     before = EngineFigures(local_hits=100, process_start_s=1.0)
     after = EngineFigures(local_hits=150, process_start_s=2.0)
     assert delta(before, after) == EngineFigures(local_hits=150)
+
+
+def received(process_start_s=1.0, **by_peer):
+    kv_bytes = {("recv", peer): value for peer, value in by_peer.items()}
+    return EngineFigures(process_start_s=process_start_s, connector=ConnectorFigures(received_bytes=kv_bytes))
+
+
+def test_a_peer_that_was_not_met_before_counts_from_zero():
+    assert delta(received(), received(a=5)).connector.received_bytes == {("recv", "a"): 5}
+    gained = delta(received(a=5), received(a=7, b=1))
+    assert gained.connector.received_bytes == {("recv", "a"): 2, ("recv", "b"): 1}
+
+
+def test_a_peer_that_sent_nothing_more_gained_nothing():
+    assert delta(received(a=5, b=1), received(a=5, b=2)).connector.received_bytes == {("recv", "b"): 1}
+
+
+def test_a_first_reading_is_only_a_starting_point_for_labelled_series_too():
+    assert delta(UNKNOWN, received(a=5)) == UNKNOWN
+
+
+@pytest.mark.parametrize("after", [{"a": 3}, {"b": 9}], ids=["lower", "gone"])
+def test_a_labelled_counter_that_went_down_is_a_restart(after):
+    assert is_restarted(received(a=5), received(**after))
+    assert delta(received(a=5), received(**after)) == EngineFigures(
+        connector=ConnectorFigures(received_bytes={("recv", peer): value for peer, value in after.items()})
+    )
+
+
+def test_all_that_a_restarted_engine_received_is_gain():
+    gained = delta(received(a=5), received(process_start_s=2.0, a=6))
+    assert gained.connector.received_bytes == {("recv", "a"): 6}
 
 
 @settings(deadline=None)

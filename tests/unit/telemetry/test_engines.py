@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from ppd_proxy.core.fleet import Change
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.scraped import UNKNOWN, EngineFigures
+from ppd_proxy.core.scraped import UNKNOWN, ConnectorFigures, EngineFigures
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.upstream.scrape import parse
@@ -25,10 +25,24 @@ ZERO = EngineFigures(
     nixl_transfers=0,
 )
 NO_NIXL = EngineFigures(process_start_s=1.0, running=0)
+P_ZMQ, P2_ZMQ, D_ZMQ = "10.0.0.1:21001", "10.0.0.3:21001", "10.0.0.2:22001"
 
 
-def engine(engine_id, role):
-    return Engine(id=engine_id, url=f"http://{engine_id}", role=role, handoff="nixl", state="up", source="static")
+def engine(engine_id, role, **facts):
+    known = {"id": engine_id, "url": f"http://{engine_id}", "role": role, "handoff": "nixl", "state": "up"}
+    return Engine(**known | {"source": "static"} | facts)
+
+
+def ppd_engine(engine_id, role, zmq_address):
+    return engine(engine_id, role, handoff="p2p_nccl", source="announced", zmq_address=zmq_address, is_ppd=True)
+
+
+def told(kv_bytes, seconds, **others):
+    """A reading of an engine with our connector: what it received by peer."""
+    received_bytes = {("recv", peer): value for peer, value in kv_bytes.items()}
+    received_s = {("recv", peer): value for peer, value in seconds.items()}
+    connector = ConnectorFigures(received_bytes=received_bytes, received_s=received_s, **others)
+    return replace(NO_NIXL, connector=connector)
 
 
 class World:
@@ -81,6 +95,14 @@ class World:
 @pytest.fixture
 def world():
     return World()
+
+
+@pytest.fixture
+def ppd_world():
+    """Two prefill engines and a decode engine with our connector; estimates are possible."""
+    world = World(kv_bytes_per_token=100)
+    world.engines = [ppd_engine(P, "prefill", P_ZMQ), ppd_engine(D, "decode", D_ZMQ), ppd_engine(P2, "prefill", P2_ZMQ)]
+    return world
 
 
 # What engines tell, shown again
@@ -287,3 +309,78 @@ def test_without_scraping_bandwidth_is_that_of_the_last_request():
     world.pd(prompt_tokens=100)
     world.pd(prompt_tokens=1000)
     assert world.value(BANDWIDTH, source="estimated", prefill=P, decode=D) == pytest.approx(200_000)
+
+
+# What our connector tells
+
+
+def test_pairs_of_our_connector_are_told_apart_exactly(ppd_world):
+    world = ppd_world
+    world.read(NO_NIXL, 0)
+    world.read(told({P_ZMQ: 4000, P2_ZMQ: 900}, {P_ZMQ: 2, P2_ZMQ: 1}), 5)
+    assert world.value("ppd_kv_transfer_bytes_total", source="measured") == 4900
+    assert world.value("ppd_kv_transfer_seconds_total", source="measured") == 3
+    assert world.value(BANDWIDTH, source="measured", prefill=P, decode=D) == 2000
+    assert world.value(BANDWIDTH, source="measured", prefill=P2, decode=D) == 900
+    world.read(told({P_ZMQ: 4000, P2_ZMQ: 1900}, {P_ZMQ: 2, P2_ZMQ: 3}), 10)
+    assert world.value("ppd_kv_transfer_bytes_total", source="measured") == 5900
+    assert world.value(BANDWIDTH, source="measured", prefill=P2, decode=D) == 500
+
+
+def test_peers_that_the_fleet_does_not_know_are_several_together(ppd_world):
+    ppd_world.read(NO_NIXL, 0)
+    unknown = "10.9.9.9:21001"
+    ppd_world.read(told({"other": 600, unknown: 400, P_ZMQ: 50}, {"other": 1, unknown: 1, P_ZMQ: 1}), 5)
+    assert ppd_world.value("ppd_kv_transfer_bytes_total", source="measured") == 1050
+    assert ppd_world.value(BANDWIDTH, source="measured", prefill="several", decode=D) == 500
+    assert ppd_world.value(BANDWIDTH, source="measured", prefill=P, decode=D) == 50
+
+
+def test_transfers_that_took_no_measurable_time_count_but_have_no_rate(ppd_world):
+    ppd_world.read(NO_NIXL, 0)
+    ppd_world.read(told({P_ZMQ: 4000}, {P_ZMQ: 0}), 5)
+    assert ppd_world.value("ppd_kv_transfer_bytes_total", source="measured") == 4000
+    assert ppd_world.value(BANDWIDTH, source="measured", prefill=P, decode=D) is None
+
+
+def test_an_engine_of_ours_is_never_estimated_neither_before_nor_between_its_figures(ppd_world):
+    """Its series appear with the first transfer, so a reading without them does not say that it measures nothing."""
+    ppd_world.pd(handoff="p2p_nccl")
+    ppd_world.read(NO_NIXL, 0)
+    ppd_world.pd(handoff="p2p_nccl")
+    ppd_world.read(told({P_ZMQ: 4000}, {P_ZMQ: 2}), 5)
+    ppd_world.read(UNKNOWN, 10)
+    ppd_world.pd(handoff="p2p_nccl")
+    assert ppd_world.value("ppd_kv_transfer_bytes_total", source="estimated") is None
+    assert ppd_world.value("ppd_kv_transfer_bytes_total", source="measured") == 4000
+
+
+def test_an_engine_of_ours_that_nobody_reads_is_estimated():
+    world = World(kv_bytes_per_token=100, is_scraping=False)
+    world.engines = [ppd_engine(P, "prefill", P_ZMQ), ppd_engine(D, "decode", D_ZMQ)]
+    world.pd(handoff="p2p_nccl")
+    assert world.value("ppd_kv_transfer_bytes_total", source="estimated") == 100_000
+
+
+def test_blocks_and_failures_are_shown_by_engine(ppd_world):
+    connector = {
+        "blocks": {("recv", "moved"): 4, ("recv", "skipped"): 9},
+        "failures": {("recv", "timeout"): 2, ("send", "timeout"): 1},
+    }
+    ppd_world.read(told({}, {}, **connector), 0)
+    blocks, failures = "ppd_engine_kv_blocks_total", "ppd_engine_kv_failures_total"
+    assert ppd_world.value(blocks, engine=D, direction="recv", what="moved") == 4
+    assert ppd_world.value(blocks, engine=D, direction="recv", what="skipped") == 9
+    assert ppd_world.value(failures, engine=D, direction="recv", reason="timeout") == 2
+    assert ppd_world.value(failures, engine=D, direction="send", reason="timeout") == 1
+
+
+def test_an_engine_that_invents_reasons_makes_no_endless_series(ppd_world):
+    reasons = {("recv", f"reason {number}"): 1 for number in range(1000)}
+    ppd_world.read(told({}, {}, failures=reasons), 0)
+    text = generate_latest(ppd_world.registry).decode()
+    shown = [line for line in text.splitlines() if line.startswith("ppd_engine_kv_failures_total{")]
+    assert len(shown) < 20
+    named = len(shown) - 1
+    others = ppd_world.value("ppd_engine_kv_failures_total", engine=D, direction="recv", reason="other")
+    assert others == len(reasons) - named
