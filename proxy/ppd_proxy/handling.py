@@ -14,7 +14,7 @@ import msgspec
 import xxhash
 
 from ppd_proxy.core import chat, identity
-from ppd_proxy.core.answer import EngineAnswer, client_body, read_answer, read_opaque_usage
+from ppd_proxy.core.answer import EngineAnswer, client_body, read_answer, read_opaque_usage, read_transfer
 from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.fleet import Change, Fleet
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
@@ -261,6 +261,8 @@ class Handling:
         if self._is_complete or leg.status != 200:
             return
         self._is_complete = True
+        if not leg.is_stream:
+            self.record.transfer = read_transfer(leg.body)
         answer = self._read(leg)
         if answer is None:
             return

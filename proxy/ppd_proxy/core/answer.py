@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
+from ppd_connector.wire import TRANSFER_FIELD
 from ppd_proxy.core.chat import KV_PARAMS, Fields
+from ppd_proxy.core.record import Transfer
 
 TOO_LONG_MARKS = (b"maximum context length", b"maximum model length", b"longer than the maximum", b"max_model_len")
 
@@ -54,6 +56,14 @@ class Reply(msgspec.Struct, gc=False):
     usage: Usage | None = None
 
 
+class _TransferParams(msgspec.Struct, gc=False):
+    transfer: Transfer | None = msgspec.field(default=None, name=TRANSFER_FIELD)
+
+
+class _TransferReply(msgspec.Struct, gc=False):
+    params: _TransferParams | None = msgspec.field(default=None, name=KV_PARAMS)
+
+
 @dataclass(slots=True)
 class EngineAnswer:
     """What one answer said, put together from one JSON body or from all chunks of a stream."""
@@ -71,9 +81,11 @@ class EngineAnswer:
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _reply = msgspec.json.Decoder(Reply)
 _replies = msgspec.json.Decoder(list[Reply])
+_transfer_reply = msgspec.json.Decoder(_TransferReply)
 _INPUT_TOKENS = re.compile(rb'"input_tokens": ?(\d+)')
 _OUTPUT_TOKENS = re.compile(rb'"output_tokens": ?(\d+)')
 _CACHED_TOKENS = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)": ?(\d+)')
+_TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
 _DONE = b"data: [DONE]\n\n"
 _fields = msgspec.json.Decoder(Fields)
 _choices = msgspec.json.Decoder(list[Fields])
@@ -96,6 +108,17 @@ def read_answer(body: bytes) -> EngineAnswer | None:
     except _BROKEN:
         return None
     return assemble([reply])
+
+
+def read_transfer(body: bytes) -> Transfer | None:
+    """What a JSON answer tells of its KV transfer; None when it tells nothing or nothing that makes sense."""
+    if _TRANSFER_MARK not in body:  # most answers: not worth reading a second time
+        return None
+    try:
+        params = _transfer_reply.decode(body).params
+    except _BROKEN:
+        return None
+    return params.transfer if params is not None else None
 
 
 def read_stream(stream: bytes, prefix: bytes = b"") -> EngineAnswer | None:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from ppd_proxy.core.types import HandoffName, Mode, Reason, Route
+
+
+class Transfer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What one request's KV cost to bring in, as the decode engine's connector tells it (`ppd_connector.wire`).
+    `skipped_blocks` were not sent because the decode engine held them."""
+
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+    blocks: Annotated[int, msgspec.Meta(ge=0)]
+    skipped_blocks: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Record(msgspec.Struct, kw_only=True):
@@ -13,7 +25,8 @@ class Record(msgspec.Struct, kw_only=True):
     `prompt_tokens`, `cached_tokens` and `completion_tokens` are the decode leg's `usage`. On route `pd` vLLM reports
     the prefill engine's own prefix hit as `cached_tokens`. Engines count a prompt once
     per choice, `usage` counts it once. Token times are known for streams only. `has_kv` is False
-    when a prefill answer handed nothing over, so that the decode engine computed the prompt itself.
+    when a prefill answer handed nothing over, so that the decode engine computed the prompt itself. `transfer` is told
+    in JSON answers only, and only by engines with our connector.
     `decode_opened_at` is when the decode leg's request went out.
     """
 
@@ -33,6 +46,7 @@ class Record(msgspec.Struct, kw_only=True):
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     has_kv: bool | None = None
+    transfer: Transfer | None = None
     decode_opened_at: float | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None

@@ -105,6 +105,12 @@ def request_line(record: Record) -> str:
         parts.append(f"cached_tokens={record.cached_tokens}")
     if record.completion_tokens is not None:
         parts.append(f"completion_tokens={record.completion_tokens}")
+    if record.transfer is not None:
+        moved = record.transfer
+        parts.append(
+            f"kv_bytes={moved.bytes} kv_ms={moved.seconds * 1000:.1f} kv_blocks={moved.blocks} "
+            f"kv_skipped={moved.skipped_blocks}"
+        )
     if record.prefill_id is not None:
         parts.append(f"prefill={record.prefill_id}")
     if record.decode_id is not None:

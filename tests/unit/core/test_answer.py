@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from ppd_proxy.core.answer import client_body, handoff_params, is_too_long, read_answer, read_opaque_usage, read_stream
+from ppd_proxy.core import answer as answers
+from ppd_proxy.core.answer import (
+    client_body,
+    handoff_params,
+    is_too_long,
+    read_answer,
+    read_opaque_usage,
+    read_stream,
+    read_transfer,
+)
+from ppd_proxy.core.record import Transfer
 
 TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
 USAGE = {"prompt_tokens": 30, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 16}}
@@ -42,7 +52,9 @@ def test_p26_the_tag_becomes_the_public_id_wherever_it_stands():
     assert b"10.0.0." not in body
 
 
-@pytest.mark.parametrize("value", [None, {"remote_host": "10.0.0.1", "remote_block_ids": [[1]]}])
+@pytest.mark.parametrize(
+    "value", [None, {"remote_host": "10.0.0.1", "remote_block_ids": [[1]]}, {"ppd_transfer": {"bytes": 1}}]
+)
 def test_p28_kv_parameters_are_taken_out(value):
     body = shown({"id": "a", "kv_transfer_params": value, "usage": USAGE})
     assert json.loads(body) == {"id": "a", "usage": USAGE}
@@ -101,6 +113,57 @@ def test_an_answer_may_hand_nothing_over(body):
 def test_a_prefill_answer_that_is_no_json_object_is_a_value_error(body):
     with pytest.raises(ValueError, match="prefill answer"):
         handoff_params(body)
+
+
+# What an answer tells of its transfer
+
+TOLD = {"bytes": 262144, "seconds": 0.5, "blocks": 2, "skipped_blocks": 14}
+
+
+def with_transfer(value):
+    return json.dumps({"id": "a", "choices": [], "kv_transfer_params": {"ppd_transfer": value}}).encode()
+
+
+@pytest.mark.parametrize("more", [{}, {"added_later": 1}])
+def test_the_transfer_of_an_answer_is_read(more):
+    assert read_transfer(with_transfer(TOLD | more)) == Transfer(bytes=262144, seconds=0.5, blocks=2, skipped_blocks=14)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(None, id="null"),
+        pytest.param([], id="list"),
+        pytest.param({}, id="empty"),
+        pytest.param({**TOLD, "bytes": -1}, id="negative"),
+        pytest.param({**TOLD, "seconds": "0.5"}, id="text"),
+        pytest.param({**TOLD, "blocks": 1.5}, id="half a block"),
+    ],
+)
+def test_a_transfer_that_makes_no_sense_is_not_known(value):
+    assert read_transfer(with_transfer(value)) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"kv_transfer_params":null,"x":{"ppd_transfer":{}}}', id="somewhere else"),
+        pytest.param(b'{"kv_transfer_params":7,"ppd_transfer":1}', id="no parameters"),
+        pytest.param(b'["ppd_transfer"]', id="no object"),
+        pytest.param(b'{"kv_transfer_params":{"ppd_transfer":', id="broken off"),
+        pytest.param(b'{"ppd_transfer":1,"\xff":1}', id="no text"),
+    ],
+)
+def test_an_answer_that_only_mentions_a_transfer_tells_none(body):
+    assert read_transfer(body) is None
+
+
+def test_an_answer_that_tells_no_transfer_is_not_read_for_it(monkeypatch):
+    monkeypatch.setattr(answers, "_transfer_reply", None)
+    text = {"choices": [{"text": 'a field named "ppd_transfer"'}], "kv_transfer_params": None}
+    assert read_transfer(json.dumps(text).encode()) is None
+    with pytest.raises(AttributeError):
+        read_transfer(with_transfer(TOLD))
 
 
 # What an answer said

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from ppd_proxy.core.record import Record
+from ppd_proxy.core.record import Record, Transfer
 from ppd_proxy.core.types import Reason
 from ppd_proxy.telemetry.logs import RequestLog, configure, request_line
 
@@ -40,6 +40,11 @@ def test_a_request_is_one_line_with_what_is_known():
         "id=r1 route=pd reason=first_turn turn=1 status=200 ttft_ms=250.0 prompt_tokens=1285 "
         "completion_tokens=30 prefill=10.0.0.1:8100 decode=10.0.0.2:8200 total_ms=1000.0"
     )
+
+
+def test_a_request_whose_transfer_was_told_says_what_it_cost():
+    line = request_line(record(transfer=Transfer(bytes=262144, seconds=0.0125, blocks=2, skipped_blocks=14)))
+    assert line.endswith("status=200 kv_bytes=262144 kv_ms=12.5 kv_blocks=2 kv_skipped=14")
 
 
 def test_what_is_not_known_is_left_out():
