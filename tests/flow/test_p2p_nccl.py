@@ -1,12 +1,15 @@
 """P2pNccl clusters: discovered over ZMQ, tagged request ids on the inside, nothing of them on the outside."""
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 
 import pytest
 from tests.support.cluster import (
+    CHAT,
     COMPLETIONS,
     Announcer,
+    ask_engine,
     assistant,
     running_proxy,
     until,
@@ -15,8 +18,10 @@ from tests.support.cluster import (
 )
 
 from ppd_connector.wire import parse_tag
+from ppd_proxy.config import Metrics, Routing
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
+from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.timing import TimingConfig
 
 STOCK_PERIOD_S, FOUND_WITHIN_S, LOST_WITHIN_S = 3.0, 4.0, 12.0
@@ -152,6 +157,102 @@ async def test_without_trust_every_turn_is_prefilled_and_says_why(fields):
         assert len(cluster.prefill.held) == 0
         for reply in replies:
             check_nothing_leaks(cluster, reply)
+
+
+def ours(**sections):
+    """A cluster whose engines both have our connector, in mode `pd`."""
+    engine = {"is_ppd": True, "timing": TimingConfig(kv_bytes_per_token=1000, transfer_bytes_per_s=50e6)}
+    return announced_cluster(prefill=engine, decode=engine, routing=Routing(mode="pd"), **sections)
+
+
+def tags_of(engine):
+    return [parse_tag(received.headers["x-request-id"]) for received in engine.requests]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"stream": True, "stream_options": {"include_usage": True}}], ids=["json", "sse"]
+)
+async def test_later_turns_move_only_what_their_home_does_not_hold(fields):
+    async with ours() as cluster:
+        replies = await five_turns(cluster, **fields)
+        assert [reply.route for reply in replies] == ["pd"] * 5
+        usages = [(reply.events[-1] if reply.is_stream else reply.json)["usage"] for reply in replies]
+        held = [usage["prompt_tokens"] + usage["completion_tokens"] - 1 for usage in usages]
+        assert [tag.held_tokens for tag in tags_of(cluster.prefill)] == [0, *held[:-1]]
+        assert tags_of(cluster.decode) == tags_of(cluster.prefill)
+        # Each turn moves its prompt without the whole blocks of 16 tokens that are held.
+        moved = sum(usage["prompt_tokens"] for usage in usages) - sum(tokens // 16 * 16 for tokens in held[:-1])
+        assert cluster.decode.counts.transferred_tokens == moved
+        failures = "vllm:ppd_kv_failures_total{"
+        assert failures not in cluster.decode.core.metrics.exposition().decode()  # it held all that was left out
+        for reply in replies:
+            check_nothing_leaks(cluster, reply)
+            assert "ppd_transfer" not in reply.body.decode()
+
+
+async def test_another_decode_engine_than_the_home_gets_everything():
+    async with ours() as cluster:
+        announce = f"127.0.0.1:{cluster.runtime.discovery_port}"
+        history = [user("Hello")]
+        history += [assistant((await cluster.chat(history)).text), user("More")]
+        config = p2p("decode", is_ppd=True, announce=announce, announce_interval_s=BEAT_S)
+        async with running_engine(config) as other:
+            await until(lambda: cluster.state_of(other) == "up")
+            await cluster.ask(f"/engines/{cluster.decode.http_address}/drain", {})
+            history += [assistant((await cluster.chat(history)).text), user("And more")]
+            await cluster.chat(history)
+            assert [tag.held_tokens > 0 for tag in tags_of(other)] == [False, True]
+
+
+async def test_what_failed_at_its_home_is_prefilled_again_and_moved_whole():
+    async with ours() as cluster:
+        history = [user("Hello")]
+        history += [assistant((await cluster.chat(history)).text), user("More")]
+        cluster.decode.faults.add(Fault(kind="status", status=500, times=1))
+        reply = await cluster.chat(history)
+        assert (reply.status, reply.reason) == (200, "decode_failed")
+        assert [tag.held_tokens > 0 for tag in tags_of(cluster.prefill)] == [False, True, False]
+
+
+async def test_a_home_that_evicted_the_conversation_answers_all_the_same():
+    async with ours() as cluster, running_engine(EngineConfig(role="aggregated")) as whole:
+        history = [user("Hello")]
+        history += [assistant((await cluster.chat(history)).text), user("More")]
+        cluster.decode.cache.clear()
+        reply = await cluster.chat(history)
+        body = {"messages": history, "max_tokens": 20, "temperature": 0}
+        assert reply.text == (await ask_engine(cluster.http, whole, CHAT, body)).text
+        assert 'reason="prefix_not_held"} 1.0' in cluster.decode.core.metrics.exposition().decode()
+
+
+async def test_transfers_of_our_connector_are_counted_once_by_pair_and_logged(capsys):
+    metrics = Metrics(scrape_interval_s=1.0, kv_bytes_per_token=7)
+    async with ours(metrics=metrics) as cluster:
+        prefill, decode = cluster.prefill, cluster.decode
+        # An engine's figures count from its first reading on.
+        await until(lambda: all(engine.counts.requests["/metrics"] for engine in cluster.engines))
+        await five_turns(cluster)
+        moved = decode.counts.transferred_tokens * 1000
+        measured = 'ppd_kv_transfer_bytes_total{source="measured"}'
+        samples = await cluster.scraped(lambda read: read.get(measured) == moved)
+        assert samples['ppd_kv_transfer_seconds_total{source="measured"}'] == pytest.approx(moved / 50e6)
+        rates = {name: value for name, value in samples.items() if name.startswith("ppd_kv_transfer_bandwidth")}
+        pair = f'decode="{decode.http_address}",prefill="{prefill.http_address}",source="measured"'
+        assert rates == {f"ppd_kv_transfer_bandwidth_bytes_per_second{{{pair}}}": pytest.approx(50e6)}
+        assert 'ppd_kv_transfer_bytes_total{source="estimated"}' not in samples
+        blocks = {
+            what: samples[
+                f'ppd_engine_kv_blocks_total{{direction="recv",engine="{decode.http_address}",what="{what}"}}'
+            ]
+            for what in ("moved", "skipped")
+        }
+    lines = [dict(re.findall(r"(kv_\w+)=(\S+)", line)) for line in capsys.readouterr().err.splitlines()]
+    told = [line for line in lines if line]
+    assert len(told) == 5
+    assert sum(int(line["kv_bytes"]) for line in told) == moved
+    assert sum(float(line["kv_ms"]) for line in told) == pytest.approx(moved / 50e6 * 1000, abs=0.5)
+    assert sum(int(line["kv_blocks"]) for line in told) == blocks["moved"]
+    assert sum(int(line["kv_skipped"]) for line in told) == blocks["skipped"] > 0
 
 
 async def test_an_engine_that_announces_ppd_takes_direct_turns_without_the_flag():

@@ -24,9 +24,9 @@ class EngineConfig:
     """One simulated engine. Everything defaults to an engine that answers at once and never fails.
 
     `dies_without_tag` decides whether an untagged generation request ends a P2pNccl engine; None is what vLLM does:
-    a stock one dies, one with `is_ppd` computes the prompt itself. `keeps_requests` records every generation request.
-    `echoes_request_id` is vLLM's --enable-request-id-headers. Connections idle
-    for `keep_alive_s` are closed, 0 keeps them (vLLM's server: 5 s).
+    a stock one dies, one with `is_ppd` (our connector) computes the prompt itself. `keeps_requests` records every
+    generation request. `echoes_request_id` is vLLM's --enable-request-id-headers. Connections idle for `keep_alive_s`
+    are closed, 0 keeps them (vLLM's server: 5 s).
     """
 
     role: Role
@@ -67,6 +67,11 @@ class EngineConfig:
         if self.dies_without_tag is not None:
             return self.dies_without_tag
         return self.handoff == "p2p_nccl" and not self.is_ppd and self.role != "aggregated"
+
+    @property
+    def has_our_connector(self) -> bool:
+        """Whether the engine leaves out what the other one holds, and tells what its transfers cost."""
+        return self.handoff == "p2p_nccl" and self.is_ppd
 
     def _mistakes(self) -> list[str]:
         found: list[str] = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import xxhash
 
+from ppd_proxy.core.record import Transfer
 from ppd_proxy.sim.body import GenerationRequest, Limits
 from ppd_proxy.sim.cache import PrefixCache, block_hashes, chain_start
 from ppd_proxy.sim.config import EngineConfig
@@ -38,6 +39,7 @@ class Prefilled:
     start: bytes
     digest: str
     is_damaged: bool
+    transfer: Transfer | None
 
     @property
     def computed_tokens(self) -> int:
@@ -97,11 +99,19 @@ class EngineCore:
         usable = min(blocks, (len(token_ids) - 1) // self.config.block_tokens)
         local_tokens = usable * self.config.block_tokens
         digest = self.digest(start, token_ids)
-        external_tokens, reported = 0, local_tokens
+        external_tokens, reported, transfer = 0, local_tokens, None
         if plan.remote is not None:
             is_whole = blocks * self.config.block_tokens == len(token_ids)
-            pulled = await self._bring_in(plan.remote, len(token_ids) - local_tokens, is_whole=is_whole)
-            if pulled is not None:
+            moved_tokens, is_usable = len(token_ids) - local_tokens, True
+            if self.config.has_our_connector:
+                transfer, moved_tokens = self._transfer(plan, len(token_ids))
+                is_usable = local_tokens + moved_tokens >= len(token_ids)
+            pulled = await self._bring_in(plan.remote, moved_tokens, is_whole=is_whole)
+            if transfer is not None:
+                self.metrics.connector.count("recv", plan.peer, transfer)
+            if not is_usable:
+                self.metrics.connector.fail("recv", plan.peer, "prefix_not_held")
+            elif pulled is not None:
                 external_tokens = len(token_ids) - local_tokens - (self.config.handoff == "p2p_nccl")
                 if pulled.digest != digest:
                     self.counts.mismatched_handoffs += 1
@@ -117,6 +127,7 @@ class EngineCore:
             start=start,
             digest=digest,
             is_damaged=is_damaged,
+            transfer=transfer,
         )
         if ready.computed_tokens:
             cached_tokens = local_tokens + external_tokens
@@ -125,13 +136,29 @@ class EngineCore:
         self._count_prompt(ready)
         return ready
 
-    def hold(self, ready: Prefilled, key: str) -> HeldPrompt:
+    def _transfer(self, plan: Plan, tokens: int) -> tuple[Transfer, int]:
+        """What moving a prompt of `tokens` takes with our connector, and how many of them are moved: all but the whole
+        blocks that the decode engine is said to hold. The last block is never one of them."""
+        timing = self.config.timing
+        skipped_blocks = min(plan.held_tokens, tokens - 1) // self.config.block_tokens
+        moved_tokens = tokens - skipped_blocks * self.config.block_tokens
+        transfer = Transfer(
+            bytes=moved_tokens * timing.kv_bytes_per_token,
+            seconds=timing.transfer_s(moved_tokens),
+            blocks=self.blocks_for(moved_tokens),
+            skipped_blocks=skipped_blocks,
+        )
+        return transfer, moved_tokens
+
+    def hold(self, ready: Prefilled, plan: Plan) -> HeldPrompt:
         """Keep a finished prompt's KV for a decode engine."""
         count = self.blocks_for(ready.tokens)
         block_ids = tuple((self._next_block + place) % self.config.cache_blocks for place in range(count))
         self._next_block += count
         prompt = HeldPrompt(
-            key=key,
+            key=plan.key,
+            peer=plan.peer,
+            transfer=self._transfer(plan, ready.tokens)[0],
             block_ids=block_ids,
             digest=ready.digest,
             num_tokens=ready.tokens,

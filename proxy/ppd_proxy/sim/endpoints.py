@@ -280,6 +280,8 @@ class Endpoints:
             exchange.json(404, {"error": why})
             return
         core.held.take(key)
+        if core.config.has_our_connector:
+            core.metrics.connector.count("send", held.peer, held.transfer)
         exchange.json(200, {"digest": held.digest, "num_tokens": held.num_tokens})
 
     def _free(self, exchange: Exchange, _: Fault | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from ppd_connector.wire import TRANSFER_FIELD
 from ppd_proxy.sim.answers import Choice, PromptScores, Shaper, Usage
 from ppd_proxy.sim.body import GenerationRequest, Json, Refused, error_json
 from ppd_proxy.sim.core import EngineCore, Prefilled
@@ -193,7 +194,7 @@ class Generation:
             step += 1
             if any(choice.finish_reason is None for choice in self._choices):
                 await self._pass_decode_time(step)
-        self._hold()
+        self._hand_over()
         if self._request.has_usage:
             exchange.event(self._shaper.usage_event(self._usage()))
         exchange.event(b"[DONE]")
@@ -222,18 +223,20 @@ class Generation:
             raise Refused(fault.message, status=500, error_type="InternalServerError")
         if fault is not None and fault.kind == "stall_after":
             await asyncio.Event().wait()
-        kv_params = self._hold()
+        kv_params = self._hand_over()
         body = self._shaper.body(self._choices, self._usage(), self._prompt_scores, kv_params)
         if fault is not None and fault.kind in ("die_after", "truncate_after"):
             self._exchange.json_half(body, headers)
             raise StreamCut
         self._exchange.json(200, body, headers)
 
-    def _hold(self) -> dict[str, object] | None:
+    def _hand_over(self) -> dict[str, object] | None:
+        """Keep what another engine will fetch. Gives the answer's `kv_transfer_params`."""
         if self._plan.kind != "hold":
-            return None
+            transfer = self._ready[0].transfer
+            return {TRANSFER_FIELD: transfer} if transfer is not None else None
         core = self._core
-        held = core.hold(self._ready[0], self._plan.key)
+        held = core.hold(self._ready[0], self._plan)
         if core.config.handoff != "nixl":
             return None
         return nixl_params(held, engine_id=core.engine_id, host=core.host, port=core.port)

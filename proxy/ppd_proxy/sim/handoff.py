@@ -14,11 +14,17 @@ from ppd_proxy.sim.peer import RemoteKv
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`hold`: keep the prompt's KV under `key` for another engine. `pull`: fetch it from `remote`. `local`: neither."""
+    """`hold`: keep the prompt's KV under `key` for another engine. `pull`: fetch it from `remote`. `local`: neither.
+
+    `peer` is the other engine's KV address as its P2pNccl tag tells it, `held_tokens` what the tag says that the decode
+    engine holds.
+    """
 
     kind: Literal["local", "hold", "pull"]
     key: str = ""
     remote: RemoteKv | None = None
+    peer: str = ""
+    held_tokens: int = 0
 
 
 LOCAL = Plan(kind="local")
@@ -44,9 +50,11 @@ def _plan_p2p(config: EngineConfig, request_id: str) -> Plan:
     if tag is None:
         return LOCAL
     tensor_key = f"{tag.prefill}>{tag.decode}>{tag.key}"
+    held_tokens = tag.held_tokens if config.has_our_connector else 0
     if config.role == "prefill":
-        return Plan(kind="hold", key=tensor_key)
-    return Plan(kind="pull", remote=RemoteKv(address=tag.prefill, key=tensor_key))
+        return Plan(kind="hold", key=tensor_key, peer=tag.decode, held_tokens=held_tokens)
+    remote = RemoteKv(address=tag.prefill, key=tensor_key)
+    return Plan(kind="pull", remote=remote, peer=tag.prefill, held_tokens=held_tokens)
 
 
 def nixl_params(prompt: HeldPrompt, *, engine_id: str, host: str, port: int) -> Json:

@@ -8,15 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from ppd_proxy.core.record import Transfer
+
 _REMEMBERED: Final = 10_000
 Gone = Literal["unknown", "consumed", "freed", "expired"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldPrompt:
-    """The KV of one prompt: `digest` says of which token ids, `cached_tokens` how many were prefix hits here."""
+    """The KV of one prompt: `digest` says of which token ids, `cached_tokens` how many were prefix hits here. `peer` is
+    the engine it is meant for, where that is known, and `transfer` what sending it costs."""
 
     key: str
+    peer: str
+    transfer: Transfer
     block_ids: tuple[int, ...]
     digest: str
     num_tokens: int

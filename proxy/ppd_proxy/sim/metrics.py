@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from ppd_connector import wire
+from ppd_proxy.core.record import Transfer
 from ppd_proxy.sim.config import EngineConfig
+
+Direction = Literal["recv", "send"]
 
 _LABELS: Final = ("model_name", "engine")
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -53,6 +57,7 @@ class EngineMetrics:
         self.nixl_failed = self._counters("nixl_num_failed_transfers")
         self.nixl_failed_notifications = self._counters("nixl_num_failed_notifications")
         self.nixl_expired = self._counters("nixl_num_kv_expired_reqs")
+        self.connector = ConnectorMetrics(self.registry, self._labels)
 
     def read_gauges_from(
         self, running: Callable[[], float], waiting: Callable[[], float], usage: Callable[[], float]
@@ -97,6 +102,32 @@ class EngineMetrics:
                 for shown in self._shown(name, old_name)
             ],
         )  # fmt: skip
+
+
+class ConnectorMetrics:
+    """What an engine with our connector tells of its transfers; a series appears with its first value."""
+
+    def __init__(self, registry: CollectorRegistry, labels: tuple[str, str]) -> None:
+        def counter(name: str, text: str, *more: str) -> Counter:
+            return Counter(name, text, (*_LABELS, "direction", "peer", *more), registry=registry)
+
+        self._labels = labels
+        self._bytes = counter(wire.TRANSFER_BYTES, "KV moved, bytes.")
+        self._seconds = counter(wire.TRANSFER_SECONDS, "Time of KV transfers, seconds.")
+        self._transfers = counter(wire.TRANSFERS, "KV transfers.")
+        self._blocks = counter(wire.BLOCKS, "KV blocks of handoffs.", "what")
+        self._failures = counter(wire.FAILURES, "Failed KV transfers.", "reason")
+
+    def count(self, direction: Direction, peer: str, transfer: Transfer) -> None:
+        at = (*self._labels, direction, peer)
+        self._bytes.labels(*at).inc(transfer.bytes)
+        self._seconds.labels(*at).inc(transfer.seconds)
+        self._transfers.labels(*at).inc()
+        self._blocks.labels(*at, "moved").inc(transfer.blocks)
+        self._blocks.labels(*at, "skipped").inc(transfer.skipped_blocks)
+
+    def fail(self, direction: Direction, peer: str, reason: str) -> None:
+        self._failures.labels(*self._labels, direction, peer, reason).inc()
 
 
 class Instruments:

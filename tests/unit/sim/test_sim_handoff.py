@@ -250,6 +250,78 @@ async def test_a_patched_p2p_consumer_answers_an_untagged_request(http):
         assert text_of(await post(http, decode, chat()))
 
 
+KV = TimingConfig(kv_bytes_per_token=1000, transfer_fixed_ms=1)
+PROMPT = {"prompt": list(range(97, 97 + 40)), "max_tokens": 2, "temperature": 0}
+
+
+@pytest.fixture
+async def ours():
+    """A pair with our connector."""
+    async with (
+        running_engine(p2p("prefill", is_ppd=True, timing=KV)) as prefill,
+        running_engine(p2p("decode", is_ppd=True, timing=KV)) as decode,
+    ):
+        yield prefill, decode
+
+
+async def handed_over(http, prefill, decode, body, *, key, held_tokens=0):
+    tag = request_tag(prefill.zmq_address, decode.zmq_address, key * 32, held_tokens)
+    headers = {"X-Request-Id": tag}
+    await post(http, prefill, {**body, "max_tokens": 1}, path="/v1/completions", **headers)
+    return await post(http, decode, body, path="/v1/completions", **headers)
+
+
+async def metrics_of(http, engine):
+    async with http.get(engine.url + "/metrics") as response:
+        return await response.text()
+
+
+async def test_blocks_that_a_decode_engine_of_ours_holds_are_not_moved_again(http, ours):
+    prefill, decode = ours
+    first = await handed_over(http, prefill, decode, PROMPT, key="0")
+    assert first["kv_transfer_params"] == {
+        "ppd_transfer": {"bytes": 40_000, "seconds": 0.001, "blocks": 3, "skipped_blocks": 0}
+    }
+    second = await handed_over(http, prefill, decode, PROMPT, key="1", held_tokens=33)
+    assert second["kv_transfer_params"] == {
+        "ppd_transfer": {"bytes": 8_000, "seconds": 0.001, "blocks": 1, "skipped_blocks": 2}
+    }
+    assert second["usage"] == first["usage"]
+    for engine, direction, peer in ((decode, "recv", prefill), (prefill, "send", decode)):
+        told = await metrics_of(http, engine)
+        label = f'direction="{direction}",engine="0",model_name="sim",peer="{peer.zmq_address}"'
+        assert f"vllm:ppd_kv_transfer_bytes_total{{{label}}} 48000.0" in told
+        assert f"vllm:ppd_kv_transfer_seconds_total{{{label}}} 0.002" in told
+        assert f"vllm:ppd_kv_transfers_total{{{label}}} 2.0" in told
+        assert f'vllm:ppd_kv_blocks_total{{{label},what="moved"}} 4.0' in told
+        assert f'vllm:ppd_kv_blocks_total{{{label},what="skipped"}} 2.0' in told
+        assert "vllm:ppd_kv_failures_total{" not in told
+
+
+async def test_a_decode_engine_of_ours_that_lost_what_was_left_out_computes_the_rest(http, ours):
+    prefill, decode = ours
+    first = await handed_over(http, prefill, decode, PROMPT, key="0")
+    decode.cache.clear()
+    again = await handed_over(http, prefill, decode, PROMPT, key="1", held_tokens=33)
+    assert again["choices"] == first["choices"]
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    assert len(prefill.held) == 0
+    told = await metrics_of(http, decode)
+    assert f'peer="{prefill.zmq_address}",reason="prefix_not_held"}} 1.0' in told
+
+
+async def test_the_block_that_the_next_token_needs_is_always_moved(http, ours):
+    prefill, decode = ours
+    answer = await handed_over(http, prefill, decode, {**PROMPT, "prompt": [97] * 32}, key="0", held_tokens=1000)
+    assert answer["kv_transfer_params"]["ppd_transfer"]["skipped_blocks"] == 1
+
+
+async def test_stock_p2p_engines_tell_nothing_of_their_transfers(http):
+    async with running_engine(p2p("prefill")) as prefill, running_engine(p2p("decode")) as decode:
+        assert (await handed_over(http, prefill, decode, PROMPT, key="0"))["kv_transfer_params"] is None
+        assert "vllm:ppd_kv_transfer_bytes_total{" not in await metrics_of(http, decode)
+
+
 @pytest.mark.parametrize(("role", "is_ppd", "kind"), [("prefill", False, "P"), ("decode", True, "D")])
 async def test_engines_announce_themselves_as_p2pnccl_does(role, is_ppd, kind):
     context = zmq.asyncio.Context()
