@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--handoff", choices=["nixl", "p2p_nccl", "none"], help="how KV moves (p2p_nccl with --announce, else nixl)")
     add("--announce", metavar="HOST:PORT", help="ZMQ ROUTER of a proxy to announce to, as P2pNccl engines do")
     add("--kv-port", type=int, help="port of the engine's KV address; 0 picks a free one")
-    add("--ppd", dest="is_ppd", action="store_const", const=True, help="announce that direct requests are safe")
+    add("--ppd", dest="is_ppd", action="store_const", const=True, help="with our connector (P2pNccl), and announce it")
     add("--model", dest="model_name", help="served model name (sim)")
     add("--adapter", dest="adapters", action="append", help="served adapter name, repeatable")
     add("--max-model-len", type=int, help="longest prompt plus answer, tokens (32768)")
