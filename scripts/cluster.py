@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ STOP_LIMIT_S = 15.0
 
 Role = Literal["prefill", "decode", "aggregated"]
 Kind = Literal["vllm", "simulated"]
+Connector = Literal["nixl", "ppd"]
 # The worker in the scheduler's process. In two processes, vLLM's default on a CPU, both spin for a second after every
 # message: with two engines that is four spinning processes, and on two cores handoffs of 25 ms took up to 30 s.
 EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
@@ -41,7 +42,11 @@ KV_ROLES: dict[Role, str] = {"prefill": "kv_producer", "decode": "kv_consumer", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """One engine to start; port 0 is any free port. `dtype` and `max_model_len_tokens` are for real engines."""
+    """One engine to start; port 0 is any free port. `dtype` and all below it are for real engines.
+
+    `connector` moves the KV of split engines; `kv_settings` are keys of `kv_connector_extra_config` (`ppd`), and
+    `load_failure_policy` is vLLM's own.
+    """
 
     role: Role
     port: int = 0
@@ -49,6 +54,10 @@ class EngineSpec:
     dtype: str = "bfloat16"
     prefix_caching: bool = True
     max_model_len_tokens: int = 4096
+    connector: Connector = "nixl"
+    kv_settings: Mapping[str, object] = field(default_factory=dict)
+    load_failure_policy: Literal["fail", "recompute"] = "fail"
+    block_tokens: int | None = None
     extra_args: tuple[str, ...] = ()
 
 
@@ -63,11 +72,19 @@ class ClusterSpec:
     engines: tuple[EngineSpec, ...]
     mode: str = "ppd"
     proxy_port: int = 0
-    proxy_args: tuple[str, ...] = ("--discovery-port", "0")
+    proxy_args: tuple[str, ...] = ()
     has_proxy: bool = True
     model: str = "tiny"
     logs: Path = ROOT / "logs"
     start_limit_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePorts:
+    """Where an engine serves, and where other engines reach it for KV."""
+
+    http: int
+    kv: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +94,7 @@ class Engine:
     spec: EngineSpec
     port: int
     child: Child
+    kv_port: int = 0
 
     @property
     def url(self) -> str:
@@ -123,17 +141,39 @@ def make_model(name: str) -> Path:
     return directory
 
 
-def vllm_command(spec: EngineSpec, port: int, model: Path, served_name: str) -> list[str | Path]:
-    """Return the command line of a real engine that hands KV over through NIXL in main memory."""
-    transfer = {"kv_connector": "NixlConnector", "kv_role": KV_ROLES[spec.role], "kv_buffer_device": "cpu"}
+def vllm_command(
+    spec: EngineSpec, ports: EnginePorts, model: Path, served_name: str, discovery_port: int
+) -> list[str | Path]:
+    """Return the command line of a real engine; with `ppd` it announces itself to the proxy's `discovery_port`."""
     command: list[str | Path] = [vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", model]
-    command += ["--served-model-name", served_name, "--host", HOST, "--port", str(port), "--enforce-eager"]
+    command += ["--served-model-name", served_name, "--host", HOST, "--port", str(ports.http), "--enforce-eager"]
     command += ["--dtype", spec.dtype, "--max-model-len", str(spec.max_model_len_tokens)]
-    command += ["--distributed-executor-backend", EXECUTOR]
-    command += ["--enable-prompt-tokens-details", "--kv-transfer-config", json.dumps(transfer)]
+    command += ["--distributed-executor-backend", EXECUTOR, "--enable-prompt-tokens-details"]
+    transfer = kv_transfer_config(spec, ports, discovery_port)
+    if transfer is not None:
+        command += ["--kv-transfer-config", json.dumps(transfer)]
     if not spec.prefix_caching:
         command.append("--no-enable-prefix-caching")
+    if spec.block_tokens is not None:
+        command += ["--block-size", str(spec.block_tokens)]
     return [*command, *spec.extra_args]
+
+
+def kv_transfer_config(spec: EngineSpec, ports: EnginePorts, discovery_port: int) -> dict[str, object] | None:
+    """Return vLLM's `--kv-transfer-config`, None for an engine that moves no KV."""
+    config: dict[str, object] = {"kv_role": KV_ROLES[spec.role], "kv_load_failure_policy": spec.load_failure_policy}
+    if spec.connector == "nixl":
+        return {**config, "kv_connector": "NixlConnector", "kv_buffer_device": "cpu"}
+    if spec.role == "aggregated":
+        return None
+    proxy = {"proxy_ip": HOST, "proxy_port": str(discovery_port), "http_port": str(ports.http)}
+    return {
+        **config,
+        "kv_connector": "PPDConnector",
+        "kv_connector_module_path": "ppd_connector.connector",
+        "kv_port": ports.kv,
+        "kv_connector_extra_config": {**(proxy if discovery_port else {}), **spec.kv_settings},
+    }
 
 
 def vllm_environment(side_channel_port: int) -> dict[str, str]:
@@ -142,9 +182,11 @@ def vllm_environment(side_channel_port: int) -> dict[str, str]:
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT / "connector_patches"),
         "UCX_TLS": "tcp,shm,self",
         "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_HOST_IP": HOST,
         "VLLM_NIXL_SIDE_CHANNEL_HOST": HOST,
         "VLLM_NIXL_SIDE_CHANNEL_PORT": str(side_channel_port),
         "VLLM_NO_USAGE_STATS": "1",
@@ -184,6 +226,9 @@ class Cluster:
     proxy_port: int = 0
     _ports: set[int] = field(default_factory=set)
     _stamp: str = ""
+    _model: Path = Path()
+    _discovery_port: int = 0
+    _started: dict[Role, int] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         self.start()
@@ -237,31 +282,48 @@ class Cluster:
         for role in (*KV_ROLES, "proxy"):
             for old in self.spec.logs.glob(f"{role}_*.log"):
                 old.unlink(missing_ok=True)
+        self._model = model
+        self._discovery_port = free_port(self._ports) if self._is_announced else 0
         for spec in self.spec.engines:
-            self._start_engine(spec, model)
+            self.start_engine(spec)
         for engine in self.engines:
-            self._wait(engine.child, f"{engine.url}/health")
+            self.wait_for(engine)
         if self.spec.has_proxy:
             self._start_proxy()
 
-    def _start_engine(self, spec: EngineSpec, model: Path) -> None:
+    @property
+    def _is_announced(self) -> bool:
+        return any(spec.connector == "ppd" and spec.kind == "vllm" for spec in self.spec.engines)
+
+    def start_engine(self, spec: EngineSpec) -> Engine:
+        """Start one more engine of the cluster; `wait_for` says when it serves."""
         port = spec.port or free_port(self._ports)
-        number = 1 + sum(engine.spec.role == spec.role for engine in self.engines)
+        kv_port = free_port(self._ports)
+        self._started[spec.role] = number = self._started.get(spec.role, 0) + 1
         log = self._log(spec.role, number)
         if spec.kind == "simulated":
             child = Child(f"{spec.role} engine", simulated_command(spec, port), log)
         else:
-            command = vllm_command(spec, port, model, self.model_name)
-            child = Child(f"{spec.role} engine", command, log, vllm_environment(free_port(self._ports)))
-        self.engines.append(Engine(spec=spec, port=port, child=child))
+            ports = EnginePorts(port, kv_port)
+            command = vllm_command(spec, ports, self._model, self.model_name, self._discovery_port)
+            child = Child(f"{spec.role} engine", command, log, vllm_environment(kv_port))
+        engine = Engine(spec=spec, port=port, child=child, kv_port=kv_port)
+        self.engines.append(engine)
         self.report(f"{spec.role:<10} {HOST}:{port}  pid {child.pid}  {log}")
+        return engine
+
+    def wait_for(self, engine: Engine) -> None:
+        """Wait until a started engine serves; `ClusterError` says why it does not."""
+        self._wait(engine.child, f"{engine.url}/health")
 
     def _start_proxy(self) -> None:
         self.proxy_port = self.spec.proxy_port or free_port(self._ports)
         command: list[str | Path] = [sys.executable, "-m", "ppd_proxy.cli.main", "serve", "--host", HOST]
         command += ["--port", str(self.proxy_port), "--mode", self.spec.mode]
+        command += ["--discovery-port", str(self._discovery_port)]
         for engine in self.engines:
-            command += [f"--{engine.spec.role}", engine.url]
+            if engine.spec.connector != "ppd" or engine.spec.role == "aggregated":
+                command += [f"--{engine.spec.role}", engine.url]
         self.proxy = Child("proxy", [*command, *self.spec.proxy_args], self._log("proxy", 1))
         self.report(f"{'proxy':<10} {HOST}:{self.proxy_port}  pid {self.proxy.pid}  {self.proxy.log}")
         self._wait(self.proxy, f"{self.proxy_url}/ready")
@@ -287,11 +349,18 @@ class Cluster:
 
 
 def split_engines(
-    *, prefill: int = 1, decode: int = 1, aggregated: int = 0, kind: Kind = "vllm", dtype: str = "bfloat16"
+    *,
+    prefill: int = 1,
+    decode: int = 1,
+    aggregated: int = 0,
+    kind: Kind = "vllm",
+    dtype: str = "bfloat16",
+    connector: Connector = "nixl",
 ) -> tuple[EngineSpec, ...]:
     """Return that many engines of each role, all on free ports."""
     roles: Sequence[tuple[Role, int]] = (("prefill", prefill), ("decode", decode), ("aggregated", aggregated))
-    return tuple(EngineSpec(role=role, kind=kind, dtype=dtype) for role, count in roles for _ in range(count))
+    names = [role for role, count in roles for _ in range(count)]
+    return tuple(EngineSpec(role=role, kind=kind, dtype=dtype, connector=connector) for role in names)
 
 
 if __name__ == "__main__":

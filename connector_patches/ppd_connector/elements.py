@@ -1,0 +1,82 @@
+"""The cache's element types as numpy sees them: bf16 and fp8 have no numpy type, so they travel as raw integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Raw = NDArray[Any]
+Values = NDArray[np.float32]
+
+RAW_TYPES: dict[str, type[np.generic]] = {
+    "float32": np.uint32,
+    "float16": np.uint16,
+    "bfloat16": np.uint16,
+    "uint8": np.uint8,
+    "int8": np.uint8,
+    "float8_e4m3fn": np.uint8,
+    "float8_e5m2": np.uint8,
+}
+# Where the exponent and the upper half of the mantissa lie: a flip there is seen in the value, a flip below is noise.
+HIGH_BITS: dict[str, tuple[int, int]] = {
+    "float32": (12, 31),
+    "float16": (5, 15),
+    "bfloat16": (4, 15),
+    "float8_e4m3fn": (2, 7),
+    "float8_e5m2": (1, 7),
+    "uint8": (4, 8),
+    "int8": (4, 8),
+}
+E4M3_MAX = 448.0
+
+
+def to_float32(raw: Raw, dtype: str) -> Values:
+    """The values; `uint8` and `int8` count as e4m3, which is how quantized caches store them."""
+    if dtype == "float32":
+        return raw.view(np.float32)
+    if dtype == "float16":
+        return raw.view(np.float16).astype(np.float32)
+    if dtype == "bfloat16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    if dtype == "float8_e5m2":
+        return (raw.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+    return e4m3_values()[raw]
+
+
+def from_float32(values: Values, dtype: str) -> Raw:
+    """Rounded to nearest, ties to even."""
+    if dtype == "float32":
+        return values.astype(np.float32).view(np.uint32)
+    if dtype == "float16":
+        return values.astype(np.float16).view(np.uint16)
+    if dtype == "bfloat16":
+        bits = values.astype(np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    if dtype == "float8_e5m2":
+        return (values.astype(np.float16).view(np.uint16) >> 8).astype(np.uint8)
+    return to_e4m3(values)
+
+
+def e4m3_values() -> Values:
+    """The 256 values of e4m3fn by their code: sign, 4 bits of exponent (bias 7), 3 of mantissa; no infinities."""
+    codes = np.arange(256)
+    exponents, mantissas = (codes >> 3) & 15, codes & 7
+    normal = np.ldexp(1.0 + mantissas / 8.0, exponents - 7)
+    values = np.where(exponents == 0, np.ldexp(mantissas / 8.0, -6), normal)
+    values = np.where(codes & 128, -values, values)
+    values[[127, 255]] = np.nan
+    return values.astype(np.float32)
+
+
+def to_e4m3(values: Values) -> Raw:
+    """Codes of the nearest e4m3 values; what is larger than 448 becomes 448, NaN stays NaN."""
+    positive = e4m3_values()[:127]
+    magnitudes = np.minimum(np.abs(values), E4M3_MAX)
+    above = np.clip(np.searchsorted(positive, magnitudes), 1, 126)
+    below_gap, above_gap = magnitudes - positive[above - 1], positive[above] - magnitudes
+    is_even_above = above % 2 == 0
+    codes = np.where((above_gap < below_gap) | ((above_gap == below_gap) & is_even_above), above, above - 1)
+    codes = np.where(np.isnan(values), 127, codes)
+    return (codes | np.where(np.signbit(values), 128, 0)).astype(np.uint8)

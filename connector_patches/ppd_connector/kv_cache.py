@@ -1,0 +1,120 @@
+"""vLLM's paged KV cache of one rank as a `store.Store`: CPU tensors directly, GPU tensors through pinned memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ppd_connector import pages
+from ppd_connector.geometry import Geometry, LayerShape, fingerprint
+
+
+class KvCache:
+    """Built once the caches exist. `specs` gives each layer's `KVCacheSpec`; `model` goes into the fingerprint."""
+
+    def __init__(
+        self,
+        caches: Mapping[str, torch.Tensor],
+        specs: Mapping[str, Any],
+        *,
+        block_tokens: int,
+        cpu_isa: Callable[[torch.Tensor, Any], str] | None,
+        model: Mapping[str, Any],
+        rank: int,
+        ranks: int,
+    ) -> None:
+        self.block_tokens = block_tokens
+        names, seen = [], set()
+        for name, cache in caches.items():
+            if cache.data_ptr() not in seen:  # layers that share one cache are moved once
+                seen.add(cache.data_ptr())
+                names.append(name)
+        self._pages = [
+            pages.pages_of(name, caches[name], specs[name], cpu_isa(caches[name], specs[name]) if cpu_isa else None)
+            for name in names
+        ]
+        self.layer_of = {name: index for index, name in enumerate(names)}
+        shapes: list[LayerShape] = [each.shape for each in self._pages]
+        self.geometry = Geometry(
+            names=tuple(names),
+            layers=tuple(shapes),
+            fingerprint=fingerprint(model, names, shapes, rank=rank, ranks=ranks),
+        )
+        self.device = next(iter(caches.values())).device
+        self._is_cuda = self.device.type == "cuda"
+        self._out = torch.cuda.Stream(self.device) if self._is_cuda else None
+        self._in = torch.cuda.Stream(self.device) if self._is_cuda else None
+
+    def read(self, layer: int, blocks: Sequence[int], first_token: int, end_token: int) -> Callable[[], memoryview]:
+        page = self._pages[layer]
+        slots = self._slots(page, blocks, first_token, end_token)
+        if not self._is_cuda:
+            payload = _joined(page.read(slots))
+            return lambda: payload
+        current = torch.cuda.current_stream(self.device)
+        dense = _flat(page.read(slots))
+        host = torch.empty(dense.shape, dtype=torch.uint8, pin_memory=True)
+        assert self._out is not None
+        self._out.wait_stream(current)
+        with torch.cuda.stream(self._out):
+            host.copy_(dense, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        dense.record_stream(self._out)
+
+        def wait() -> memoryview:
+            copied.synchronize()
+            return memoryview(host.numpy())
+
+        return wait
+
+    def write(
+        self, layer: int, blocks: Sequence[int], first_token: int, end_token: int, payload: memoryview, *, at_token: int
+    ) -> None:
+        page = self._pages[layer]
+        slots = self._slots(page, blocks, first_token, end_token)
+        shape = page.shape
+        tokens = len(payload) // shape.bytes_per_token
+        raw = torch.frombuffer(payload, dtype=torch.uint8)
+        if self._is_cuda:
+            assert self._in is not None
+            with torch.cuda.stream(self._in):
+                device = raw.pin_memory().to(self.device, non_blocking=True)
+                page.write(slots, _planes(device, shape, tokens, first_token - at_token, end_token - at_token))
+        else:
+            page.write(slots, _planes(raw, shape, tokens, first_token - at_token, end_token - at_token))
+
+    def flush(self) -> None:
+        if self._in is not None:
+            self._in.synchronize()
+
+    def _slots(self, page: pages.Pages, blocks: Sequence[int], first_token: int, end_token: int) -> pages.Slots:
+        return pages.slots_of(
+            blocks,
+            first_token,
+            end_token,
+            block_tokens=self.block_tokens,
+            page_tokens=page.page_tokens,
+            device=self.device,
+        )
+
+
+def _flat(planes: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The planes' bytes one after the other."""
+    return torch.cat([plane.contiguous().reshape(-1).view(torch.uint8) for plane in planes])
+
+
+def _joined(planes: Sequence[torch.Tensor]) -> memoryview:
+    return memoryview(_flat(planes).numpy())
+
+
+def _planes(raw: torch.Tensor, shape: LayerShape, tokens: int, start: int, end: int) -> list[torch.Tensor]:
+    """Views [heads, end - start, channels] of a payload of `tokens` tokens."""
+    values, offset, planes = raw.view(getattr(torch, shape.dtype)), 0, []
+    for channels in shape.channels:
+        size = shape.heads * tokens * channels
+        planes.append(values[offset : offset + size].view(shape.heads, tokens, channels)[:, start:end])
+        offset += size
+    return planes

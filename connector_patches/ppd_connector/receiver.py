@@ -1,0 +1,312 @@
+"""The consumer's half of transfers: KV that arrives is checked, kept until its request is scheduled, put into blocks.
+
+Runs on the endpoint's thread; `results` is for the engine's thread to take from. Never a wrong block: what does not fit
+the engine, the request and its own checksum is a failed load. Every load ends, at the latest a timeout after the last
+sign of progress. Knows no vLLM.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from ppd_connector import faults
+from ppd_connector.elements import RAW_TYPES, Raw
+from ppd_connector.endpoint import Endpoint
+from ppd_connector.figures import Figures, RequestFigures
+from ppd_connector.geometry import LayerShape, blocks_of
+from ppd_connector.inbox import Entry, Inbox, Part
+from ppd_connector.messages import PROTOCOL, Abort, Ack, Done, Get, Put, Sent
+from ppd_connector.outbox import Fences
+from ppd_connector.plan import Load
+from ppd_connector.route import Route, rank_address
+from ppd_connector.settings import Settings
+from ppd_connector.store import Store
+
+_SENT_LIMIT_S = 1.0
+"""How long the figures of a finished load wait for the sender's `Sent`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult:
+    """One load is over. `failed_blocks` is empty when all KV is in place, or nobody wants it any more."""
+
+    request_id: str
+    failed_blocks: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    load: Load
+    started_at: float
+
+
+@dataclass(slots=True, kw_only=True)
+class _Untimed:
+    """A finished load whose sender has not said yet how long it took."""
+
+    load: Load
+    moved_bytes: int
+    since: float
+    span_s: float
+
+
+class Receiver:
+    """`on_loaded` is called with every load whose KV is in place (dumps); `on_figures` with what a request cost."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        store: Store,
+        settings: Settings,
+        figures: Figures,
+        fault_source: faults.FaultSource,
+        *,
+        rank: int,
+        own_address: str,
+        on_loaded: Callable[[Load], None],
+        on_figures: Callable[[str, RequestFigures], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._store = store
+        self._settings = settings
+        self._figures = figures
+        self._faults = fault_source
+        self._rank = rank
+        self._own_address = own_address
+        self._on_loaded = on_loaded
+        self._on_figures = on_figures
+        self._inbox = Inbox(settings.buffer_bytes)
+        self._fences = Fences(settings.fence_s)
+        self._jobs: dict[str, _Job] = {}
+        self._untimed: dict[str, _Untimed] = {}
+        self._stale: list[list[Raw]] | None = None
+        self._flipped: set[str] = set()
+        self.results: deque[LoadResult] = deque()
+
+    @property
+    def held_bytes(self) -> int:
+        """KV that waits for its request."""
+        return self._inbox.held_bytes
+
+    # What arrives
+
+    def put(self, route: Route, put: Put, payload: memoryview | None, now: float) -> None:
+        refusal = self._keep(put, payload, now)
+        self._endpoint.send(route, Ack(key=put.key, layer=put.layer, first_token=put.first_token, refusal=refusal))
+        job = self._jobs.get(put.key)
+        if refusal is None:
+            self._fences.lift(put.sender)
+            if job is not None:
+                self._try_finish(job, now)
+        elif job is not None:
+            self._fail(job, refusal)
+        elif refusal != "gone" and self._inbox.get(put.key) is None:
+            self._inbox.finish(put.key)
+            self._figures.failed("recv", put.sender, refusal)
+        elif refusal != "gone":
+            self._inbox.refuse(put.key, refusal)
+
+    def _keep(self, put: Put, payload: memoryview | None, now: float) -> str | None:
+        geometry = self._store.geometry
+        if put.protocol != PROTOCOL or put.fingerprint != geometry.fingerprint or payload is None:
+            return "mismatch"
+        if not 0 <= put.layer < len(geometry.layers) or not put.first_token < put.end_token <= put.total_tokens:
+            return "mismatch"
+        size = (put.end_token - put.first_token) * geometry.layers[put.layer].bytes_per_token
+        if not put.payload_bytes == len(payload) == size:
+            return "mismatch"
+        if put.key not in self._flipped and self._faults.draw(put.key).flips_on_the_wire:
+            self._flipped.add(put.key)
+            payload = faults.flip_bit(payload, put.key)
+        if self._settings.is_checksummed and put.checksum is not None:
+            if xxhash.xxh3_64_intdigest(payload) != put.checksum:
+                return "checksum"
+        return self._inbox.add(put, payload, now)
+
+    def aborted(self, abort: Abort) -> None:
+        """The producer gives up: the load, now or later, need not wait."""
+        job = self._jobs.get(abort.key)
+        if job is not None:
+            self._fail(job, abort.refusal)
+        else:
+            self._inbox.finish(abort.key)
+
+    def sent(self, message: Sent) -> None:
+        untimed = self._untimed.pop(message.key, None)
+        entry = self._inbox.get(message.key)
+        if untimed is not None:
+            self._count(untimed, message.seconds)
+        elif entry is not None:
+            entry.seconds = message.seconds
+
+    # What the engine wants
+
+    def load(self, load: Load, now: float) -> None:
+        """Fill a request's blocks; ends in one `LoadResult`."""
+        job = self._jobs[load.key] = _Job(load=load, started_at=now)
+        if self._inbox.is_finished(load.key):
+            self._fail(job, "gone")
+            return
+        if self._try_finish(job, now):
+            return
+        if self._fences.stands(load.peer, now):
+            self._fail(job, "fenced")
+        elif self._settings.send_type == "GET":
+            get = Get(
+                key=load.key,
+                sender=self._own_address,
+                fingerprint=self._store.geometry.fingerprint,
+                prompt=load.prompt,
+                first_token=load.first_token,
+                end_token=load.end_token,
+            )
+            self._endpoint.send(self._route(load.peer), get)
+
+    def release(self, request_id: str, key: str, peer: str, reason: str = "unused") -> None:
+        """The request is over, or takes nothing: whatever is here, or kept at the producer, can go."""
+        job = self._jobs.pop(key, None)
+        if job is not None:
+            self.results.append(LoadResult(request_id=request_id))
+        if self._inbox.is_finished(key):
+            return
+        entry = self._inbox.finish(key)
+        self._flipped.discard(key)
+        if entry is not None or job is not None or reason != "unused":
+            self._figures.failed("recv", peer, "aborted" if job is not None else reason)
+        if self._settings.send_type == "GET":
+            self._endpoint.send(self._route(peer), Done(key=key))
+
+    def tick(self, now: float) -> float | None:
+        timeout_s, lease_s = self._settings.timeout_s, self._settings.lease_s
+        for job in [each for each in self._jobs.values() if now >= self._ends_at(each)]:
+            self._fences.raise_for(job.load.peer, now)
+            self._fail(job, "timeout")
+        for key in self._inbox.expired(now, max(lease_s, timeout_s)):
+            if key not in self._jobs:
+                entry = self._inbox.finish(key)
+                if entry is not None:
+                    self._figures.failed("recv", entry.sender, "expired")
+        for key in [key for key, each in self._untimed.items() if now - each.since >= _SENT_LIMIT_S]:
+            untimed = self._untimed.pop(key)
+            self._count(untimed, untimed.span_s)
+        times = [self._ends_at(job) for job in self._jobs.values()]
+        times += [each.since + _SENT_LIMIT_S for each in self._untimed.values()]
+        return min(times, default=None)
+
+    def _ends_at(self, job: _Job) -> float:
+        entry = self._inbox.get(job.load.key)
+        latest_at = job.started_at if entry is None else max(job.started_at, entry.latest_at)
+        return latest_at + self._settings.timeout_s
+
+    def _route(self, peer: str) -> Route:
+        return Route(address=rank_address(peer, self._rank))
+
+    # How a load ends
+
+    def _try_finish(self, job: _Job, now: float) -> bool:
+        """Fail it, finish it, or leave it waiting; whether it is over."""
+        load, entry = job.load, self._inbox.get(job.load.key)
+        if entry is None:
+            return False
+        if entry.refusal is not None:
+            self._fail(job, entry.refusal)
+        elif entry.prompt != load.prompt or (entry.sender, entry.total_tokens) != (load.peer, load.end_token):
+            self._fail(job, "mismatch")
+        elif self._settings.send_type != "GET" and entry.from_token > load.first_token:
+            self._fail(job, "prefix_not_held")
+        elif not entry.is_complete(len(self._store.geometry.layers), load.first_token, load.end_token):
+            return False
+        else:
+            self._finish(job, entry, now)
+        return True
+
+    def _finish(self, job: _Job, entry: Entry, now: float) -> None:
+        load = job.load
+        self._fill(load, entry.parts)
+        self._store.flush()
+        done_at = time.monotonic()
+        is_get = self._settings.send_type == "GET"
+        untimed = _Untimed(
+            load=load,
+            moved_bytes=entry.held_bytes,
+            since=now,
+            span_s=done_at - (job.started_at if is_get else entry.first_at),
+        )
+        self._close(load)
+        self._on_loaded(load)
+        if is_get or entry.seconds is not None:
+            self._count(untimed, untimed.span_s if entry.seconds is None else entry.seconds + done_at - now)
+        else:
+            self._untimed[load.key] = untimed
+        self.results.append(LoadResult(request_id=load.request_id))
+
+    def _fail(self, job: _Job, reason: str) -> None:
+        load = job.load
+        self._close(load)
+        self._figures.failed("recv", load.peer, reason)
+        self._endpoint.log_sometimes(
+            f"load {load.peer} {reason}", "KV of %s not loaded from %s: %s", load.key, load.peer, reason
+        )
+        size = self._store.block_tokens
+        failed = load.blocks[load.first_token // size : -(-load.end_token // size)]
+        self.results.append(LoadResult(request_id=load.request_id, failed_blocks=failed))
+
+    def _close(self, load: Load) -> None:
+        del self._jobs[load.key]
+        self._inbox.finish(load.key)
+        self._flipped.discard(load.key)
+        if self._settings.send_type == "GET":
+            self._endpoint.send(self._route(load.peer), Done(key=load.key))
+
+    def _count(self, untimed: _Untimed, seconds: float) -> None:
+        load, size = untimed.load, self._store.block_tokens
+        blocks, skipped = blocks_of(load.first_token, load.end_token, size), load.first_token // size
+        self._figures.moved(
+            "recv", load.peer, kv_bytes=untimed.moved_bytes, seconds=seconds, blocks=blocks, skipped_blocks=skipped
+        )
+        self._on_figures(load.request_id, RequestFigures(untimed.moved_bytes, seconds, blocks, skipped))
+
+    # Into the cache
+
+    def _fill(self, load: Load, parts: list[Part]) -> None:
+        drawn = self._faults.draw(load.key)
+        if drawn.changes_kv or self._faults.wants_stale:
+            self._fill_faulty(load, parts, drawn)
+            return
+        for part in parts:
+            first, end = max(part.first_token, load.first_token), min(part.end_token, load.end_token)
+            if first < end:
+                self._store.write(part.layer, load.blocks, first, end, part.payload, at_token=part.first_token)
+
+    def _fill_faulty(self, load: Load, parts: list[Part], drawn: faults.Drawn) -> None:
+        shapes = self._store.geometry.layers
+        whole = [_planes(shape, layer, parts, load) for layer, shape in enumerate(shapes)]
+        changed = faults.apply(drawn, whole, [shape.dtype for shape in shapes], self._store.block_tokens, self._stale)
+        self._stale = whole
+        for layer, planes in enumerate(changed):
+            payload = memoryview(b"".join(np.ascontiguousarray(plane).tobytes() for plane in planes))
+            first, end = load.first_token, load.end_token
+            self._store.write(layer, load.blocks, first, end, payload, at_token=first)
+
+
+def _planes(shape: LayerShape, layer: int, parts: list[Part], load: Load) -> list[Raw]:
+    """One layer's planes [heads, tokens, channels] of all the load's tokens, put together from its parts."""
+    first, tokens = load.first_token, load.end_token - load.first_token
+    raw = RAW_TYPES[shape.dtype]
+    planes = [np.empty((shape.heads, tokens, channels), raw) for channels in shape.channels]
+    for part in (each for each in parts if each.layer == layer):
+        flat = np.frombuffer(part.payload, raw)
+        count, offset = part.end_token - part.first_token, 0
+        start, end = max(part.first_token, first), min(part.end_token, load.end_token)
+        for plane, channels in zip(planes, shape.channels, strict=True):
+            size = shape.heads * count * channels
+            piece = flat[offset : offset + size].reshape(shape.heads, count, channels)
+            plane[:, start - first : end - first] = piece[:, start - part.first_token : end - part.first_token]
+            offset += size
+    return planes
