@@ -23,7 +23,7 @@ import command_line
 from chat_client import ProxyClient, RequestFailed, new_session
 from command_line import at_least, shown, table
 from engine_figures import EngineMetrics, find_engine_metrics, gained, summed
-from estimates import median
+from estimates import WAIT_S, median
 from kv_size import FORMULA, add_kv_arguments, read_kv_bytes
 from prompts import Prompts, measured_prompts
 
@@ -65,15 +65,19 @@ class Handoff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """All requests of one prompt length: medians, and NIXL's own figures where it tells."""
+    """All requests of one prompt length: medians, and the connector's own figures where it tells (NIXL, ours).
+
+    `waits` are transfers that took longer than `WAIT_S`.
+    """
 
     prompt_tokens: int
     kv_bytes: float
     first_token_s: float
     prefill_s: float | None
     handoff_s: float
-    nixl_bytes: float | None
-    nixl_s: float | None
+    transfer_bytes: float | None
+    transfer_s: float | None
+    waits: int
 
     @property
     def apparent_gb_per_s(self) -> float:
@@ -81,29 +85,31 @@ class Row:
 
     @property
     def measured_gb_per_s(self) -> float | None:
-        return self.nixl_bytes / self.nixl_s / 1e9 if self.nixl_bytes and self.nixl_s else None
+        return self.transfer_bytes / self.transfer_s / 1e9 if self.transfer_bytes and self.transfer_s else None
 
 
 def bytes_per_token(handoffs: Sequence[Handoff]) -> float | None:
-    """What NIXL moved per prompt token that came from another engine; None where it does not tell."""
+    """What was moved per prompt token that came from another engine; None where it does not tell."""
     total = summed([handoff.engines for handoff in handoffs])
     tokens = total.get("external_kv_transfer", 0.0)
-    return total.get("nixl_bytes", 0.0) / tokens or None if tokens else None
+    return total.get("transfer_bytes", 0.0) / tokens or None if tokens else None
 
 
 def make_row(handoffs: Sequence[Handoff], kv_bytes_per_token: float) -> Row:
     total = summed([handoff.engines for handoff in handoffs])
     prefill = [handoff.engines["prefill_request_s"] for handoff in handoffs if "prefill_request_s" in handoff.engines]
     tokens = round(median([handoff.prompt_tokens for handoff in handoffs]))
-    is_told = bool(total.get("nixl_bytes"))
+    is_told = bool(total.get("transfer_bytes"))
+    seconds = [handoff.engines["transfer_s"] for handoff in handoffs if "transfer_s" in handoff.engines]
     return Row(
         prompt_tokens=tokens,
         kv_bytes=tokens * kv_bytes_per_token,
         first_token_s=median([handoff.first_token_s for handoff in handoffs]),
         prefill_s=median(prefill) if prefill else None,
         handoff_s=median([handoff.handoff_s for handoff in handoffs]),
-        nixl_bytes=total["nixl_bytes"] / len(handoffs) if is_told else None,
-        nixl_s=total["nixl_transfer_s"] / len(handoffs) if is_told and "nixl_transfer_s" in total else None,
+        transfer_bytes=total["transfer_bytes"] / len(handoffs) if is_told else None,
+        transfer_s=median(seconds) if is_told and seconds else None,
+        waits=sum(each > WAIT_S for each in seconds),
     )
 
 
@@ -117,7 +123,7 @@ async def hand_off(client: ProxyClient, metrics: EngineMetrics, model: str, prom
     if answer.prompt_tokens is None or answer.first_token_s is None:
         raise RequestFailed("the answer has no usage: the engine ignores stream_options")
     await metrics.read_after(before, "decode_requests")
-    after = await metrics.read_after(before, "nixl_transfers")
+    after = await metrics.read_after(before, "transfers")
     return Handoff(
         prompt_tokens=answer.prompt_tokens, first_token_s=answer.first_token_s, engines=gained(before, after)
     )
@@ -148,7 +154,7 @@ async def measure(options: argparse.Namespace) -> tuple[float, list[Row], list[H
 
 def result_table(rows: Sequence[Row]) -> str:
     headers = ["Prompt tokens", "KV cache (MB)", "First token (ms)", "Prefill engine (ms)", "Handoff (ms)"]
-    headers += ["Apparent (GB/s)", "NIXL moved (MB)", "NIXL took (ms)", "NIXL (GB/s)"]
+    headers += ["Apparent (GB/s)", "Moved (MB)", "Transfer (ms)", "Measured (GB/s)", "Waits"]
     return table(
         headers,
         [
@@ -159,9 +165,10 @@ def result_table(rows: Sequence[Row]) -> str:
                 shown(row.prefill_s, 1e3),
                 shown(row.handoff_s, 1e3),
                 shown(row.apparent_gb_per_s, digits=3),
-                shown(row.nixl_bytes, 1e-6),
-                shown(row.nixl_s, 1e3),
+                shown(row.transfer_bytes, 1e-6),
+                shown(row.transfer_s, 1e3),
                 shown(row.measured_gb_per_s, digits=3),
+                str(row.waits),
             ]
             for row in rows
         ],

@@ -12,6 +12,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from chat_client import ProxyClient, RequestFailed
+from ppd_connector import wire
 
 SOURCES: Final = ("local_cache_hit", "external_kv_transfer", "local_compute")
 _BY_SOURCE: Final = "vllm:prompt_tokens_by_source_total"
@@ -20,10 +21,12 @@ _SERIES: Final = MappingProxyType(
         ("prefill", "vllm:request_success_total"): "prefill_requests",
         ("prefill", "vllm:e2e_request_latency_seconds_sum"): "prefill_request_s",
         ("decode", "vllm:request_success_total"): "decode_requests",
-        ("decode", "vllm:nixl_bytes_transferred_sum"): "nixl_bytes",
-        ("decode", "vllm:nixl_bytes_transferred_count"): "nixl_transfers",
-        ("decode", "vllm:nixl_xfer_time_seconds_sum"): "nixl_transfer_s",
-        ("decode", "vllm:nixl_post_time_seconds_sum"): "nixl_post_s",
+        ("decode", "vllm:nixl_bytes_transferred_sum"): "transfer_bytes",
+        ("decode", "vllm:nixl_bytes_transferred_count"): "transfers",
+        ("decode", "vllm:nixl_xfer_time_seconds_sum"): "transfer_s",
+        ("decode", wire.TRANSFER_BYTES): "transfer_bytes",
+        ("decode", wire.TRANSFERS): "transfers",
+        ("decode", wire.TRANSFER_SECONDS): "transfer_s",
     }
 )
 _POLL_S: Final = 0.02
@@ -40,6 +43,8 @@ def figures_of(role: str, exposition: str) -> dict[str, float]:
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
             name = _SERIES.get((role, sample.name))
+            if sample.labels.get("direction") == "send":
+                continue  # a decode engine that is a prefill engine, too
             if role == "decode" and sample.name == _BY_SOURCE:
                 name = sample.labels.get("source")
             if name is not None:

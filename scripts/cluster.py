@@ -202,6 +202,15 @@ def simulated_command(spec: EngineSpec, port: int) -> list[str | Path]:
     return [*command, *spec.extra_args]
 
 
+def fetched(url: str) -> bytes:
+    """Return what a GET of `url` is answered with; nothing where there is no answer, or an error."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bytes(answer.read())
+    except (urllib.error.URLError, OSError):
+        return b""
+
+
 def is_answering(url: str) -> bool:
     """Whether a GET of `url` is answered 200."""
     try:
@@ -327,6 +336,17 @@ class Cluster:
         self.proxy = Child("proxy", [*command, *self.spec.proxy_args], self._log("proxy", 1))
         self.report(f"{'proxy':<10} {HOST}:{self.proxy_port}  pid {self.proxy.pid}  {self.proxy.log}")
         self._wait(self.proxy, f"{self.proxy_url}/ready")
+        if self._discovery_port:
+            self.wait_for_pair()
+
+    def wait_for_pair(self) -> None:
+        """Wait until the proxy has heard of a prefill and a decode engine that announce themselves."""
+        assert self.proxy is not None
+        deadline = time.monotonic() + self.spec.start_limit_s
+        while b'"pd"' not in fetched(f"{self.proxy_url}/ready"):
+            if time.monotonic() > deadline or not self.proxy.is_running:
+                raise ClusterError(f"the proxy heard of no prefill and decode engine: {self.proxy.log}")
+            time.sleep(POLL_S)
 
     def _log(self, name: str, number: int) -> Path:
         return self.spec.logs / f"{name}_{self._stamp}{'' if number == 1 else f'_{number}'}.log"

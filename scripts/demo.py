@@ -45,6 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--turns", type=int, default=5, metavar="N", help="turns of a conversation (default 5)")
     add("--output-tokens", type=int, metavar="N", help="tokens per answer (default 30, with vllm 96)")
     add("--no-prefix-caching-on-prefill", action="store_true", help="the prefill engine computes every prompt whole")
+    add("--connector", choices=["nixl", "ppd"], default="nixl", help="moves KV between real engines (default nixl)")
     add("--dtype", choices=["bfloat16", "float32"], default=fast_dtype(), help="of real engines (default %(default)s)")
     add("--plot", type=Path, metavar="FILE", help="draw the comparison (.png or .svg)")
     add("--output", type=Path, metavar="FILE", help="write everything that was measured, as JSON")
@@ -68,7 +69,7 @@ def fast_dtype() -> str:
 def spec_from(options: argparse.Namespace) -> ClusterSpec:
     """One prefill engine, two simulated or one real decode engine, and the proxy, all on free ports."""
     if options.engine == "vllm":
-        engine = EngineSpec(role="decode", kind="vllm", dtype=options.dtype)
+        engine = EngineSpec(role="decode", kind="vllm", dtype=options.dtype, connector=options.connector)
         decode = [engine]
     else:
         engine = EngineSpec(role="decode", kind="simulated", extra_args=SMALL_GPU)

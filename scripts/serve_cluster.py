@@ -44,6 +44,18 @@ def parse_arguments() -> argparse.Namespace:
     add("--proxy-port", type=int, default=10001, metavar="P", help="the proxy's port, 0: free (default 10001)")
     add("--model", default="tiny", help="tiny, small, tiny-peaked, small-peaked or a directory (default tiny)")
     add("--dtype", default="bfloat16", choices=["bfloat16", "float32"], help="of real engines (default bfloat16)")
+    add(
+        "--connector", choices=["nixl", "ppd"], default="nixl", help="moves KV between real engines (default nixl)"
+    )
+    add(
+        "--kv-setting",
+        action="append",
+        default=[],
+        type=setting,
+        metavar="KEY=VALUE",
+        help="key of the ppd connector's kv_connector_extra_config, repeatable",
+    )
+    add("--block-tokens", type=int, metavar="N", help="KV block size of real engines (default: vLLM's)")
     add("--no-prefill-cache", action="store_true", help="switch prefix caching off on prefill engines")
     add("--turns", type=int, default=5, metavar="N", help="turns of the conversation, 0: none (default 5)")
     add("--once", action="store_true", help="stop after the conversation; exit status 1 if it failed")
@@ -51,6 +63,14 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args(own)
     arguments.proxy_args = proxy_args
     return arguments
+
+
+def setting(text: str) -> tuple[str, str]:
+    """Read `KEY=VALUE`."""
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} must be KEY=VALUE")
+    return key, value
 
 
 def split_at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -70,11 +90,21 @@ def spec_from(arguments: argparse.Namespace) -> ClusterSpec:
     }
     next_port: dict[Role, int] = {role: getattr(arguments, f"{role}_port") for role in counts}
     engines: list[EngineSpec] = []
-    for engine in split_engines(**counts, kind=arguments.engine, dtype=arguments.dtype):
+    kv_settings = dict(arguments.kv_setting)
+    split = split_engines(**counts, kind=arguments.engine, dtype=arguments.dtype, connector=arguments.connector)
+    for engine in split:
         port = next_port[engine.role]
         next_port[engine.role] += 1 if port else 0
         has_cache = engine.role != "prefill" or not arguments.no_prefill_cache
-        engines.append(replace(engine, port=port, prefix_caching=has_cache))
+        engines.append(
+            replace(
+                engine,
+                port=port,
+                prefix_caching=has_cache,
+                kv_settings=kv_settings,
+                block_tokens=arguments.block_tokens,
+            )
+        )
     defaults = ClusterSpec(engines=())
     return replace(
         defaults,

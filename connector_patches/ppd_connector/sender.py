@@ -73,6 +73,15 @@ class Sender:
         self._queued_bytes = 0
         self.finished: deque[str] = deque()
 
+    @property
+    def held_bytes(self) -> int:
+        """KV under way or waiting for its turn (PUT), and kept to be fetched (GET)."""
+        return self._outbox.waiting_bytes + self._offered_bytes
+
+    @property
+    def _offered_bytes(self) -> int:
+        return sum(offer.kv_bytes for offer in tuple(self._offers.values()) if not offer.is_done)
+
     # On the engine's thread
 
     def put(self, save: Save, layer: int, *, is_last: bool) -> None:
@@ -190,10 +199,9 @@ class Sender:
         """Keep finished KV for a consumer that asks; the oldest goes when more than the buffer size is kept."""
         size = save.total_tokens * self._store.geometry.bytes_per_token
         self._offers[save.key] = Offer(save=save, kv_bytes=size, ends_at=now + self._settings.lease_s)
-        kept = sum(offer.kv_bytes for offer in self._offers.values())
-        while kept > self._settings.buffer_bytes and len(self._offers) > 1:
-            oldest = next(iter(self._offers.values()))
-            kept -= oldest.kv_bytes
+        for oldest in [each for each in self._offers.values() if not each.is_done]:
+            if self._offered_bytes <= self._settings.buffer_bytes or oldest.save.key == save.key:
+                break
             self._end(oldest, "full")
 
     def hold(self, request_ids: list[str], now: float) -> None:

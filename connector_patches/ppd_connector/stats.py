@@ -21,17 +21,17 @@ _COUNTERS = (
 @dataclass
 class PPDStats(KVConnectorStats):
     """`moved`: rows of direction, peer, transfers, bytes, seconds, blocks, skipped blocks; `failed`: direction, peer,
-    reason, count."""
+    reason, count; `held`: direction, bytes held now."""
 
     def __post_init__(self) -> None:
         if not self.data:
             self.reset()
 
     def reset(self) -> None:
-        self.data: dict[str, Any] = {"moved": [], "failed": []}
+        self.data: dict[str, Any] = {"moved": [], "failed": [], "held": []}
 
     def aggregate(self, other: KVConnectorStats) -> KVConnectorStats:
-        for name in ("moved", "failed"):
+        for name in ("moved", "failed", "held"):
             self.data[name].extend(other.data.get(name, ()))
         return self
 
@@ -50,7 +50,7 @@ class PPDStats(KVConnectorStats):
         return said
 
     def is_empty(self) -> bool:
-        return not self.data["moved"] and not self.data["failed"]
+        return not any(self.data.get(name) for name in ("moved", "failed", "held"))
 
 
 class PPDPromMetrics(KVConnectorPromMetrics):
@@ -72,6 +72,12 @@ class PPDPromMetrics(KVConnectorPromMetrics):
             )
             for name, text, more in _COUNTERS
         }
+        self._held = self._gauge_cls(
+            name=wire.HELD_BYTES,
+            documentation="Bytes of KV that wait for their request (recv) or their peer (send), summed over ranks.",
+            labelnames=[*labelnames, "direction"],
+            multiprocess_mode="mostrecent",
+        )
 
     def observe(self, transfer_stats_data: dict[str, Any], engine_idx: int = 0) -> None:
         own = self.per_engine_labelvalues[engine_idx]
@@ -85,3 +91,8 @@ class PPDPromMetrics(KVConnectorPromMetrics):
             counters[wire.BLOCKS].labels(*labels, "skipped").inc(skipped)
         for direction, peer, reason, count in transfer_stats_data["failed"]:
             counters[wire.FAILURES].labels(*own, direction, peer, reason).inc(count)
+        held: dict[str, int] = {}
+        for direction, kv_bytes in transfer_stats_data.get("held", ()):
+            held[direction] = held.get(direction, 0) + kv_bytes
+        for direction, kv_bytes in held.items():
+            self._held.labels(*own, direction).set(kv_bytes)

@@ -27,6 +27,9 @@ BLOCKS = "vllm:ppd_kv_blocks_total"
 FAILURES = "vllm:ppd_kv_failures_total"
 """Labels `direction`, `peer` and `reason`."""
 
+HELD_BYTES = "vllm:ppd_kv_held_bytes"
+"""A gauge, label `direction`: KV that waits for its request ("recv"), or for its peer ("send")."""
+
 TRANSFER_FIELD = "ppd_transfer"
 """Key in the `kv_transfer_params` of a decode engine's JSON answer; its value is
 `{"bytes": int, "seconds": float, "blocks": int, "skipped_blocks": int}` for this one request."""

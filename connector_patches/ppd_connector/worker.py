@@ -58,6 +58,7 @@ class Worker:
         self._announcer: Announcer | None = None
         self._saving: list[_Saved] = []
         self._failed_blocks: set[int] = set()
+        self._told_held = {"recv": 0, "send": 0}
         self._lock = threading.Lock()
         self._request_figures: dict[str, RequestFigures] = {}
 
@@ -221,7 +222,16 @@ class Worker:
     # What the step cost
 
     def take_figures(self) -> Mapping[str, Any] | None:
-        return self._figures.take()
+        """What `PPDStats` holds, None when there is nothing new to tell."""
+        held = {
+            "recv": self._receiver.held_bytes if self._receiver is not None else 0,
+            "send": self._sender.held_bytes if self._sender is not None else 0,
+        }
+        taken = self._figures.take()
+        if taken is None and held == self._told_held:
+            return None
+        self._told_held = held
+        return {**(taken or {"moved": [], "failed": []}), "held": list(held.items())}
 
     def take_request_figures(self) -> dict[str, RequestFigures]:
         with self._lock:

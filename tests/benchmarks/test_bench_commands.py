@@ -86,7 +86,7 @@ def test_multi_turn_shows_cumulative_tokens_and_routes(cluster, run_script, tmp_
     assert "KV size" in done.stdout
 
 
-def test_bandwidth_reports_what_nixl_moved(cluster, run_script, tmp_path):
+def test_bandwidth_reports_what_the_connector_moved(cluster, run_script, tmp_path):
     done = run_script(
         "benchmarks/bandwidth.py", "--url", cluster.proxy_url, "--prompt-lengths", 50, 200, "--iterations", 2,
         "--plot", tmp_path / "bandwidth.png",

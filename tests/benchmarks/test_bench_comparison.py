@@ -103,8 +103,8 @@ def test_engine_figures_sum_over_labels_and_take_those_of_the_role():
     )  # fmt: skip
     assert figures_of("prefill", text) == {"prefill_requests": 5}
     decode = figures_of("decode", text)
-    assert decode == {"decode_requests": 5, "local_compute": 7, "nixl_bytes": 64}
-    assert gained({"decode_requests": 4}, decode) == {"decode_requests": 1, "local_compute": 7, "nixl_bytes": 64}
+    assert decode == {"decode_requests": 5, "local_compute": 7, "transfer_bytes": 64}
+    assert gained({"decode_requests": 4}, decode) == {"decode_requests": 1, "local_compute": 7, "transfer_bytes": 64}
 
 
 def test_route_decisions_are_read_by_mode_and_route():

@@ -32,11 +32,13 @@ class Answer(NamedTuple):
         return self.body["choices"][0]["token_ids"]
 
 
-def call(url: str, body: dict[str, Any] | None = None, method: str | None = None) -> Answer:
+def call(
+    url: str, body: dict[str, Any] | None = None, method: str | None = None, headers: dict[str, str] | None = None
+) -> Answer:
     """POST with a body, GET without one, unless told otherwise; error statuses are answers too."""
     data = None if body is None else json.dumps(body).encode()
     method = method or ("GET" if body is None else "POST")
-    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
+    request = urllib.request.Request(url, data, {"content-type": "application/json", **(headers or {})}, method=method)
     try:
         with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
             return Answer(
