@@ -158,7 +158,7 @@ class PPDConnector(KVConnectorBase_V1):
                 self._half(self._scheduling).figures(request_id, RequestFigures(*figures))
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
-        is_complete = request.status.name in ("FINISHED_LENGTH_CAPPED", "FINISHED_STOPPED")
+        is_complete = request.status.name not in ("FINISHED_ABORTED", "FINISHED_IGNORED", "FINISHED_ERROR")
         return self._half(self._scheduling).finished(request.request_id, is_complete=is_complete)
 
     # Figures

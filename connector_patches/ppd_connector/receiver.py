@@ -53,6 +53,7 @@ class _Untimed:
     load: Load
     moved_bytes: int
     since: float
+    copy_s: float
     span_s: float
 
 
@@ -141,7 +142,7 @@ class Receiver:
         untimed = self._untimed.pop(message.key, None)
         entry = self._inbox.get(message.key)
         if untimed is not None:
-            self._count(untimed, message.seconds)
+            self._count(untimed, message.seconds + untimed.copy_s)
         elif entry is not None:
             entry.seconds = message.seconds
 
@@ -227,7 +228,7 @@ class Receiver:
         return True
 
     def _finish(self, job: _Job, entry: Entry, now: float) -> None:
-        load = job.load
+        load, copied_from = job.load, time.monotonic()
         self._fill(load, entry.parts)
         self._store.flush()
         done_at = time.monotonic()
@@ -236,12 +237,13 @@ class Receiver:
             load=load,
             moved_bytes=entry.held_bytes,
             since=now,
+            copy_s=done_at - copied_from,
             span_s=done_at - (job.started_at if is_get else entry.first_at),
         )
         self._close(load)
         self._on_loaded(load)
         if is_get or entry.seconds is not None:
-            self._count(untimed, untimed.span_s if entry.seconds is None else entry.seconds + done_at - now)
+            self._count(untimed, untimed.span_s if entry.seconds is None else entry.seconds + untimed.copy_s)
         else:
             self._untimed[load.key] = untimed
         self.results.append(LoadResult(request_id=load.request_id))

@@ -106,9 +106,9 @@ def new_tag(prefill: Engine, decode: Engine, held_tokens: int = 0) -> str:
 
 
 def hand_over(cluster: Cluster, text: str, tokens: int = 64, *, held_tokens: int = 0, **fields: Any) -> Answer:
-    """Both legs of one request without the proxy: the decode engine's answer."""
+    """Both legs of one request without the proxy, both with `fields`: the decode engine's answer."""
     prefill, decode = cluster.engine("prefill"), cluster.engine("decode")
     tag = new_tag(prefill, decode, held_tokens)
-    first = post(prefill, tag, text, 1)
+    first = post(prefill, tag, text, 1, **fields)
     assert first.status == 200, first
     return post(decode, tag, text, tokens, **fields)

@@ -105,16 +105,19 @@ def test_an_answer_tells_what_its_kv_cost(cluster: Cluster) -> None:
 
 
 def play(cluster: Cluster, how: str) -> tuple[list[list[int]], list[int], float]:
-    """Ten turns of about a hundred tokens: the answers' tokens, the prompts' lengths, the bytes that were moved."""
+    """Ten turns of about a hundred tokens: the answers' tokens, the prompts' lengths, the bytes that were moved.
+
+    `whole`: each turn with a salt of its own, so that the decode engine's cache never helps.
+    """
     decode = cluster.engine("decode")
     before, text, answers, lengths = moved(decode), "", [], []
     for turn in range(TURNS):
         text += " " + prompt_of(35, 100 + turn)
-        if how == "proxy":
+        if how == "selective":
             answer = completion(cluster.proxy_url, text, 20)
             assert answer.decision.startswith("pd;reason=" + ("mode_pd" if turn else "first_turn")), answer.decision
-        elif how == "by hand":
-            answer = hand_over(cluster, text, 20)
+        elif how == "whole":
+            answer = hand_over(cluster, text, 20, cache_salt=f"turn {turn}")
         else:
             answer = completion(cluster.engine("aggregated").url, text, 20)
         answers.append(answer.token_ids)
@@ -127,27 +130,25 @@ def play(cluster: Cluster, how: str) -> tuple[list[list[int]], list[int], float]
 
 @pytest.mark.parametrize("send_type", ["PUT_ASYNC", "GET"])
 def test_selective_transfer_moves_a_quarter_at_most(use_cluster: UseCluster, send_type: str) -> None:
-    """By hand a PUT names nothing held, so everything is moved; a GET asks for what is missing either way."""
-    whole_cluster = cluster_for(use_cluster, "PUT_ASYNC", SMALL_BLOCK_TOKENS, mode="pd")
-    whole, lengths, whole_bytes = play(whole_cluster, "by hand")
-    unsplit, _, _ = play(whole_cluster, "unsplit")
-    whole_cluster.stop()  # else the second play's prompts would lie in the engines' caches
     cluster = cluster_for(use_cluster, send_type, SMALL_BLOCK_TOKENS, mode="pd")
-    selective, _, selective_bytes = play(cluster, "proxy")
+    whole, lengths, whole_bytes = play(cluster, "whole")
+    selective, _, selective_bytes = play(cluster, "selective")
+    unsplit, _, _ = play(cluster, "unsplit")
     everything = sum(length - 1 for length in lengths)
-    missing = [length - 1 - rounded_down(before + 19) for before, length in zip([-19, *lengths], lengths, strict=False)]
+    held = [0, *(rounded_down(length + 20 - 1) for length in lengths)]
+    missing = sum(length - 1 - known for known, length in zip(held, lengths, strict=False))
     print(
         f"{send_type}: {selective_bytes / whole_bytes:.3f} of the bytes; the ideal of ten equal turns 1/5.5 ="
-        f" {1 / 5.5:.3f}; blocks of {SMALL_BLOCK_TOKENS} tokens allow {sum(missing) / everything:.3f}"
+        f" {1 / 5.5:.3f}; blocks of {SMALL_BLOCK_TOKENS} tokens allow {missing / everything:.3f}"
     )
     assert whole == selective == unsplit
     assert whole_bytes == everything * BYTES_PER_TOKEN
     assert selective_bytes <= whole_bytes / 4
-    assert selective_bytes == sum(missing) * BYTES_PER_TOKEN
+    assert selective_bytes == missing * BYTES_PER_TOKEN
 
 
 def rounded_down(tokens: int) -> int:
-    return max(0, tokens) // SMALL_BLOCK_TOKENS * SMALL_BLOCK_TOKENS
+    return tokens // SMALL_BLOCK_TOKENS * SMALL_BLOCK_TOKENS
 
 
 def test_a_decode_engine_that_lost_what_it_held_computes_the_rest_itself(smoke_cluster: Cluster) -> None:
@@ -217,10 +218,32 @@ def test_preempted_requests_come_back_with_the_right_tokens(use_cluster: UseClus
     assert_nothing_is_left(cluster)
 
 
-@pytest.mark.parametrize("send_type", SEND_TYPES)
-def test_kv_that_nobody_fetches_is_freed_by_lease(use_cluster: UseCluster, send_type: str) -> None:
-    engine = {"kv_settings": {"send_type": send_type, "lease_s": 2, "timeout_s": 2}}
+@pytest.mark.parametrize("send_type", ["PUT_ASYNC", "GET"])
+def test_every_rank_moves_its_share(use_cluster: UseCluster, send_type: str) -> None:
+    """Tensor parallel over two ranks, each with one of the two KV heads and a port of its own."""
+    ranks = ("--tensor-parallel-size", "2", "--distributed-executor-backend", "mp")
+    engine = {"kv_settings": {"send_type": send_type}, "extra_args": ranks}
     cluster = use_cluster(ppd_cluster(decode=engine, prefill=engine))
+    before = moved(cluster.engine("decode"))
+    for seed in range(4):
+        text = prompt_of(60 + 90 * seed, 400 + seed)
+        split = completion(cluster.proxy_url, text)
+        assert split.decision.startswith("pd;"), split
+        assert split.token_ids == completion(cluster.engine("aggregated").url, text).token_ids
+    gained = settled(cluster.engine("decode"), before, 2 * 4)
+    assert gained.failures == 0
+    assert gained.kv_bytes == gained.tokens * BYTES_PER_TOKEN
+    assert_nothing_is_left(cluster)
+
+
+def impatient_cluster(use_cluster: UseCluster, send_type: str) -> Cluster:
+    engine = {"kv_settings": {"send_type": send_type, "lease_s": 2, "timeout_s": 2, "fence_s": 0}}
+    return use_cluster(ppd_cluster(decode=engine, prefill=engine))
+
+
+@pytest.mark.parametrize("send_type", ["GET", "PUT_ASYNC"])
+def test_kv_that_nobody_fetches_is_freed_by_lease(use_cluster: UseCluster, send_type: str) -> None:
+    cluster = impatient_cluster(use_cluster, send_type)
     prefill, decode = cluster.engine("prefill"), cluster.engine("decode")
     tag, text = new_tag(prefill, decode), prompt_of(300, 36)
     assert post(prefill, tag, text, 1).status == 200
@@ -238,8 +261,7 @@ def test_kv_that_nobody_fetches_is_freed_by_lease(use_cluster: UseCluster, send_
 
 
 def test_a_stream_of_a_failed_load_ends_with_an_error(use_cluster: UseCluster) -> None:
-    engine = {"kv_settings": {"send_type": "PUT_ASYNC", "timeout_s": 1}}
-    cluster = use_cluster(ppd_cluster(decode=engine, prefill=engine, proxy_args=("--retries", "0")))
+    cluster = impatient_cluster(use_cluster, "PUT_ASYNC")
     decode = cluster.engine("decode")
     tag = new_tag(cluster.engine("prefill"), decode)
     stream = post(decode, tag, prompt_of(200, 37), 16, stream=True)
