@@ -3,15 +3,20 @@
 #
 #   scripts/test.sh           everything that needs no vLLM, and a short run on real vLLM where its environment exists
 #   scripts/test.sh --vllm    every test on real vLLM too
+#   scripts/test.sh --wheels  the patches and the connector's API against published vLLM wheels, too: downloads 35 of
+#                             them the first time, one after the other, and keeps the few files it reads in .wheels
 #
 # The vLLM environment is made by scripts/setup_vllm_cpu.sh: .venv-vllm, or PPD_VLLM_VENV=DIR.
 cd "$(dirname "$0")/.."
 vllm=vllm_smoke
-case "$*" in
-  "") ;;
-  --vllm) vllm=vllm ;;
-  *) echo "usage: scripts/test.sh [--vllm]" >&2; exit 2 ;;
-esac
+wheels="and not wheels"
+for flag in "$@"; do
+  case "$flag" in
+    --vllm) vllm=vllm ;;
+    --wheels) wheels= ;;
+    *) echo "usage: scripts/test.sh [--vllm] [--wheels]" >&2; exit 2 ;;
+  esac
+done
 PPD_VLLM_VENV=${PPD_VLLM_VENV:-$PWD/.venv-vllm}
 export PPD_VLLM_VENV
 
@@ -21,7 +26,7 @@ if [ ! -x .venv/bin/ppd-proxy ]; then
 fi
 .venv/bin/ruff check .
 .venv/bin/mypy
-.venv/bin/python -m pytest -q -m "not vllm and not vllm_smoke"
+.venv/bin/python -m pytest -q -m "not vllm and not vllm_smoke $wheels"
 if [ -e "$PPD_VLLM_VENV/.ready" ]; then
   .venv/bin/python -m pytest -q -m "$vllm"
 elif [ "$vllm" = vllm ]; then

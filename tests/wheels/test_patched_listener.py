@@ -1,4 +1,4 @@
-"""A patched engine answers strangers, restarted peers and garbage, and announces itself. Stubs: see `test_patches.py`."""
+"""A patched engine answers strangers, restarted peers and garbage, and announces itself (stubs: `test_patches.py`)."""
 
 from __future__ import annotations
 
