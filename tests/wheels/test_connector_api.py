@@ -389,7 +389,7 @@ DOCTORED = [
     (wrong_calls, CPU, "    head_size: int | None = None,\n    kv_cache_dtype: str | None = None,\n",
      "    head_size: int,\n    kv_cache_dtype: str,\n", "_get_attn_isa is not given ['kv_cache_dtype']"),
     (wrong_calls, OPS, "    isa: str,\n    k_scale: float = 1.0,",
-     "    isa: str,\n    layout: str,\n    k_scale: float = 1.0,", "cpu_attn_reshape_and_cache is not given ['layout']"),
+     "    isa: str,\n    layout: str,\n    k_scale: float = 1.0,", "reshape_and_cache is not given ['layout']"),
     (wrong_calls, BASE, "        role: KVConnectorRole,\n", "", "is given 3 values"),
     (missing_attributes, _OUTPUT, "    num_computed_tokens: int\n", "    computed: int\n",
      "no NewRequestData.num_computed_tokens"),
