@@ -130,8 +130,6 @@ class Sender:
             return
         sending = self._outbox.sendings[save.key]
         self._outbox.queue(parcel)
-        if parcel.put.layer == 0:
-            sending.moved_blocks += blocks_of(parcel.put.first_token, parcel.put.end_token, self._store.block_tokens)
         sending.is_whole = sending.is_whole or is_last
 
     def _open(self, save: Save, route: Route, now: float) -> bool:
@@ -139,8 +137,11 @@ class Sender:
             self._give_up(save.key, save.peer, "fenced")
             return False
         self._outbox.bytes_per_s = self._faults.draw(save.key).bytes_per_s
-        skipped = save.from_token // self._store.block_tokens
-        self._outbox.open(Sending(key=save.key, peer=save.peer, route=route, skipped_blocks=skipped))
+        size = self._store.block_tokens
+        moved, skipped = blocks_of(save.from_token, save.total_tokens, size), save.from_token // size
+        self._outbox.open(
+            Sending(key=save.key, peer=save.peer, route=route, moved_blocks=moved, skipped_blocks=skipped)
+        )
         return True
 
     def _abort(self, key: str, peer: str, refusal: str) -> None:
