@@ -239,6 +239,7 @@ class Sender:
             offer.asked.append((route, get))
 
     def _serve(self, route: Route, get: Get, offer: Offer, now: float) -> None:
+        self._fences.lift(offer.save.peer)  # it asked, so it is there
         if get.key in self._outbox.sendings or not self._open(offer.save, route, now):
             return
         sending = self._outbox.sendings[get.key]
