@@ -264,11 +264,11 @@ class Sender:
     def _end(self, offer: Offer, refusal: str | None) -> None:
         """An offer is over; its blocks are reported when (and as soon as) the scheduler has said that it keeps them."""
         offer.is_done = True
-        self._outbox.close(offer.save.key, refusal)
+        sending = self._outbox.close(offer.save.key, refusal)
         if refusal is not None:
             self._figures.failed("send", offer.save.peer, refusal)
-            for route, get in offer.asked:
-                self._endpoint.send(route, Abort(key=get.key, refusal=refusal))
+            for route in [each for each, _ in offer.asked] + ([] if sending is None else [sending.route]):
+                self._endpoint.send(route, Abort(key=offer.save.key, refusal=refusal))
         if offer.is_held:
             del self._offers[offer.save.key]
             self.finished.append(offer.save.request_id)
