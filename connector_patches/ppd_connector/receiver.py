@@ -302,6 +302,8 @@ def _planes(shape: LayerShape, layer: int, parts: list[Part], load: Load) -> lis
         flat = np.frombuffer(part.payload, raw)
         count, offset = part.end_token - part.first_token, 0
         start, end = max(part.first_token, first), min(part.end_token, load.end_token)
+        if start >= end:
+            continue
         for plane, channels in zip(planes, shape.channels, strict=True):
             size = shape.heads * count * channels
             piece = flat[offset : offset + size].reshape(shape.heads, count, channels)
