@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from tests.support.memory_store import MemoryStore, Planes
 
 from ppd_connector.courier import Courier
 from ppd_connector.endpoint import Endpoint
@@ -19,7 +20,6 @@ from ppd_connector.receiver import LoadResult, Receiver
 from ppd_connector.route import Route
 from ppd_connector.sender import Sender
 from ppd_connector.settings import Settings
-from tests.support.memory_store import MemoryStore, Planes
 
 LIMIT_S = 20.0
 _T = TypeVar("_T")

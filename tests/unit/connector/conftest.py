@@ -1,7 +1,6 @@
 import socket
 
 import pytest
-
 from tests.support.kv_engines import KvEngine, settings_of
 from tests.support.memory_store import MemoryStore
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import xxhash
+from tests.support.kv_engines import fill, holds, key_of, load_of, save_of
+from tests.support.memory_store import SHAPES, MemoryStore, some_kv
 
 from ppd_connector.messages import Ack, Put, Sent
 from ppd_connector.route import Route
-from tests.support.kv_engines import fill, holds, key_of, load_of, save_of
-from tests.support.memory_store import SHAPES, MemoryStore, some_kv
 
 TOTAL = 6
 BLOCKS = (9, 3)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-
-from ppd_connector.messages import Abort, Done, Get, Put
 from tests.support.kv_engines import fill, key_of, load_of, save_of
 from tests.support.memory_store import MemoryStore, some_kv
+
+from ppd_connector.messages import Abort, Done, Get, Put
 
 TOTAL = 21
 P_BLOCKS, D_BLOCKS = (9, 3, 40, 1, 17, 22), (5, 2, 11)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-
-from ppd_connector.messages import Ack, Put, Sent
 from tests.support.kv_engines import fill, holds, key_of, load_of, save_of
 from tests.support.memory_store import MemoryStore, some_kv
+
+from ppd_connector.messages import Ack, Put, Sent
 
 TOTAL = 21
 CHUNKS = ((0, 6), (6, 16), (16, TOTAL))
