@@ -29,7 +29,6 @@ HIGH_BITS: dict[str, tuple[int, int]] = {
     "uint8": (4, 8),
     "int8": (4, 8),
 }
-E4M3_MAX = 448.0
 
 
 def to_float32(raw: Raw, dtype: str) -> Values:
@@ -55,7 +54,7 @@ def from_float32(values: Values, dtype: str) -> Raw:
         bits = values.astype(np.float32).view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     if dtype == "float8_e5m2":
-        return (values.astype(np.float16).view(np.uint16) >> 8).astype(np.uint8)
+        return _to_e5m2(values)
     return to_e4m3(values)
 
 
@@ -66,17 +65,28 @@ def e4m3_values() -> Values:
     normal = np.ldexp(1.0 + mantissas / 8.0, exponents - 7)
     values = np.where(exponents == 0, np.ldexp(mantissas / 8.0, -6), normal)
     values = np.where(codes & 128, -values, values)
-    values[[127, 255]] = np.nan
+    values[[127, 255]] = np.nan, -np.nan
     return values.astype(np.float32)
 
 
 def to_e4m3(values: Values) -> Raw:
     """Codes of the nearest e4m3 values; what is larger than 448 becomes 448, NaN stays NaN."""
-    positive = e4m3_values()[:127]
-    magnitudes = np.minimum(np.abs(values), E4M3_MAX)
-    above = np.clip(np.searchsorted(positive, magnitudes), 1, 126)
+    return _nearest(values, e4m3_values()[:127])
+
+
+def _to_e5m2(values: Values) -> Raw:
+    """As IEEE has it: what is nearer to 65536 than to the largest value, 57344, becomes infinite."""
+    positive = to_float32(np.arange(125, dtype=np.uint8), "float8_e5m2")
+    positive[124] = 65536.0
+    return _nearest(values, positive)
+
+
+def _nearest(values: Values, positive: Values) -> Raw:
+    """Codes of the nearest among ascending values that are numbered from 0, the even one of two; 127 for NaN."""
+    is_nan = np.isnan(values)
+    magnitudes = np.minimum(np.abs(np.where(is_nan, np.float32(0), values)), positive[-1])
+    above = np.clip(np.searchsorted(positive, magnitudes), 1, len(positive) - 1)
     below_gap, above_gap = magnitudes - positive[above - 1], positive[above] - magnitudes
     is_even_above = above % 2 == 0
     codes = np.where((above_gap < below_gap) | ((above_gap == below_gap) & is_even_above), above, above - 1)
-    codes = np.where(np.isnan(values), 127, codes)
-    return (codes | np.where(np.signbit(values), 128, 0)).astype(np.uint8)
+    return (np.where(is_nan, 127, codes) | np.where(np.signbit(values), 128, 0)).astype(np.uint8)

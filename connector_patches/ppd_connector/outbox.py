@@ -162,6 +162,8 @@ class Outbox:
             for parcel in [each for each in lane.waiting if each.put.key == key]:
                 lane.waiting.remove(parcel)
                 self.waiting_bytes -= parcel.put.payload_bytes
+            if not lane.waiting and not lane.under_way:
+                del self._lanes[sending.route]
         return sending
 
     def silent(self, now: float) -> list[Route]:

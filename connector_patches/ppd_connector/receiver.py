@@ -87,7 +87,6 @@ class Receiver:
         self._jobs: dict[str, _Job] = {}
         self._untimed: dict[str, _Untimed] = {}
         self._stale: list[list[Raw]] | None = None
-        self._flipped: set[str] = set()
         self.results: deque[LoadResult] = deque()
 
     @property
@@ -114,6 +113,8 @@ class Receiver:
             self._inbox.refuse(put.key, refusal)
 
     def _keep(self, put: Put, payload: memoryview | None, now: float) -> str | None:
+        if self._inbox.is_finished(put.key):
+            return "gone"
         geometry = self._store.geometry
         if put.protocol != PROTOCOL or put.fingerprint != geometry.fingerprint or payload is None:
             return "mismatch"
@@ -122,8 +123,7 @@ class Receiver:
         size = (put.end_token - put.first_token) * geometry.layers[put.layer].bytes_per_token
         if not put.payload_bytes == len(payload) == size:
             return "mismatch"
-        if put.key not in self._flipped and self._faults.draw(put.key).flips_on_the_wire:
-            self._flipped.add(put.key)
+        if self._inbox.get(put.key) is None and self._faults.draw(put.key).flips_on_the_wire:
             payload = faults.flip_bit(payload, put.key)
         if self._settings.is_checksummed and put.checksum is not None:
             if xxhash.xxh3_64_intdigest(payload) != put.checksum:
@@ -177,7 +177,6 @@ class Receiver:
         if self._inbox.is_finished(key):
             return
         entry = self._inbox.finish(key)
-        self._flipped.discard(key)
         if entry is not None or job is not None or reason != "unused":
             self._figures.failed("recv", peer, "aborted" if job is not None else reason)
         if self._settings.send_type == "GET":
@@ -262,7 +261,6 @@ class Receiver:
     def _close(self, load: Load) -> None:
         del self._jobs[load.key]
         self._inbox.finish(load.key)
-        self._flipped.discard(load.key)
         if self._settings.send_type == "GET":
             self._endpoint.send(self._route(load.peer), Done(key=load.key))
 
@@ -306,6 +304,8 @@ def _planes(shape: LayerShape, layer: int, parts: list[Part], load: Load) -> lis
         flat = np.frombuffer(part.payload, raw)
         count, offset = part.end_token - part.first_token, 0
         start, end = max(part.first_token, first), min(part.end_token, load.end_token)
+        if start >= end:
+            continue
         for plane, channels in zip(planes, shape.channels, strict=True):
             size = shape.heads * count * channels
             piece = flat[offset : offset + size].reshape(shape.heads, count, channels)

@@ -25,7 +25,7 @@ Side = Literal["prefill", "decode"]
 
 
 def prompt_digest(token_ids: Sequence[int], extras: Sequence[str]) -> str:
-    """What KV depends on beside the model: token ids, and images, adapter and salt as `extras`."""
+    """What KV depends on beside the model: token ids, and images and adapter as `extras`."""
     digest = hashlib.blake2b(array("q", token_ids).tobytes(), digest_size=12)
     for extra in extras:
         digest.update(b"\0" + extra.encode())
@@ -79,6 +79,7 @@ class Scheduling:
         self._savings: dict[str, _Saving] = {}
         self._loadings: dict[str, _Loading] = {}
         self._figures: dict[str, RequestFigures] = {}
+        self._malformed: set[str] = set()
 
     # A request that waits to be scheduled
 
@@ -134,7 +135,9 @@ class Scheduling:
     def _tag(self, request_id: str, side: Side) -> Tag | None:
         tag = parse_tag(request_id)
         if tag is None:
-            if side == "decode" and (PREFILL_MARK in request_id or DECODE_MARK in request_id):
+            is_meant = PREFILL_MARK in request_id or DECODE_MARK in request_id
+            if side == "decode" and is_meant and request_id not in self._malformed:
+                self._malformed.add(request_id)
                 self._step.malformed += 1
                 _log.warning("request %s has a malformed tag; its prompt is computed here", request_id)
             return None
@@ -232,6 +235,7 @@ class Scheduling:
         """
         saving = self._savings.pop(request_id, None)
         self._loadings.pop(request_id, None)
+        self._malformed.discard(request_id)
         figures = self._figures.pop(request_id, None)
         params = None
         if figures is not None:

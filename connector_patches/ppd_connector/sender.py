@@ -139,8 +139,6 @@ class Sender:
             return
         sending = self._outbox.sendings[save.key]
         self._outbox.queue(parcel)
-        if parcel.put.layer == 0:
-            sending.moved_blocks += blocks_of(parcel.put.first_token, parcel.put.end_token, self._store.block_tokens)
         sending.is_whole = sending.is_whole or is_last
 
     def _open(self, save: Save, route: Route, now: float) -> bool:
@@ -148,8 +146,11 @@ class Sender:
             self._give_up(save.key, save.peer, "fenced")
             return False
         self._outbox.bytes_per_s = self._faults.draw(save.key).bytes_per_s
-        skipped = save.from_token // self._store.block_tokens
-        self._outbox.open(Sending(key=save.key, peer=save.peer, route=route, skipped_blocks=skipped))
+        size = self._store.block_tokens
+        moved, skipped = blocks_of(save.from_token, save.total_tokens, size), save.from_token // size
+        self._outbox.open(
+            Sending(key=save.key, peer=save.peer, route=route, moved_blocks=moved, skipped_blocks=skipped)
+        )
         return True
 
     def _abort(self, key: str, peer: str, refusal: str) -> None:
@@ -246,6 +247,7 @@ class Sender:
             offer.asked.append((route, get))
 
     def _serve(self, route: Route, get: Get, offer: Offer, now: float) -> None:
+        self._fences.lift(offer.save.peer)  # it asked, so it is there
         if get.key in self._outbox.sendings or not self._open(offer.save, route, now):
             return
         sending = self._outbox.sendings[get.key]
@@ -270,11 +272,11 @@ class Sender:
     def _end(self, offer: Offer, refusal: str | None) -> None:
         """An offer is over; its blocks are reported when (and as soon as) the scheduler has said that it keeps them."""
         offer.is_done = True
-        self._outbox.close(offer.save.key, refusal)
+        sending = self._outbox.close(offer.save.key, refusal)
         if refusal is not None:
             self._figures.failed("send", offer.save.peer, refusal)
-            for route, get in offer.asked:
-                self._endpoint.send(route, Abort(key=get.key, refusal=refusal))
+            for route in [each for each, _ in offer.asked] + ([] if sending is None else [sending.route]):
+                self._endpoint.send(route, Abort(key=offer.save.key, refusal=refusal))
         if offer.is_held:
             del self._offers[offer.save.key]
             self.finished.append(offer.save.request_id)
