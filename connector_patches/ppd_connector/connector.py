@@ -36,6 +36,12 @@ from ppd_connector.worker import Worker
 check_vllm_version(vllm.__version__)
 
 _Half = TypeVar("_Half", Scheduling, Worker)
+_PARALLEL = (
+    "pipeline_parallel_size",
+    "data_parallel_size",
+    "decode_context_parallel_size",
+    "prefill_context_parallel_size",
+)
 _PATHS = ("_name_or_path", "transformers_version", "name_or_path", "_commit_hash")
 
 
@@ -63,14 +69,10 @@ class PPDConnector(KVConnectorBase_V1):
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
         parallel = vllm_config.parallel_config
-        for name in ("pipeline_parallel_size", "data_parallel_size", "decode_context_parallel_size"):
+        for name in _PARALLEL:
             if getattr(parallel, name, 1) != 1:
                 raise ValueError(f"{name} is {getattr(parallel, name)}; PPDConnector needs 1 (tensor parallel is fine)")
-        if len(kv_cache_config.kv_cache_groups) > 1:
-            raise ValueError(
-                f"the model has {len(kv_cache_config.kv_cache_groups)} KV cache groups; PPDConnector needs one:"
-                " add --disable-hybrid-kv-cache-manager, or use NixlConnector for models with state layers"
-            )
+        _check_caches(vllm_config.cache_config, kv_cache_config)
         self._settings = read_settings(self._kv_transfer_config)
         host = self._settings.kv_ip or _own_ip()
         block_tokens = vllm_config.cache_config.block_size
@@ -88,6 +90,7 @@ class PPDConnector(KVConnectorBase_V1):
 
     def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
         config, worker = self._vllm_config, self._half(self._worker)
+        _check_device(next(iter(kv_caches.values())))
         parallel = config.parallel_config
         worker.start(
             KvCache(
@@ -100,6 +103,10 @@ class PPDConnector(KVConnectorBase_V1):
                 ranks=parallel.tensor_parallel_size,
             )
         )
+
+    def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
+        super().bind_connector_metadata(connector_metadata)
+        self._half(self._worker).prepare(self._step)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         self._half(self._worker).begin(self._step)
@@ -159,7 +166,7 @@ class PPDConnector(KVConnectorBase_V1):
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
         is_complete = request.status.name not in ("FINISHED_ABORTED", "FINISHED_IGNORED", "FINISHED_ERROR")
-        return self._half(self._scheduling).finished(request.request_id, is_complete=is_complete)
+        return self._half(self._scheduling).finished(request.request_id, block_ids, is_complete=is_complete)
 
     # Figures
 
@@ -183,11 +190,39 @@ class PPDConnector(KVConnectorBase_V1):
         return half
 
 
+def _check_device(cache: torch.Tensor) -> None:
+    if cache.device.type not in ("cpu", "cuda") or torch.version.hip is not None:
+        raise ValueError(
+            f"the KV cache is on {cache.device}; PPDConnector knows the CPU and CUDA devices. Use NixlConnector there"
+        )
+    if cache.device.type == "cpu" and cache.element_size() == 1:
+        raise ValueError("--kv-cache-dtype fp8 on the CPU is stored in a way PPDConnector does not know; use auto")
+
+
 def _own_ip() -> str:
     """As P2pNccl finds it: VLLM_HOST_IP, or the address of the default route."""
     from vllm.utils.network_utils import get_ip
 
     return str(get_ip())
+
+
+def _check_caches(cache_config: Any, kv_cache_config: Any) -> None:
+    """Refuse what a list of a request's blocks does not describe, or what the fingerprint cannot see."""
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    if len(kv_cache_config.kv_cache_groups) > 1:
+        raise ValueError(
+            f"the model has {len(kv_cache_config.kv_cache_groups)} KV cache groups; PPDConnector needs one:"
+            " add --disable-hybrid-kv-cache-manager, or use NixlConnector for models with state layers"
+        )
+    for name, spec in _specs(kv_cache_config).items():
+        if not isinstance(spec, FullAttentionSpec):
+            raise ValueError(
+                f"layer {name} has a {type(spec).__name__}; PPDConnector moves full attention (and MLA) only, because"
+                " other caches drop a request's blocks while it runs. Use NixlConnector for this model"
+            )
+    if getattr(cache_config, "calculate_kv_scales", False):
+        raise ValueError("calculate_kv_scales is set: each engine would scale its fp8 KV differently; unset it")
 
 
 def _specs(kv_cache_config: Any) -> dict[str, Any]:

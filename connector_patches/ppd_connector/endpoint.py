@@ -119,7 +119,11 @@ class Endpoint:
         if dealer is None:
             dealer = self._context.socket(zmq.DEALER)
             self._configure(dealer)
-            dealer.connect(f"tcp://{address}")
+            try:
+                dealer.connect(f"tcp://{address}")
+            except zmq.ZMQError:
+                dealer.close(linger=0)
+                raise
             self._dealers[address] = dealer
             self._poller.register(dealer, zmq.POLLIN)
         return dealer
@@ -128,17 +132,20 @@ class Endpoint:
         next_at: float | None = None
         try:
             while not self._is_stopping:
-                now = time.monotonic()
-                wait_s = _IDLE_S if next_at is None else min(_IDLE_S, max(0.0, next_at - now))
-                ready = dict(self._poller.poll(int(wait_s * 1000 + 0.999)))
-                next_at = self._turn(ready)
+                try:
+                    next_at = self._turn(next_at)
+                except Exception:  # noqa: BLE001
+                    _log.exception("KV connector: a fault in its own upkeep; the thread goes on")
+                    next_at = time.monotonic() + _IDLE_S
         finally:
             for sock in (self._router, *self._dealers.values()):
                 sock.close(linger=0)
             self._context.term()
             os.close(self._wake)
 
-    def _turn(self, ready: dict[object, int]) -> float | None:
+    def _turn(self, next_at: float | None) -> float | None:
+        wait_s = _IDLE_S if next_at is None else min(_IDLE_S, max(0.0, next_at - time.monotonic()))
+        ready = dict(self._poller.poll(int(wait_s * 1000 + 0.999)))
         if self._wake in ready:
             os.eventfd_read(self._wake)
         while self._calls and not self._is_stopping:
@@ -148,11 +155,7 @@ class Endpoint:
         for address, dealer in tuple(self._dealers.items()):
             if dealer in ready:
                 self._receive(dealer, address)
-        try:
-            return self._handler.tick(time.monotonic())
-        except Exception:  # noqa: BLE001
-            _log.exception("KV connector: a fault in its own upkeep; the thread goes on")
-            return None
+        return self._handler.tick(time.monotonic())
 
     def _receive(self, sock: zmq.Socket[bytes], address: str) -> None:
         """Take what is there, but not for ever: work from the engine and deadlines have their turn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ class KvCache:
             pages.pages_of(name, caches[name], specs[name], cpu_isa(caches[name], specs[name]) if cpu_isa else None)
             for name in names
         ]
+        for name, page in zip(names, self._pages, strict=True):
+            _check(name, page, specs[name], block_tokens)
         self.layer_of = {name: index for index, name in enumerate(names)}
         shapes: list[LayerShape] = [each.shape for each in self._pages]
         self.geometry = Geometry(
@@ -74,17 +77,14 @@ class KvCache:
         self, layer: int, blocks: Sequence[int], first_token: int, end_token: int, payload: memoryview, *, at_token: int
     ) -> None:
         page = self._pages[layer]
-        slots = self._slots(page, blocks, first_token, end_token)
         shape = page.shape
         tokens = len(payload) // shape.bytes_per_token
         raw = torch.frombuffer(payload, dtype=torch.uint8)
-        if self._is_cuda:
-            assert self._in is not None
-            with torch.cuda.stream(self._in):
-                device = raw.pin_memory().to(self.device, non_blocking=True)
-                page.write(slots, _planes(device, shape, tokens, first_token - at_token, end_token - at_token))
-        else:
-            page.write(slots, _planes(raw, shape, tokens, first_token - at_token, end_token - at_token))
+        # On a GPU everything, the slots' own arithmetic included, runs on one stream: nothing is reused too early.
+        with nullcontext() if self._in is None else torch.cuda.stream(self._in):
+            slots = self._slots(page, blocks, first_token, end_token)
+            there = raw.pin_memory().to(self.device, non_blocking=True) if self._is_cuda else raw
+            page.write(slots, _planes(there, shape, tokens, first_token - at_token, end_token - at_token))
 
     def flush(self) -> None:
         if self._in is not None:
@@ -98,6 +98,16 @@ class KvCache:
             block_tokens=self.block_tokens,
             page_tokens=page.page_tokens,
             device=self.device,
+        )
+
+
+def _check(name: str, page: pages.Pages, spec: Any, block_tokens: int) -> None:
+    """A cache whose axes were taken for one another would be read without an error: refuse what does not add up."""
+    heads = spec.num_kv_heads
+    if page.shape.heads != heads or block_tokens % page.page_tokens:
+        raise ValueError(
+            f"layer {name}: a cache of {page.shape.heads} heads and {page.page_tokens} tokens per page does not fit"
+            f" {heads} KV heads and blocks of {block_tokens}: its layout is not known to PPDConnector"
         )
 
 

@@ -115,15 +115,16 @@ class Outbox:
                 yield self._launch(lane, lane.waiting.popleft(), now)
 
     def _launch(self, lane: _Lane, parcel: Parcel, now: float) -> Parcel:
-        sending = self.sendings[parcel.put.key]
+        sending = self.sendings.get(parcel.put.key)
         if not lane.under_way:
             lane.heard_at = now
         lane.under_way.append(parcel)
         lane.window_bytes += parcel.put.payload_bytes
-        if sending.under_way == 0:
-            sending.busy_since = now
-        sending.under_way += 1
-        sending.queued -= 1
+        if sending is not None:
+            if sending.under_way == 0:
+                sending.busy_since = now
+            sending.under_way += 1
+            sending.queued -= 1
         return parcel
 
     def acknowledged(self, route: Route, key: str, layer: int, first_token: int, now: float) -> Sending | None:

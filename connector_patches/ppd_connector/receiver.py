@@ -150,6 +150,9 @@ class Receiver:
 
     def load(self, load: Load, now: float) -> None:
         """Fill a request's blocks; ends in one `LoadResult`."""
+        if load.key in self._jobs:  # two requests under one key: the first keeps it
+            self._report_failure(load, "mismatch")
+            return
         job = self._jobs[load.key] = _Job(load=load, started_at=now)
         if self._inbox.is_finished(load.key):
             self._fail(job, "gone")
@@ -171,8 +174,11 @@ class Receiver:
 
     def release(self, request_id: str, key: str, peer: str, reason: str = "unused") -> None:
         """The request is over, or takes nothing: whatever is here, or kept at the producer, can go."""
-        job = self._jobs.pop(key, None)
+        job = self._jobs.get(key)
+        if job is not None and job.load.request_id != request_id:
+            return  # another request under the same key still waits for it
         if job is not None:
+            del self._jobs[key]
             self.results.append(LoadResult(request_id=request_id))
         if self._inbox.is_finished(key):
             return
@@ -187,6 +193,7 @@ class Receiver:
         for job in [each for each in self._jobs.values() if now >= self._ends_at(each)]:
             self._fences.raise_for(job.load.peer, now)
             self._fail(job, "timeout")
+            self._endpoint.hang_up(rank_address(job.load.peer, self._rank))
         for key in self._inbox.expired(now, max(lease_s, timeout_s)):
             if key not in self._jobs:
                 entry = self._inbox.finish(key)
@@ -239,24 +246,26 @@ class Receiver:
             copy_s=done_at - copied_from,
             span_s=done_at - (job.started_at if is_get else entry.first_at),
         )
+        self.results.append(LoadResult(request_id=load.request_id))
         self._close(load)
-        self._on_loaded(load)
         if is_get or entry.seconds is not None:
             self._count(untimed, untimed.span_s if entry.seconds is None else entry.seconds + untimed.copy_s)
         else:
             self._untimed[load.key] = untimed
-        self.results.append(LoadResult(request_id=load.request_id))
+        self._on_loaded(load)
 
     def _fail(self, job: _Job, reason: str) -> None:
-        load = job.load
-        self._close(load)
+        self._report_failure(job.load, reason)
+        self._close(job.load)
+
+    def _report_failure(self, load: Load, reason: str) -> None:
+        size = self._store.block_tokens
+        failed = load.blocks[load.first_token // size : -(-load.end_token // size)]
+        self.results.append(LoadResult(request_id=load.request_id, failed_blocks=failed))
         self._figures.failed("recv", load.peer, reason)
         self._endpoint.log_sometimes(
             f"load {load.peer} {reason}", "KV of %s not loaded from %s: %s", load.key, load.peer, reason
         )
-        size = self._store.block_tokens
-        failed = load.blocks[load.first_token // size : -(-load.end_token // size)]
-        self.results.append(LoadResult(request_id=load.request_id, failed_blocks=failed))
 
     def _close(self, load: Load) -> None:
         del self._jobs[load.key]

@@ -54,6 +54,8 @@ class _Saving:
     from_token: int
     total_tokens: int
     sent_until: int
+    offered: tuple[int, ...] = ()
+    """GET: the blocks that hold the finished KV. They are read later, if the request still has them when it ends."""
     is_over: bool = False
     is_dumped: bool = False
 
@@ -89,8 +91,8 @@ class Scheduling:
         The last prompt token is computed here: its output is the first token of the answer.
         """
         loading = self._loading(request.request_id)
-        if loading is None or loading.is_spent:
-            return 0
+        if loading is None or loading.is_spent or getattr(request, "skip_reading_prefix_cache", False):
+            return 0  # the latter: its prompt logprobs come out of computing the prompt
         end = len(request.prompt_token_ids or ()) - 1
         left_out = min(loading.tag.held_tokens, end) // self._block_tokens * self._block_tokens
         loading.is_prefix_missing = self._settings.send_type != "GET" and left_out > computed_tokens
@@ -150,6 +152,7 @@ class Scheduling:
         for new in output.scheduled_new_reqs:
             saving = self._saving(new)
             if saving is not None:
+                self._restart(saving)
                 saving.blocks = list(new.block_ids[0])
                 self._save(new.req_id, saving, new.num_computed_tokens + output.num_scheduled_tokens[new.req_id])
         cached = output.scheduled_cached_reqs
@@ -159,6 +162,7 @@ class Scheduling:
                 continue
             new_blocks = cached.new_block_ids[index]
             if request_id in cached.resumed_req_ids:
+                self._restart(saving)
                 saving.blocks = list(new_blocks[0]) if new_blocks else []
             elif new_blocks is not None:
                 saving.blocks.extend(new_blocks[0])
@@ -166,6 +170,13 @@ class Scheduling:
             self._save(request_id, saving, computed)
         done, self._step = self._step, Step()
         return done
+
+    def _restart(self, saving: _Saving) -> None:
+        """A preempted request lost its blocks. What was sent is sent; what is to be fetched has to be offered anew."""
+        if self._settings.send_type == "GET":
+            saving.is_over = False
+            saving.sent_until = saving.from_token
+            saving.offered = ()
 
     def _saving(self, new: Any) -> _Saving | None:
         known = self._savings.get(new.req_id)
@@ -198,13 +209,16 @@ class Scheduling:
         if saving.is_over or end <= saving.sent_until or (is_get and not is_last):
             return
         saving.is_over = is_last
+        blocks = tuple(saving.blocks[: -(-end // self._block_tokens)])
+        if is_get:
+            saving.offered = blocks
         self._step.saves.append(
             Save(
                 request_id=request_id,
                 key=saving.tag.key,
                 peer=saving.tag.decode,
                 prompt=saving.prompt,
-                blocks=tuple(saving.blocks[: -(-end // self._block_tokens)]),
+                blocks=blocks,
                 first_token=saving.sent_until,
                 end_token=end,
                 from_token=saving.from_token,
@@ -228,9 +242,12 @@ class Scheduling:
             known = self._figures.get(request_id)
             self._figures[request_id] = figures if known is None else _joined(known, figures)
 
-    def finished(self, request_id: str, *, is_complete: bool) -> tuple[bool, dict[str, Any] | None]:
+    def finished(
+        self, request_id: str, block_ids: Sequence[int], *, is_complete: bool
+    ) -> tuple[bool, dict[str, Any] | None]:
         """Whether the request's blocks must stay until the worker reports them sent, and what its answer tells.
 
+        `block_ids` are the blocks it has now: none any more if it was preempted after its last step.
         `is_complete`: it ended by itself, not because somebody gave it up.
         """
         saving = self._savings.pop(request_id, None)
@@ -243,7 +260,8 @@ class Scheduling:
             params = {TRANSFER_FIELD: dict(zip(names, figures, strict=True))}
         if saving is None or self._settings.send_type != "GET":
             return False, params
-        if is_complete and saving.is_over:
+        has_kv = bool(saving.offered) and tuple(block_ids[: len(saving.offered)]) == saving.offered
+        if is_complete and saving.is_over and has_kv:
             self._step.held.append(request_id)
             return True, params
         self._step.dropped.append(request_id)

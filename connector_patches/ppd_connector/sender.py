@@ -87,7 +87,7 @@ class Sender:
     def put(self, save: Save, layer: int, *, is_last: bool) -> None:
         """Copy one layer of a save out of the cache and have it sent; waits while too much is under way.
 
-        Raises TimeoutError when that did not end in time: the transfer was given up.
+        Raises TimeoutError when that did not end in time, or there is no memory: the transfer was given up.
         """
         shape = self._store.geometry.layers[layer]
         size = (save.end_token - save.first_token) * shape.bytes_per_token
@@ -98,7 +98,13 @@ class Sender:
         if not has_room:
             self._endpoint.call(lambda now: self._abort(save.key, save.peer, "timeout"))
             raise TimeoutError(f"KV of {save.key} not sent: {save.peer} takes nothing, and kv_buffer_size is used up")
-        read = self._store.read(layer, save.blocks, save.first_token, save.end_token)
+        try:
+            read = self._store.read(layer, save.blocks, save.first_token, save.end_token)
+        except RuntimeError as error:  # the device has no memory for the copy
+            with self._condition:
+                self._submitted_bytes -= size
+            self._endpoint.call(lambda now: self._abort(save.key, save.peer, "full"))
+            raise TimeoutError(f"KV of {save.key} not sent: {error}") from error
         put = self._header(save, layer, save.first_token, save.end_token, size)
         parcel = Parcel(route=Route(rank_address(save.peer, self._rank)), put=put, read=read)
         self._endpoint.call(lambda now: self._queue(save, parcel, now, is_last=is_last))
@@ -138,12 +144,15 @@ class Sender:
         if save.key not in self._outbox.sendings and not self._open(save, parcel.route, now):
             return
         sending = self._outbox.sendings[save.key]
+        if sending.route != parcel.route:
+            return  # another request under the same key, for another engine
         self._outbox.queue(parcel)
         sending.is_whole = sending.is_whole or is_last
 
     def _open(self, save: Save, route: Route, now: float) -> bool:
         if self._fences.stands(save.peer, now):
             self._give_up(save.key, save.peer, "fenced")
+            self._endpoint.send(route, Abort(key=save.key, refusal="fenced"))
             return False
         self._outbox.bytes_per_s = self._faults.draw(save.key).bytes_per_s
         size = self._store.block_tokens
@@ -198,6 +207,9 @@ class Sender:
 
     def offer(self, save: Save, now: float) -> None:
         """Keep finished KV for a consumer that asks; the oldest goes when more than the buffer size is kept."""
+        known = self._offers.get(save.key)
+        if known is not None and known.save.request_id != save.request_id:
+            return  # two requests under one key: the first keeps it, the second's blocks go when it ends
         size = save.total_tokens * self._store.geometry.bytes_per_token
         self._offers[save.key] = Offer(save=save, kv_bytes=size, ends_at=now + self._settings.lease_s)
         for oldest in [each for each in self._offers.values() if not each.is_done]:
@@ -284,13 +296,18 @@ class Sender:
     # Upkeep
 
     def tick(self, now: float) -> float | None:
+        try:
+            return self._tick(now)
+        finally:
+            self._publish()  # the engine's thread waits for it
+
+    def _tick(self, now: float) -> float | None:
         for route in self._outbox.silent(now):
             self._cut(route, now)
         for parcel in self._outbox.due(now):
             self._launch(parcel)
         for offer in [each for each in self._offers.values() if now >= each.ends_at and not each.is_done]:
             self._end(offer, "expired")
-        self._publish()
         times = [offer.ends_at for offer in self._offers.values() if not offer.is_done]
         next_at = self._outbox.next_at(now)
         return min([*times, *([] if next_at is None else [next_at])], default=None)

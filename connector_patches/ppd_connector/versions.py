@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 CONNECTOR_VERSION = "1.0"
-"""Announced to the proxy, and part of what both sides of a transfer must agree on."""
+"""Announced to the proxy. What two engines must agree on is `messages.PROTOCOL` and the fingerprint."""
 
 RUN = ((0, 30), (0, 31), (0, 32))
 READ = ((0, 24), (0, 25), (0, 26), (0, 27), (0, 28), (0, 29))

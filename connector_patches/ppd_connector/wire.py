@@ -35,7 +35,7 @@ TRANSFER_FIELD = "ppd_transfer"
 `{"bytes": int, "seconds": float, "blocks": int, "skipped_blocks": int}` for this one request."""
 
 _TAG = re.compile(
-    r"___prefill_addr_(?P<prefill>[^\s_]+:\d+)___decode_addr_(?P<decode>[^\s_]+:\d+)_(?P<key>[0-9a-f]{32})"
+    r"___prefill_addr_(?P<prefill>[^\s_]+:[0-9]{1,5})___decode_addr_(?P<decode>[^\s_]+:[0-9]{1,5})_(?P<key>[0-9a-f]{32})"
     r"(?:_held(?P<held>[0-9]{1,9})(?![0-9]))?"
 )
 
@@ -78,4 +78,6 @@ def request_tag(prefill_zmq: str, decode_zmq: str, key: str, held_tokens: int = 
 def parse_tag(text: str) -> Tag | None:
     """The tag inside a request id (vLLM puts it between `chatcmpl-` and a suffix), or None when there is none."""
     match = _TAG.search(text)
-    return Tag(match["prefill"], match["decode"], match["key"], int(match["held"] or 0)) if match else None
+    if match is None or not all(0 < int(match[side].rpartition(":")[2]) < 65536 for side in ("prefill", "decode")):
+        return None
+    return Tag(match["prefill"], match["decode"], match["key"], int(match["held"] or 0))

@@ -42,7 +42,7 @@ class _Saved:
 
 
 class Worker:
-    """One rank. `start` once the caches are known; one `begin`, saves and `collect` per step; `stop` at the end."""
+    """One rank. `start` once the caches are known; per step `prepare`, `begin`, saves and `collect`; `stop` at last."""
 
     def __init__(self, settings: Settings, *, host: str, rank: int) -> None:
         self._settings = settings
@@ -124,12 +124,15 @@ class Worker:
 
     # A step
 
+    def prepare(self, step: Step) -> None:
+        """Before the forward: the layers it writes are to be saved as they come."""
+        self._saving = [_Saved(save) for save in step.saves if self._settings.send_type != "GET"]
+
     def begin(self, step: Step) -> None:
-        """Hand the step's work to the endpoint's thread; nothing here waits."""
+        """Hand the step's work to the endpoint's thread; nothing here waits. vLLM may call it after the forward."""
         endpoint, sender, receiver = self._endpoint, self._sender, self._receiver
         if endpoint is None:
             return
-        self._saving = [_Saved(save) for save in step.saves if self._settings.send_type != "GET"]
         for _ in range(step.malformed):
             self._figures.failed("recv", "unknown", "malformed_tag")
         if sender is not None:
