@@ -119,7 +119,11 @@ class Endpoint:
         if dealer is None:
             dealer = self._context.socket(zmq.DEALER)
             self._configure(dealer)
-            dealer.connect(f"tcp://{address}")
+            try:
+                dealer.connect(f"tcp://{address}")
+            except zmq.ZMQError:
+                dealer.close(linger=0)
+                raise
             self._dealers[address] = dealer
             self._poller.register(dealer, zmq.POLLIN)
         return dealer
