@@ -53,7 +53,7 @@ def _covers(ranges: list[tuple[int, int]], first: int, end: int) -> bool:
     reached = first
     for start, stop in ranges:
         if start > reached:
-            return False
+            break
         reached = max(reached, stop)
     return reached >= end
 

@@ -22,6 +22,7 @@ from ppd_connector.sender import Sender
 from ppd_connector.settings import Settings
 
 LIMIT_S = 20.0
+KEY = f"{1:032x}"
 _T = TypeVar("_T")
 
 
@@ -140,7 +141,7 @@ def key_of(number: int) -> str:
 
 def save_of(
     peer: str, blocks: tuple[int, ...], end: int, *, first: int = 0, from_token: int = 0, total: int | None = None,
-    key: str = key_of(1), prompt: str = "prompt",
+    key: str = KEY, prompt: str = "prompt",
 ) -> Save:  # fmt: skip
     """Tokens `first` to `end` of a transfer up to `total` (up to `end` where it is left out)."""
     return Save(
@@ -150,7 +151,7 @@ def save_of(
 
 
 def load_of(
-    peer: str, blocks: tuple[int, ...], end: int, *, first: int = 0, key: str = key_of(1), prompt: str = "prompt"
+    peer: str, blocks: tuple[int, ...], end: int, *, first: int = 0, key: str = KEY, prompt: str = "prompt"
 ) -> Load:
     return Load(
         request_id=f"d-{key}", key=key, peer=peer, prompt=prompt, blocks=blocks, first_token=first, end_token=end

@@ -36,7 +36,7 @@ class MemoryStore:
         digest = fingerprint({"model": model}, names, shapes, rank=0, ranks=1)
         self._geometry = Geometry(names=names, layers=tuple(shapes), fingerprint=digest)
         self.cache = [
-            [noise(generator, (blocks, shape.heads, block_tokens, channels), shape.dtype) for channels in shape.channels]
+            [noise(generator, (blocks, shape.heads, block_tokens, width), shape.dtype) for width in shape.channels]
             for shape in shapes
         ]
         self.flushes = 0

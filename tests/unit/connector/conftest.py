@@ -23,4 +23,4 @@ def engine():
 def silent_address():
     """Somebody accepts connections there and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield "127.0.0.1:%d" % listener.getsockname()[1]
+        yield f"127.0.0.1:{listener.getsockname()[1]}"

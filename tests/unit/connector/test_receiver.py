@@ -1,9 +1,10 @@
 """What the consumer takes and refuses: integrity, fit, memory, cancelled loads, peers that fell silent."""
 
+import msgspec
 import numpy as np
 import pytest
 import xxhash
-from tests.support.kv_engines import fill, holds, key_of, load_of, save_of
+from tests.support.kv_engines import KEY, fill, holds, key_of, load_of, save_of
 from tests.support.memory_store import SHAPES, MemoryStore, some_kv
 
 from ppd_connector.messages import Ack, Put, Sent
@@ -25,7 +26,7 @@ def pair(engine):
     return start
 
 
-def put(p, d, key=key_of(1), chunks=((0, TOTAL),), **changes):
+def put(p, d, key=KEY, chunks=((0, TOTAL),), **changes):
     for first, end in chunks:
         p.put(save_of(d.address, BLOCKS, end, first=first, total=TOTAL, key=key, **changes))
 
@@ -105,11 +106,11 @@ def test_kv_of_something_else_is_never_taken(pair, is_awaited, what):
 
 def header(d, **changes):
     """A `Put` of layer 1 (1 head, 6 channels of one byte) that is right but for the changes."""
-    fields = dict(
-        key=key_of(1), sender="p:1", fingerprint=d.store.geometry.fingerprint, prompt="prompt", layer=1, first_token=0,
+    right = Put(
+        key=KEY, sender="p:1", fingerprint=d.store.geometry.fingerprint, prompt="prompt", layer=1, first_token=0,
         end_token=2, from_token=0, total_tokens=TOTAL, payload_bytes=12, checksum=xxhash.xxh3_64_intdigest(bytes(12)),
     )  # fmt: skip
-    return Put(**{**fields, **changes})
+    return msgspec.structs.replace(right, **changes)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_request_that_is_over_before_its_load_reports_nothing(pair):
     p, d = pair()
     put(p, d, chunks=CHUNKS[:1])
     wait_for_kv(d, 3)
-    d.do(lambda now: d.receiver.release(f"d-{key_of(1)}", key_of(1), p.address))
+    d.do(lambda now: d.receiver.release(f"d-{KEY}", KEY, p.address))
     put(p, d, chunks=CHUNKS[1:])
     assert p.is_clean()
     assert d.is_clean()
@@ -238,7 +239,7 @@ def test_the_end_of_a_request_after_its_load_changes_nothing(pair):
 def test_a_request_that_takes_nothing_says_so_to_its_peer(pair):
     """Nothing came yet: what comes is refused, so the producer stops."""
     p, d = pair()
-    d.do(lambda now: d.receiver.release("", key_of(1), p.address, "unused"))
+    d.do(lambda now: d.receiver.release("", KEY, p.address, "unused"))
     put(p, d, chunks=CHUNKS)
     assert p.is_clean()
     assert d.is_clean()
@@ -263,7 +264,7 @@ def test_a_silent_peer_costs_one_timeout_and_is_heard_again(pair):
     """While the fence stands a load fails at once; KV from the peer lifts it."""
     p, d = pair(d_settings={"timeout_s": 0.2, "fence_s": 60.0})
     peer = p.address
-    d.load(load_of(peer, BLOCKS, TOTAL, key=key_of(1)))
+    d.load(load_of(peer, BLOCKS, TOTAL, key=KEY))
     assert d.result().failed_blocks == BLOCKS
     d.load(load_of(peer, BLOCKS, TOTAL, key=key_of(2)))
     assert d.result().failed_blocks == BLOCKS
@@ -312,7 +313,7 @@ def test_how_long_it_took_is_not_waited_for_forever(pair):
     d.load(load_of(p.address, BLOCKS, TOTAL))
     d.result()
     assert d.is_clean()
-    assert d.request_figures[f"d-{key_of(1)}"].moved_bytes == TOTAL * BYTES_PER_TOKEN
+    assert d.request_figures[f"d-{KEY}"].moved_bytes == TOTAL * BYTES_PER_TOKEN
 
 
 # Faults on purpose, by way of the receiver

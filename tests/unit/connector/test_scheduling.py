@@ -282,7 +282,9 @@ def test_several_requests_of_a_step_are_told_apart():
 # The end
 
 
-@pytest.mark.parametrize(("computed", "is_complete", "is_held"), [(37, True, True), (37, False, False), (9, True, False)])
+@pytest.mark.parametrize(
+    ("computed", "is_complete", "is_held"), [(37, True, True), (37, False, False), (9, True, False)]
+)
 def test_with_get_blocks_stay_if_all_kv_is_there_and_nobody_gave_it_up(computed, is_complete, is_held):
     scheduling, request = producer(send_type="GET"), Request(tagged())
     new(scheduling, request, computed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.support.kv_engines import fill, key_of, load_of, save_of
+from tests.support.kv_engines import KEY, fill, key_of, load_of, save_of
 from tests.support.memory_store import MemoryStore, some_kv
 
 from ppd_connector.messages import Abort, Done, Get, Put
@@ -10,7 +10,7 @@ from ppd_connector.messages import Abort, Done, Get, Put
 TOTAL = 21
 P_BLOCKS, D_BLOCKS = (9, 3, 40, 1, 17, 22), (5, 2, 11)
 BYTES_PER_TOKEN = MemoryStore().geometry.bytes_per_token
-ID = f"p-{key_of(1)}"
+ID = f"p-{KEY}"
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def pair(engine):
     return start
 
 
-def offer(p, d, key=key_of(1), *, is_held=True):
+def offer(p, d, key=KEY, *, is_held=True):
     save = save_of(d.address, P_BLOCKS, TOTAL, key=key)
     p.do(lambda now: p.sender.offer(save, now))
     if is_held:
@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_refused(engine, pair, change):
 def test_nobody_needs_it(pair):
     p, d = pair()
     offer(p, d)
-    d.do(lambda now: d.receiver.release("", key_of(1), p.address))
+    d.do(lambda now: d.receiver.release("", KEY, p.address))
     assert p.is_clean()
     assert p.has_heard(Done)
     assert list(p.sender.finished) == [ID]
@@ -155,7 +155,7 @@ def test_nobody_needs_it(pair):
 
 def test_a_prefix_that_is_not_held_is_counted_though_nothing_came(pair):
     p, d = pair()
-    d.do(lambda now: d.receiver.release("", key_of(1), p.address, "prefix_not_held"))
+    d.do(lambda now: d.receiver.release("", KEY, p.address, "prefix_not_held"))
     assert d.failures() == {("recv", "prefix_not_held"): 1}
 
 
@@ -177,7 +177,7 @@ def test_what_does_not_fit_the_buffer_is_given_back_oldest_first(pair):
 def test_one_request_larger_than_the_buffer_is_kept_all_the_same(pair):
     p, d = pair(buffer_bytes=1)
     offer(p, d)
-    assert set(p.sender._offers) == {key_of(1)}
+    assert set(p.sender._offers) == {KEY}
     offer(p, d, key_of(2))
     assert set(p.sender._offers) == {key_of(2)}
 
@@ -206,7 +206,7 @@ def test_a_consumer_that_is_done_stops_what_is_on_its_way(pair):
     offer(p, d)
     d.load(load_of(p.address, D_BLOCKS, TOTAL))
     p.until(lambda: p.sender._outbox.sendings)
-    d.do(lambda now: d.receiver.release(f"d-{key_of(1)}", key_of(1), p.address))
+    d.do(lambda now: d.receiver.release(f"d-{KEY}", KEY, p.address))
     assert p.is_clean()
     assert list(p.sender.finished) == [ID]
     assert d.result().failed_blocks == ()

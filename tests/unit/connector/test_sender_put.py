@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.support.kv_engines import fill, holds, key_of, load_of, save_of
+from tests.support.kv_engines import KEY, fill, holds, key_of, load_of, save_of
 from tests.support.memory_store import MemoryStore, some_kv
 
 from ppd_connector.messages import Ack, Put, Sent
@@ -27,7 +27,7 @@ def pair(engine):
     return start
 
 
-def put_chunk(p, d, kv, first, end, *, total=TOTAL, from_token=0, key=key_of(1)):
+def put_chunk(p, d, kv, first, end, *, total=TOTAL, from_token=0, key=KEY):
     """Compute tokens `first` to `end` and send them."""
     fill(p.store, P_BLOCKS, [[plane[:, first:end] for plane in planes] for planes in kv], first)
     blocks = P_BLOCKS[: -(-end // p.store.block_tokens)]
@@ -60,7 +60,7 @@ def test_chunks_land_in_the_right_slots_and_nowhere_else(pair, send_type, chunks
         d.until(lambda: d.receiver.held_bytes == TOTAL * BYTES_PER_TOKEN)
         d.load(load_of(p.address, D_BLOCKS, TOTAL))
     result = d.result()
-    assert (result.request_id, result.failed_blocks) == (f"d-{key_of(1)}", ())
+    assert (result.request_id, result.failed_blocks) == (f"d-{KEY}", ())
     assert is_all_there(d, kv)
     assert d.store.flushes == 1
     assert p.is_clean()
@@ -86,8 +86,8 @@ def test_what_the_consumer_has_is_neither_sent_nor_overwritten(pair, computed):
     assert d.result().failed_blocks == ()
     assert is_all_there(d, kv, first=computed)
     assert d.is_clean()
-    assert d.request_figures[f"d-{key_of(1)}"].moved_bytes == 13 * BYTES_PER_TOKEN
-    assert d.request_figures[f"d-{key_of(1)}"].skipped_blocks == computed // 8
+    assert d.request_figures[f"d-{KEY}"].moved_bytes == 13 * BYTES_PER_TOKEN
+    assert d.request_figures[f"d-{KEY}"].skipped_blocks == computed // 8
 
 
 def test_a_consumer_that_lost_what_was_left_out_computes_all_of_it(pair):
@@ -115,7 +115,7 @@ def test_figures_add_up_on_both_sides(pair):
     ((direction, peer, transfers, kv_bytes, seconds, blocks, skipped),) = d.figures.take()["moved"]
     assert (direction, peer, transfers, kv_bytes) == ("recv", p.address, 1, TOTAL * BYTES_PER_TOKEN)
     assert (blocks, skipped) == (3, 0)
-    cost = d.request_figures[f"d-{key_of(1)}"]
+    cost = d.request_figures[f"d-{KEY}"]
     assert cost == (TOTAL * BYTES_PER_TOKEN, seconds, 3, 0)
     ((direction, peer, transfers, kv_bytes, sent_s, blocks, skipped),) = p.figures.take()["moved"]
     assert (direction, peer, transfers, kv_bytes) == ("send", d.address, 1, TOTAL * BYTES_PER_TOKEN)
@@ -130,7 +130,7 @@ def test_seconds_leave_out_the_time_between_chunks(pair):
     (p, d), kv = pair(), some_kv(TOTAL)
     put_chunk(p, d, kv, 0, 6)
     p.until(lambda: p.has_heard(Ack, len(kv)))
-    sending = p.do(lambda now: p.sender._outbox.sendings[key_of(1)])
+    sending = p.do(lambda now: p.sender._outbox.sendings[KEY])
     assert sending.under_way == 0
     first_chunk_s = sending.seconds
     assert first_chunk_s > 0
@@ -177,7 +177,7 @@ def test_a_request_that_ends_midway_fails_the_load_at_once(pair, chunks):
     d.load(load_of(p.address, D_BLOCKS, TOTAL))
     for first, end in CHUNKS[:chunks]:
         put_chunk(p, d, kv, first, end)
-    p.do(lambda now: p.sender.ended(key_of(1), d.address))
+    p.do(lambda now: p.sender.ended(KEY, d.address))
     assert d.result().failed_blocks == D_BLOCKS
     assert (p.failures(), d.failures()) == ({("send", "aborted"): 1}, {("recv", "aborted"): 1})
     assert p.is_clean()
@@ -188,7 +188,7 @@ def test_a_request_that_ends_midway_leaves_nothing_with_a_consumer_that_did_not_
     (p, d), kv = pair(), some_kv(TOTAL)
     put_chunk(p, d, kv, *CHUNKS[0])
     d.until(lambda: d.receiver.held_bytes)
-    p.do(lambda now: p.sender.ended(key_of(1), d.address))
+    p.do(lambda now: p.sender.ended(KEY, d.address))
     assert d.is_clean()
     d.load(load_of(p.address, D_BLOCKS, TOTAL))
     assert d.result().failed_blocks == D_BLOCKS
@@ -198,7 +198,7 @@ def test_a_request_that_ends_midway_leaves_nothing_with_a_consumer_that_did_not_
 def test_what_is_computed_after_the_end_is_not_sent(pair):
     (p, d), kv = pair(), some_kv(TOTAL)
     put_chunk(p, d, kv, *CHUNKS[0])
-    p.do(lambda now: p.sender.ended(key_of(1), d.address))
+    p.do(lambda now: p.sender.ended(KEY, d.address))
     put_chunk(p, d, kv, *CHUNKS[1])
     assert p.is_clean()
     assert d.is_clean()
@@ -211,7 +211,7 @@ def test_the_end_of_a_request_whose_kv_is_all_sent_changes_nothing(pair, is_over
     put_chunk(p, d, kv, 0, TOTAL)
     if is_over:
         assert p.is_clean()
-    p.do(lambda now: p.sender.ended(key_of(1), d.address))
+    p.do(lambda now: p.sender.ended(KEY, d.address))
     d.load(load_of(p.address, D_BLOCKS, TOTAL))
     assert d.result().failed_blocks == ()
     assert is_all_there(d, kv)
@@ -221,7 +221,7 @@ def test_the_end_of_a_request_whose_kv_is_all_sent_changes_nothing(pair, is_over
 
 def test_the_end_of_a_request_of_which_nothing_left_says_nothing(pair):
     p, d = pair()
-    p.do(lambda now: p.sender.ended(key_of(1), d.address))
+    p.do(lambda now: p.sender.ended(KEY, d.address))
     assert p.is_clean()
     assert p.failures() == {}
     assert d.heard == []
