@@ -89,16 +89,17 @@ class KvCache:
         self, layer: int, blocks: Sequence[int], first_token: int, end_token: int, payload: memoryview, *, at_token: int
     ) -> None:
         page = self._pages[layer]
-        slots = self._slots(page, blocks, first_token, end_token)
         shape = page.shape
         tokens = len(payload) // shape.bytes_per_token
         raw = torch.frombuffer(payload, dtype=torch.uint8)
         if self._is_cuda:
             assert self._in is not None
-            with torch.cuda.stream(self._in):
+            with torch.cuda.stream(self._in):  # the slots too: nothing orders what other streams compute before it
+                slots = self._slots(page, blocks, first_token, end_token)
                 device = raw.pin_memory().to(self.device, non_blocking=True)
                 page.write(slots, _planes(device, shape, tokens, first_token - at_token, end_token - at_token))
         else:
+            slots = self._slots(page, blocks, first_token, end_token)
             page.write(slots, _planes(raw, shape, tokens, first_token - at_token, end_token - at_token))
 
     def read_device(self, layer: int, blocks: Sequence[int], first_token: int, end_token: int) -> Payload:
