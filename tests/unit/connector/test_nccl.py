@@ -8,6 +8,7 @@ import time
 import weakref
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from tests.support.loopback_device import Fabric, LoopbackDevice, LoopbackPayload, LoopbackStore
 from tests.support.memory_store import some_kv
@@ -159,24 +160,41 @@ def test_error_of_the_library_fails_the_load_at_once(start, fabric, caplog):
     producer.until(lambda: producer.reasons("send").get("fenced"), "the fence")
 
 
-def test_lost_message_ends_the_communicator_before_anything_is_mistaken(start, fabric):
-    producer, consumer = start(timeout_s=1.0), start(timeout_s=1.0)
+@pytest.mark.parametrize("lost_count", [1, LAYERS])
+def test_lost_message_ends_the_communicator_before_anything_is_mistaken(start, fabric, lost_count):
+    """The consumer waits for payloads that are not sent; the next ones have the same sizes and would fit."""
+    producer, consumer = start(), start()
     assert _moves(producer, consumer, 1)
     lost = []
 
     def loses(message):
-        if isinstance(message, Ready) and not lost:
+        if isinstance(message, Ready) and len(lost) < lost_count:
             lost.append(message)
             return True
         return False
 
     producer.loses = loses
-    assert not _moves(producer, consumer, 2)
-    assert lost
+    kv = {number: some_kv(TOKENS, seed=number) for number in (2, 3)}
+    producer.send(consumer, 2, kv[2])
+    producer.until(lambda: len(lost) == lost_count, "the loss")
+    producer.send(consumer, 3, kv[3])
+    for number in (2, 3):
+        assert consumer.load(producer, number) or consumer.holds(kv[number])
     producer.until(lambda: producer.reasons("send"), "the producer's failure")
-    assert fabric.moved == LAYERS
+    assert set(producer.reasons("send")) == {"peer"}
+    assert _moves(producer, consumer, 4)
+    assert len(fabric.pairs) == 2
+
+
+def test_payload_announced_for_another_communicator_is_refused(start):
+    producer, consumer = start(), start()
+    assert _moves(producer, consumer, 1)
+    put = next(message for message, _ in consumer.heard if isinstance(message, Put))
+    stale = msgspec.structs.replace(put, key=key_of(2), channel=77)
+    consumer.endpoint.call(lambda now: consumer.receiver.put(Route(producer.address), stale, None, now))
+    consumer.settle()
+    assert consumer.reasons("recv") == {"peer": 1}
     assert _moves(producer, consumer, 3)
-    assert (len(fabric.pairs), fabric.moved) == (2, 2 * LAYERS)
 
 
 def test_restarted_consumer_costs_one_transfer_and_no_fence(start, fabric):
