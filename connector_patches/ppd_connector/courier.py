@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppd_connector.messages import Abort, Ack, Done, Get, Message, Put, Sent
+from ppd_connector.messages import Abort, Ack, Done, Get, Meet, Message, Parted, Put, Ready, Sent
 from ppd_connector.receiver import Receiver
 from ppd_connector.route import Route
 from ppd_connector.sender import Sender
@@ -17,6 +17,11 @@ class Courier:
 
     def received(self, route: Route, message: Message, payload: memoryview | None, now: float) -> None:
         sender, receiver = self._sender, self._receiver
+        if isinstance(message, Parted):
+            for half in (sender, receiver):
+                if half is not None:
+                    half.parted(message, now)
+            return None
         if receiver is not None:
             if isinstance(message, Put):
                 return receiver.put(route, message, payload, now)
@@ -24,6 +29,8 @@ class Courier:
                 return receiver.aborted(message)
             if isinstance(message, Sent):
                 return receiver.sent(message)
+            if isinstance(message, Meet):
+                return receiver.meet(route, message, now)
         if sender is not None:
             if isinstance(message, Ack):
                 return sender.acknowledged(route, message, now)
@@ -31,6 +38,8 @@ class Courier:
                 return sender.asked(route, message, now)
             if isinstance(message, Done):
                 return sender.done(message)
+            if isinstance(message, Ready):
+                return sender.ready(route, message)
         raise ValueError(f"{type(message).__name__} from {route.address or 'a peer'}: this engine has no part in it")
 
     def tick(self, now: float) -> float | None:

@@ -23,7 +23,7 @@ from ppd_connector.store import Store
 
 _log = logging.getLogger("ppd_connector")
 _MAX_WAITING = 64
-_NUMPY_TYPES = {"float32": np.float32, "float16": np.float16}
+_NUMPY_TYPES = MappingProxyType({"float32": np.float32, "float16": np.float16})
 _NAMES = MappingProxyType({1: ("latent",), 2: ("key", "value")})
 
 

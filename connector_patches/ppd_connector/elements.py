@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,25 +12,29 @@ from numpy.typing import NDArray
 Raw = NDArray[Any]
 Values = NDArray[np.float32]
 
-RAW_TYPES: dict[str, type[np.generic]] = {
-    "float32": np.uint32,
-    "float16": np.uint16,
-    "bfloat16": np.uint16,
-    "uint8": np.uint8,
-    "int8": np.uint8,
-    "float8_e4m3fn": np.uint8,
-    "float8_e5m2": np.uint8,
-}
+RAW_TYPES: Mapping[str, type[np.generic]] = MappingProxyType(
+    {
+        "float32": np.uint32,
+        "float16": np.uint16,
+        "bfloat16": np.uint16,
+        "uint8": np.uint8,
+        "int8": np.uint8,
+        "float8_e4m3fn": np.uint8,
+        "float8_e5m2": np.uint8,
+    }
+)
 # Where the exponent and the upper half of the mantissa lie: a flip there is seen in the value, a flip below is noise.
-HIGH_BITS: dict[str, tuple[int, int]] = {
-    "float32": (12, 31),
-    "float16": (5, 15),
-    "bfloat16": (4, 15),
-    "float8_e4m3fn": (2, 7),
-    "float8_e5m2": (1, 7),
-    "uint8": (4, 8),
-    "int8": (4, 8),
-}
+HIGH_BITS: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {
+        "float32": (12, 31),
+        "float16": (5, 15),
+        "bfloat16": (4, 15),
+        "float8_e4m3fn": (2, 7),
+        "float8_e5m2": (1, 7),
+        "uint8": (4, 8),
+        "int8": (4, 8),
+    }
+)
 
 
 def to_float32(raw: Raw, dtype: str) -> Values:

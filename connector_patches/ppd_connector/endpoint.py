@@ -49,6 +49,7 @@ class Endpoint:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._calls: deque[Callable[[float], None]] = deque()
         self._is_stopping = False
+        self._lock = threading.Lock()
         self._logged_at: dict[str, float] = {}
         self._handler = handler_of(self)
         self._thread = threading.Thread(target=self._run, name="ppd-connector", daemon=True)
@@ -63,15 +64,23 @@ class Endpoint:
         self._thread.start()
 
     def stop(self, limit_s: float = 5.0) -> None:
-        self._is_stopping = True
-        self._wake_up()
-        if self._thread.is_alive():
+        """End the thread; may be called more than once."""
+        with self._lock:
+            if self._is_stopping:
+                return
+            self._is_stopping = True
+            self._wake_up()
+        if self._thread.ident is not None:
             self._thread.join(limit_s)
+        if not self._thread.is_alive():
+            os.close(self._wake)
 
     def call(self, work: Callable[[float], None]) -> None:
-        """Have `work(now)` done on the thread, in order."""
-        self._calls.append(work)
-        self._wake_up()
+        """Have `work(now)` done on the thread, in order; never, once it is to stop."""
+        with self._lock:  # whatever thread this is, the file that wakes the endpoint's must not be closed yet
+            if not self._is_stopping:
+                self._calls.append(work)
+                self._wake_up()
 
     def send(self, route: Route, message: messages.Message, payload: memoryview | None = None) -> None:
         """Only on the thread. What cannot be delivered is dropped: whoever waits for an answer has a limit."""
@@ -141,7 +150,6 @@ class Endpoint:
             for sock in (self._router, *self._dealers.values()):
                 sock.close(linger=0)
             self._context.term()
-            os.close(self._wake)
 
     def _turn(self, next_at: float | None) -> float | None:
         wait_s = _IDLE_S if next_at is None else min(_IDLE_S, max(0.0, next_at - time.monotonic()))

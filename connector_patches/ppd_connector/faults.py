@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -25,7 +26,9 @@ _log = logging.getLogger("ppd_connector")
 
 KV_FAULTS = ("bitflip", "layer_swap", "block_shift", "stale", "zero_tail", "fp8", "scale")
 NAMES = (*KV_FAULTS, "wire_bitflip", "throttle")
-_TAKES_VALUE = {"bitflip": "share of elements, 0 to 1", "scale": "factor", "throttle": "bytes per second"}
+_TAKES_VALUE = MappingProxyType(
+    {"bitflip": "share of elements, 0 to 1", "scale": "factor", "throttle": "bytes per second"}
+)
 
 
 @dataclass(frozen=True, slots=True)

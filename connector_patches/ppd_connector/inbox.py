@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from ppd_connector.messages import Put
+from ppd_connector.store import Payload
 
 _MAX_FINISHED_KEYS = 16_384
 
@@ -21,7 +22,7 @@ class Part:
     layer: int
     first_token: int
     end_token: int
-    payload: memoryview
+    payload: Payload
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,8 +77,12 @@ class Inbox:
     def is_finished(self, key: str) -> bool:
         return key in self._finished
 
-    def add(self, put: Put, payload: memoryview, now: float) -> str | None:
+    def add(self, put: Put, payload: Payload, now: float) -> str | None:
         """Keep one payload; the refusal ("gone", "full", "mismatch") when it cannot be kept, which ends its entry."""
+        return self.admit(put, now) or self.place(put, payload, now)
+
+    def admit(self, put: Put, now: float) -> str | None:
+        """Count a payload that is to come as held; the refusal as from `add`."""
         if put.key in self._finished:
             return "gone"
         entry = self._entries.get(put.key)
@@ -95,11 +100,19 @@ class Inbox:
         known = (entry.sender, entry.prompt, entry.from_token, entry.total_tokens)
         if known != (put.sender, put.prompt, put.from_token, put.total_tokens):
             return self.refuse(put.key, "mismatch")
-        if self.held_bytes + len(payload) > self._limit_bytes:
+        if self.held_bytes + put.payload_bytes > self._limit_bytes:
             return self.refuse(put.key, "full")
+        entry.held_bytes += put.payload_bytes
+        self.held_bytes += put.payload_bytes
+        return None
+
+    def place(self, put: Put, payload: Payload, now: float) -> str | None:
+        """Keep a payload that was admitted; the refusal when its entry came to an end meanwhile."""
+        entry = self._entries.get(put.key)
+        if entry is None or entry.refusal is not None:
+            return "gone" if entry is None else entry.refusal
+        entry.latest_at = now
         entry.parts.append(Part(put.layer, put.first_token, put.end_token, payload))
-        entry.held_bytes += len(payload)
-        self.held_bytes += len(payload)
         return None
 
     def refuse(self, key: str, refusal: str) -> str:

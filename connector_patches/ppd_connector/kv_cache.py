@@ -1,15 +1,30 @@
-"""vLLM's paged KV cache of one rank as a `store.Store`: CPU tensors directly, GPU tensors through pinned memory."""
+"""vLLM's paged KV cache of one rank as a `store.DeviceStore`: CPU tensors directly, GPU tensors through pinned memory,
+or (`read_device`, `write_device`) without leaving the GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ppd_connector import pages
 from ppd_connector.geometry import Geometry, LayerShape, fingerprint
+from ppd_connector.store import Payload
+
+
+@dataclass(frozen=True, slots=True)
+class CudaPayload:
+    """One layer's KV on a GPU, bytes in one dimension. `ready` is when it holds what it should, None for at once."""
+
+    tensor: torch.Tensor
+    ready: torch.cuda.Event | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.tensor.nbytes)
 
 
 class KvCache:
@@ -57,8 +72,11 @@ class KvCache:
             payload = _joined(page.read(slots))
             return lambda: payload
         current = torch.cuda.current_stream(self.device)
-        dense = _flat(page.read(slots))
-        host = torch.empty(dense.shape, dtype=torch.uint8, pin_memory=True)
+        try:
+            dense = _flat(page.read(slots))
+            host = torch.empty(dense.shape, dtype=torch.uint8, pin_memory=True)
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryError(f"no GPU memory for a copy of KV: {error}") from error
         assert self._out is not None
         self._out.wait_stream(current)
         with torch.cuda.stream(self._out):
@@ -85,6 +103,38 @@ class KvCache:
             slots = self._slots(page, blocks, first_token, end_token)
             there = raw.pin_memory().to(self.device, non_blocking=True) if self._is_cuda else raw
             page.write(slots, _planes(there, shape, tokens, first_token - at_token, end_token - at_token))
+
+    def read_device(self, layer: int, blocks: Sequence[int], first_token: int, end_token: int) -> Payload:
+        page = self._pages[layer]
+        try:
+            dense = _flat(page.read(self._slots(page, blocks, first_token, end_token)))
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryError(f"no GPU memory for a copy of KV: {error}") from error
+        ready = torch.cuda.Event()
+        ready.record(torch.cuda.current_stream(self.device))
+        return CudaPayload(dense, ready)
+
+    def write_device(
+        self, layer: int, blocks: Sequence[int], first_token: int, end_token: int, payload: Payload, *, at_token: int
+    ) -> None:
+        assert isinstance(payload, CudaPayload)
+        page = self._pages[layer]
+        tokens = payload.nbytes // page.shape.bytes_per_token
+        with torch.cuda.stream(self._in):
+            slots = self._slots(page, blocks, first_token, end_token)
+            planes = _planes(payload.tensor, page.shape, tokens, first_token - at_token, end_token - at_token)
+            page.write(slots, planes)
+
+    def to_host(self, payload: Payload) -> memoryview:
+        assert isinstance(payload, CudaPayload)
+        assert self._out is not None
+        host = torch.empty(payload.nbytes, dtype=torch.uint8, pin_memory=True)
+        with torch.cuda.stream(self._out):
+            if payload.ready is not None:
+                self._out.wait_event(payload.ready)
+            host.copy_(payload.tensor, non_blocking=True)
+        self._out.synchronize()
+        return memoryview(host.numpy())
 
     def flush(self) -> None:
         if self._in is not None:

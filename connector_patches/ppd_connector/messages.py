@@ -1,4 +1,4 @@
-"""What engines say to each other: one msgpack header, and for `Put` a second frame with one layer's KV.
+"""What engines say to each other: one msgpack header, and for `Put` over TCP a second frame with one layer's KV.
 
 Ours, not P2pNccl's: engines with a stock connector are not spoken to. `key` is the 32 hex digits of the request's tag;
 token positions count from the prompt's first token, `end_token` is exclusive.
@@ -13,16 +13,28 @@ import msgspec
 PROTOCOL = 1
 
 Refusal = Literal[
-    "full", "gone", "mismatch", "checksum", "timeout", "aborted", "fenced", "prefix_not_held", "expired", "unused"
+    "full",
+    "gone",
+    "mismatch",
+    "checksum",
+    "timeout",
+    "peer",
+    "aborted",
+    "fenced",
+    "prefix_not_held",
+    "expired",
+    "unused",
 ]
 """Why KV did not arrive: the receiver's buffer is full; the key is finished with; header and receiver disagree; the
-payload is not what was sent; nobody answered in time; the other side gave the request up; the peer is left alone for a
-while; the consumer held less than the proxy thought; the lease ended; the consumer needed nothing of it."""
+payload is not what was sent; nobody answered in time; NCCL failed, or the other end gave the communicator up; the other
+side gave the request up; the peer is left alone for a while; the consumer held less than the proxy thought; the lease
+ended; the consumer needed nothing of it."""
 
 
 class Put(msgspec.Struct, frozen=True, tag="put", array_like=True, kw_only=True):
     """KV of one layer. `total_tokens` is where the transfer ends, `from_token` where it begins; `prompt` digests what
-    the KV was computed from; `checksum` is the payload's xxh3 (64 bits) or None; `wire` is how the payload travels."""
+    the KV was computed from; `checksum` is the payload's xxh3 (64 bits) or None; `channel` is the NCCL communicator
+    that the payload takes once the receiver is `Ready`, 0 when it is this message's second frame."""
 
     key: str
     sender: str
@@ -35,7 +47,7 @@ class Put(msgspec.Struct, frozen=True, tag="put", array_like=True, kw_only=True)
     total_tokens: int
     payload_bytes: int
     checksum: int | None
-    wire: Literal["tcp", "nccl"] = "tcp"
+    channel: int = 0
     protocol: int = PROTOCOL
 
 
@@ -49,18 +61,29 @@ class Ack(msgspec.Struct, frozen=True, tag="ack", array_like=True, kw_only=True)
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready", array_like=True, kw_only=True):
-    """The receiver of a `Put` with `wire` "nccl" has memory for it and waits on the communicator."""
+    """The receiver of a `Put` has memory for it and receives it as payload `number` (from 0) of the communicator."""
 
     key: str
     layer: int
     first_token: int
+    channel: int
+    number: int
 
 
 class Meet(msgspec.Struct, frozen=True, tag="meet", array_like=True, kw_only=True):
-    """Sender and receiver make an NCCL communicator of two; `unique_id` is NCCL's."""
+    """Sender (rank 0) and receiver (rank 1) make an NCCL communicator of two. `channel` names it and is never 0 and
+    never used again; `unique_id` is NCCL's. It replaces the one they had in this direction."""
 
     sender: str
+    channel: int
     unique_id: bytes
+
+
+class Parted(msgspec.Struct, frozen=True, tag="parted", array_like=True, kw_only=True):
+    """One end gave the communicator up, or ("gone") does not know it: nothing more is sent or received over it."""
+
+    channel: int
+    refusal: Literal["timeout", "peer", "gone"]
 
 
 class Sent(msgspec.Struct, frozen=True, tag="sent", array_like=True, kw_only=True):
@@ -94,7 +117,7 @@ class Done(msgspec.Struct, frozen=True, tag="done", array_like=True, kw_only=Tru
     key: str
 
 
-Message = Put | Ack | Ready | Meet | Sent | Get | Abort | Done
+Message = Put | Ack | Ready | Meet | Parted | Sent | Get | Abort | Done
 
 _decode = msgspec.msgpack.Decoder(Message).decode
 encode = msgspec.msgpack.Encoder().encode

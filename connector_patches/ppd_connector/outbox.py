@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ppd_connector.messages import Put
 from ppd_connector.route import Route
+from ppd_connector.store import Payload
 
 WINDOW_BYTES = 64 * 2**20
 
@@ -43,7 +44,7 @@ class Parcel:
 
     route: Route
     put: Put
-    read: Callable[[], memoryview]
+    read: Callable[[], Payload]
 
 
 @dataclass(slots=True, kw_only=True)

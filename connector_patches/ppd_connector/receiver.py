@@ -16,17 +16,19 @@ import numpy as np
 import xxhash
 
 from ppd_connector import faults
+from ppd_connector.channels import Incoming
 from ppd_connector.elements import RAW_TYPES, Raw
 from ppd_connector.endpoint import Endpoint
 from ppd_connector.figures import Figures, RequestFigures
 from ppd_connector.geometry import LayerShape, blocks_of
 from ppd_connector.inbox import Entry, Inbox, Part
-from ppd_connector.messages import PROTOCOL, Abort, Ack, Done, Get, Put, Sent
+from ppd_connector.messages import PROTOCOL, Abort, Ack, Done, Get, Meet, Parted, Put, Sent
 from ppd_connector.outbox import Fences
 from ppd_connector.plan import Load
 from ppd_connector.route import Route, rank_address
 from ppd_connector.settings import Settings
-from ppd_connector.store import Store
+from ppd_connector.store import Payload, Store
+from ppd_connector.transport import Nccl, on_host
 
 _SENT_LIMIT_S = 1.0
 """How long the figures of a finished load wait for the sender's `Sent`."""
@@ -72,6 +74,7 @@ class Receiver:
         own_address: str,
         on_loaded: Callable[[Load], None],
         on_figures: Callable[[str, RequestFigures], None],
+        nccl: Nccl | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._store = store
@@ -82,6 +85,12 @@ class Receiver:
         self._own_address = own_address
         self._on_loaded = on_loaded
         self._on_figures = on_figures
+        self._nccl = nccl
+        self._incoming: Incoming | None = None
+        if nccl is not None:
+            self._incoming = Incoming(
+                endpoint, nccl.device, timeout_s=settings.timeout_s, arrived=self._arrived, on_fault=self._fault
+            )
         self._inbox = Inbox(settings.buffer_bytes)
         self._fences = Fences(settings.fence_s)
         self._jobs: dict[str, _Job] = {}
@@ -97,7 +106,26 @@ class Receiver:
     # What arrives
 
     def put(self, route: Route, put: Put, payload: memoryview | None, now: float) -> None:
-        refusal = self._keep(put, payload, now)
+        refusal = self._misfit(put, payload)
+        if refusal is None and payload is None and self._incoming is not None:
+            refusal = self._inbox.admit(put, now) or self._incoming.expect(route, put)
+            if refusal is None:
+                return  # `_arrived` answers
+        elif refusal is None and payload is not None:
+            verified, refusal = self._verified(put, payload)
+            refusal = refusal or self._inbox.add(put, verified, now)
+        self._answer(route, put, refusal, now)
+
+    def _arrived(self, route: Route, put: Put, payload: Payload | None, refusal: str | None, now: float) -> None:
+        """What `put` announced came over NCCL, or does not come."""
+        if self._inbox.is_finished(put.key):
+            refusal = "gone"
+        elif payload is not None:
+            payload, refusal = self._verified(put, payload)
+            refusal = refusal or self._inbox.place(put, payload, now)
+        self._answer(route, put, refusal, now)
+
+    def _answer(self, route: Route, put: Put, refusal: str | None, now: float) -> None:
         self._endpoint.send(route, Ack(key=put.key, layer=put.layer, first_token=put.first_token, refusal=refusal))
         job = self._jobs.get(put.key)
         if refusal is None:
@@ -106,29 +134,56 @@ class Receiver:
                 self._try_finish(job, now)
         elif job is not None:
             self._fail(job, refusal)
-        elif refusal != "gone" and self._inbox.get(put.key) is None:
+        elif self._inbox.get(put.key) is not None:
+            self._inbox.refuse(put.key, refusal)
+        elif not self._inbox.is_finished(put.key):
             self._inbox.finish(put.key)
             self._figures.failed("recv", put.sender, refusal)
-        elif refusal != "gone":
-            self._inbox.refuse(put.key, refusal)
 
-    def _keep(self, put: Put, payload: memoryview | None, now: float) -> str | None:
+    def _misfit(self, put: Put, payload: memoryview | None) -> str | None:
         if self._inbox.is_finished(put.key):
             return "gone"
         geometry = self._store.geometry
-        if put.protocol != PROTOCOL or put.fingerprint != geometry.fingerprint or payload is None:
+        if put.protocol != PROTOCOL or put.fingerprint != geometry.fingerprint:
+            return "mismatch"
+        if (put.channel == 0) != (payload is not None) or (put.channel and self._incoming is None):
             return "mismatch"
         if not 0 <= put.layer < len(geometry.layers) or not put.first_token < put.end_token <= put.total_tokens:
             return "mismatch"
         size = (put.end_token - put.first_token) * geometry.layers[put.layer].bytes_per_token
-        if not put.payload_bytes == len(payload) == size:
-            return "mismatch"
-        if self._inbox.get(put.key) is None and self._faults.draw(put.key).flips_on_the_wire:
-            payload = faults.flip_bit(payload, put.key)
+        is_whole = put.payload_bytes == size and (payload is None or len(payload) == size)
+        return None if is_whole else "mismatch"
+
+    def _verified(self, put: Put, payload: Payload) -> tuple[Payload, str | None]:
+        """The payload (under a fault, another one) and whether it is what was sent."""
+        entry = self._inbox.get(put.key)
+        is_first = entry is None or (not entry.parts and entry.refusal is None)
+        if is_first and self._faults.draw(put.key).flips_on_the_wire:
+            payload = faults.flip_bit(on_host(payload, self._nccl), put.key)
         if self._settings.is_checksummed and put.checksum is not None:
-            if xxhash.xxh3_64_intdigest(payload) != put.checksum:
-                return "checksum"
-        return self._inbox.add(put, payload, now)
+            if xxhash.xxh3_64_intdigest(on_host(payload, self._nccl)) != put.checksum:
+                return payload, "checksum"
+        return payload, None
+
+    # NCCL
+
+    def meet(self, route: Route, meet: Meet, now: float) -> None:
+        """Raises ValueError when payloads are not received over NCCL."""
+        if self._incoming is None:
+            raise ValueError(f"{meet.sender} sends over NCCL, but transport is tcp here")
+        self._incoming.meet(route, meet, now)
+
+    def parted(self, message: Parted, now: float) -> None:
+        if self._incoming is not None:
+            self._incoming.parted(message, now)
+
+    def _fault(self, sender: str, now: float) -> None:
+        self._fences.raise_for(sender, now)
+
+    def close(self) -> None:
+        """From the engine's thread, before the endpoint stops."""
+        if self._incoming is not None:
+            self._incoming.close()
 
     def aborted(self, abort: Abort) -> None:
         """The producer gives up: the load, now or later, need not wait."""
@@ -183,6 +238,8 @@ class Receiver:
         if self._inbox.is_finished(key):
             return
         entry = self._inbox.finish(key)
+        if entry is not None and entry.refusal is not None:
+            reason = entry.refusal
         if entry is not None or job is not None or reason != "unused":
             self._figures.failed("recv", peer, "aborted" if job is not None else reason)
         if self._settings.send_type == "GET":
@@ -198,11 +255,13 @@ class Receiver:
             if key not in self._jobs:
                 entry = self._inbox.finish(key)
                 if entry is not None:
-                    self._figures.failed("recv", entry.sender, "expired")
+                    self._figures.failed("recv", entry.sender, entry.refusal or "expired")
         for key in [key for key, each in self._untimed.items() if now - each.since >= _SENT_LIMIT_S]:
             untimed = self._untimed.pop(key)
             self._count(untimed, untimed.span_s)
-        times = [self._ends_at(job) for job in self._jobs.values()]
+        watch_at = None if self._incoming is None else self._incoming.tick(now)
+        times = [] if watch_at is None else [watch_at]
+        times += [self._ends_at(job) for job in self._jobs.values()]
         times += [each.since + _SENT_LIMIT_S for each in self._untimed.values()]
         return min(times, default=None)
 
@@ -290,12 +349,18 @@ class Receiver:
             return
         for part in parts:
             first, end = max(part.first_token, load.first_token), min(part.end_token, load.end_token)
-            if first < end:
+            if first >= end:
+                continue
+            if isinstance(part.payload, memoryview):
                 self._store.write(part.layer, load.blocks, first, end, part.payload, at_token=part.first_token)
+            elif self._nccl is not None:
+                store = self._nccl.store
+                store.write_device(part.layer, load.blocks, first, end, part.payload, at_token=part.first_token)
 
     def _fill_faulty(self, load: Load, parts: list[Part], drawn: faults.Drawn) -> None:
         shapes = self._store.geometry.layers
-        whole = [_planes(shape, layer, parts, load) for layer, shape in enumerate(shapes)]
+        pieces = [(part, on_host(part.payload, self._nccl)) for part in parts]
+        whole = [_planes(shape, layer, pieces, load) for layer, shape in enumerate(shapes)]
         changed = faults.apply(drawn, whole, [shape.dtype for shape in shapes], self._store.block_tokens, self._stale)
         self._stale = whole
         for layer, planes in enumerate(changed):
@@ -304,13 +369,13 @@ class Receiver:
             self._store.write(layer, load.blocks, first, end, payload, at_token=first)
 
 
-def _planes(shape: LayerShape, layer: int, parts: list[Part], load: Load) -> list[Raw]:
+def _planes(shape: LayerShape, layer: int, pieces: list[tuple[Part, memoryview]], load: Load) -> list[Raw]:
     """One layer's planes [heads, tokens, channels] of all the load's tokens, put together from its parts."""
     first, tokens = load.first_token, load.end_token - load.first_token
     raw = RAW_TYPES[shape.dtype]
     planes = [np.empty((shape.heads, tokens, channels), raw) for channels in shape.channels]
-    for part in (each for each in parts if each.layer == layer):
-        flat = np.frombuffer(part.payload, raw)
+    for part, payload in (each for each in pieces if each[0].layer == layer):
+        flat = np.frombuffer(payload, raw)
         count, offset = part.end_token - part.first_token, 0
         start, end = max(part.first_token, first), min(part.end_token, load.end_token)
         if start >= end:

@@ -9,22 +9,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
 import xxhash
 
+from ppd_connector.channels import Outgoing
 from ppd_connector.endpoint import Endpoint
 from ppd_connector.faults import FaultSource
 from ppd_connector.figures import Figures
 from ppd_connector.geometry import blocks_of
-from ppd_connector.messages import Abort, Ack, Done, Get, Put, Sent
+from ppd_connector.messages import Abort, Ack, Done, Get, Parted, Put, Ready, Sent
 from ppd_connector.outbox import Fences, Outbox, Parcel, Sending
 from ppd_connector.plan import Save
 from ppd_connector.route import Route, rank_address
 from ppd_connector.settings import Settings
-from ppd_connector.store import Store
+from ppd_connector.store import Payload, Store
+from ppd_connector.transport import Nccl, on_host
 
 _log = logging.getLogger("ppd_connector")
 _MAX_REFUSED_KEYS = 4096
@@ -43,7 +46,8 @@ class Offer:
 
 
 class Sender:
-    """`finished` collects requests whose blocks the scheduler can free; the engine's thread takes them."""
+    """`finished` collects requests whose blocks the scheduler can free; the engine's thread takes them. Payloads take
+    `nccl` where it is given."""
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Sender:
         *,
         rank: int,
         own_address: str,
+        nccl: Nccl | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._store = store
@@ -63,6 +68,12 @@ class Sender:
         self._faults = faults
         self._rank = rank
         self._own_address = own_address
+        self._nccl = nccl
+        self._outgoing: Outgoing | None = None
+        if nccl is not None:
+            self._outgoing = Outgoing(
+                endpoint, nccl.device, own_address=own_address, timeout_s=settings.timeout_s, on_cut=self._parted
+            )
         self._outbox = Outbox(settings.timeout_s)
         self._fences = Fences(settings.fence_s)
         self._refused: OrderedDict[str, None] = OrderedDict()
@@ -87,7 +98,8 @@ class Sender:
     def put(self, save: Save, layer: int, *, is_last: bool) -> None:
         """Copy one layer of a save out of the cache and have it sent; waits while too much is under way.
 
-        Raises TimeoutError when that did not end in time, or there is no memory: the transfer was given up.
+        Raises TimeoutError when that did not end in time, MemoryError when the GPU has no room for the copy: the
+        transfer was given up.
         """
         shape = self._store.geometry.layers[layer]
         size = (save.end_token - save.first_token) * shape.bytes_per_token
@@ -99,15 +111,21 @@ class Sender:
             self._endpoint.call(lambda now: self._abort(save.key, save.peer, "timeout"))
             raise TimeoutError(f"KV of {save.key} not sent: {save.peer} takes nothing, and kv_buffer_size is used up")
         try:
-            read = self._store.read(layer, save.blocks, save.first_token, save.end_token)
-        except RuntimeError as error:  # the device has no memory for the copy
+            read = self._copy(save, layer)
+        except MemoryError:
             with self._condition:
                 self._submitted_bytes -= size
             self._endpoint.call(lambda now: self._abort(save.key, save.peer, "full"))
-            raise TimeoutError(f"KV of {save.key} not sent: {error}") from error
+            raise
         put = self._header(save, layer, save.first_token, save.end_token, size)
         parcel = Parcel(route=Route(rank_address(save.peer, self._rank)), put=put, read=read)
         self._endpoint.call(lambda now: self._queue(save, parcel, now, is_last=is_last))
+
+    def _copy(self, save: Save, layer: int) -> Callable[[], Payload]:
+        if self._nccl is None:
+            return self._store.read(layer, save.blocks, save.first_token, save.end_token)
+        payload = self._nccl.store.read_device(layer, save.blocks, save.first_token, save.end_token)
+        return lambda: payload
 
     def wait_until_sent(self) -> bool:
         """Wait for every acknowledgement (send type PUT), at most the timeout; whether all came or were given up."""
@@ -180,7 +198,19 @@ class Sender:
         self._figures.failed("send", peer, refusal)
         self._endpoint.log_sometimes(f"send {peer} {refusal}", "KV of %s not sent to %s: %s", key, peer, refusal)
 
+    def ready(self, route: Route, ready: Ready) -> None:
+        """Raises ValueError when payloads are not sent over NCCL."""
+        if self._outgoing is None:
+            raise ValueError("the receiver waits on NCCL, but transport is tcp here")
+        self._outgoing.ready(route, ready)
+
+    def parted(self, message: Parted, now: float) -> None:
+        if self._outgoing is not None:
+            self._outgoing.parted(message, now)
+
     def acknowledged(self, route: Route, ack: Ack, now: float) -> None:
+        if self._outgoing is not None:
+            self._outgoing.answered(route, ack)
         sending = self._outbox.acknowledged(route, ack.key, ack.layer, ack.first_token, now)
         if sending is None:
             return
@@ -272,7 +302,9 @@ class Sender:
             self._outbox.queue(Parcel(route=route, put=put, read=partial(self._read, layer, get, offer)))
         sending.is_whole = True
 
-    def _read(self, layer: int, get: Get, offer: Offer) -> memoryview:
+    def _read(self, layer: int, get: Get, offer: Offer) -> Payload:
+        if self._nccl is not None:
+            return self._nccl.store.read_device(layer, offer.save.blocks, get.first_token, get.end_token)
         return self._store.read(layer, offer.save.blocks, get.first_token, get.end_token)()
 
     def done(self, message: Done) -> None:
@@ -304,25 +336,55 @@ class Sender:
     def _tick(self, now: float) -> float | None:
         for route in self._outbox.silent(now):
             self._cut(route, now)
+        watch_at = None if self._outgoing is None else self._outgoing.tick(now)
         for parcel in self._outbox.due(now):
-            self._launch(parcel)
+            self._launch(parcel, now)
         for offer in [each for each in self._offers.values() if now >= each.ends_at and not each.is_done]:
             self._end(offer, "expired")
         times = [offer.ends_at for offer in self._offers.values() if not offer.is_done]
-        next_at = self._outbox.next_at(now)
-        return min([*times, *([] if next_at is None else [next_at])], default=None)
+        times += [at for at in (self._outbox.next_at(now), watch_at) if at is not None]
+        return min(times, default=None)
 
-    def _launch(self, parcel: Parcel) -> None:
-        payload = parcel.read()
-        checksum = xxhash.xxh3_64_intdigest(payload) if self._settings.is_checksummed else None
-        self._endpoint.send(parcel.route, msgspec.structs.replace(parcel.put, checksum=checksum), payload)
+    def _launch(self, parcel: Parcel, now: float) -> None:
+        route, put = parcel.route, parcel.put
+        try:
+            payload = parcel.read()
+        except MemoryError:  # GET over NCCL copies only now
+            sending = self._outbox.acknowledged(route, put.key, put.layer, put.first_token, now)
+            if sending is not None:
+                self._outbox.close(put.key, "full")
+                self._give_up(put.key, sending.peer, "full")
+                self._endpoint.send(route, Abort(key=put.key, refusal="full"))
+            return
+        if self._settings.is_checksummed:
+            checksum = xxhash.xxh3_64_intdigest(on_host(payload, self._nccl))
+            put = msgspec.structs.replace(put, checksum=checksum)
+        if isinstance(payload, memoryview):
+            self._endpoint.send(route, put, payload)
+        elif self._outgoing is not None:
+            self._outgoing.launch(route, put, payload)
 
     def _cut(self, route: Route, now: float) -> None:
         for sending in self._outbox.cut(route):
             self._give_up(sending.key, sending.peer, "timeout")
             self._fences.raise_for(sending.peer, now)
+        if self._outgoing is not None:
+            self._outgoing.cut(route)
         if route.address:
             self._endpoint.hang_up(route.address)
+
+    def _parted(self, route: Route, refusal: str, now: float, *, is_fault: bool) -> None:
+        """The communicator is no more; the peer may well be, so it is told."""
+        for sending in self._outbox.cut(route):
+            self._give_up(sending.key, sending.peer, refusal)
+            self._endpoint.send(route, Abort(key=sending.key, refusal=refusal))
+            if is_fault:
+                self._fences.raise_for(sending.peer, now)
+
+    def close(self) -> None:
+        """From the engine's thread, before the endpoint stops."""
+        if self._outgoing is not None:
+            self._outgoing.close()
 
     def _publish(self) -> None:
         gone = self._queued_bytes - self._outbox.waiting_bytes

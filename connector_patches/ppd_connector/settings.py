@@ -32,6 +32,8 @@ class Settings:
     - `buffer_bytes`: bound on received KV that waits for its request (consumer), on KV that is under way (producer),
       and on what is held for GET (producer).
     - `proxy`: `host:port` to announce to, None for no announcements.
+    - `is_checksummed`: on where the extra config does not say; off over NCCL, where it costs both
+      engines a copy of every payload to host memory.
     - `fault`: a specification or the path of a file with one (`ppd_connector.faults`).
     """
 
@@ -85,7 +87,7 @@ def read_settings(transfer: Any) -> Settings:
         timeout_s=reader.number("timeout_s", 30.0, above=0),
         lease_s=reader.number("lease_s", 30.0, above=0),
         fence_s=reader.number("fence_s", 10.0, least=0),
-        is_checksummed=reader.switch("checksum", True),
+        is_checksummed=reader.switch("checksum", extra.get("transport") != "nccl"),
         dump_dir=Path(dump_dir) if dump_dir else None,
         dump_share=reader.number("dump_share", 1.0, least=0, most=1),
         fault=reader.fault(),

@@ -8,6 +8,13 @@ from typing import Protocol
 from ppd_connector.geometry import Geometry
 
 
+class Payload(Protocol):
+    """One layer's KV on its way: a memoryview of bytes, or memory of an accelerator that only its store can read."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
 class Store(Protocol):
     """A paged KV cache of one rank. Payloads are laid out as `geometry` says; tokens count from the prompt's first."""
 
@@ -32,4 +39,22 @@ class Store(Protocol):
 
     def flush(self) -> None:
         """Wait until everything written is in the cache."""
+        ...
+
+
+class DeviceStore(Store, Protocol):
+    """A store on an accelerator whose payloads need not leave it."""
+
+    def read_device(self, layer: int, blocks: Sequence[int], first_token: int, end_token: int) -> Payload:
+        """As `read`, without leaving the device; does not wait. MemoryError when the device has no room for it."""
+        ...
+
+    def write_device(
+        self, layer: int, blocks: Sequence[int], first_token: int, end_token: int, payload: Payload, *, at_token: int
+    ) -> None:
+        """As `write`. The payload must not be changed, or dropped, before `flush`."""
+        ...
+
+    def to_host(self, payload: Payload) -> memoryview:
+        """A copy in host memory; waits for it."""
         ...

@@ -26,6 +26,7 @@ from ppd_connector.receiver import Receiver
 from ppd_connector.scheduling import side_of
 from ppd_connector.sender import Sender
 from ppd_connector.settings import Settings
+from ppd_connector.transport import Nccl, open_nccl
 from ppd_connector.versions import CONNECTOR_VERSION
 from ppd_connector.wire import announcement, parse_tag
 
@@ -51,6 +52,7 @@ class Worker:
         self._address = f"{host}:{settings.kv_port}"
         self._figures = Figures()
         self._store: KvCache | None = None
+        self._nccl: Nccl | None = None
         self._endpoint: Endpoint | None = None
         self._sender: Sender | None = None
         self._receiver: Receiver | None = None
@@ -63,9 +65,11 @@ class Worker:
         self._request_figures: dict[str, RequestFigures] = {}
 
     def start(self, store: KvCache) -> None:
-        """Listen, and announce the engine. Raises zmq.ZMQError when the address is taken."""
+        """Listen, and announce the engine. Raises zmq.ZMQError when the address is taken, ValueError when the payloads
+        are to take NCCL and cannot."""
         settings, rank = self._settings, self._rank
         self._store = store
+        self._nccl = open_nccl(store, settings)
         if settings.dump_dir is not None:
             self._dumper = Dumper(settings.dump_dir, store, rank=rank)
         self._endpoint = Endpoint(self._host, settings.kv_port + rank, self._courier)
@@ -99,7 +103,14 @@ class Worker:
         source = FaultSource(settings.fault)
         if settings.is_producer:
             self._sender = Sender(
-                endpoint, store, settings, self._figures, source, rank=self._rank, own_address=self._address
+                endpoint,
+                store,
+                settings,
+                self._figures,
+                source,
+                rank=self._rank,
+                own_address=self._address,
+                nccl=self._nccl,
             )
         if settings.is_consumer:
             self._receiver = Receiver(
@@ -112,11 +123,15 @@ class Worker:
                 own_address=self._address,
                 on_loaded=self._loaded,
                 on_figures=self._request_cost,
+                nccl=self._nccl,
             )
         return Courier(self._sender, self._receiver)
 
     def stop(self) -> None:
         """Close everything; may be called more than once."""
+        for half in (self._sender, self._receiver):
+            if half is not None:
+                half.close()
         for each in (self._announcer, self._endpoint, self._dumper):
             if each is not None:
                 each.stop()
@@ -162,7 +177,7 @@ class Worker:
             is_last = saved.save.is_last and len(saved.layers) == len(self._store.geometry.layers)
             try:
                 self._sender.put(saved.save, layer, is_last=is_last)
-            except TimeoutError as error:
+            except (TimeoutError, MemoryError) as error:
                 saved.is_given_up = True
                 _log.warning("%s", error)
 

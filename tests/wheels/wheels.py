@@ -22,6 +22,7 @@ KEPT = (
     "vllm/__init__.py",
     "vllm/_custom_ops.py",
     "vllm/config/parallel.py",
+    "vllm/distributed/device_communicators/pynccl_wrapper.py",
     "vllm/distributed/parallel_state.py",
     "vllm/lora/request.py",
     "vllm/multimodal/inputs.py",

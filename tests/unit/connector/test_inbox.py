@@ -12,13 +12,13 @@ SPANS = st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)).map(lambda ea
 
 
 def put(key="a", *, layer=0, first=0, end=4, **changes):
-    fields = {"sender": "p", "prompt": "x", "from_token": 0, "total_tokens": 12, **changes}
-    return Put(key=key, fingerprint="f", layer=layer, first_token=first, end_token=end, payload_bytes=0,
-               checksum=None, **fields)  # fmt: skip
+    fields = {"sender": "p", "prompt": "x", "from_token": 0, "total_tokens": 12, "payload_bytes": 0}
+    fields |= {"key": key, "layer": layer, "first_token": first, "end_token": end, **changes}
+    return Put(fingerprint="f", checksum=None, **fields)
 
 
 def add(inbox, *args, size=10, now=0.0, **changes):
-    return inbox.add(put(*args, **changes), memoryview(bytes(size)), now)
+    return inbox.add(put(*args, payload_bytes=size, **changes), memoryview(bytes(size)), now)
 
 
 @given(st.lists(SPANS, min_size=1, max_size=3), st.integers(0, 11), st.integers(1, 12))

@@ -70,7 +70,7 @@ def test_a_request_without_a_tag_is_none_of_ours(make, request_id):
     assert scheduling.matched_tokens(request, 0) == 0
     scheduling.allocated(request, BLOCKS, 0)
     assert is_idle(new(scheduling, request, len(PROMPT)))
-    assert scheduling.finished(request.request_id, is_complete=True) == (False, None)
+    assert scheduling.finished(request.request_id, BLOCKS, is_complete=True) == (False, None)
     assert is_idle(idle(scheduling))
 
 
@@ -84,7 +84,7 @@ def test_a_malformed_tag_is_counted_once_and_computed_here(make):
     assert new(scheduling, request, len(PROMPT)) == Step(malformed=1)
     assert scheduling.matched_tokens(request, 0) == 0
     assert is_idle(cached(scheduling, request, 1, computed=len(PROMPT)))
-    assert scheduling.finished(request.request_id, is_complete=True) == (False, None)
+    assert scheduling.finished(request.request_id, BLOCKS, is_complete=True) == (False, None)
     scheduling.matched_tokens(request, 0)
     assert idle(scheduling) == Step(malformed=1), "another request by that name"
 
@@ -206,7 +206,7 @@ def test_whole_blocks_that_the_peer_holds_are_left_out(held, from_token):
 def test_what_the_peer_holds_altogether_is_not_sent():
     scheduling, request = producer(), Request(tagged(9999))
     assert is_idle(new(scheduling, request, len(PROMPT)))
-    assert scheduling.finished(request.request_id, is_complete=True) == (False, None)
+    assert scheduling.finished(request.request_id, BLOCKS, is_complete=True) == (False, None)
 
 
 def test_a_prefix_hit_leaves_with_the_rest():
@@ -288,7 +288,7 @@ def test_several_requests_of_a_step_are_told_apart():
 def test_with_get_blocks_stay_if_all_kv_is_there_and_nobody_gave_it_up(computed, is_complete, is_held):
     scheduling, request = producer(send_type="GET"), Request(tagged())
     new(scheduling, request, computed)
-    assert scheduling.finished(request.request_id, is_complete=is_complete) == (is_held, None)
+    assert scheduling.finished(request.request_id, BLOCKS, is_complete=is_complete) == (is_held, None)
     step = idle(scheduling)
     assert (step.held, step.dropped) == (([request.request_id], []) if is_held else ([], [request.request_id]))
     assert is_idle(idle(scheduling))
@@ -298,7 +298,7 @@ def test_with_get_blocks_stay_if_all_kv_is_there_and_nobody_gave_it_up(computed,
 def test_with_put_blocks_never_stay(send_type):
     scheduling, request = producer(send_type=send_type), Request(tagged())
     new(scheduling, request, len(PROMPT))
-    assert scheduling.finished(request.request_id, is_complete=True) == (False, None)
+    assert scheduling.finished(request.request_id, BLOCKS, is_complete=True) == (False, None)
     assert is_idle(idle(scheduling))
 
 
@@ -308,10 +308,10 @@ def test_the_answer_tells_what_the_load_cost_over_all_ranks():
     scheduling.figures(request.request_id, RequestFigures(100, 0.5, 9, 2))
     scheduling.figures(request.request_id, RequestFigures(100, 0.25, 9, 2))
     told = {"bytes": 200, "seconds": 0.5, "blocks": 9, "skipped_blocks": 2}
-    assert scheduling.finished(request.request_id, is_complete=True) == (False, {TRANSFER_FIELD: told})
-    assert scheduling.finished(request.request_id, is_complete=True) == (False, None)
+    assert scheduling.finished(request.request_id, BLOCKS, is_complete=True) == (False, {TRANSFER_FIELD: told})
+    assert scheduling.finished(request.request_id, BLOCKS, is_complete=True) == (False, None)
     scheduling.figures(request.request_id, RequestFigures(100, 0.25, 9, 2))
-    assert scheduling.finished(request.request_id, is_complete=True) == (False, None), "too late: kept for nobody"
+    assert scheduling.finished(request.request_id, BLOCKS, is_complete=True) == (False, None), "kept for nobody"
 
 
 # Digests and dumps
