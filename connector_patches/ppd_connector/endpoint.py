@@ -55,18 +55,26 @@ class Endpoint:
 
     def start(self) -> None:
         """Raises zmq.ZMQError when the address cannot be bound; port 0 takes a free one."""
-        self._configure(self._router)
-        self._router.bind(f"tcp://{self._host}:{self.port or '*'}")
+        try:
+            self._configure(self._router)
+            self._router.bind(f"tcp://{self._host}:{self.port or '*'}")
+        except zmq.ZMQError:
+            self._close()
+            raise
         self.port = int(self._router.get_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
         self._thread.start()
 
     def stop(self, limit_s: float = 5.0) -> None:
+        """May be called after a `start` that failed, and again."""
         self._is_stopping = True
-        self._wake_up()
         if self._thread.is_alive():
+            self._wake_up()
             self._thread.join(limit_s)
+        if not self._thread.is_alive() and self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
 
     def call(self, work: Callable[[float], None]) -> None:
         """Have `work(now)` done on the thread, in order."""
@@ -137,10 +145,12 @@ class Endpoint:
                 ready = dict(self._poller.poll(int(wait_s * 1000 + 0.999)))
                 next_at = self._turn(ready)
         finally:
-            for sock in (self._router, *self._dealers.values()):
-                sock.close(linger=0)
-            self._context.term()
-            os.close(self._wake)
+            self._close()
+
+    def _close(self) -> None:
+        for sock in (self._router, *self._dealers.values()):
+            sock.close(linger=0)
+        self._context.term()
 
     def _turn(self, ready: dict[object, int]) -> float | None:
         if self._wake in ready:
