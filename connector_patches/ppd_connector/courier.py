@@ -17,7 +17,7 @@ class Courier:
 
     def received(self, route: Route, message: Message, payload: memoryview | None, now: float) -> None:
         sender, receiver = self._sender, self._receiver
-        if isinstance(message, Parted):
+        if isinstance(message, Parted) and (sender or receiver):
             for half in (sender, receiver):
                 if half is not None:
                     half.parted(message, now)

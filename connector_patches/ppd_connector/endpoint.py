@@ -56,15 +56,19 @@ class Endpoint:
 
     def start(self) -> None:
         """Raises zmq.ZMQError when the address cannot be bound; port 0 takes a free one."""
-        self._configure(self._router)
-        self._router.bind(f"tcp://{self._host}:{self.port or '*'}")
+        try:
+            self._configure(self._router)
+            self._router.bind(f"tcp://{self._host}:{self.port or '*'}")
+        except zmq.ZMQError:
+            self._close()
+            raise
         self.port = int(self._router.get_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
         self._thread.start()
 
     def stop(self, limit_s: float = 5.0) -> None:
-        """End the thread; may be called more than once."""
+        """End the thread; may be called after a `start` that failed, and again."""
         with self._lock:
             if self._is_stopping:
                 return
@@ -147,9 +151,12 @@ class Endpoint:
                     _log.exception("KV connector: a fault in its own upkeep; the thread goes on")
                     next_at = time.monotonic() + _IDLE_S
         finally:
-            for sock in (self._router, *self._dealers.values()):
-                sock.close(linger=0)
-            self._context.term()
+            self._close()
+
+    def _close(self) -> None:
+        for sock in (self._router, *self._dealers.values()):
+            sock.close(linger=0)
+        self._context.term()
 
     def _turn(self, next_at: float | None) -> float | None:
         wait_s = _IDLE_S if next_at is None else min(_IDLE_S, max(0.0, next_at - time.monotonic()))

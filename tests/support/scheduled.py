@@ -23,6 +23,7 @@ class Request:
     prompt_token_ids: list[int] | None = field(default_factory=lambda: list(PROMPT))
     mm_features: list[Feature] = field(default_factory=list)
     lora_request: Lora | None = None
+    skip_reading_prefix_cache: bool = False
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """What the consumer takes and refuses: integrity, fit, memory, cancelled loads, peers that fell silent."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from tests.support.kv_engines import KEY, fill, holds, key_of, load_of, save_of
 from tests.support.memory_store import SHAPES, MemoryStore, some_kv
 
 from ppd_connector.messages import Ack, Put, Sent
+from ppd_connector.receiver import LoadResult
 from ppd_connector.route import Route
 
 TOTAL = 6
@@ -343,3 +346,28 @@ def test_a_stale_fault_puts_the_request_before_it_back(pair):
         d.load(load_of(p.address, BLOCKS, TOTAL, key=key_of(number)))
         assert d.result().failed_blocks == ()
         assert holds(d.store, BLOCKS, some_kv(TOTAL, seed=1), 0, TOTAL)
+
+
+# Two requests under one key
+
+
+def test_of_two_loads_under_one_key_both_end_and_the_first_gets_the_kv(pair):
+    p, d = pair()
+    first, second = load_of(p.address, BLOCKS, TOTAL), load_of(p.address, (1, 2), TOTAL)
+    second = replace(second, request_id="x")
+    d.load(first)
+    d.load(second)
+    assert d.result() == LoadResult(request_id="x", failed_blocks=(1, 2))
+    put(p, d)
+    assert d.result() == LoadResult(request_id=first.request_id)
+    assert d.is_clean()
+
+
+@pytest.mark.parametrize("request_id", ["x", ""])
+def test_the_end_of_another_request_under_the_same_key_leaves_a_load_alone(pair, request_id):
+    p, d = pair()
+    d.load(load_of(p.address, BLOCKS, TOTAL))
+    d.do(lambda now: d.receiver.release(request_id, KEY, p.address))
+    put(p, d)
+    assert d.result().failed_blocks == ()
+    assert d.is_clean()

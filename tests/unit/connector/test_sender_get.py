@@ -1,5 +1,7 @@
 """GET over loopback: the producer keeps finished KV until it is fetched, and says what became of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.support.kv_engines import KEY, fill, key_of, load_of, save_of
@@ -260,3 +262,17 @@ def test_a_consumer_that_stops_taking_costs_the_lease_only(pair):
     p.until(lambda: p.sender.finished)
     assert p.is_clean()
     assert p.failures()[("send", "timeout")] == 1
+
+
+def test_two_requests_under_one_key_both_give_their_blocks_back(pair):
+    (p, d), kv = pair(), some_kv(TOTAL)
+    fill(p.store, P_BLOCKS, kv)
+    offer(p, d)
+    other = replace(save_of(d.address, P_BLOCKS, TOTAL), request_id="other")
+    p.do(lambda now: p.sender.offer(other, now))
+    hold(p, "other")
+    assert list(p.sender.finished) == ["other"]
+    d.load(load_of(p.address, D_BLOCKS, TOTAL))
+    assert d.result().failed_blocks == ()
+    assert p.is_clean()
+    assert list(p.sender.finished) == ["other", ID]
