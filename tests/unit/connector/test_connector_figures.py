@@ -153,19 +153,18 @@ def test_too_many_waiting_dumps_are_dropped(tmp_path, monkeypatch, caplog):
 def test_the_proxy_is_told_at_once_and_told_again_after_it_restarted(monkeypatch):
     monkeypatch.setattr("ppd_connector.announcer.PERIOD_S", 0.05)
     announcement = {"type": "P", "http_address": "h:1", "zmq_address": "h:2", "ppd": True}
-    with zmq.Context() as context:
-        port, announcer = 0, None
-        for _ in range(2):
-            with context.socket(zmq.ROUTER) as proxy:
-                proxy.setsockopt(zmq.LINGER, 0)
-                proxy.setsockopt(zmq.RCVTIMEO, int(LIMIT_S * 1000))
-                proxy.bind(f"tcp://127.0.0.1:{port or '*'}")
-                port = int(proxy.get_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])
-                if announcer is None:
-                    announcer = Announcer(f"127.0.0.1:{port}", announcement)
-                    announcer.start()
-                for _ in range(2):
-                    identity, payload = proxy.recv_multipart()
-                    assert (identity, msgpack.decode(payload)) == (b"h:2", announcement)
-        announcer.stop()
+    port, announcer = 0, None
+    for _ in range(2):
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as proxy:  # its end frees the port for certain
+            proxy.setsockopt(zmq.LINGER, 0)
+            proxy.setsockopt(zmq.RCVTIMEO, int(LIMIT_S * 1000))
+            proxy.bind(f"tcp://127.0.0.1:{port or '*'}")
+            port = int(proxy.get_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])
+            if announcer is None:
+                announcer = Announcer(f"127.0.0.1:{port}", announcement)
+                announcer.start()
+            for _ in range(2):
+                identity, payload = proxy.recv_multipart()
+                assert (identity, msgpack.decode(payload)) == (b"h:2", announcement)
+    announcer.stop()
     assert not announcer._thread.is_alive()

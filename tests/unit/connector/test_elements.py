@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ppd_connector.elements import HIGH_BITS, RAW_TYPES, e4m3_values, from_float32, to_e4m3, to_float32
@@ -92,6 +92,8 @@ def test_float32_is_taken_as_it_is(value):
 
 
 @given(FINITE.filter(lambda value: abs(value) <= BF16_MAX))
+@example(1.00390625)  # between two codes: the even one is below
+@example(-1.01171875)  # the even one is above
 def test_bf16_is_rounded_to_the_nearest_even(value):
     """Of the two 16-bit neighbours the nearer one, in exact fractions; the even one when both are as near."""
     bits = struct.unpack(">I", struct.pack(">f", value))[0]
