@@ -15,6 +15,8 @@ from ppd_connector.route import Route
 from ppd_connector.store import Payload
 
 WINDOW_BYTES = 64 * 2**20
+_LEAST_PAUSE_S = 0.002
+"""While a throttled lane's window is full, its turn may have come long ago."""
 
 
 class Fences:
@@ -189,5 +191,5 @@ class Outbox:
         """When `due` or `silent` may have something new; None while nothing waits."""
         times = [lane.heard_at + self._timeout_s for lane in self._lanes.values() if lane.under_way]
         if self.bytes_per_s is not None and any(lane.waiting for lane in self._lanes.values()):
-            times.append(self._free_at)
+            times.append(max(self._free_at, now + _LEAST_PAUSE_S))
         return min(times, default=None)
