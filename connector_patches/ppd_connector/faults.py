@@ -20,7 +20,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ppd_connector.elements import HIGH_BITS, Raw, Values, e4m3_values, from_float32, to_e4m3, to_float32
+from ppd_connector.elements import HIGH_BITS, RAW_TYPES, Raw, Values, e4m3_values, from_float32, to_e4m3, to_float32
+from ppd_connector.geometry import LayerShape
+from ppd_connector.inbox import Part
+from ppd_connector.plan import Load
 
 _log = logging.getLogger("ppd_connector")
 
@@ -252,3 +255,22 @@ def _zeroed(plane: Raw, tail: int) -> Raw:
 
 def _through_fp8(values: Values) -> Values:
     return e4m3_values()[to_e4m3(values)]
+
+
+def whole_planes(shape: LayerShape, layer: int, pieces: list[tuple[Part, memoryview]], load: Load) -> list[Raw]:
+    """One layer's planes [heads, tokens, channels] of all the load's tokens, put together from its parts."""
+    first, tokens = load.first_token, load.end_token - load.first_token
+    raw = RAW_TYPES[shape.dtype]
+    planes = [np.empty((shape.heads, tokens, channels), raw) for channels in shape.channels]
+    for part, payload in (each for each in pieces if each[0].layer == layer):
+        flat = np.frombuffer(payload, raw)
+        count, offset = part.end_token - part.first_token, 0
+        start, end = max(part.first_token, first), min(part.end_token, load.end_token)
+        if start >= end:
+            continue
+        for plane, channels in zip(planes, shape.channels, strict=True):
+            size = shape.heads * count * channels
+            piece = flat[offset : offset + size].reshape(shape.heads, count, channels)
+            plane[:, start - first : end - first] = piece[:, start - part.first_token : end - part.first_token]
+            offset += size
+    return planes

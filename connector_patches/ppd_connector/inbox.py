@@ -34,7 +34,11 @@ class Entry:
     from_token: int
     total_tokens: int
     parts: list[Part] = field(default_factory=list)
+    """What was not taken out yet."""
+    spans: list[tuple[int, int, int]] = field(default_factory=list)
+    """Layer, first and end token of all that came."""
     held_bytes: int = 0
+    moved_bytes: int = 0
     first_at: float = 0.0
     latest_at: float = 0.0
     seconds: float | None = None
@@ -43,10 +47,10 @@ class Entry:
     """Why it can no longer become complete."""
 
     def is_complete(self, layers: int, first_token: int, end_token: int) -> bool:
-        """True if every layer's parts cover the tokens without a gap."""
+        """True if every layer's spans cover the tokens without a gap."""
         ranges: list[list[tuple[int, int]]] = [[] for _ in range(layers)]
-        for part in self.parts:
-            ranges[part.layer].append((part.first_token, part.end_token))
+        for layer, first, end in self.spans:
+            ranges[layer].append((first, end))
         return all(_covers(sorted(each), first_token, end_token) for each in ranges)
 
 
@@ -103,6 +107,7 @@ class Inbox:
         if self.held_bytes + put.payload_bytes > self._limit_bytes:
             return self.refuse(put.key, "full")
         entry.held_bytes += put.payload_bytes
+        entry.moved_bytes += put.payload_bytes
         self.held_bytes += put.payload_bytes
         return None
 
@@ -113,7 +118,19 @@ class Inbox:
             return "gone" if entry is None else entry.refusal
         entry.latest_at = now
         entry.parts.append(Part(put.layer, put.first_token, put.end_token, payload))
+        entry.spans.append((put.layer, put.first_token, put.end_token))
         return None
+
+    def take(self, key: str) -> list[Part]:
+        """The parts that were not taken yet, which from now on only count for completeness."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return []
+        taken, entry.parts = entry.parts, []
+        size = sum(part.payload.nbytes for part in taken)
+        entry.held_bytes -= size
+        self.held_bytes -= size
+        return taken
 
     def refuse(self, key: str, refusal: str) -> str:
         """Drop what the entry holds and remember why; without an entry nothing happens. Returns the refusal."""

@@ -14,7 +14,7 @@ from ppd_connector.messages import Put
 from ppd_connector.route import Route
 from ppd_connector.store import Payload
 
-WINDOW_BYTES = 64 * 2**20
+WINDOW_BYTES = 32 * 2**20
 _LEAST_PAUSE_S = 0.002
 """While a throttled lane's window is full, its turn may have come long ago."""
 

@@ -17,10 +17,10 @@ import xxhash
 
 from ppd_connector import faults
 from ppd_connector.channels import Incoming
-from ppd_connector.elements import RAW_TYPES, Raw
+from ppd_connector.elements import Raw
 from ppd_connector.endpoint import Endpoint
 from ppd_connector.figures import Figures, RequestFigures
-from ppd_connector.geometry import LayerShape, blocks_of
+from ppd_connector.geometry import blocks_of
 from ppd_connector.inbox import Entry, Inbox, Part
 from ppd_connector.messages import PROTOCOL, Abort, Ack, Done, Get, Meet, Parted, Put, Sent
 from ppd_connector.outbox import Fences
@@ -46,6 +46,10 @@ class LoadResult:
 class _Job:
     load: Load
     started_at: float
+    drawn: faults.Drawn
+    is_whole: bool
+    """Its KV goes into the blocks all at once, because a fault needs all of it."""
+    copy_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -157,7 +161,7 @@ class Receiver:
     def _verified(self, put: Put, payload: Payload) -> tuple[Payload, str | None]:
         """The payload (under a fault, another one) and whether it is what was sent."""
         entry = self._inbox.get(put.key)
-        is_first = entry is None or (not entry.parts and entry.refusal is None)
+        is_first = entry is None or (not entry.spans and entry.refusal is None)
         if is_first and self._faults.draw(put.key).flips_on_the_wire:
             payload = faults.flip_bit(on_host(payload, self._nccl), put.key)
         if self._settings.is_checksummed and put.checksum is not None:
@@ -208,7 +212,9 @@ class Receiver:
         if load.key in self._jobs:  # two requests under one key: the first keeps it
             self._report_failure(load, "mismatch")
             return
-        job = self._jobs[load.key] = _Job(load=load, started_at=now)
+        drawn = self._faults.draw(load.key)
+        is_whole = drawn.changes_kv or self._faults.wants_stale
+        job = self._jobs[load.key] = _Job(load=load, started_at=now, drawn=drawn, is_whole=is_whole)
         if self._inbox.is_finished(load.key):
             self._fail(job, "gone")
             return
@@ -286,23 +292,28 @@ class Receiver:
             self._fail(job, "mismatch")
         elif self._settings.send_type != "GET" and entry.from_token > load.first_token:
             self._fail(job, "prefix_not_held")
-        elif not entry.is_complete(len(self._store.geometry.layers), load.first_token, load.end_token):
-            return False
         else:
+            if not job.is_whole:
+                self._fill(job)
+            geometry, tokens = self._store.geometry, load.end_token - load.first_token
+            is_plenty = entry.moved_bytes >= tokens * geometry.bytes_per_token  # the rest of the check costs more
+            if not is_plenty or not entry.is_complete(len(geometry.layers), load.first_token, load.end_token):
+                return False
             self._finish(job, entry, now)
         return True
 
     def _finish(self, job: _Job, entry: Entry, now: float) -> None:
-        load, copied_from = job.load, time.monotonic()
-        self._fill(load, entry.parts)
+        load = job.load
+        if job.is_whole:
+            self._fill(job)
         self._store.flush()
         done_at = time.monotonic()
         is_get = self._settings.send_type == "GET"
         untimed = _Untimed(
             load=load,
-            moved_bytes=entry.held_bytes,
+            moved_bytes=entry.moved_bytes,
             since=now,
-            copy_s=done_at - copied_from,
+            copy_s=job.copy_s,
             span_s=done_at - (job.started_at if is_get else entry.first_at),
         )
         self.results.append(LoadResult(request_id=load.request_id))
@@ -342,11 +353,17 @@ class Receiver:
 
     # Into the cache
 
-    def _fill(self, load: Load, parts: list[Part]) -> None:
-        drawn = self._faults.draw(load.key)
-        if drawn.changes_kv or self._faults.wants_stale:
-            self._fill_faulty(load, parts, drawn)
-            return
+    def _fill(self, job: _Job) -> None:
+        """Put what has arrived, and was checked, into the request's blocks; nobody else has them yet."""
+        started_at = time.monotonic()
+        parts = self._inbox.take(job.load.key)
+        if job.is_whole:
+            self._fill_faulty(job.load, parts, job.drawn)
+        else:
+            self._place(job.load, parts)
+        job.copy_s += time.monotonic() - started_at
+
+    def _place(self, load: Load, parts: list[Part]) -> None:
         for part in parts:
             first, end = max(part.first_token, load.first_token), min(part.end_token, load.end_token)
             if first >= end:
@@ -360,29 +377,10 @@ class Receiver:
     def _fill_faulty(self, load: Load, parts: list[Part], drawn: faults.Drawn) -> None:
         shapes = self._store.geometry.layers
         pieces = [(part, on_host(part.payload, self._nccl)) for part in parts]
-        whole = [_planes(shape, layer, pieces, load) for layer, shape in enumerate(shapes)]
+        whole = [faults.whole_planes(shape, layer, pieces, load) for layer, shape in enumerate(shapes)]
         changed = faults.apply(drawn, whole, [shape.dtype for shape in shapes], self._store.block_tokens, self._stale)
         self._stale = whole
         for layer, planes in enumerate(changed):
             payload = memoryview(b"".join(np.ascontiguousarray(plane).tobytes() for plane in planes))
             first, end = load.first_token, load.end_token
             self._store.write(layer, load.blocks, first, end, payload, at_token=first)
-
-
-def _planes(shape: LayerShape, layer: int, pieces: list[tuple[Part, memoryview]], load: Load) -> list[Raw]:
-    """One layer's planes [heads, tokens, channels] of all the load's tokens, put together from its parts."""
-    first, tokens = load.first_token, load.end_token - load.first_token
-    raw = RAW_TYPES[shape.dtype]
-    planes = [np.empty((shape.heads, tokens, channels), raw) for channels in shape.channels]
-    for part, payload in (each for each in pieces if each[0].layer == layer):
-        flat = np.frombuffer(payload, raw)
-        count, offset = part.end_token - part.first_token, 0
-        start, end = max(part.first_token, first), min(part.end_token, load.end_token)
-        if start >= end:
-            continue
-        for plane, channels in zip(planes, shape.channels, strict=True):
-            size = shape.heads * count * channels
-            piece = flat[offset : offset + size].reshape(shape.heads, count, channels)
-            plane[:, start - first : end - first] = piece[:, start - part.first_token : end - part.first_token]
-            offset += size
-    return planes

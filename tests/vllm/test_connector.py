@@ -199,7 +199,7 @@ def test_a_prompt_in_chunks_of_many_requests_is_moved_whole(use_cluster: UseClus
 def test_preempted_requests_come_back_with_the_right_tokens(use_cluster: UseCluster) -> None:
     """A decode engine with room for about three of eight requests puts requests back and takes them up again."""
     tight = ("--num-gpu-blocks-override", "22")
-    engine = {"kv_settings": {"send_type": "PUT_ASYNC"}}
+    engine = {"kv_settings": {"send_type": "PUT_ASYNC"}, "max_model_len_tokens": 2048}
     cluster = use_cluster(ppd_cluster(decode={**engine, "extra_args": tight}, prefill=engine))
     texts = [prompt_of(150, 80 + number) for number in range(8)]
     answers: dict[int, list[int]] = {}

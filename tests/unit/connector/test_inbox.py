@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_connector import inbox as inboxes
-from ppd_connector.inbox import Entry, Inbox, Part
+from ppd_connector.inbox import Entry, Inbox
 from ppd_connector.messages import Put
 
 SPANS = st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)).map(lambda each: (each[0], each[0] + each[1])))
@@ -24,8 +24,8 @@ def add(inbox, *args, size=10, now=0.0, **changes):
 @given(st.lists(SPANS, min_size=1, max_size=3), st.integers(0, 11), st.integers(1, 12))
 def test_complete_is_when_every_layer_has_every_token(spans, first, length):
     """In whatever order and however often they come."""
-    parts = [Part(layer, start, end, memoryview(b"")) for layer, each in enumerate(spans) for start, end in each]
-    entry = Entry(sender="p", prompt="x", from_token=0, total_tokens=24, parts=parts)
+    came = [(layer, start, end) for layer, each in enumerate(spans) for start, end in each]
+    entry = Entry(sender="p", prompt="x", from_token=0, total_tokens=24, spans=came)
     wanted = set(range(first, first + length))
     covered = [{token for start, end in each for token in range(start, end)} for each in spans]
     assert entry.is_complete(len(spans), first, first + length) is all(wanted <= each for each in covered)

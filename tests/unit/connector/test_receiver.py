@@ -35,7 +35,8 @@ def put(p, d, key=KEY, chunks=((0, TOTAL),), **changes):
 
 
 def wait_for_kv(d, tokens=TOTAL):
-    d.until(lambda: d.receiver.held_bytes >= tokens * BYTES_PER_TOKEN)
+    entries = d.receiver._inbox._entries
+    d.until(lambda: sum(entry.moved_bytes for entry in entries.values()) >= tokens * BYTES_PER_TOKEN)
 
 
 # Integrity
