@@ -203,7 +203,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 async def main(options: argparse.Namespace) -> int:
     size, rows, handoffs = await measure(options)
-    origin = "as given" if options.kv_bytes else "as NIXL moved it"
+    origin = "as given" if options.kv_bytes else "as it was moved"
     best = max(max(row.apparent_gb_per_s, row.measured_gb_per_s or 0.0) for row in rows)
     print(f"{FORMULA}\nHere: {size:,.0f} bytes per token, {origin}\n\n{result_table(rows)}\n\n{hardware_table(best)}\n")
     described = [
