@@ -37,6 +37,7 @@ from ppd_connector.plan import Load, Save
 from ppd_connector.receiver import Receiver
 from ppd_connector.sender import Sender
 from ppd_connector.settings import Settings
+from ppd_connector.store import Store
 
 HOST = "127.0.0.1"
 TOKENS = 2048
@@ -120,7 +121,11 @@ def send_plain(pipe: Connection, layers: int) -> Measured:
 
 
 def receive_connector(pipe: Connection, layers: int, is_checksummed: bool) -> None:
-    store = FlatStore(layers)
+    take_transfers(pipe, FlatStore(layers), (), TOKENS, is_checksummed)
+
+
+def take_transfers(pipe: Connection, store: Store, blocks: tuple[int, ...], tokens: int, is_checksummed: bool) -> None:
+    """The decode engine's side: loads into `blocks` until the pipe says so."""
     receivers: list[Receiver] = []
 
     def courier(endpoint: Endpoint) -> Courier:
@@ -143,7 +148,9 @@ def receive_connector(pipe: Connection, layers: int, is_checksummed: bool) -> No
     endpoint.start()
     pipe.send(endpoint.port)
     while (key := pipe.recv()) is not None:
-        load = Load(request_id=key, key=key, peer=f"{HOST}:1", prompt="p", blocks=(), first_token=0, end_token=TOKENS)
+        load = Load(
+            request_id=key, key=key, peer=f"{HOST}:1", prompt="p", blocks=blocks, first_token=0, end_token=tokens
+        )
         started_s = cpu_s()
         endpoint.call(partial(receivers[0].load, load))
         pipe.send("ready")
@@ -155,7 +162,15 @@ def receive_connector(pipe: Connection, layers: int, is_checksummed: bool) -> No
 
 
 def send_connector(pipe: Connection, layers: int, is_checksummed: bool) -> Measured:
-    store = FlatStore(layers)
+    measured = give_transfers(pipe, FlatStore(layers), (), TOKENS, is_checksummed)
+    pipe.send(None)
+    return measured
+
+
+def give_transfers(
+    pipe: Connection, store: Store, blocks: tuple[int, ...], tokens: int, is_checksummed: bool
+) -> Measured:
+    """The prefill engine's side: two transfers, of which the first finds its peer and the second is measured."""
     senders: list[Sender] = []
 
     def courier(endpoint: Endpoint) -> Courier:
@@ -167,7 +182,8 @@ def send_connector(pipe: Connection, layers: int, is_checksummed: bool) -> Measu
     endpoint.start()
     peer = f"{HOST}:{pipe.recv()}"
     measured = Measured(0.0, 0.0)
-    for key in ("0" * 32, "1" * 32):  # the first finds its peer, the second is measured
+    layers = len(store.geometry.layers)
+    for key in ("0" * 32, "1" * 32):
         pipe.send(key)
         pipe.recv()
         save = Save(
@@ -175,11 +191,11 @@ def send_connector(pipe: Connection, layers: int, is_checksummed: bool) -> Measu
             key=key,
             peer=peer,
             prompt="p",
-            blocks=(),
+            blocks=blocks,
             first_token=0,
-            end_token=TOKENS,
+            end_token=tokens,
             from_token=0,
-            total_tokens=TOKENS,
+            total_tokens=tokens,
             is_last=True,
         )
         started_at, started_s = time.perf_counter(), cpu_s()
@@ -188,7 +204,6 @@ def send_connector(pipe: Connection, layers: int, is_checksummed: bool) -> Measu
         senders[0].wait_until_sent()
         theirs_s = pipe.recv()
         measured = Measured(time.perf_counter() - started_at, cpu_s() - started_s + theirs_s)
-    pipe.send(None)
     endpoint.stop()
     return measured
 

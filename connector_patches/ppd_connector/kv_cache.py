@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from ppd_connector import pages
@@ -69,11 +70,11 @@ class KvCache:
         page = self._pages[layer]
         slots = self._slots(page, blocks, first_token, end_token)
         if not self._is_cuda:
-            payload = _joined(page.read(slots))
+            payload = memoryview(self._dense(page, slots).numpy())
             return lambda: payload
         current = torch.cuda.current_stream(self.device)
         try:
-            dense = _flat(page.read(slots))
+            dense = self._dense(page, slots)
             host = torch.empty(dense.shape, dtype=torch.uint8, pin_memory=True)
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryError(f"no GPU memory for a copy of KV: {error}") from error
@@ -97,17 +98,17 @@ class KvCache:
         page = self._pages[layer]
         shape = page.shape
         tokens = len(payload) // shape.bytes_per_token
-        raw = torch.frombuffer(payload, dtype=torch.uint8)
+        raw = _pinned(payload) if self._is_cuda else torch.frombuffer(payload, dtype=torch.uint8)
         # On a GPU everything, the slots' own arithmetic included, runs on one stream: nothing is reused too early.
         with nullcontext() if self._in is None else torch.cuda.stream(self._in):
             slots = self._slots(page, blocks, first_token, end_token)
-            there = raw.pin_memory().to(self.device, non_blocking=True) if self._is_cuda else raw
-            page.write(slots, _planes(there, shape, tokens, first_token - at_token, end_token - at_token))
+            raw = raw.to(self.device, non_blocking=True)
+            page.write(slots, _planes(raw, shape, tokens, first_token - at_token, end_token - at_token))
 
     def read_device(self, layer: int, blocks: Sequence[int], first_token: int, end_token: int) -> Payload:
         page = self._pages[layer]
         try:
-            dense = _flat(page.read(self._slots(page, blocks, first_token, end_token)))
+            dense = self._dense(page, self._slots(page, blocks, first_token, end_token))
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryError(f"no GPU memory for a copy of KV: {error}") from error
         ready = torch.cuda.Event()
@@ -140,6 +141,13 @@ class KvCache:
         if self._in is not None:
             self._in.synchronize()
 
+    def _dense(self, page: pages.Pages, slots: pages.Slots) -> torch.Tensor:
+        """These tokens as a payload."""
+        shape, count = page.shape, slots.count
+        dense = torch.empty(count * shape.bytes_per_token, dtype=torch.uint8, device=self.device)
+        page.read(slots, _planes(dense, shape, count, 0, count))
+        return dense
+
     def _slots(self, page: pages.Pages, blocks: Sequence[int], first_token: int, end_token: int) -> pages.Slots:
         return pages.slots_of(
             blocks,
@@ -161,13 +169,12 @@ def _check(name: str, page: pages.Pages, spec: Any, block_tokens: int) -> None:
         )
 
 
-def _flat(planes: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The planes' bytes one after the other."""
-    return torch.cat([plane.contiguous().reshape(-1).view(torch.uint8) for plane in planes])
-
-
-def _joined(planes: Sequence[torch.Tensor]) -> memoryview:
-    return memoryview(_flat(planes).numpy())
+def _pinned(payload: memoryview) -> torch.Tensor:
+    """A copy in pinned memory, by one thread: `pin_memory()` wakes a team of OpenMP threads that then spin, which took
+    ten CPU seconds per GB and made the whole transfer half as fast (benchmarks/kv_gpu.py on 16 cores)."""
+    host = torch.empty(len(payload), dtype=torch.uint8, pin_memory=True)
+    np.copyto(host.numpy(), np.frombuffer(payload, np.uint8))
+    return host
 
 
 def _planes(raw: torch.Tensor, shape: LayerShape, tokens: int, start: int, end: int) -> list[torch.Tensor]:

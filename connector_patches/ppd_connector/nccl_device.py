@@ -1,7 +1,8 @@
 """NCCL and CUDA behind `channel.Device`, with vLLM's own wrapper of the library.
 
-NOT RUN YET: it needs two GPUs, since NCCL refuses two ranks on one, and was written without one. What is proven about
-`transport: "nccl"` is everything above `channel.Device`. Imported only when that transport is asked for.
+NOT RUN between two GPUs: NCCL refuses two ranks on one, and there was one. Run on it (NCCL 2.28.9): the library's calls
+with one rank that sends to itself, and how the refusal and a lack of memory are told. Everything above `channel.Device`
+is proven with a stand-in. Imported only when that transport is asked for.
 
 Source: vLLM 0.24 to 0.32, `distributed/device_communicators/pynccl_wrapper.py`; NCCL's user guide on thread safety and
 `ncclCommAbort`. The wrapper has no `ncclCommGetAsyncError`, so a peer that died is noticed by the limit on every wait.

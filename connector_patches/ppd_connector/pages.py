@@ -53,9 +53,14 @@ class Pages:
         channels = tuple(int(plane.shape[4]) for plane in self.planes)
         return LayerShape(int(last.shape[1]), channels, str(last.dtype).removeprefix("torch."))
 
-    def read(self, slots: Slots) -> list[torch.Tensor]:
-        """Planes [heads, tokens, channels] of these tokens, on the cache's device; copies, perhaps not dense."""
-        return [self._read(index, plane, slots) for index, plane in enumerate(self.planes)]
+    def read(self, slots: Slots, into: Sequence[torch.Tensor]) -> None:
+        """Copy these tokens out; `into` are planes [heads, tokens, channels] on the cache's device."""
+        for index, (plane, values) in enumerate(zip(self.planes, into, strict=True)):
+            if index == 0 and self.k_order is not None:
+                flat = plane.reshape(plane.shape[0], plane.shape[1], -1)
+                values.copy_(flat[slots.pages[:, None], :, self.k_order[slots.offsets]].permute(2, 0, 1))
+            else:
+                _gather(plane, slots, values)
 
     def write(self, slots: Slots, planes: Sequence[torch.Tensor]) -> None:
         """The reverse."""
@@ -67,13 +72,26 @@ class Pages:
                 group = plane.shape[3]
                 plane[slots.pages, :, slots.offsets // group, slots.offsets % group] = values.transpose(0, 1)
 
-    def _read(self, index: int, plane: torch.Tensor, slots: Slots) -> torch.Tensor:
-        heads, channels = plane.shape[1], plane.shape[4]
-        if index == 0 and self.k_order is not None:
-            flat = plane.reshape(plane.shape[0], heads, -1)
-            return flat[slots.pages[:, None], :, self.k_order[slots.offsets]].permute(2, 0, 1)
-        picked = plane.index_select(0, slots.whole)
-        return picked.transpose(0, 1).reshape(heads, -1, channels)[:, slots.skip : slots.skip + slots.count]
+
+def _gather(plane: torch.Tensor, slots: Slots, values: torch.Tensor) -> None:
+    """Whole pages in one piece, in the cache's own order; then each token once, to where it belongs."""
+    is_transposed = plane.stride(3) < plane.stride(4)
+    picked = (plane.transpose(3, 4) if is_transposed else plane).index_select(0, slots.whole)
+    tokens = (picked.transpose(3, 4) if is_transposed else picked).transpose(0, 1)
+    _, pages, groups, group, _ = tokens.shape
+    per_page, end = groups * group, slots.skip + slots.count
+    first, last = -(-slots.skip // per_page), end // per_page
+    if first > last:  # both ends in one page
+        values.copy_(tokens.flatten(1, 3)[:, slots.skip : end])
+        return
+    before = first * per_page - slots.skip
+    whole = before + (last - first) * per_page
+    if before:
+        values[:, :before] = tokens[:, 0].flatten(1, 2)[:, slots.skip :]
+    if first < last:
+        values[:, before:whole].unflatten(1, (last - first, groups, group)).copy_(tokens[:, first:last])
+    if last < pages:
+        values[:, whole:] = tokens[:, last].flatten(1, 2)[:, : slots.count - whole]
 
 
 def slots_of(

@@ -26,10 +26,14 @@ def prompt_of(words: int, seed: int) -> str:
 
 
 def ppd_cluster(
-    *, decode: dict[str, Any] | None = None, prefill: dict[str, Any] | None = None, **changes: Any
+    *,
+    decode: dict[str, Any] | None = None,
+    prefill: dict[str, Any] | None = None,
+    dtype: str = "float32",
+    **changes: Any,
 ) -> ClusterSpec:
-    """1 prefill, 1 decode and 1 aggregated engine in float32; `decode` and `prefill` change their `EngineSpec`."""
-    common = {"dtype": "float32", "connector": "ppd"}
+    """1 prefill, 1 decode and 1 aggregated engine; `decode` and `prefill` change their `EngineSpec`."""
+    common = {"dtype": dtype, "connector": "ppd"}
     engines = (
         EngineSpec(role="prefill", **{**common, **(prefill or {})}),
         EngineSpec(role="decode", **{**common, **(decode or {})}),
