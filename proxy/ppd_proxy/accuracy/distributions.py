@@ -1,0 +1,67 @@
+"""What can be said of a distribution of which only the likeliest tokens are known.
+
+An engine tells the top k of a vocabulary of V tokens. What it does not tell has a known mass, 1 minus the sum of what
+it tells, over V - k tokens; so entropies have bounds instead of a value, and divergences use one bucket for the rest.
+Natural logarithms throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+Logprobs = Mapping[str, float]
+"""Token (as the engine spells it) to logprob, of one position."""
+
+
+class Bounds(NamedTuple):
+    low: float
+    high: float
+
+
+def rest_mass(top: Logprobs) -> float:
+    """The probability of everything that is not in the list."""
+    return max(0.0, 1.0 - math.fsum(math.exp(each) for each in top.values() if math.isfinite(each)))
+
+
+def entropy(top: Logprobs, vocabulary: int) -> Bounds:
+    """Bounds of the entropy in nats. Low: the rest is one token (and none of the rest is likelier than the least
+    listed one, where that raises it); high: the rest is spread evenly over the `vocabulary`."""
+    listed = [math.exp(each) for each in top.values() if math.isfinite(each)]
+    known = -math.fsum(share * math.log(share) for share in listed if share > 0)
+    rest = rest_mass(top)
+    if rest <= 1e-12:
+        return Bounds(known, known)
+    least = min(listed, default=1.0)
+    # The rest in pieces as large as the least listed token allows: fewer pieces would not be "the rest".
+    pieces = max(1.0, math.floor(rest / least)) if least > 0 else 1.0
+    largest = min(rest, least)
+    remainder = rest - pieces * largest if rest > largest else 0.0
+    low = -(pieces * largest * math.log(largest)) if largest > 0 else 0.0
+    low -= remainder * math.log(remainder) if remainder > 1e-12 else 0.0
+    high = -rest * math.log(rest / max(1, vocabulary - len(listed)))
+    return Bounds(known + min(low, high), known + high)
+
+
+def gap(one: Logprobs, other: Logprobs, vocabulary: int) -> Bounds:
+    """Bounds of entropy(one) - entropy(other)."""
+    first, second = entropy(one, vocabulary), entropy(other, vocabulary)
+    return Bounds(first.low - second.high, first.high - second.low)
+
+
+def divergence(one: Logprobs, other: Logprobs) -> float:
+    """KL(one || other) over the tokens both list and one bucket for the rest of each: a lower bound of the true
+    divergence (data processing inequality). Infinite where `other` rules out what `one` has."""
+    shared = [token for token in one if token in other]
+    total = 0.0
+    left, right = 1.0, 1.0
+    for token in shared:
+        mine, theirs = math.exp(one[token]), math.exp(other[token])
+        left, right = left - mine, right - theirs
+        if mine > 0:
+            total += mine * (one[token] - other[token]) if theirs > 0 else math.inf
+    left, right = max(0.0, left), max(0.0, right)
+    if left > 1e-9:
+        total += left * math.log(left / right) if right > 1e-12 else math.inf
+    return max(0.0, total)

@@ -1,0 +1,98 @@
+"""A sequential test: are there more samples beyond the noise floor than a healthy engine gives?
+
+Null hypothesis: the samples are exchangeable with the healthy ones that made the reference. Then the chance that the
+next one falls into a category, given all before it, is that of an urn which holds the reference's counts and every
+sample so far (Polya's urn; no estimate of the healthy rate enters, its uncertainty is in the counts). A likelihood
+ratio against that chance has expectation 1 at each step, so its running product E is a test martingale: it reaches 1/a
+with a probability of at most a, at whatever moment one looks (Ville's inequality).
+
+Alternatives: a share of the answers is faulty, and these are mostly far, mixed, or mostly near; E is the mean over
+shares and mixtures. A fault may begin at any time, so a new product starts every `SPACING` samples and the detector is
+their weighted sum (Shiryaev-Roberts; Shin, Ramdas, Rinaldo 2022, "E-detectors").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppd_proxy.accuracy.noise import CATEGORIES, Category, Key
+
+SPACING = 25
+STARTS = 80
+"""Products kept, the latest: 2,000 samples of memory."""
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_SHAPES = ((0.02, 0.05, 0.93), (0.1, 0.4, 0.5), (0.1, 0.85, 0.05))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Samples of one key: how many of each category in all, and up to each start."""
+
+    total: np.ndarray
+    before: np.ndarray
+
+
+class Detector:
+    """`value` has expectation of at most the sum of the weights of the products it holds while nothing is wrong."""
+
+    def __init__(self) -> None:
+        self._alternatives = np.array([(share, *shape) for share in _SHARES for shape in _SHAPES])
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything."""
+        self._logs = np.zeros((STARTS, len(self._alternatives)))
+        self._weights = np.zeros(STARTS)
+        self._lengths = np.zeros(STARTS, dtype=np.int64)
+        self._seen: dict[Key, _Seen] = {}
+        self._next = 0
+        self.count = 0
+        self.value = 0.0
+        self.span = 0
+        """Samples in the product that weighs most: since about when something is wrong."""
+
+    def add(self, key: Key, counts: tuple[int, int, int], category: Category, *, weight: float) -> float:
+        """One more sample, by the reference counts of its key. `weight` is that of a product which starts now, relative
+        to all that start in the period the false-alarm rate is for. Returns `value`."""
+        if self.count % SPACING == 0:
+            self._start(weight)
+        self.count += 1
+        self._lengths[self._weights > 0] += 1
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = self._seen[key] = _Seen(np.zeros(3), np.zeros((STARTS, 3)))
+        place = CATEGORIES.index(category)
+        healthy = np.array(counts, dtype=float)
+        urns = healthy + seen.total - seen.before
+        expected = urns[:, place] / urns.sum(axis=1)
+        share, shape = self._alternatives[:, 0], self._alternatives[:, 1 + place]
+        supposed = (1 - share) * healthy[place] / healthy.sum() + share * shape
+        self._logs += np.log(supposed)[None, :] - np.log(expected)[:, None]
+        seen.total[place] += 1
+        products = self._weights * np.exp(np.minimum(self._logs, 600.0)).mean(axis=1)
+        self.value = float(products.sum())
+        self.span = int(self._lengths[products.argmax()])
+        return self.value
+
+    def _start(self, weight: float) -> None:
+        slot = self._next
+        self._next = (slot + 1) % STARTS
+        self._logs[slot] = 0.0
+        self._weights[slot] = weight
+        self._lengths[slot] = 0
+        for seen in self._seen.values():
+            seen.before[slot] = seen.total
+
+
+def samples_to(value: float, threshold: float, counts: Mapping[Category, int]) -> int | None:
+    """How many more samples, with the categories found so far, would lift a detector to the threshold; None: none."""
+    total = sum(counts.values())
+    beyond = total - counts["within"]
+    if value <= 0 or not beyond:
+        return None
+    growth = beyond / total * math.log(max(2.0, total / beyond))
+    return max(1, math.ceil(math.log(threshold / value) / growth)) if value < threshold else 0

@@ -1,0 +1,80 @@
+"""One answer, token by token: what the candidate thought of its own tokens, and what the baseline thinks of them.
+
+Logprobs are natural logarithms as vLLM reports them (before temperature). The candidate's were computed while decoding
+on transferred KV, the baseline's in one prefill over the same tokens (teacher forcing), so every position is compared
+in the same context and nothing compounds after a first difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Arrays of one length, one element per answer token. NaN where an engine gave no finite number.
+
+    `margin` is how much likelier the baseline's best token is (0 where the answer has it), `rank` the token's place in
+    the baseline's order, 1 for the best.
+    """
+
+    candidate: Floats
+    baseline: Floats
+    margin: Floats
+    rank: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.candidate), len(self.baseline), len(self.margin), len(self.rank)}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(f"scores of {sorted(lengths)} tokens; all must be of the same tokens, at least one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What one sample is judged by: differences |candidate - baseline| in nats over its tokens.
+
+    `first_difference` is the position of the first token that is not the baseline's best, None without one;
+    `first_margin` its margin. `margin` is the largest. `is_finite` is False where a logprob was missing or NaN; the
+    figures are of the finite tokens then, 0 without any.
+    """
+
+    tokens: int
+    mean_delta: float
+    max_delta: float
+    max_delta_at: int
+    likelihood_delta: float
+    """Log-likelihood of the whole answer, candidate minus baseline."""
+    margin: float
+    first_difference: int | None
+    first_margin: float
+    token_accuracy: float
+    """Share of the tokens that are the baseline's best."""
+    is_finite: bool
+
+
+def summarize(scores: Scores) -> Statistics:
+    """The statistics of one answer."""
+    delta = scores.candidate - scores.baseline
+    finite = np.isfinite(delta) & np.isfinite(scores.margin)
+    size = np.where(finite, np.abs(delta), 0.0)
+    margin = np.where(finite, scores.margin, 0.0)
+    others = np.flatnonzero(scores.rank > 1)
+    first = int(others[0]) if len(others) else None
+    count = int(finite.sum())
+    return Statistics(
+        tokens=len(delta),
+        mean_delta=float(size.sum() / count) if count else 0.0,
+        max_delta=float(size.max()),
+        max_delta_at=int(size.argmax()),
+        likelihood_delta=float(np.where(finite, delta, 0.0).sum()),
+        margin=float(margin.max()),
+        first_difference=first,
+        first_margin=float(margin[first]) if first is not None else 0.0,
+        token_accuracy=1 - len(others) / len(delta),
+        is_finite=count == len(delta),
+    )

@@ -1,0 +1,91 @@
+"""Thresholds come from healthy samples and from nowhere else."""
+
+import math
+
+import pytest
+from tests.unit.accuracy.healthy import KEY, Source, scores
+
+from ppd_proxy.accuracy.noise import NoiseFloor, key_of, reference_of
+from ppd_proxy.accuracy.scores import summarize
+
+
+@pytest.mark.parametrize(("tokens", "bucket"), [(1, 256), (256, 256), (257, 1024), (5000, 16384), (10**6, 1048576)])
+def test_prompt_lengths_fall_into_buckets(tokens: int, bucket: int) -> None:
+    assert key_of("m", tokens, is_greedy=False).bucket_tokens == bucket
+
+
+def test_greedy_and_sampled_answers_have_floors_of_their_own() -> None:
+    assert key_of("m", 10, is_greedy=True) != key_of("m", 10, is_greedy=False)
+
+
+def test_a_healthy_sample_is_far_about_as_often_as_its_rank_says() -> None:
+    source, far, near, count = Source(1), 0, 0, 0
+    for _ in range(20):
+        reference = reference_of([source.sample() for _ in range(200)])
+        for _ in range(200):
+            category = reference.judge(source.sample(), is_greedy=True).category
+            far, near, count = far + (category == "far"), near + (category == "near"), count + 1
+    expected = reference.counts[2] / sum(reference.counts)
+    assert far / count < 2 * expected
+    assert near / count < 0.03
+
+
+def test_a_damaged_sample_is_far() -> None:
+    source = Source(2)
+    reference = reference_of([source.sample() for _ in range(200)])
+    assert all(reference.judge(source.sample(30), is_greedy=True).category == "far" for _ in range(50))
+
+
+def test_outcomes_of_greedy_answers() -> None:
+    healthy = [summarize(scores([-1.0] * 8, [-1.0 - 0.01 * n / 200] * 8, [0.02] + [0.0] * 7)) for n in range(200)]
+    reference = reference_of(healthy)
+
+    def outcome(candidate: list[float], baseline: list[float], margin: list[float]) -> str:
+        return reference.judge(summarize(scores(candidate, baseline, margin)), is_greedy=True).outcome
+
+    assert outcome([-1.0] * 2, [-1.0] * 2, [0.0, 0.0]) == "exact"
+    assert outcome([-1.0] * 2, [-1.0] * 2, [0.0, 0.01]) == "tie"
+    assert outcome([-1.0] * 2, [-1.5] * 2, [0.0, 0.0]) == "drift"
+    assert outcome([-1.0] * 2, [-1.0] * 2, [0.0, 0.5]) == "diverged"
+    assert outcome([-1.0, math.nan], [-1.0] * 2, [0.0, 0.0]) == "diverged"
+
+
+def test_no_choice_of_a_sampled_answer_is_judged() -> None:
+    reference = reference_of([summarize(scores([-1.0], [-1.0 - 0.01 * n / 200])) for n in range(200)])
+    unlikely = summarize(scores([-6.0], [-6.001], [5.0]))
+    assert reference.judge(unlikely, is_greedy=False).outcome == "exact"
+    assert reference.judge(summarize(scores([-6.0], [-6.5], [5.0])), is_greedy=False).outcome == "diverged"
+
+
+def test_exact_engines_have_a_floor_of_zero_that_nothing_else_passes() -> None:
+    reference = reference_of([summarize(scores([-1.0], [-1.0])) for _ in range(100)])
+    assert reference.judge(summarize(scores([-1.0], [-1.0])), is_greedy=True).category == "within"
+    assert reference.judge(summarize(scores([-1.0], [-1.0001])), is_greedy=True).category == "far"
+
+
+def test_there_is_no_reference_before_enough_samples_and_it_is_renewed_when_they_doubled() -> None:
+    floor, source = NoiseFloor(least=50, capacity=1000), Source(3)
+    made = [number for number in range(1, 201) if floor.add(KEY, source.sample())]
+    assert made == [50, 100, 200]
+    assert floor.reference(KEY).samples == 200
+    assert floor.missing(KEY) == 0
+
+
+def test_a_restart_keeps_the_latest_and_is_unknown_until_there_are_enough() -> None:
+    floor, source = NoiseFloor(least=50, capacity=1000), Source(4)
+    for _ in range(100):
+        floor.add(KEY, source.sample())
+    generation = floor.generation(KEY)
+    floor.restart(KEY, keep=10)
+    assert floor.reference(KEY) is None
+    assert floor.missing(KEY) == 40
+    assert floor.generation(KEY) > generation
+    floor.restart(KEY, keep=0)
+    assert floor.count(KEY) == 0
+
+
+def test_senseless_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="least is 10 and capacity 5"):
+        NoiseFloor(least=10, capacity=5)
+    with pytest.raises(ValueError, match="at least one"):
+        reference_of([])

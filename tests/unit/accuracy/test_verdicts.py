@@ -1,0 +1,165 @@
+"""When a scope is green, amber, red or unknown. The long simulations are in benchmarks/verdict_days.py."""
+
+import pytest
+from tests.unit.accuracy.healthy import KEY, Source
+
+from ppd_proxy.accuracy.evidence import SPACING, Detector
+from ppd_proxy.accuracy.noise import CATEGORIES, NoiseFloor
+from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
+
+SCOPES = ("route:pd", "pair:p>d")
+
+
+class Watch:
+    """Verdicts with a floor, and a source of samples. `noise_scale` is what fresh noise is like."""
+
+    def __init__(self, floor_samples: int = 1000, seed: int = 5) -> None:
+        self.source = Source(seed)
+        self.verdicts = Verdicts(NoiseFloor(least=300, capacity=5000), Tolerances())
+        self.noise_scale = 1.0
+        self.count = 0
+        for _ in range(floor_samples):
+            self.verdicts.add_noise(KEY, self.source.sample())
+
+    def play(
+        self,
+        count: int,
+        *,
+        share: float = 0.0,
+        scale: float = 30.0,
+        base: float = 1.0,
+        scopes: tuple[str, ...] = SCOPES,
+    ) -> None:
+        """Live samples, a share of them faulty; wanted noise is taken at once."""
+        for _ in range(count):
+            self.count += 1
+            sample = self.source.sample(scale if self.source.chance() < share else base)
+            self.verdicts.add(KEY, sample, prompt_tokens=300, scopes=scopes, now=self.count * 170.0)
+            while (wanted := self.verdicts.wanted_noise()) is not None:
+                self.verdicts.add_noise(wanted[0], self.source.sample(self.noise_scale))
+
+    def is_now(self, scope: str) -> str:
+        return self.verdicts.verdicts()[scope]
+
+
+def test_nothing_is_judged_without_a_noise_floor() -> None:
+    watch = Watch(floor_samples=299)
+    watch.play(100, share=1.0)
+    assert watch.is_now("all") == "unknown"
+    assert watch.verdicts.window("all") == ()
+
+
+def test_healthy_answers_turn_green() -> None:
+    watch = Watch()
+    watch.play(20)
+    assert watch.is_now("route:pd") == "unknown"
+    watch.play(280)
+    assert set(watch.verdicts.verdicts().values()) == {"green"}
+
+
+def test_faults_in_some_answers_turn_their_scopes_red_and_no_others() -> None:
+    watch = Watch()
+    for _ in range(60):
+        watch.play(5, share=0.1)
+        watch.play(5, scopes=("route:direct", "pair:q>d"))
+    assert watch.is_now("pair:p>d") == "red"
+    assert watch.is_now("route:pd") == "red"
+    assert watch.is_now("pair:q>d") == "green"
+    assert watch.is_now("route:direct") == "green"
+
+
+def test_red_stays_until_later_samples_are_green() -> None:
+    watch = Watch()
+    watch.play(300, share=0.3)
+    assert watch.is_now("route:pd") == "red"
+    watch.play(30)
+    assert watch.is_now("route:pd") == "red"
+    watch.play(300)
+    assert watch.is_now("route:pd") == "green"
+
+
+def test_noise_that_changes_everywhere_ends_in_recalibration() -> None:
+    watch = Watch()
+    watch.play(200)
+    watch.noise_scale = 2.0
+    watch.play(200, base=2.0)
+    assert watch.verdicts.recalibrations >= 1
+    assert "red" not in watch.verdicts.verdicts().values()
+    assert watch.is_now("all") == "unknown"
+
+
+def test_before_red_the_noise_is_measured_again() -> None:
+    watch = Watch()
+    for _ in range(40):
+        watch.verdicts.add(KEY, watch.source.sample(30), prompt_tokens=300, scopes=SCOPES, now=0.0)
+    assert watch.is_now("route:pd") == "amber"
+    key, missing = watch.verdicts.wanted_noise() or (None, 0)
+    assert (key, missing) == (KEY, 50)
+    for _ in range(missing):
+        watch.verdicts.add_noise(KEY, watch.source.sample())
+    assert watch.is_now("route:pd") == "red"
+
+
+def test_an_alarm_from_elsewhere_makes_a_scope_amber_while_it_lasts() -> None:
+    watch = Watch()
+    watch.play(300)
+    watch.verdicts.raise_alarm("route:pd", "speculative decoding accepts less")
+    assert watch.is_now("route:pd") == "amber"
+    watch.verdicts.raise_alarm("route:pd", None)
+    assert watch.is_now("route:pd") == "green"
+
+
+def test_a_reset_forgets_the_verdict_and_keeps_the_floor() -> None:
+    watch = Watch()
+    watch.play(300, share=0.3)
+    watch.verdicts.reset()
+    assert set(watch.verdicts.verdicts().values()) == {"unknown"}
+    assert watch.verdicts.floor.reference(KEY) is not None
+
+
+def test_a_report_says_what_is_needed_for_certainty() -> None:
+    watch = Watch()
+    watch.play(30)
+    report = next(each for each in watch.verdicts.reports() if each.scope == "route:pd")
+    assert report.verdict == "unknown"
+    assert report.samples == 30
+    assert 0 < report.more_samples < 300
+    watch.play(report.more_samples)
+    assert watch.is_now("route:pd") == "green"
+
+
+def test_a_detector_rarely_passes_its_bound_on_healthy_samples() -> None:
+    """Ville's inequality at 1/20 with weights that add up to 1; far more than 1 in 20 would be a wrong martingale."""
+    source, passed, runs = Source(6), 0, 40
+    for _ in range(runs):
+        floor = NoiseFloor(least=100, capacity=100)
+        for _ in range(100):
+            floor.add(KEY, source.sample())
+        reference, detector = floor.reference(KEY), Detector()
+        values = [
+            detector.add(
+                KEY, reference.counts, reference.judge(source.sample(), is_greedy=True).category, weight=SPACING / 500
+            )
+            for _ in range(500)
+        ]
+        passed += max(values) >= 20
+    assert passed <= 5
+
+
+def test_a_detector_sees_what_begins_late() -> None:
+    detector, counts = Detector(), (2949, 50, 2)
+    for _ in range(1500):
+        detector.add(KEY, counts, CATEGORIES[0], weight=SPACING / 500)
+    before = detector.value
+    for _ in range(20):
+        detector.add(KEY, counts, CATEGORIES[2], weight=SPACING / 500)
+    assert detector.value > 1e6 * max(before, 1e-9)
+    assert detector.span <= 20 + 2 * SPACING
+
+
+@pytest.mark.parametrize("count", [1, 25, 26])
+def test_a_detector_counts_what_it_was_given(count: int) -> None:
+    detector = Detector()
+    for _ in range(count):
+        detector.add(KEY, (99, 1, 1), "within", weight=1.0)
+    assert detector.count == count
