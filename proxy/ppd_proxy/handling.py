@@ -15,6 +15,8 @@ import xxhash
 
 from ppd_proxy.core import chat, identity
 from ppd_proxy.core.answer import EngineAnswer, client_body, read_answer, read_opaque_usage, read_transfer
+from ppd_proxy.core.asked import NOTHING, asked, is_scorable
+from ppd_proxy.core.candidate import Candidate, read_candidate, read_candidate_stream
 from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.fleet import Change, Fleet
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
@@ -64,7 +66,11 @@ class Call(msgspec.Struct, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class Collaborators:
-    """What all requests share. `mode` may change at any time and counts from the next request on."""
+    """What all requests share. `mode` may change at any time and counts from the next request on.
+
+    `is_sampled` says by its public id whether a request's answer is to be compared with a baseline, which then can
+    look at the `top_logprobs` likeliest tokens of each step (at most the engines' --max-logprobs).
+    """
 
     mode: Mode
     fleet: Fleet
@@ -77,6 +83,8 @@ class Collaborators:
     trust_direct: bool
     engine_authorization: bytes | None
     stripped_fields: frozenset[str]
+    is_sampled: Callable[[str], bool] = lambda _: False
+    top_logprobs: int = 0
 
 
 class Handling:
@@ -89,6 +97,9 @@ class Handling:
         self._generation: chat.Generation | None = None
         self._body = call.body
         self._is_stream = False
+        self._asked = NOTHING
+        self._is_scored = False
+        self.is_sampled = False
         self._demand = Demand(is_split_endpoint=False)
         self._chat_steps: list[bytes] | None = None
         self._raw_steps: identity.RawSteps | None = None
@@ -110,6 +121,8 @@ class Handling:
             return
         generation = chat.parse(call.kind, call.body, shared.stripped_fields)
         self._generation = generation
+        self.is_sampled = shared.is_sampled(self._public_id)
+        self._ask(generation, is_sampled=self.is_sampled)
         self._is_stream = self.record.is_stream = generation.is_stream
         self.record.choices = generation.choices
         history, spread_key = History(), b""
@@ -123,6 +136,10 @@ class Handling:
             wants_prompt_logprobs=generation.wants_prompt_logprobs,
         )
         self.record.turn = history.turn
+
+    def _ask(self, generation: chat.Generation, *, is_sampled: bool) -> None:
+        self._is_scored = is_sampled and is_scorable(generation)
+        self._asked = asked(generation, is_sampled=self._is_scored)
 
     def _look_up(self, generation: chat.Generation) -> tuple[History, bytes]:
         """The history, and the digest of the conversation's start."""
@@ -163,6 +180,8 @@ class Handling:
                 self.record.reason = Reason(error.reason)
                 shared.observer.decided(shared.mode, "none", self.record.reason)
             return Refused(error)
+        if command.cause is Reason.DECODE_FAILED and self._generation is not None:
+            self._ask(self._generation, is_sampled=False)  # what we asked for may be why it failed
         self._take(plan, is_retry=command.cause is not None)
         handoff = HANDOFFS[plan.handoff]
         return Planned(
@@ -235,9 +254,10 @@ class Handling:
                 hidden_id=hidden,
                 public_id=public,
                 drop_usage=not generation.wants_usage,
-                strip_ids=chat.wants_answer_ids(generation),
+                asked=self._asked,
             )
-        return plan.decode, chat.decode_body(generation, params), relay
+        top = self._shared.top_logprobs
+        return plan.decode, chat.decode_body(generation, params, self._asked, top_logprobs=top, salt=None), relay
 
     def response_headers(self, leg: Leg) -> Headers:
         return returned(leg.headers, self.own_headers())
@@ -254,8 +274,19 @@ class Handling:
             leg.body,
             hidden_id=self._engine_request_id.encode(),
             public_id=self._public_id.encode(),
-            strip_ids=self._generation is not None and chat.wants_answer_ids(self._generation),
+            asked=self._asked,
         )
+
+    def candidate(self, leg: Leg) -> Candidate | None:
+        """What a sampled request's whole answer said, for a baseline to score; None where it cannot be scored: the
+        request cannot, the answer failed or is too long to keep, or ids and logprobs do not fit together."""
+        generation = self._generation
+        if generation is None or not self._is_scored or leg.status != 200:
+            return None
+        if not leg.is_stream or not isinstance(leg.relay, SseRelay):
+            return read_candidate(generation.kind, leg.body)
+        stream = leg.relay.raw
+        return read_candidate_stream(generation.kind, stream) if stream is not None else None
 
     def answer_complete(self, leg: Leg) -> None:
         if self._is_complete or leg.status != 200:

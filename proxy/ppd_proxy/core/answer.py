@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 
 from ppd_connector.wire import TRANSFER_FIELD
+from ppd_proxy.core.asked import Asked
 from ppd_proxy.core.chat import KV_PARAMS, Fields
 from ppd_proxy.core.record import Transfer
+from ppd_proxy.core.removal import take_out
 
 TOO_LONG_MARKS = (b"maximum context length", b"maximum model length", b"longer than the maximum", b"max_model_len")
 
@@ -88,7 +90,6 @@ _CACHED_TOKENS = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)": ?(\d
 _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
 _DONE = b"data: [DONE]\n\n"
 _fields = msgspec.json.Decoder(Fields)
-_choices = msgspec.json.Decoder(list[Fields])
 _encoder = msgspec.json.Encoder()
 
 
@@ -198,37 +199,24 @@ def _merge_tool_calls(calls: list[dict[str, Any]], pieces: list[dict[str, Any]])
         known["arguments"] = (known.get("arguments") or "") + (function.get("arguments") or "")
 
 
-def client_body(body: bytes, *, hidden_id: bytes, public_id: bytes, strip_ids: bool) -> bytes:
-    """The answer as the client may see it: no engine-side id, no handoff parameters, no token ids it did not ask for.
+def client_body(body: bytes, *, hidden_id: bytes, public_id: bytes, asked: Asked) -> bytes:
+    """The answer as the client may see it: no engine-side id, no handoff parameters, nothing that only the proxy
+    `asked` for.
 
     Bodies that are not JSON objects pass as they came.
     """
     if hidden_id != public_id:
         body = body.replace(hidden_id, public_id)
-    if b'"kv_transfer_params"' not in body and not strip_ids:
+    if asked.is_anything:
+        body = take_out(body, asked) or body
+    if b'"kv_transfer_params"' not in body:
         return body
     try:
         fields = _fields.decode(body)
     except _BROKEN:
         return body
     fields.pop(KV_PARAMS, None)
-    if strip_ids:
-        _strip_ids(fields)
     return _encoder.encode(fields)
-
-
-def _strip_ids(fields: Fields) -> None:
-    fields.pop("prompt_token_ids", None)
-    raw = fields.get("choices")
-    try:
-        choices = _choices.decode(raw) if raw is not None else []
-    except _BROKEN:
-        return  # no answer of an engine: nothing of ours is in it
-    for choice in choices:
-        choice.pop("token_ids", None)
-        choice.pop("prompt_token_ids", None)
-    if raw is not None:
-        fields["choices"] = msgspec.Raw(_encoder.encode(choices))
 
 
 def is_too_long(body: bytes) -> bool:

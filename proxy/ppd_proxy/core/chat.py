@@ -6,16 +6,22 @@ are kept as raw JSON bytes, so what the proxy does not know survives untouched. 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+import xxhash
 
 from ppd_proxy.errors import BadRequest
+
+if TYPE_CHECKING:
+    from ppd_proxy.core.asked import Asked
 
 Kind = Literal["chat", "completion"]
 Fields = dict[str, msgspec.Raw]
 
 KV_PARAMS = "kv_transfer_params"
+MAX_SALT_CHARS = 128
+"""What vLLM 0.32 takes for a `cache_salt`."""
 
 PREFILL_DROPPED = frozenset({
     # vLLM refuses min_tokens > max_tokens and stream_options without stream (vllm#16705)
@@ -30,8 +36,10 @@ so they stay: both legs must render to the same token ids."""
 
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _TRUTHY = frozenset({b"true", b"1", b"1.0", b"yes", b"on", b"y", b"t"})
+_FALSY = frozenset({b"false", b"0", b"0.0", b"no", b"off", b"n", b"f"})
 _TRUE, _ONE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"1"), b"null"
 _fields = msgspec.json.Decoder(Fields)
+_text = msgspec.json.Decoder(str)
 _messages = msgspec.json.Decoder(list[dict[str, Any]])
 _prompt = msgspec.json.Decoder(str | list[int | str | list[int]])
 _encoder = msgspec.json.Encoder()
@@ -108,7 +116,7 @@ def _parse_messages(fields: Fields) -> list[dict[str, Any]]:
 
 def _parse_prompt(fields: Fields) -> tuple[str | list[int], bool]:
     """The one sequence of `prompt`, and whether there are several."""
-    if not _is_absent(fields, "prompt_embeds"):
+    if not is_absent(fields, "prompt_embeds"):
         return "", True  # vLLM serves embeddings beside a prompt as a sequence of their own
     raw = fields.get("prompt")
     if raw is None or bytes(raw) == _NULL:
@@ -145,7 +153,7 @@ def _choices(fields: Fields) -> int:
 
 def _wants_prompt_logprobs(fields: Fields) -> bool:
     """Logprobs of prompt tokens: the decode engine cannot make them for transferred tokens (vllm#50792)."""
-    if not _is_absent(fields, "prompt_logprobs"):
+    if not is_absent(fields, "prompt_logprobs"):
         return True
     logprobs = fields.get("logprobs")
     return logprobs is not None and bytes(logprobs) not in (_NULL, b"false") and _flag(fields, "echo")
@@ -165,7 +173,16 @@ def _flag(fields: Fields, name: str) -> bool:
     return value == b"true" or value.strip(b'"').lower() in _TRUTHY
 
 
-def _is_absent(fields: Fields, name: str) -> bool:
+def boolean(fields: Fields, name: str, *, default: bool) -> bool | None:
+    """As `_flag`, with `default` for what is absent or null; None for a value that vLLM may not take for a boolean."""
+    if is_absent(fields, name):
+        return default
+    if _flag(fields, name):
+        return True
+    return False if bytes(fields[name]).strip(b'"').lower() in _FALSY else None
+
+
+def is_absent(fields: Fields, name: str) -> bool:
     raw = fields.get(name)
     return raw is None or bytes(raw) == _NULL
 
@@ -191,29 +208,47 @@ def prefill_body(request: Generation, params: bytes | None) -> bytes:
     return _encoder.encode(fields)
 
 
-def decode_body(request: Generation, params: bytes | None) -> bytes:
+def decode_body(
+    request: Generation, params: bytes | None, asked: Asked, *, top_logprobs: int = 0, salt: str | None = None
+) -> bytes:
     """The decode leg: the client's own body, byte for byte where nothing has to change.
 
     Streams also ask for usage (the proxy's token figures), which is taken out again on the way to a client who did
-    not; token-id prompts ask for the answer's ids, without which the next turn could not be recognised.
+    not; so is what is `asked` for. `top_logprobs`: how many of the likeliest tokens asked logprobs come with, at most
+    the engine's --max-logprobs. `salt` keeps KV apart that was made before and after the guard acted.
     """
     asks_usage = request.is_stream and not request.wants_usage
-    asks_ids = wants_answer_ids(request)
-    if params is None and not asks_usage and not asks_ids and not request.is_rewritten:
+    if params is None and not asks_usage and not asked.is_anything and salt is None and not request.is_rewritten:
         return request.body
     fields = dict(request.fields)
     if asks_usage:
         fields["stream_options"] = _with_usage(fields.get("stream_options"))
-    if asks_ids:
+    if asked.ids:
         fields["return_token_ids"] = _TRUE
+    if asked.logprobs:
+        top = msgspec.Raw(b"%d" % top_logprobs)
+        fields |= {"logprobs": _TRUE, "top_logprobs": top} if request.kind == "chat" else {"logprobs": top}
+    if salt is not None:
+        fields["cache_salt"] = _salted(salt, fields.get("cache_salt"))
     if params is not None:
         fields[KV_PARAMS] = msgspec.Raw(params)
     return _encoder.encode(fields)
 
 
-def wants_answer_ids(request: Generation) -> bool:
-    """The proxy asks for token ids that the client did not ask for, and must take them out again."""
-    return isinstance(request.prompt, list) and not request.is_multi_sequence and not request.wants_token_ids
+def _salted(salt: str, raw: msgspec.Raw | None) -> msgspec.Raw:
+    """The client's own salt behind ours; one that vLLM refuses stays as it is, so that it is refused."""
+    if raw is None or bytes(raw) == _NULL:
+        return msgspec.Raw(_encoder.encode(salt))
+    try:
+        own = _text.decode(raw)
+    except _BROKEN:
+        return raw
+    if not own or len(own) > MAX_SALT_CHARS:
+        return raw
+    both = f"{salt}:{own}"
+    if len(both) > MAX_SALT_CHARS:
+        both = f"{salt}:{xxhash.xxh3_128_hexdigest(own.encode('utf-8', 'surrogatepass'))}"
+    return msgspec.Raw(_encoder.encode(both))
 
 
 def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:

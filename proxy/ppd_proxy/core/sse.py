@@ -4,8 +4,8 @@ Rules kept here:
 1. Nothing goes out before the first *decisive* event: content, a finish reason, or an error. vLLM answers a failed KV
    load with status 200, a role chunk, an error event and `[DONE]`; only the decisive event tells it from success.
 2. A later error event is relayed, the `[DONE]` behind it is not: a client must not take the answer for complete.
-3. Events leave whole. What the client may not see (engine-side ids, `kv_transfer_params`, usage or token ids it did
-   not ask for) is taken out; every other byte passes as it came.
+3. Events leave whole. What the client may not see (engine-side ids, `kv_transfer_params`, usage, token ids or logprobs
+   it did not ask for) is taken out; every other byte passes as it came.
 No IO, no clock. Source of the shapes: vLLM 0.32 OpenAI server.
 """
 
@@ -17,13 +17,15 @@ from typing import Any
 import msgspec
 
 from ppd_proxy.core.answer import EngineAnswer, client_body, read_opaque_usage, read_stream
+from ppd_proxy.core.asked import NOTHING, Asked
 from ppd_proxy.core.chat import KV_PARAMS
+from ppd_proxy.core.removal import take_out
 
 _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
 _KV_PARAMS = KV_PARAMS.encode()
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 MAX_KEPT_BYTES = 8 * 1024 * 1024
-"""A longer answer is relayed all the same, but its conversation is not remembered."""
+"""A longer answer is relayed all the same, but its conversation is not remembered, and it has no candidate."""
 
 
 class SseRelay:
@@ -34,23 +36,24 @@ class SseRelay:
     """
 
     __slots__ = (
-        "_drop_usage", "_held", "_hidden_id", "_is_id_public", "_kept", "_kept_bytes", "_prefix", "_public_id",
-        "_public_prefix", "_strip_ids", "_tail",
+        "_asked", "_drop_usage", "_held", "_hidden_id", "_is_id_public", "_kept", "_kept_bytes", "_prefix",
+        "_public_id", "_public_prefix", "_tail",
         "error", "is_decisive", "is_done",
     )  # fmt: skip
 
-    def __init__(self, *, hidden_id: bytes, public_id: bytes, drop_usage: bool, strip_ids: bool) -> None:
+    def __init__(self, *, hidden_id: bytes, public_id: bytes, drop_usage: bool, asked: Asked) -> None:
         self._hidden_id = hidden_id
         self._public_id = public_id
         self._drop_usage = drop_usage
-        self._strip_ids = strip_ids
+        self._asked = asked
         self._tail = b""
         self._held: list[bytes] = []
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._is_id_public = hidden_id == public_id
         # How every ordinary chunk of this answer begins, up to its first choice: id, time and model stay the same.
-        # An event that begins so is neither an error nor [DONE] nor usage alone, and needs no closer look.
+        # An event that begins so is neither an error nor [DONE] nor usage alone, and needs no closer look, unless
+        # something has to be taken out of it: then the prefix stays empty.
         self._prefix = b""
         self._public_prefix = b""
         self.is_decisive = False
@@ -124,11 +127,16 @@ class SseRelay:
     def _event(self, event: bytes) -> bytes | None:
         """The event as the client may see it; None when it may not."""
         if not event.startswith(b"data:"):
-            return event  # a comment: vLLM sends none, keep-alives of middleboxes look like this
+            return event  # a comment: vLLM's keep-alive, if that is switched on, or a middlebox's
         payload = event[5:].strip()
         if payload == b"[DONE]":
             self.is_done = True
             return None if self.error is not None else event
+        if self._asked.is_anything:
+            shown = take_out(payload, self._asked)
+            if shown is None:
+                return None
+            event, payload = event.replace(payload, shown, 1), shown
         try:
             fields = _decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -139,11 +147,11 @@ class SseRelay:
             self.is_decisive = _is_decisive(fields)
         if self._drop_usage and fields.get("choices") == [] and "usage" in fields:
             return None
-        if KV_PARAMS in fields or self._strip_ids:
+        if KV_PARAMS in fields:
             return b"data: " + client_body(
-                payload, hidden_id=self._hidden_id, public_id=self._public_id, strip_ids=self._strip_ids
+                payload, hidden_id=self._hidden_id, public_id=self._public_id, asked=NOTHING
             )
-        if self.is_decisive and not self._prefix:
+        if self.is_decisive and not self._prefix and not self._asked.is_anything:
             self._learn_prefix(event)
         return event.replace(self._hidden_id, self._public_id)
 
@@ -159,6 +167,11 @@ class SseRelay:
         if self._kept_bytes > MAX_KEPT_BYTES:
             return None
         return read_stream(b"".join(self._kept), self._prefix)
+
+    @property
+    def raw(self) -> bytes | None:
+        """The engine's whole events so far, with what is taken out of them; None when they were too long to keep."""
+        return b"".join(self._kept) if self._kept_bytes <= MAX_KEPT_BYTES else None
 
 
 class OpaqueRelay:

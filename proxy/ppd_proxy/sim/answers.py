@@ -51,14 +51,19 @@ class Choice:
 
     index: int
     prompt: int
-    text: str = ""
+    pieces: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     scores: list[list[Scored]] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: int | str | None = None
 
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
     def add(self, step: Step) -> None:
-        self.text += step.text
+        """One step is one token, and one piece of text."""
+        self.pieces.append(step.text)
         self.token_ids += step.token_ids
         self.scores += step.scores or []
         self.finish_reason, self.stop_reason = step.finish_reason, step.stop_reason
@@ -67,13 +72,23 @@ class Choice:
 class Shaper:
     """Shapes the answer of one request; one instance per request because id and time are the same in every chunk."""
 
-    def __init__(self, request: GenerationRequest, tokenizer: Tokenizer, *, request_id: str, created: int) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        tokenizer: Tokenizer,
+        *,
+        request_id: str,
+        created: int,
+        reasoning_tokens: int = 0,
+    ) -> None:
         self._request = request
         self._tokenizer = tokenizer
         self._is_chat = request.endpoint == "chat"
+        self._reasoning_tokens = reasoning_tokens if self._is_chat else 0
         self._text_offset: dict[int, int] = {}
         self._has_sent_prompt: set[int] = set()
         self._opened_tools: set[int] = set()
+        self._held_text: dict[int, str] = {}
         prefix, name = ("chatcmpl-", "chat.completion") if self._is_chat else ("cmpl-", "text_completion")
         self.answer_id = prefix + request_id
         self._head = {"id": self.answer_id, "object": name, "created": created, "model": request.model_name}
@@ -84,6 +99,7 @@ class Shaper:
             and not request.has_continuous_usage
             and not request.has_echo
             and request.tool_name is None
+            and not self._reasoning_tokens
         )
         self._plain_head = _encode(self._chunk_head)[:-1]
 
@@ -99,18 +115,25 @@ class Shaper:
             "finish_reason": None,
         }
         chunk = {**self._chunk_head, "choices": [choice]}
-        chunk["prompt_token_ids"] = self._request.prompts[0] if self._request.has_token_ids else None
-        chunk["prompt_text"] = self._request.prompt_text if self._request.body.get("return_prompt_text") else None
         if usage is not None:
             chunk["usage"] = usage.to_chunk()
+        chunk["prompt_token_ids"] = self._request.prompts[0] if self._request.has_token_ids else None
+        chunk["prompt_text"] = self._request.prompt_text if self._request.body.get("return_prompt_text") else None
         return _encode(chunk)
 
-    def step_event(self, choice: Choice, step: Step, usage: Usage | None, prompt_scores: PromptScores | None) -> bytes:
-        """One chunk of a stream."""
+    def step_event(
+        self, choice: Choice, step: Step, usage: Usage | None, prompt_scores: PromptScores | None
+    ) -> bytes | None:
+        """One chunk of a stream; None where a parser holds the step back and nobody asked for its ids or logprobs."""
+        request = self._request
         if self._is_plain and step.finish_reason is None:
             return self._plain_event(choice.index, step.text)
         if self._is_chat:
-            shaped = self._chat_chunk_choice(choice, step)
+            delta = self._delta(choice, step)
+            is_counted = request.has_token_ids or request.logprobs is not None
+            if delta is None and step.finish_reason is None and not is_counted:
+                return None
+            shaped = self._chat_chunk_choice(choice, step, delta or {})
         else:
             shaped = self._completion_chunk_choice(choice, step, prompt_scores)
         chunk: Json = {**self._chunk_head, "choices": [shaped]}
@@ -158,10 +181,10 @@ class Shaper:
             b'"prompt_token_ids":null,"token_ids":null}]}' % (self._plain_head, index, shown)
         )
 
-    def _chat_chunk_choice(self, choice: Choice, step: Step) -> Json:
+    def _chat_chunk_choice(self, choice: Choice, step: Step, delta: Json) -> Json:
         shaped: Json = {
             "index": choice.index,
-            "delta": self._delta(choice, step),
+            "delta": delta,
             "logprobs": self._chat_logprobs(step.token_ids, step.scores),
             "finish_reason": self._chat_reason(step.finish_reason),
         }
@@ -170,10 +193,19 @@ class Shaper:
         shaped["token_ids"] = step.token_ids if self._request.has_token_ids else None
         return shaped
 
-    def _delta(self, choice: Choice, step: Step) -> Json:
+    def _delta(self, choice: Choice, step: Step) -> Json | None:
+        """What the step adds to the message; None while a reasoning or tool parser has nothing to tell."""
+        if len(choice.token_ids) < self._reasoning_tokens:
+            return {"reasoning": step.text}
+        if len(choice.token_ids) == self._reasoning_tokens:
+            return None
         if self._request.tool_name is None:
             return {"content": step.text}
-        shown = tool_arguments(step.text)
+        if self._is_tool_required and choice.index not in self._held_text and step.finish_reason is None:
+            self._held_text[choice.index] = step.text  # the call's name is not complete yet
+            return None
+        shown = tool_arguments(self._held_text.get(choice.index, "") + step.text)
+        self._held_text[choice.index] = ""
         opening, text, closing = shown[:9], shown[9:-2], shown[-2:]
         is_first = choice.index not in self._opened_tools
         self._opened_tools.add(choice.index)
@@ -187,23 +219,29 @@ class Shaper:
     def _tool_id(self, index: int) -> str:
         return f"chatcmpl-tool-{self.answer_id[-8:]}-{index}"
 
+    @property
+    def _is_tool_required(self) -> bool:
+        return self._request.body.get("tool_choice") == "required" and self._request.tool_name is not None
+
     def _chat_reason(self, reason: str | None) -> str | None:
-        is_required = self._request.body.get("tool_choice") == "required"
-        return "tool_calls" if reason == "stop" and is_required and self._request.tool_name else reason
+        return "tool_calls" if reason == "stop" and self._is_tool_required else reason
 
     def _chat_choice(self, choice: Choice) -> Json:
+        thinking = self._reasoning_tokens
+        text = "".join(choice.pieces[thinking:])
         message: Json = {
-            "role": "assistant", "content": choice.text, "refusal": None, "annotations": None, "audio": None,
-            "function_call": None, "reasoning": None,
+            "role": "assistant", "content": text, "refusal": None, "annotations": None, "audio": None,
+            "function_call": None,
         }  # fmt: skip
         if self._request.tool_name is not None:
-            function = {"name": self._request.tool_name, "arguments": tool_arguments(choice.text)}
+            function = {"name": self._request.tool_name, "arguments": tool_arguments(text)}
             message["content"] = ""
             message["tool_calls"] = [{"id": self._tool_id(choice.index), "type": "function", "function": function}]
         elif self._request.has_echo:
             last = (self._request.body.get("messages") or [{}])[-1]
             if last.get("role") == "assistant" and isinstance(last.get("content"), str):
-                message["content"] = last["content"] + choice.text
+                message["content"] = last["content"] + text
+        message["reasoning"] = "".join(choice.pieces[: thinking - 1]) if thinking else None
         return {
             "index": choice.index,
             "message": message,
@@ -231,7 +269,7 @@ class Shaper:
             "logprobs": logprobs,
             "finish_reason": step.finish_reason,
             "stop_reason": step.stop_reason,
-            "prompt_token_ids": prompt if is_first and self._request.has_token_ids else None,
+            "prompt_token_ids": prompt if has_echo or (is_first and self._request.has_token_ids) else None,
             "token_ids": step.token_ids if self._request.has_token_ids else None,
         }
 

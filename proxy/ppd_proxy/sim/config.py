@@ -26,7 +26,8 @@ class EngineConfig:
     `dies_without_tag` decides whether an untagged generation request ends a P2pNccl engine; None is what vLLM does:
     a stock one dies, one with `is_ppd` (our connector) computes the prompt itself. `keeps_requests` records every
     generation request. `echoes_request_id` is vLLM's --enable-request-id-headers. Connections idle for `keep_alive_s`
-    are closed, 0 keeps them (vLLM's server: 5 s).
+    are closed, 0 keeps them (vLLM's server: 5 s). `reasoning_tokens` is how many tokens each chat answer thinks first,
+    the last of them the mark that ends it.
     """
 
     role: Role
@@ -52,6 +53,7 @@ class EngineConfig:
     api_key: str | None = None
     echoes_request_id: bool = False
     keep_alive_s: float = 0.0
+    reasoning_tokens: int = 0
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     timing: TimingConfig = field(default_factory=TimingConfig)

@@ -52,8 +52,7 @@ class Generation:
 
     async def serve(self, request_id: str, headers: dict[str, str]) -> None:
         """Run the request; `Refused` when there is no answer and nothing has been sent yet."""
-        created = int(self._core.wall_clock())
-        self._shaper = Shaper(self._request, self._core.tokenizer, request_id=request_id, created=created)
+        self._shaper = self._make_shaper(request_id, int(self._core.wall_clock()))
         if self._request.is_stream:
             self._exchange.start_stream(headers)
         try:
@@ -72,7 +71,7 @@ class Generation:
 
     async def compute(self) -> Json:
         """The answer as a JSON body, not sent; `Refused` when there is none."""
-        self._shaper = Shaper(self._request, self._core.tokenizer, request_id="inner", created=0)
+        self._shaper = self._make_shaper("inner", 0)
         await self._core.slots.acquire()
         self._times.scheduled_at = self._loop.time()
         try:
@@ -82,6 +81,13 @@ class Generation:
         finally:
             self._core.slots.release()
         return self._shaper.body(self._choices, self._usage(), self._prompt_scores, None)
+
+    def _make_shaper(self, request_id: str, created: int) -> Shaper:
+        core = self._core
+        thinking = core.config.reasoning_tokens
+        return Shaper(
+            self._request, core.tokenizer, request_id=request_id, created=created, reasoning_tokens=thinking
+        )
 
     async def _wait_for_slot(self) -> None:
         remote = self._plan.remote
@@ -187,7 +193,9 @@ class Generation:
         while steps := self._steps():
             for choice, made in steps:
                 scores = self._prompt_scores[choice.prompt]
-                exchange.event(self._shaper.step_event(choice, made, self._running_usage(), scores))
+                event = self._shaper.step_event(choice, made, self._running_usage(), scores)
+                if event is not None:
+                    exchange.event(event)
                 self._chunks += 1
                 await self._act_on_fault()
             await exchange.drain()

@@ -3,7 +3,8 @@
 Two engines with the same model seed and adapter agree on every distribution, whatever they cached or transferred,
 exactly as two engines with the same weights should. What may differ is made explicit: noise between decoding and
 prefilling (`prefill_noise_nats`), noise between engines (`engine_noise_nats`), and how often the two best tokens are
-nearly tied (`near_tie_share`), which is when noise changes an answer.
+nearly tied (`near_tie_share`), which is when noise changes an answer. `split_character_share` is how often a character
+follows that takes two tokens.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _DONE: Final = word_id(" done")
 _PERIOD: Final = ord(".")
 _COMMA: Final = ord(",")
 _NEWLINE: Final = ord("\n")
+_SPLIT_CHARACTER: Final = tuple("é".encode())
 _UNIT: Final = float(1 << 64)
 
 
@@ -39,6 +41,7 @@ class ModelConfig:
     mean_answer_tokens: int = 200
     near_tie_share: float = 0.05
     near_tie_nats: float = 0.02
+    split_character_share: float = 0.0
     prefill_noise_nats: float = 0.0
     engine_noise_nats: float = 0.0
     noise_seed: int = 0
@@ -114,8 +117,13 @@ class Model:
             return _PERIOD
         if position.last == _PERIOD and position.before_last == _DONE:
             return EOS_ID
+        if position.last == _SPLIT_CHARACTER[0]:
+            return _SPLIT_CHARACTER[1]
         if position.last in (_PERIOD, _COMMA, _NEWLINE) or position.last == EOS_ID:
             return None
+        share = self.config.split_character_share
+        if share and uniform(position.digest, 5) < share:
+            return _SPLIT_CHARACTER[0]
         draw = position.digest >> 40
         if draw % self.config.mean_answer_tokens == 0:
             return _DONE

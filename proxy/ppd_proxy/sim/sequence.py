@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ class Decoding:
         )
         self._held_back = 0 if request.keeps_stop else max((len(stop) - 1 for stop in request.stop), default=0)
         self._text = ""
+        self._pieces = codecs.getincrementaldecoder("utf-8")("replace")
         self._emitted_chars = 0
         self.token_ids: list[int] = []
 
@@ -84,7 +86,7 @@ class Decoding:
             self._text += self._tokenizer.decode((token_id,)) if self._request.keeps_stop else ""
             return "stop", token_id
         else:
-            self._text += self._tokenizer.decode((token_id,), skip_special=True)
+            self._text += self._pieces.decode(self._tokenizer.text_bytes(token_id))  # a whole character or nothing
             stop = self._find_stop()
             if stop is not None:
                 return "stop", stop

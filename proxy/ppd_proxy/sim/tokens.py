@@ -115,11 +115,11 @@ class Tokenizer:
             known = self._bytes[token_id] = _token_bytes(token_id)
         return known
 
+    def text_bytes(self, token_id: int) -> bytes:
+        """As `token_bytes`, but nothing for special tokens."""
+        return b"" if EOS_ID <= token_id < EOS_ID + len(SPECIALS) else self.token_bytes(token_id)
+
     def decode(self, token_ids: Iterable[int], *, skip_special: bool = False) -> str:
         """Text of the tokens; broken UTF-8 becomes the replacement character."""
-        kept = (
-            self.token_bytes(token_id)
-            for token_id in token_ids
-            if not (skip_special and EOS_ID <= token_id < EOS_ID + len(SPECIALS))
-        )
-        return b"".join(kept).decode("utf-8", "replace")
+        shown = self.text_bytes if skip_special else self.token_bytes
+        return b"".join(map(shown, token_ids)).decode("utf-8", "replace")

@@ -14,15 +14,16 @@ from ppd_proxy.core.answer import (
     read_stream,
     read_transfer,
 )
+from ppd_proxy.core.asked import IDS, NOTHING
 from ppd_proxy.core.record import Transfer
 
 TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
 USAGE = {"prompt_tokens": 30, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 16}}
 
 
-def shown(body, *, hidden="key", public="key", strip_ids=False):
+def shown(body, *, hidden="key", public="key", asked=NOTHING):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return client_body(raw, hidden_id=hidden.encode(), public_id=public.encode(), strip_ids=strip_ids)
+    return client_body(raw, hidden_id=hidden.encode(), public_id=public.encode(), asked=asked)
 
 
 def read(body):
@@ -79,13 +80,14 @@ def test_text_that_talks_about_kv_parameters_stays():
     "raw", [b"", b"not json", b'{"kv_transfer_params":', b'["kv_transfer_params"]', b'{"kv_transfer_params":"\xff"']
 )
 def test_a_body_that_is_no_json_object_passes(raw):
-    assert shown(raw, strip_ids=True) == raw
+    assert shown(raw, asked=IDS) == raw
 
 
 def test_token_ids_are_taken_out_for_a_client_that_did_not_ask():
     choice = {"index": 0, "text": "hi", "token_ids": [1, 2], "prompt_token_ids": [3]}
-    body = shown({"id": "a", "choices": [choice], "prompt_token_ids": [3]}, strip_ids=True)
-    assert json.loads(body) == {"id": "a", "choices": [{"index": 0, "text": "hi"}]}
+    body = shown({"id": "a", "choices": [choice], "prompt_token_ids": [3]}, asked=IDS)
+    nothing = {"index": 0, "text": "hi", "token_ids": None, "prompt_token_ids": None}
+    assert json.loads(body) == {"id": "a", "choices": [nothing], "prompt_token_ids": None}
     assert json.loads(shown({"choices": [choice]})) == {"choices": [choice]}
 
 
@@ -93,7 +95,7 @@ def test_token_ids_are_taken_out_for_a_client_that_did_not_ask():
 def test_odd_choices_are_no_reason_to_fail(choices):
     """An error page of a middlebox, an engine of another kind: the client sees what it said."""
     raw = json.dumps({"choices": choices, "message": "odd"}).encode()
-    assert json.loads(shown(raw, strip_ids=True))["message"] == "odd"
+    assert json.loads(shown(raw, asked=IDS))["message"] == "odd"
 
 
 # What a prefill answer hands over

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppd_proxy.core.chat import decode_body, parse, prefill_body, prompt_size_bytes, wants_answer_ids
+from ppd_proxy.core.asked import IDS, NOTHING, Asked
+from ppd_proxy.core.chat import decode_body, parse, prefill_body, prompt_size_bytes
 
 PARAMS = b'{"do_remote_prefill":true,"remote_block_ids":[[1,2]]}'
+LOGPROBS = Asked(False, True)
 MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
 ODD_VALUES = {
     "big": b"123456789012345678901234567890",
@@ -34,8 +36,8 @@ def prefilled(request, params=PARAMS):
     return json.loads(prefill_body(request, params))
 
 
-def decoded(request, params=PARAMS):
-    return json.loads(decode_body(request, params))
+def decoded(request, params=PARAMS, wanted=NOTHING, **more):
+    return json.loads(decode_body(request, params, wanted, **more))
 
 
 # The prefill leg: P17 to P23
@@ -97,7 +99,8 @@ def test_p20_what_may_change_the_prompt_is_the_same_on_both_legs(field):
 @pytest.mark.parametrize("value", ODD_VALUES.values(), ids=ODD_VALUES)
 def test_p22_unknown_fields_survive_byte_for_byte_on_both_legs(value):
     request = parse("chat", b'{"z":1,"odd":' + value + b"," + MESSAGES + b',"a":2,"stream":true}')
-    for body in (prefill_body(request, PARAMS), decode_body(request, PARAMS), decode_body(request, None)):
+    decode = [decode_body(request, params, NOTHING) for params in (PARAMS, None)]
+    for body in (prefill_body(request, PARAMS), *decode):
         assert b'"odd":' + value + b"," in body
         assert list(json.loads(body))[:4] == ["z", "odd", "messages", "a"]
 
@@ -106,7 +109,7 @@ def test_p22_fields_inside_messages_survive_byte_for_byte():
     messages = rb'[{"role":"user","content":[{"type":"text","text":"\u00e9","x":1.0E2}],"n":12345678901234567890123}]'
     request = parse("chat", b'{"messages":' + messages + b"}")
     assert messages in prefill_body(request, PARAMS)
-    assert messages in decode_body(request, PARAMS)
+    assert messages in decode_body(request, PARAMS, NOTHING)
 
 
 JSON = st.recursive(
@@ -121,7 +124,7 @@ def test_p22_any_unknown_field_survives_on_both_legs(extra, ascii_only):
     extra = json.loads(json.dumps(extra, ensure_ascii=False).encode(errors="replace"))
     raw = json.dumps({"prompt": "hi", **extra}, ensure_ascii=ascii_only).encode()
     request = parse("completion", raw)
-    assert decode_body(request, None) == raw
+    assert decode_body(request, None, NOTHING) == raw
     for body in (prefilled(request), decoded(request)):
         assert {name: body[name] for name in extra} == extra
 
@@ -134,7 +137,7 @@ def test_p23_a_body_without_max_tokens_is_served():
 
 def test_the_handoffs_parameters_are_put_in_as_they_are():
     assert PARAMS in prefill_body(completion(), PARAMS)
-    assert PARAMS in decode_body(completion(), PARAMS)
+    assert PARAMS in decode_body(completion(), PARAMS, NOTHING)
     assert b"kv_transfer_params" not in prefill_body(completion(), None)
 
 
@@ -143,9 +146,9 @@ def test_the_handoffs_parameters_are_put_in_as_they_are():
 
 def test_p32_a_body_without_anything_to_change_is_sent_as_it_came():
     raw = b' {"prompt" : "hi",\n"x":1.0,"x":2}\n'
-    assert decode_body(parse("completion", raw), None) is raw
+    assert decode_body(parse("completion", raw), None, NOTHING) is raw
     raw = b'{"prompt":"hi","stream":true,"stream_options":{"include_usage":true}}'
-    assert decode_body(parse("completion", raw), None) is raw
+    assert decode_body(parse("completion", raw), None, NOTHING) is raw
 
 
 def test_p27_a_stream_asks_for_usage_and_knows_whether_the_client_did():
@@ -163,7 +166,7 @@ def test_p27_the_clients_other_stream_options_are_kept_byte_for_byte():
     raw = (
         rb'{"prompt":"hi","stream":true,"stream_options":{"f":1.0E+5,"n":123456789012345678901234567890,"u":"\u00e9"}}'
     )
-    body = decode_body(parse("completion", raw), None)
+    body = decode_body(parse("completion", raw), None, NOTHING)
     assert b'"f":1.0E+5' in body
     assert b'"n":123456789012345678901234567890' in body
     assert rb'"u":"\u00e9"' in body
@@ -178,13 +181,39 @@ def test_a_request_without_stream_gets_no_stream_options():
     assert "stream_options" not in decoded(completion())
 
 
-def test_a_prompt_of_token_ids_asks_for_the_answers_ids():
-    request = completion(prompt=[1, 2])
-    assert decoded(request, None)["return_token_ids"] is True
-    assert wants_answer_ids(request)
-    assert not wants_answer_ids(completion(prompt=[1, 2], return_token_ids=True))
-    assert not wants_answer_ids(completion(prompt=[[1], [2]]))
-    assert not wants_answer_ids(completion())
+# The decode leg: what the proxy asks for
+
+
+def test_p32_what_is_asked_is_added_and_nothing_else_changes():
+    raw = b'{"prompt":"hi","x":1.0}'
+    assert decode_body(parse("completion", raw), None, IDS) == b'{"prompt":"hi","x":1.0,"return_token_ids":true}'
+    assert decoded(completion(), None, Asked(True, True)) == {"prompt": "hi", "return_token_ids": True, "logprobs": 0}
+
+
+def test_logprobs_are_asked_in_the_endpoints_own_way():
+    for top in (0, 3):
+        assert decoded(completion(), None, LOGPROBS, top_logprobs=top) == {"prompt": "hi", "logprobs": top}
+        body = decoded(chat(logprobs=False), None, LOGPROBS, top_logprobs=top)
+        assert (body["logprobs"], body["top_logprobs"]) == (True, top)
+        assert "return_token_ids" not in body
+
+
+def test_a_salt_stands_before_the_clients_own():
+    assert decoded(completion(), None, salt="e1") == {"prompt": "hi", "cache_salt": "e1"}
+    assert decoded(completion(cache_salt=None), None, salt="e1")["cache_salt"] == "e1"
+    assert decoded(completion(cache_salt="mine"), None, salt="e1")["cache_salt"] == "e1:mine"
+    assert decoded(completion(cache_salt="mine"), None)["cache_salt"] == "mine"
+
+
+def test_two_salts_stay_within_what_an_engine_takes_and_apart():
+    salts = {decoded(completion(cache_salt="s" * 127 + last), None, salt="e1")["cache_salt"] for last in "ab"}
+    assert len(salts) == 2
+    assert all(salt.startswith("e1:") and len(salt) <= 128 for salt in salts)
+
+
+@pytest.mark.parametrize("salt", ["", 5, ["a"], "s" * 129])
+def test_a_salt_that_an_engine_refuses_is_left_for_it_to_refuse(salt):
+    assert decoded(completion(cache_salt=salt), None, salt="e1")["cache_salt"] == salt
 
 
 # One sequence or several

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppd_proxy.core.asked import NOTHING
 from ppd_proxy.core.chat import decode_body, parse, parse_opaque, prefill_body
 from ppd_proxy.errors import BadRequest
 
@@ -27,17 +28,17 @@ PARAMS = b'{"do_remote_prefill":true,"remote_block_ids":[[1,2]]}'
 )
 def test_p28_a_clients_own_kv_parameters_are_dropped_in_every_spelling(field):
     request = parse("completion", b'{"prompt":"hi",' + field + b"}")
-    for body in (decode_body(request, None), prefill_body(request, None)):
+    for body in (decode_body(request, None, NOTHING), prefill_body(request, None)):
         assert b"evil" not in body
         assert json.loads(body)["prompt"] == "hi"
-    assert json.loads(decode_body(request, PARAMS))["kv_transfer_params"] == json.loads(PARAMS)
+    assert json.loads(decode_body(request, PARAMS, NOTHING))["kv_transfer_params"] == json.loads(PARAMS)
     body, _ = parse_opaque(b'{"input":"hi",' + field + b"}")
     assert b"evil" not in body
 
 
 def test_other_extra_arguments_survive_the_removal_byte_for_byte():
     raw = rb'{"prompt":"hi","vllm_xargs":{"f":1.0E+5,"kv_transfer_params":{},"n":123456789012345678901234567890}}'
-    body = decode_body(parse("completion", raw), None)
+    body = decode_body(parse("completion", raw), None, NOTHING)
     assert b"kv_transfer_params" not in body
     assert b'"f":1.0E+5' in body
     assert b'"n":123456789012345678901234567890' in body
@@ -45,13 +46,13 @@ def test_other_extra_arguments_survive_the_removal_byte_for_byte():
 
 def test_extra_arguments_of_any_other_form_are_left_to_the_engine():
     raw = b'{"prompt":"hi","vllm_xargs":[1,{"kv_transfer_params":2}]}'
-    assert decode_body(parse("completion", raw), None) is raw
+    assert decode_body(parse("completion", raw), None, NOTHING) is raw
 
 
 def test_stripped_fields_are_taken_out_of_both_legs():
     raw = b'{"prompt":"hi","conversation_id":"c","x":1.0}'
     request = parse("completion", raw, frozenset({"conversation_id", "absent"}))
-    assert decode_body(request, None) == b'{"prompt":"hi","x":1.0}'
+    assert decode_body(request, None, NOTHING) == b'{"prompt":"hi","x":1.0}'
     assert b"conversation_id" not in prefill_body(request, PARAMS)
     assert parse_opaque(raw, frozenset({"x"})) == (b'{"prompt":"hi","conversation_id":"c"}', False)
 
@@ -124,7 +125,7 @@ def test_text_that_is_no_utf_8_is_a_bad_request(kind, body):
 def test_odd_options_are_passed_on_or_refused_but_break_nothing(name, value):
     raw = b'{"prompt":"a","kv_transfer_params":1,"stream":true,"%b":%b}' % (name.encode(), value)
     with suppress(BadRequest):
-        decode_body(parse("completion", raw), PARAMS)
+        decode_body(parse("completion", raw), PARAMS, NOTHING)
     with suppress(BadRequest):
         parse_opaque(raw)
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppd_proxy.core import sse
+from ppd_proxy.core.asked import IDS, NOTHING, Asked
 from ppd_proxy.core.sse import OpaqueRelay, SseRelay, error_event
 
 TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
@@ -33,8 +34,8 @@ USAGE = event([], usage={"prompt_tokens": 30, "completion_tokens": 2})
 CHAT = [ROLE, delta(content="hi"), delta(content=" there"), delta("stop", content=""), USAGE, DONE]
 
 
-def relay(*, hidden=TAG, public=PUBLIC, drop_usage=False, strip_ids=False):
-    return SseRelay(hidden_id=hidden.encode(), public_id=public.encode(), drop_usage=drop_usage, strip_ids=strip_ids)
+def relay(*, hidden=TAG, public=PUBLIC, drop_usage=False, asked=NOTHING):
+    return SseRelay(hidden_id=hidden.encode(), public_id=public.encode(), drop_usage=drop_usage, asked=asked)
 
 
 def feed(stream, *events):
@@ -182,10 +183,10 @@ def test_p28_kv_parameters_in_chunks_are_taken_out():
 
 
 def test_token_ids_are_taken_out_for_a_client_that_did_not_ask():
-    stream = relay(strip_ids=True)
+    stream = relay(asked=IDS)
     first = event([{"index": 0, "text": "a", "token_ids": [1], "prompt_token_ids": [7]}], prompt_token_ids=[7])
     out = feed(stream, first, text("b", "stop", token_ids=[2, 3]), DONE)
-    assert b"token_ids" not in out
+    assert out.count(b"token_ids") == out.count(b'token_ids":null') == 4
     assert stream.answer().token_ids == [1, 2, 3]
     assert b"token_ids" in feed(relay(), first)
 
@@ -237,6 +238,7 @@ STREAMS = {
     "failed later": [*CHAT[:3], ERROR, DONE],
     "kv": [ROLE, text("é😀"), event([{"index": 0, "finish_reason": "stop"}], kv_transfer_params={"a": 1}), USAGE, DONE],
     "pings": [PING, ROLE, PING, CHAT[1], PING, DONE],
+    "scores": [ROLE, text("a", logprobs={"token_logprobs": [-1]}), delta(), delta("stop"), DONE],
     "ids": [text("a", token_ids=[1]), text("b", "stop", token_ids=[2]), USAGE, DONE],
 }
 
@@ -249,7 +251,7 @@ def outcome(pieces, **options):
     return out, stream.is_decisive, stream.is_done, stream.error, said
 
 
-@pytest.mark.parametrize("options", [{"drop_usage": True}, {"strip_ids": True}, {}], ids=str)
+@pytest.mark.parametrize("options", [{"drop_usage": True}, {"asked": IDS}, {}], ids=str)
 @pytest.mark.parametrize("events", STREAMS.values(), ids=STREAMS)
 def test_two_reads_split_at_any_byte_give_the_client_the_same(events, options):
     data = b"".join(events)
@@ -264,12 +266,12 @@ def test_two_reads_split_at_any_byte_give_the_client_the_same(events, options):
     name=st.sampled_from(sorted(STREAMS)),
     cuts=st.lists(st.integers(0, 1200), max_size=12),
     drop_usage=st.booleans(),
-    strip_ids=st.booleans(),
+    asked=st.builds(Asked, st.booleans(), st.booleans()),
 )
 @settings(max_examples=200, deadline=None)
-def test_reads_split_anywhere_give_the_client_the_same(name, cuts, drop_usage, strip_ids):
+def test_reads_split_anywhere_give_the_client_the_same(name, cuts, drop_usage, asked):
     data = b"".join(STREAMS[name])
-    options = {"drop_usage": drop_usage, "strip_ids": strip_ids}
+    options = {"drop_usage": drop_usage, "asked": asked}
     ends = sorted({min(cut, len(data)) for cut in cuts} | {len(data)})
     pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     assert outcome(pieces, **options) == outcome([data], **options)
@@ -292,6 +294,7 @@ def test_an_answer_too_long_to_keep_is_relayed_all_the_same(monkeypatch):
     assert out.count(b"xxx") > 10
     assert out.endswith(DONE)
     assert stream.answer() is None
+    assert stream.raw is None
 
 
 def test_an_opaque_stream_passes_at_once():
@@ -321,6 +324,16 @@ def test_a_framed_ordinary_chunk_may_pass_as_it_is_and_counts_as_read():
     stream.feed(first)
     assert stream.takes_chunk(framed(second))
     assert stream.answer().content == "ab"
+
+
+@pytest.mark.parametrize("asked", [IDS, Asked(False, True), Asked(True, True)], ids=str)
+def test_no_chunk_passes_without_a_look_where_something_is_taken_out(asked):
+    stream = relay(hidden="same", public="same", asked=asked)
+    for piece in "abc":
+        out = stream.feed(text(piece, token_ids=[1], logprobs={"token_logprobs": [-1]}))
+        assert not stream.takes_chunk(framed(text("d", token_ids=[1])))
+        assert (b"[1]" in out, b"[-1]" in out) == (not asked.ids, not asked.logprobs)
+    assert stream.raw == b"".join(text(p, token_ids=[1], logprobs={"token_logprobs": [-1]}) for p in "abc")
 
 
 def test_no_other_chunk_passes_without_a_look():

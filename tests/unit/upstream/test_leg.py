@@ -20,6 +20,7 @@ from tests.support.scripted import (
     until,
 )
 
+from ppd_proxy.core.asked import NOTHING
 from ppd_proxy.core.signals import FirstByte, LegEnded, LegFailed
 from ppd_proxy.core.sse import SseRelay
 from ppd_proxy.upstream.leg import HIGH_WATER_BYTES, Leg
@@ -45,7 +46,7 @@ class Bench:
         self.leg = None
 
     async def open(self, origin, *, is_stream=False, is_retriable=True):
-        relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, strip_ids=False) if is_stream else None
+        relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, asked=NOTHING) if is_stream else None
         self.leg = Leg("decode", self.mailbox, self.loop, self.pool, relay)
         waiting = self.leg.open(origin, HEAD, BODY, is_retriable=is_retriable)
         if waiting is not None:

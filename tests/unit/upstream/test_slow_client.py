@@ -8,6 +8,7 @@ from tests.support.playbook import planned
 from tests.support.scripted import BODY, HEAD, LIMIT_S, SSE_END, SSE_HEAD, Line, chunk, scripted, until
 
 from ppd_proxy.config import Limits
+from ppd_proxy.core.asked import NOTHING
 from ppd_proxy.core.sse import SseRelay
 from ppd_proxy.upstream.driver import Driver, LegRequest
 from ppd_proxy.upstream.mailbox import Mailbox
@@ -30,7 +31,7 @@ class Request:
         return planned(direct_plan())
 
     def shape(self, kind, plan, params):
-        relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, strip_ids=False)
+        relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, asked=NOTHING)
         return LegRequest(origin=self._origin, head=HEAD, body=BODY, relay=relay, is_retriable=True)
 
     def own_headers(self):
