@@ -6,6 +6,7 @@ are kept as raw JSON bytes, so what the proxy does not know survives untouched. 
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +17,9 @@ Kind = Literal["chat", "completion"]
 Fields = dict[str, msgspec.Raw]
 
 KV_PARAMS = "kv_transfer_params"
+CACHE_SALT = "cache_salt"
+MAX_SALT_CHARS = 128
+"""vLLM 0.32 refuses longer salts (entrypoints/generate/base/protocol.py)."""
 
 PREFILL_DROPPED = frozenset({
     # vLLM refuses min_tokens > max_tokens and stream_options without stream (vllm#16705)
@@ -34,6 +38,7 @@ _TRUE, _ONE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"1"), b"null"
 _fields = msgspec.json.Decoder(Fields)
 _messages = msgspec.json.Decoder(list[dict[str, Any]])
 _prompt = msgspec.json.Decoder(str | list[int | str | list[int]])
+_text = msgspec.json.Decoder(str)
 _encoder = msgspec.json.Encoder()
 
 
@@ -178,34 +183,40 @@ def _object(raw: msgspec.Raw | None) -> Fields | None:
         return None
 
 
-def prefill_body(request: Generation, params: bytes | None) -> bytes:
-    """The prefill leg: the same prompt, one token, no stream; `params` are the handoff's `kv_transfer_params`."""
+def prefill_body(request: Generation, params: bytes | None, *, salt: str | None = None) -> bytes:
+    """The prefill leg: the same prompt, one token, no stream; `params` are the handoff's `kv_transfer_params`.
+    A release leg is the same at the decode engine, with that engine's `salt`."""
     fields = {name: raw for name, raw in request.fields.items() if name not in PREFILL_DROPPED}
     fields["max_tokens"] = _ONE
     if "max_completion_tokens" in fields:
         fields["max_completion_tokens"] = _ONE
     if "n" in fields:
         fields["n"] = _ONE
+    if salt is not None:
+        _add_salt(fields, salt)
     if params is not None:
         fields[KV_PARAMS] = msgspec.Raw(params)
     return _encoder.encode(fields)
 
 
-def decode_body(request: Generation, params: bytes | None) -> bytes:
+def decode_body(request: Generation, params: bytes | None, *, salt: str | None = None) -> bytes:
     """The decode leg: the client's own body, byte for byte where nothing has to change.
 
     Streams also ask for usage (the proxy's token figures), which is taken out again on the way to a client who did
-    not; token-id prompts ask for the answer's ids, without which the next turn could not be recognised.
+    not; token-id prompts ask for the answer's ids, without which the next turn could not be recognised. `salt` keeps
+    the engine from what it cached under another one; the client's own stays part of it.
     """
     asks_usage = request.is_stream and not request.wants_usage
     asks_ids = wants_answer_ids(request)
-    if params is None and not asks_usage and not asks_ids and not request.is_rewritten:
+    if params is None and salt is None and not asks_usage and not asks_ids and not request.is_rewritten:
         return request.body
     fields = dict(request.fields)
     if asks_usage:
         fields["stream_options"] = _with_usage(fields.get("stream_options"))
     if asks_ids:
         fields["return_token_ids"] = _TRUE
+    if salt is not None:
+        _add_salt(fields, salt)
     if params is not None:
         fields[KV_PARAMS] = msgspec.Raw(params)
     return _encoder.encode(fields)
@@ -228,6 +239,31 @@ def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[b
     fields = _decode_fields(body)
     is_rewritten = _take_out(fields, stripped)
     return (_encoder.encode(fields) if is_rewritten else body), _flag(fields, "stream")
+
+
+def salted(body: bytes, salt: str) -> bytes:
+    """A body of `parse_opaque` with `salt`: vLLM 0.32 takes `cache_salt` on all four generation endpoints, on
+    `/v1/messages` since vllm#49498; engines before that ignore it there."""
+    fields = _decode_fields(body)
+    _add_salt(fields, salt)
+    return _encoder.encode(fields)
+
+
+def _add_salt(fields: Fields, salt: str) -> None:
+    """Put `salt` before the client's own. What vLLM refuses as a salt is left for it to refuse."""
+    raw = fields.get(CACHE_SALT)
+    own = ""
+    if raw is not None and bytes(raw) != _NULL:
+        try:
+            own = _text.decode(raw)
+        except _BROKEN:
+            return
+        if not own:
+            return
+    both = f"{salt}:{own}" if own else salt
+    if len(both) > MAX_SALT_CHARS >= len(own) and not set(own) & set("@/\\\0"):
+        both = f"{salt}:{hashlib.blake2b(own.encode(), digest_size=16).hexdigest()}"
+    fields[CACHE_SALT] = msgspec.Raw(_encoder.encode(both))
 
 
 def _take_out(fields: Fields, stripped: frozenset[str]) -> bool:
