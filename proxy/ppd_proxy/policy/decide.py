@@ -85,13 +85,15 @@ def _split(
     demand: Demand, situation: Situation, decodes: Sequence[Engine], home: Engine | None, reason: Reason
 ) -> Plan:
     """Prefill leg, then decode leg; the home keeps its conversation where load allows, for its prefix cache."""
-    preferred = _preferred(demand, situation, home, decodes)
     prefills = (situation.keep,) if situation.keep is not None else _usable(situation.fleet.prefill, situation)
-    anyway = pair = _pair(demand, situation, prefills, decodes, preferred)
-    if anyway is not None and _is_bad(anyway, situation):
+    held_by = find_home(demand.history.home, decodes)
+    anyway = pair = _pair(demand, situation, prefills, decodes, _preferred(demand, situation, held_by, decodes))
+    is_bad = anyway is not None and _is_bad(anyway, situation)
+    if is_bad or held_by is not home:
+        preferred = _preferred(demand, situation, home, decodes)
         pair = _pair(demand, situation, prefills, decodes, preferred, is_trusted=True)
-        if reason is not situation.cause and reason is not Reason.HOME_DISTRUSTED:
-            reason = reason if pair is None else Reason.PAIR_DISTRUSTED
+    if is_bad and pair is not None and reason is not situation.cause and reason is not Reason.HOME_DISTRUSTED:
+        reason = Reason.PAIR_DISTRUSTED
     if pair is not None:
         return Plan(route="pd", reason=reason, turn=demand.history.turn, prefill=pair[0], decode=pair[1])
     if reason is Reason.HOME_OVERLOADED and home is not None and not situation.fleet.aggregated:
