@@ -180,8 +180,8 @@ class Conversations:
 
     def forget_homes(self, is_bad: Callable[[Home], bool]) -> int:
         """Forget the homes that are bad, as the death of their engines would; histories stay. Returns how many
-        conversations lost theirs. `Home.held_tokens` says nothing here. Looks at every step: a fraction of a second
-        for 100,000 conversations, so for rare occasions."""
+        conversations lost theirs. `Home.held_tokens` says nothing here. Looks at every step, a million of them in
+        about 0.1 s, so it is for rare occasions."""
         count = sum(leaf.home is not None and is_bad(leaf.home) for leaf in self._leaves)
         for segment in self._steps.values():
             if segment.home is not None and is_bad(segment.home):
