@@ -56,7 +56,8 @@ def best_us(work: Callable[[], object], *, loops: int, rounds: int) -> float:
 
 def remember(store: Conversations, messages: list[Message], now: float) -> None:
     steps = chat_steps(scope(api_key="key", fields=FIELDS), messages)
-    store.remember_chat(steps, answer_steps(steps[-1], ANSWER), home=HOME, prompt_tokens=1900, now=now)
+    home = msgspec.structs.replace(HOME)  # its own, as for each request
+    store.remember_chat(steps, answer_steps(steps[-1], ANSWER), home=home, prompt_tokens=1900, now=now)
 
 
 def filled(store: Conversations, count: int, turn_count: int) -> Conversations:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -28,6 +28,7 @@ from ppd_proxy.core.types import Demand, Engine, History, Home, Mode, Plan, Reas
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.decide import Situation, decide
+from ppd_proxy.policy.distrust import Distrust
 from ppd_proxy.policy.placement import find_home
 from ppd_proxy.upstream.driver import LegRequest
 from ppd_proxy.upstream.leg import Leg
@@ -66,7 +67,8 @@ class Call(msgspec.Struct, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class Collaborators:
-    """What all requests share. `mode` may change at any time and counts from the next request on.
+    """What all requests share. `mode` may change at any time and counts from the next request on, `distrust`
+    from the next plan on.
 
     `is_sampled` says by its public id whether a request's answer is to be compared with a baseline, which then can
     look at the `top_logprobs` likeliest tokens of each step (at most the engines' --max-logprobs).
@@ -85,6 +87,7 @@ class Collaborators:
     stripped_fields: frozenset[str]
     is_sampled: Callable[[str], bool] = lambda _: False
     top_logprobs: int = 0
+    distrust: Distrust = field(default_factory=Distrust)
 
 
 class Handling:
@@ -105,6 +108,7 @@ class Handling:
         self._raw_steps: identity.RawSteps | None = None
         self._reservations: list[Reservation] = []
         self._plan: Plan | None = None
+        self._salt = ""
         self._forwarded: bytes | None = None
         self._is_complete = False
         self.record = Record(request_id=self._public_id, mode=shared.mode, received_at=call.received_at)
@@ -172,6 +176,7 @@ class Handling:
             unreachable=command.unreachable,
             cause=command.cause,
             keep=command.keep,
+            distrust=shared.distrust,
         )
         try:
             plan = decide(self._demand, situation)
@@ -192,12 +197,12 @@ class Handling:
         )
 
     def _take(self, plan: Plan, *, is_retry: bool) -> None:
-        """Make `plan` the current one: its reservations, its engine-side id, its place in the record."""
+        """Make `plan` the current one: its salt, its reservations, its engine-side id, its place in the record."""
         shared, record = self._shared, self.record
         if is_retry:
             record.retries += 1
         key = shared.new_key() if is_retry else self._public_id
-        self._plan = plan
+        self._plan, self._salt = plan, shared.distrust.salt(plan)
         self._engine_request_id = key
         tokens = self._demand.prompt_tokens
         self._reservations.append(shared.load.reserve(plan.decode.id, tokens))
@@ -216,10 +221,22 @@ class Handling:
         One less than the history counts: the KV of an answer's last token was never computed, because no token was
         sampled after it.
         """
+        home = self._found_home(plan)
+        return max(0, home.held_tokens - 1) if home is not None else 0
+
+    def _found_home(self, plan: Plan) -> Home | None:
+        """The conversation's home if the plan's decode leg finds its KV there."""
         home = self._demand.history.home
-        if home is None or find_home(home, (plan.decode,)) is None:
-            return 0
-        return max(0, home.held_tokens - 1)
+        is_found = home is not None and home.salt == self._salt and find_home(home, (plan.decode,)) is not None
+        return home if is_found else None
+
+    def _filled_by(self, plan: Plan) -> tuple[str, ...]:
+        """The prefill engines whose KV the answer of this plan relies on."""
+        home, prefill = self._found_home(plan), plan.prefill
+        before = home.filled_by if home is not None else ()
+        if prefill is None or self.record.has_kv is False or prefill.id in before:
+            return before
+        return (*before, prefill.id)
 
     def shape(self, kind: LegKind, plan: Plan, params: bytes | None) -> LegRequest:
         engine, body, relay = self._leg(kind, plan, params)
@@ -242,12 +259,14 @@ class Handling:
     ) -> tuple[Engine, bytes, SseRelay | OpaqueRelay | None]:
         generation = self._generation
         hidden, public = self._engine_request_id.encode(), self._public_id.encode()
+        salt = self._salt or None
         if generation is None:
-            return plan.decode, self._body, OpaqueRelay(hidden_id=hidden, public_id=public)
+            body = self._body if salt is None else chat.salted(self._body, salt)
+            return plan.decode, body, OpaqueRelay(hidden_id=hidden, public_id=public)
         if kind == "prefill" and plan.prefill is not None:
             return plan.prefill, chat.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None
         if kind == "release":
-            return plan.decode, chat.prefill_body(generation, params), None
+            return plan.decode, chat.prefill_body(generation, params, salt=salt), None
         relay = None
         if generation.is_stream:
             relay = SseRelay(
@@ -257,7 +276,7 @@ class Handling:
                 asked=self._asked,
             )
         top = self._shared.top_logprobs
-        return plan.decode, chat.decode_body(generation, params, self._asked, top_logprobs=top, salt=None), relay
+        return plan.decode, chat.decode_body(generation, params, self._asked, top_logprobs=top, salt=salt), relay
 
     def response_headers(self, leg: Leg) -> Headers:
         return returned(leg.headers, self.own_headers())
@@ -292,6 +311,8 @@ class Handling:
         if self._is_complete or leg.status != 200:
             return
         self._is_complete = True
+        if self._plan is not None:
+            self.record.filled_by = self._filled_by(self._plan)
         if not leg.is_stream:
             self.record.transfer = read_transfer(leg.body)
         answer = self._read(leg)
@@ -319,7 +340,13 @@ class Handling:
         if prompt_tokens is None:
             prompt_tokens = self._demand.prompt_tokens
         held_tokens = prompt_tokens + (self.record.completion_tokens or 0)
-        home = Home(engine_id=plan.decode.id, incarnation=plan.decode.incarnation, held_tokens=held_tokens)
+        home = Home(
+            engine_id=plan.decode.id,
+            incarnation=plan.decode.incarnation,
+            held_tokens=held_tokens,
+            filled_by=self.record.filled_by,
+            salt=self._salt,
+        )
         if self._chat_steps:
             steps = None
             if not generation.continues_answer:

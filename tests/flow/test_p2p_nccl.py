@@ -19,6 +19,7 @@ from tests.support.cluster import (
 
 from ppd_connector.wire import parse_tag
 from ppd_proxy.config import Metrics, Routing
+from ppd_proxy.policy.distrust import Distrust
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
@@ -202,6 +203,18 @@ async def test_another_decode_engine_than_the_home_gets_everything():
             history += [assistant((await cluster.chat(history)).text), user("And more")]
             await cluster.chat(history)
             assert [tag.held_tokens > 0 for tag in tags_of(other)] == [False, True]
+
+
+async def test_a_home_under_an_older_salt_counts_as_holding_nothing():
+    async with ours() as cluster:
+        history = [user("Hello")]
+        history += [assistant((await cluster.chat(history)).text), user("More")]
+        cluster.runtime.shared.distrust = Distrust(salts={cluster.decode.http_address: "ppd-1"})
+        history += [assistant((await cluster.chat(history)).text), user("And more")]
+        await cluster.chat(history)
+        assert [tag.held_tokens > 0 for tag in tags_of(cluster.prefill)] == [False, False, True]
+        failures = "vllm:ppd_kv_failures_total{"
+        assert failures not in cluster.decode.core.metrics.exposition().decode()
 
 
 async def test_what_failed_at_its_home_is_prefilled_again_and_moved_whole():

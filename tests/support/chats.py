@@ -18,11 +18,14 @@ def system(content):
     return {"role": "system", "content": content}
 
 
-def home(engine="d1", tokens=0, incarnation=1):
-    return Home(engine_id=engine, incarnation=incarnation, held_tokens=tokens)
+def home(engine="d1", tokens=0, incarnation=1, filled_by=(), salt=""):
+    return Home(engine_id=engine, incarnation=incarnation, held_tokens=tokens, filled_by=filled_by, salt=salt)
 
 
-def serve(store, messages, answer, *, engine="d1", now=0.0, prompt_tokens=None, scope=SCOPE, incarnation=1):
+def serve(
+    store, messages, answer, *, engine="d1", now=0.0, prompt_tokens=None, scope=SCOPE, incarnation=1, filled_by=(),
+    salt="",
+):  # fmt: skip
     """Remember an answered chat; by default every message is ten tokens long."""
     steps = chat_steps(scope, messages)
     tokens = 10 * len(messages) if prompt_tokens is None else prompt_tokens
@@ -31,7 +34,7 @@ def serve(store, messages, answer, *, engine="d1", now=0.0, prompt_tokens=None, 
     store.remember_chat(
         steps,
         answer and answer_steps(steps[-1], answer),
-        home=home(engine, tokens + 10, incarnation),
+        home=home(engine, tokens + 10, incarnation, filled_by, salt),
         prompt_tokens=tokens,
         now=now,
     )

@@ -6,10 +6,10 @@ are kept as raw JSON bytes, so what the proxy does not know survives untouched. 
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import xxhash
 
 from ppd_proxy.errors import BadRequest
 
@@ -20,8 +20,9 @@ Kind = Literal["chat", "completion"]
 Fields = dict[str, msgspec.Raw]
 
 KV_PARAMS = "kv_transfer_params"
+CACHE_SALT = "cache_salt"
 MAX_SALT_CHARS = 128
-"""What vLLM 0.32 takes for a `cache_salt`."""
+"""vLLM 0.32 refuses longer salts (entrypoints/generate/base/protocol.py)."""
 
 PREFILL_DROPPED = frozenset({
     # vLLM refuses min_tokens > max_tokens and stream_options without stream (vllm#16705)
@@ -39,9 +40,9 @@ _TRUTHY = frozenset({b"true", b"1", b"1.0", b"yes", b"on", b"y", b"t"})
 _FALSY = frozenset({b"false", b"0", b"0.0", b"no", b"off", b"n", b"f"})
 _TRUE, _ONE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"1"), b"null"
 _fields = msgspec.json.Decoder(Fields)
-_text = msgspec.json.Decoder(str)
 _messages = msgspec.json.Decoder(list[dict[str, Any]])
 _prompt = msgspec.json.Decoder(str | list[int | str | list[int]])
+_text = msgspec.json.Decoder(str)
 _encoder = msgspec.json.Encoder()
 
 
@@ -195,14 +196,17 @@ def _object(raw: msgspec.Raw | None) -> Fields | None:
         return None
 
 
-def prefill_body(request: Generation, params: bytes | None) -> bytes:
-    """The prefill leg: the same prompt, one token, no stream; `params` are the handoff's `kv_transfer_params`."""
+def prefill_body(request: Generation, params: bytes | None, *, salt: str | None = None) -> bytes:
+    """The prefill leg: the same prompt, one token, no stream; `params` are the handoff's `kv_transfer_params`.
+    A release leg is the same at the decode engine, with that engine's `salt`."""
     fields = {name: raw for name, raw in request.fields.items() if name not in PREFILL_DROPPED}
     fields["max_tokens"] = _ONE
     if "max_completion_tokens" in fields:
         fields["max_completion_tokens"] = _ONE
     if "n" in fields:
         fields["n"] = _ONE
+    if salt is not None:
+        _add_salt(fields, salt)
     if params is not None:
         fields[KV_PARAMS] = msgspec.Raw(params)
     return _encoder.encode(fields)
@@ -229,26 +233,10 @@ def decode_body(
         top = msgspec.Raw(b"%d" % top_logprobs)
         fields |= {"logprobs": _TRUE, "top_logprobs": top} if request.kind == "chat" else {"logprobs": top}
     if salt is not None:
-        fields["cache_salt"] = _salted(salt, fields.get("cache_salt"))
+        _add_salt(fields, salt)
     if params is not None:
         fields[KV_PARAMS] = msgspec.Raw(params)
     return _encoder.encode(fields)
-
-
-def _salted(salt: str, raw: msgspec.Raw | None) -> msgspec.Raw:
-    """The client's own salt behind ours; one that vLLM refuses stays as it is, so that it is refused."""
-    if raw is None or bytes(raw) == _NULL:
-        return msgspec.Raw(_encoder.encode(salt))
-    try:
-        own = _text.decode(raw)
-    except _BROKEN:
-        return raw
-    if not own or len(own) > MAX_SALT_CHARS:
-        return raw
-    both = f"{salt}:{own}"
-    if len(both) > MAX_SALT_CHARS:
-        both = f"{salt}:{xxhash.xxh3_128_hexdigest(own.encode('utf-8', 'surrogatepass'))}"
-    return msgspec.Raw(_encoder.encode(both))
 
 
 def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
@@ -263,6 +251,32 @@ def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[b
     fields = _decode_fields(body)
     is_rewritten = _take_out(fields, stripped)
     return (_encoder.encode(fields) if is_rewritten else body), _flag(fields, "stream")
+
+
+def salted(body: bytes, salt: str) -> bytes:
+    """A body of `parse_opaque` with `salt`: vLLM 0.32 takes `cache_salt` on all four generation endpoints, on
+    `/v1/messages` since vllm#49498; engines before that ignore it there."""
+    fields = _decode_fields(body)
+    _add_salt(fields, salt)
+    return _encoder.encode(fields)
+
+
+def _add_salt(fields: Fields, salt: str) -> None:
+    """Put `salt` before the client's own. What vLLM refuses as a salt is left for it to refuse."""
+    raw = fields.get(CACHE_SALT)
+    own = ""
+    if raw is not None and bytes(raw) != _NULL:
+        try:
+            own = _text.decode(raw)
+        except _BROKEN:
+            return
+        if not own:
+            return
+    both = f"{salt}:{own}" if own else salt
+    if len(both) > MAX_SALT_CHARS >= len(own) and not set(own) & set("@/\\\0"):
+        digest = hashlib.blake2b(own.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        both = f"{salt}:{digest}"
+    fields[CACHE_SALT] = msgspec.Raw(_encoder.encode(both))
 
 
 def _take_out(fields: Fields, stripped: frozenset[str]) -> bool:

@@ -20,21 +20,13 @@ Semantics:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypedDict
 
 import msgspec
 
-from ppd_proxy.core.identity import (
-    BLOCK_UNITS,
-    FINE_UNITS,
-    AnswerSteps,
-    RawEnd,
-    RawSteps,
-    exact_digest,
-    fine_digest,
-    raw_end,
-)
+from ppd_proxy.core.identity import AnswerSteps, RawSteps, raw_end
+from ppd_proxy.core.raw_ends import RawEnds
 from ppd_proxy.core.types import History, Home
 
 STEPS_PER_CONVERSATION: Final = 64
@@ -42,10 +34,11 @@ STEPS_PER_CONVERSATION: Final = 64
 
 
 class ConversationRow(TypedDict):
-    """One conversation as the admin API shows it. `home` is an engine id, `tokens` what it holds."""
+    """One conversation as the admin API shows it. `home` is an engine id, None when it was forgotten; `tokens` what it
+    holds."""
 
     turns: int
-    home: str
+    home: str | None
     tokens: int
     age_s: float
 
@@ -53,14 +46,13 @@ class ConversationRow(TypedDict):
 class _Segment(msgspec.Struct, gc=False, eq=False):
     """A run of steps without a branch. `keys` are the successive steps of a prompt or, for an answer, the digests it
     may come back under, the full one last. References only point up the tree, so the garbage collector need not
-    look at what may be a million of these."""
+    look at what may be a million of these. Segments of one path share one `home`; its `held_tokens` are not theirs."""
 
     parent: _Segment | None
     keys: tuple[bytes, ...]
     is_answer: bool
     held_tokens: int
-    engine_id: str
-    incarnation: int
+    home: Home | None
     children: int = 0
 
 
@@ -79,7 +71,7 @@ class Conversations:
         self._ttl_s = ttl_s
         self._steps: dict[bytes, _Segment] = {}
         self._leaves: OrderedDict[_Segment, float] = OrderedDict()  # when last used, least recently used first
-        self._raw_ends = _RawEnds()
+        self._raw_ends = RawEnds()
         self._none_expires_before = float("-inf")
 
     @property
@@ -183,7 +175,17 @@ class Conversations:
             segment.parent = None  # else freeing a very long conversation's last segment recurses through all of it
         self._steps.clear()
         self._leaves.clear()
-        self._raw_ends = _RawEnds()
+        self._raw_ends = RawEnds()
+        return count
+
+    def forget_homes(self, is_bad: Callable[[Home], bool]) -> int:
+        """Forget the homes that are bad, as the death of their engines would; histories stay. Returns how many
+        conversations lost theirs. `Home.held_tokens` says nothing here. Looks at every step, a million of them in
+        about 0.1 s, so it is for rare occasions."""
+        count = sum(leaf.home is not None and is_bad(leaf.home) for leaf in self._leaves)
+        for segment in self._steps.values():
+            if segment.home is not None and is_bad(segment.home):
+                segment.home = None
         return count
 
     def listing(self, now: float, *, limit: int | None = None) -> list[ConversationRow]:
@@ -193,9 +195,9 @@ class Conversations:
             if limit is not None and len(rows) >= limit:
                 break
             turns = _count_answers(segment)
-            rows.append(
-                {"turns": turns, "home": segment.engine_id, "tokens": segment.held_tokens, "age_s": now - used_at}
-            )
+            home = segment.home.engine_id if segment.home is not None else None
+            tokens = segment.held_tokens if home is not None else 0
+            rows.append({"turns": turns, "home": home, "tokens": tokens, "age_s": now - used_at})
         return rows
 
     def _grow_prompt(self, steps: Sequence[bytes], home: Home, prompt_tokens: int) -> _Segment:
@@ -247,7 +249,7 @@ class Conversations:
         del self._steps[key]
 
     def _add(self, parent: _Segment | None, keys: tuple[bytes, ...], home: Home, *, is_answer: bool) -> _Segment:
-        segment = _Segment(parent, keys, is_answer, _held(parent), home.engine_id, home.incarnation)
+        segment = _Segment(parent, keys, is_answer, _held(parent), home)
         if parent is not None:
             parent.children += 1
             self._leaves.pop(parent, None)
@@ -262,7 +264,7 @@ class Conversations:
             return lower
         at = lower.keys.index(step) + 1
         above = lower.parent
-        upper = _Segment(above, lower.keys[:at], False, _held(above), lower.engine_id, lower.incarnation, 1)
+        upper = _Segment(above, lower.keys[:at], False, _held(above), lower.home, 1)
         lower.keys = lower.keys[at:]
         lower.parent = upper
         for key in upper.keys:
@@ -280,8 +282,7 @@ class Conversations:
         self._touch(end, now)
         segment: _Segment | None = end
         while segment is not None:
-            segment.engine_id = home.engine_id
-            segment.incarnation = home.incarnation
+            segment.home = home
             segment = segment.parent
         while len(self._leaves) > self._max_conversations or len(self._steps) > self._max_steps:
             self._evict()
@@ -306,73 +307,6 @@ class Conversations:
         return self._steps[exact] if exact is not None else None
 
 
-class _RawEnds:
-    """Finds the longest remembered text that a raw prompt starts with.
-
-    Two levels: a block's digest leads to the numbers of fine steps at which texts end in that block, a fine step's
-    digest to the numbers of units after it. Both are one integer, a count of texts above 64 bits of a mask. A bit
-    whose texts are gone costs one useless digest until the whole integer goes.
-    """
-
-    def __init__(self) -> None:
-        self._marks: dict[bytes, int] = {}
-        self._ends: dict[bytes, RawEnd] = {}
-
-    def add(self, end: RawEnd) -> None:
-        if end.exact in self._ends:
-            return
-        self._ends[end.exact] = end
-        for digest, position in ((end.block, end.fine_count), (end.fine, end.tail_units)):
-            self._marks[digest] = (self._marks.get(digest, 0) + _ONE_TEXT) | 1 << position
-
-    def discard(self, exact: bytes) -> None:
-        end = self._ends.pop(exact, None)
-        if end is None:
-            return
-        for digest in (end.block, end.fine):
-            self._marks[digest] -= _ONE_TEXT
-            if self._marks[digest] < _ONE_TEXT:
-                del self._marks[digest]
-
-    def longest(self, steps: RawSteps) -> bytes | None:
-        block_bytes = BLOCK_UNITS * steps.unit_bytes
-        fine_bytes = FINE_UNITS * steps.unit_bytes
-        for index in range(len(steps.blocks) - 1, -1, -1):
-            block = steps.blocks[index]
-            mark = self._marks.get(block)
-            if mark is None:
-                continue
-            rest = steps.data[index * block_bytes : (index + 1) * block_bytes]
-            for fine_count in _positions(mark, len(rest) // fine_bytes):
-                start = fine_count * fine_bytes
-                exact = self._longest_tail(fine_digest(block, rest[:start]), rest[start : start + fine_bytes], steps)
-                if exact is not None:
-                    return exact
-        return None
-
-    def _longest_tail(self, fine: bytes, rest: bytes, steps: RawSteps) -> bytes | None:
-        mark = self._marks.get(fine)
-        if mark is None:
-            return None
-        for tail_units in _positions(mark, len(rest) // steps.unit_bytes):
-            exact = exact_digest(fine, rest[: tail_units * steps.unit_bytes])
-            if exact in self._ends:
-                return exact
-        return None
-
-
-_ONE_TEXT: Final = 1 << 64
-
-
-def _positions(mark: int, highest: int) -> Iterable[int]:
-    """The positions set in a mark, from `highest` down."""
-    mask = mark & (_ONE_TEXT - 1) & ((2 << highest) - 1)
-    while mask:
-        position = mask.bit_length() - 1
-        yield position
-        mask ^= 1 << position
-
-
 def _held(segment: _Segment | None) -> int:
     """What is held for whatever follows `segment`; an answer of several forms has reasoning, which may not follow."""
     while segment is not None and segment.is_answer and len(segment.keys) > 1:
@@ -380,9 +314,17 @@ def _held(segment: _Segment | None) -> int:
     return segment.held_tokens if segment is not None else 0
 
 
-def _home_at(segment: _Segment, step: bytes) -> Home:
-    held_tokens = _held(segment if step == segment.keys[-1] else segment.parent)
-    return Home(engine_id=segment.engine_id, incarnation=segment.incarnation, held_tokens=held_tokens)
+def _home_at(segment: _Segment, step: bytes) -> Home | None:
+    home = segment.home
+    if home is None:
+        return None
+    return Home(
+        engine_id=home.engine_id,
+        incarnation=home.incarnation,
+        held_tokens=_held(segment if step == segment.keys[-1] else segment.parent),
+        filled_by=home.filled_by,
+        salt=home.salt,
+    )
 
 
 def _count_answers(segment: _Segment | None) -> int:

@@ -27,7 +27,8 @@ class Record(msgspec.Struct, kw_only=True):
     per choice, `usage` counts it once. Token times are known for streams only. `has_kv` is False
     when a prefill answer handed nothing over, so that the decode engine computed the prompt itself. `transfer` is told
     in JSON answers only, and only by engines with our connector.
-    `decode_opened_at` is when the decode leg's request went out.
+    `decode_opened_at` is when the decode leg's request went out. `filled_by` are the ids of the prefill engines whose
+    KV a complete answer relied on, as far as its history tells.
     """
 
     request_id: str
@@ -47,6 +48,7 @@ class Record(msgspec.Struct, kw_only=True):
     completion_tokens: int | None = None
     has_kv: bool | None = None
     transfer: Transfer | None = None
+    filled_by: tuple[str, ...] = ()
     decode_opened_at: float | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     HISTORY_UNKNOWN = "history_unknown"
     HOME_GONE = "home_gone"
     HOME_OVERLOADED = "home_overloaded"
+    HOME_DISTRUSTED = "home_distrusted"
     HANDOFF_NOT_DIRECT_SAFE = "handoff_not_direct_safe"
     MULTI_SEQUENCE = "multi_sequence"
     PROMPT_LOGPROBS = "prompt_logprobs"
@@ -42,6 +43,10 @@ class Reason(StrEnum):
     NO_PREFILL_ENGINE = "no_prefill_engine"
     NO_DECODE_ENGINE = "no_decode_engine"
     NO_MATCHING_PAIR = "no_matching_pair"
+    DIRECT_DISTRUSTED = "direct_distrusted"
+    PAIR_DISTRUSTED = "pair_distrusted"
+    SPLIT_DISTRUSTED = "split_distrusted"
+    DISTRUSTED_ANYWAY = "distrusted_anyway"
     # routed again after a failure
     PREFILL_FAILED = "prefill_failed"
     DECODE_FAILED = "decode_failed"
@@ -85,11 +90,18 @@ class FleetView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Home(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The decode engine that holds a conversation's KV, and how many tokens of it."""
+    """The decode engine that holds a conversation's KV, and how many tokens of it.
+
+    `filled_by` are the ids of the prefill engines whose KV it took for this conversation, in order and each once, as
+    far as this history tells; empty when it computed everything itself. `salt` is the cache salt that the proxy gave
+    its legs ("": none): KV under another salt never matches.
+    """
 
     engine_id: str
     incarnation: int
     held_tokens: int
+    filled_by: tuple[str, ...] = ()
+    salt: str = ""
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, gc=False):

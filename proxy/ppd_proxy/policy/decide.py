@@ -13,6 +13,7 @@ import msgspec
 from ppd_proxy.core.types import Demand, Engine, FleetView, Home, Loads, Mode, Plan, Reason
 from ppd_proxy.errors import NoRoute
 from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.policy.distrust import Distrust
 from ppd_proxy.policy.placement import find_home, is_overloaded, least_loaded
 
 
@@ -20,7 +21,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything outside the request that a decision depends on.
 
     `failed` engines are taken only if there is no other, `unreachable` ones not at all. `cause` says why a request is
-    planned again; `keep` is a prefill engine whose KV waits for another decode engine.
+    planned again; `keep` is a prefill engine whose KV waits for another decode engine. `distrust` counts for each
+    plan, also after a failure.
     """
 
     mode: Mode
@@ -31,6 +33,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: frozenset[str] = frozenset()
     cause: Reason | None = None
     keep: Engine | None = None
+    distrust: Distrust = Distrust()
 
 
 def decide(demand: Demand, situation: Situation) -> Plan:
@@ -40,7 +43,7 @@ def decide(demand: Demand, situation: Situation) -> Plan:
         return _unsplit(demand, situation, whole)
     reason = situation.cause
     decodes = _usable(situation.fleet.decode, situation)
-    home = find_home(demand.history.home, decodes)
+    home = _trusted_home(demand, situation, decodes)
     if reason is None:
         reason = _why_not_direct(demand, situation, home, decodes)
         if reason is None and home is not None:
@@ -68,7 +71,9 @@ def _why_not_direct(
     if situation.mode == "pd":
         return Reason.MODE_PD
     if home is None:
-        return Reason.HOME_GONE
+        return Reason.HOME_GONE if find_home(history.home, decodes) is None else Reason.HOME_DISTRUSTED
+    if situation.distrust.is_direct:
+        return Reason.DIRECT_DISTRUSTED
     if not _is_direct_safe(home, situation):
         return Reason.HANDOFF_NOT_DIRECT_SAFE
     if is_overloaded(home, _held(history.home), decodes, situation.loads):
@@ -80,14 +85,42 @@ def _split(
     demand: Demand, situation: Situation, decodes: Sequence[Engine], home: Engine | None, reason: Reason
 ) -> Plan:
     """Prefill leg, then decode leg; the home keeps its conversation where load allows, for its prefix cache."""
-    preferred = _preferred(demand, situation, home, decodes)
     prefills = (situation.keep,) if situation.keep is not None else _usable(situation.fleet.prefill, situation)
-    pair = _pair(demand, situation, prefills, decodes, preferred)
-    if pair is None and reason is Reason.HOME_OVERLOADED and home is not None and not situation.fleet.aggregated:
+    held_by = find_home(demand.history.home, decodes)
+    anyway = pair = _pair(demand, situation, prefills, decodes, _preferred(demand, situation, held_by, decodes))
+    is_bad = anyway is not None and _is_bad(anyway, situation)
+    if is_bad or held_by is not home:
+        preferred = _preferred(demand, situation, home, decodes)
+        pair = _pair(demand, situation, prefills, decodes, preferred, is_trusted=True)
+    if is_bad and pair is not None and reason is not situation.cause and reason is not Reason.HOME_DISTRUSTED:
+        reason = Reason.PAIR_DISTRUSTED
+    if pair is not None:
+        return Plan(route="pd", reason=reason, turn=demand.history.turn, prefill=pair[0], decode=pair[1])
+    if reason is Reason.HOME_OVERLOADED and home is not None and not situation.fleet.aggregated:
         return Plan(route="direct", reason=Reason.KNOWN_HISTORY, turn=demand.history.turn, decode=home)
-    if pair is None:
-        return _fall_back(demand, situation, _missing(prefills, decodes))
-    return Plan(route="pd", reason=reason, turn=demand.history.turn, prefill=pair[0], decode=pair[1])
+    if anyway is not None:
+        reason = Reason.SPLIT_DISTRUSTED
+    plan = _unpaired(demand, situation, decodes, reason) if reason in _OF_DISTRUST else None
+    if plan is None and anyway is not None:  # an answer that may be wrong, and says so, rather than none
+        turn = demand.history.turn
+        plan = Plan(route="pd", reason=Reason.DISTRUSTED_ANYWAY, turn=turn, prefill=anyway[0], decode=anyway[1])
+    return plan or _fall_back(demand, situation, _missing(prefills, decodes))
+
+
+_OF_DISTRUST = frozenset({Reason.SPLIT_DISTRUSTED, Reason.HOME_DISTRUSTED, Reason.DIRECT_DISTRUSTED})
+
+
+def _unpaired(demand: Demand, situation: Situation, decodes: Sequence[Engine], reason: Reason) -> Plan | None:
+    """No pair is trusted: an aggregated engine, else a decode engine that computes the prompt itself."""
+    aggregated = _aggregated(demand, situation)
+    if aggregated is not None:
+        return Plan(route="aggregated", reason=reason, turn=demand.history.turn, decode=aggregated)
+    alone = _alone(demand, situation, decodes)
+    if alone is None:
+        return None
+    if situation.distrust.is_direct and demand.history.known_answers:
+        reason = Reason.DISTRUSTED_ANYWAY
+    return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=alone)
 
 
 def _preferred(demand: Demand, situation: Situation, home: Engine | None, decodes: Sequence[Engine]) -> Engine | None:
@@ -105,10 +138,19 @@ def _pair(
     prefills: Sequence[Engine],
     decodes: Sequence[Engine],
     preferred: Engine | None,
+    *,
+    is_trusted: bool = False,
 ) -> tuple[Engine, Engine] | None:
-    """The least loaded decode engine that has a partner, and its least loaded partner."""
+    """The least loaded decode engine that has a partner (`is_trusted`: that it may be used with), and its least loaded
+    partner."""
     partners = {
-        decode.id: [each for each in prefills if HANDOFFS[decode.handoff].can_pair(each, decode)] for decode in decodes
+        decode.id: [
+            each
+            for each in prefills
+            if HANDOFFS[decode.handoff].can_pair(each, decode)
+            and not (is_trusted and _is_bad((each, decode), situation))
+        ]
+        for decode in decodes
     }
     candidates = [decode for decode in decodes if partners[decode.id]]
     worn = {id_ for id_, engines in partners.items() if all(each.id in situation.failed for each in engines)}
@@ -126,9 +168,7 @@ def _unsplit(demand: Demand, situation: Situation, reason: Reason) -> Plan:
     if aggregated is not None:
         return Plan(route="aggregated", reason=reason, turn=demand.history.turn, decode=aggregated)
     decodes = _usable(situation.fleet.decode, situation)
-    safe = [engine for engine in decodes if _is_direct_safe(engine, situation)]
-    decode = _preferred(demand, situation, find_home(demand.history.home, safe), safe)
-    decode = decode or least_loaded(safe, situation.loads, demand.spread_key, situation.failed)
+    decode = _alone(demand, situation, decodes)
     if decode is not None:
         return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=decode)
     if not decodes:
@@ -140,6 +180,13 @@ def _unsplit(demand: Demand, situation: Situation, reason: Reason) -> Plan:
         "(start one with --aggregated, or use --trust-direct if the decode engines' connector takes them)",
         reason=reason,
     )
+
+
+def _alone(demand: Demand, situation: Situation, decodes: Sequence[Engine]) -> Engine | None:
+    """The decode engine that serves a request without a handoff, where one is safe without."""
+    safe = [engine for engine in decodes if _is_direct_safe(engine, situation)]
+    decode = _preferred(demand, situation, _trusted_home(demand, situation, safe), safe)
+    return decode or least_loaded(safe, situation.loads, demand.spread_key, situation.failed)
 
 
 def _fall_back(demand: Demand, situation: Situation, reason: Reason) -> Plan:
@@ -172,6 +219,17 @@ def _usable(engines: tuple[Engine, ...], situation: Situation) -> Sequence[Engin
     if not situation.unreachable:
         return engines
     return [engine for engine in engines if engine.id not in situation.unreachable]
+
+
+def _trusted_home(demand: Demand, situation: Situation, decodes: Sequence[Engine]) -> Engine | None:
+    home = demand.history.home
+    if home is None or situation.distrust.is_home_bad(home):
+        return None
+    return find_home(home, decodes)
+
+
+def _is_bad(pair: tuple[Engine, Engine], situation: Situation) -> bool:
+    return situation.distrust.is_pair_bad(pair[0].id, pair[1].id)
 
 
 def _is_direct_safe(engine: Engine, situation: Situation) -> bool:

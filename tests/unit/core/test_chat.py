@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_proxy.core.asked import IDS, NOTHING, Asked
-from ppd_proxy.core.chat import decode_body, parse, prefill_body, prompt_size_bytes
+from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, parse, prefill_body, prompt_size_bytes, salted
 
 PARAMS = b'{"do_remote_prefill":true,"remote_block_ids":[[1,2]]}'
 LOGPROBS = Asked(False, True)
@@ -199,21 +199,21 @@ def test_logprobs_are_asked_in_the_endpoints_own_way():
 
 
 def test_a_salt_stands_before_the_clients_own():
-    assert decoded(completion(), None, salt="e1") == {"prompt": "hi", "cache_salt": "e1"}
-    assert decoded(completion(cache_salt=None), None, salt="e1")["cache_salt"] == "e1"
-    assert decoded(completion(cache_salt="mine"), None, salt="e1")["cache_salt"] == "e1:mine"
+    assert decoded(completion(), None, NOTHING, salt="e1") == {"prompt": "hi", "cache_salt": "e1"}
+    assert decoded(completion(cache_salt=None), None, NOTHING, salt="e1")["cache_salt"] == "e1"
+    assert decoded(completion(cache_salt="mine"), None, NOTHING, salt="e1")["cache_salt"] == "e1:mine"
     assert decoded(completion(cache_salt="mine"), None)["cache_salt"] == "mine"
 
 
 def test_two_salts_stay_within_what_an_engine_takes_and_apart():
-    salts = {decoded(completion(cache_salt="s" * 127 + last), None, salt="e1")["cache_salt"] for last in "ab"}
+    salts = {decoded(completion(cache_salt="s" * 127 + last), None, NOTHING, salt="e1")["cache_salt"] for last in "ab"}
     assert len(salts) == 2
     assert all(salt.startswith("e1:") and len(salt) <= 128 for salt in salts)
 
 
 @pytest.mark.parametrize("salt", ["", 5, ["a"], "s" * 129])
 def test_a_salt_that_an_engine_refuses_is_left_for_it_to_refuse(salt):
-    assert decoded(completion(cache_salt=salt), None, salt="e1")["cache_salt"] == salt
+    assert decoded(completion(cache_salt=salt), None, NOTHING, salt="e1")["cache_salt"] == salt
 
 
 # One sequence or several
@@ -318,3 +318,38 @@ def test_white_space_around_values_does_not_matter():
 def test_the_size_of_a_prompt_counts_bytes_or_ids():
     assert prompt_size_bytes(completion(prompt=[1, 2, 3])) == 12
     assert prompt_size_bytes(completion(prompt="x" * 1000)) > 1000
+
+
+# Cache salts of the proxy's own
+
+
+def salt_of(body):
+    return json.loads(body)["cache_salt"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [({}, "ppd-1"), ({"cache_salt": None}, "ppd-1"), ({"cache_salt": "mine"}, "ppd-1:mine")],
+    ids=["none", "null", "own"],
+)
+def test_the_salt_goes_before_the_clients_own(fields, expected):
+    assert salt_of(decode_body(chat(**fields), None, NOTHING, salt="ppd-1")) == expected
+    assert salt_of(prefill_body(chat(**fields), PARAMS, salt="ppd-1")) == expected
+    assert salt_of(salted(json.dumps({"input": "hi", **fields}).encode(), "ppd-1")) == expected
+
+
+@pytest.mark.parametrize("own", ["", 5, ["a"], "a/b" * 40, "x" * (MAX_SALT_CHARS + 1)])
+def test_a_client_salt_that_the_engine_refuses_stays_one(own):
+    salt = salt_of(decode_body(chat(cache_salt=own), None, NOTHING, salt="ppd-1"))
+    assert salt == own or salt == f"ppd-1:{own}"
+
+
+def test_a_salt_that_would_be_too_long_keeps_clients_apart():
+    salts = {salt_of(decode_body(chat(cache_salt=own * 128), None, NOTHING, salt="ppd-1")) for own in "ab"}
+    assert len(salts) == 2
+    assert all(salt.startswith("ppd-1:") and len(salt) <= MAX_SALT_CHARS for salt in salts)
+
+
+def test_a_salt_changes_nothing_else():
+    request = completion(temperature=0.5, odd=[1.50])
+    assert json.loads(decode_body(request, PARAMS, NOTHING, salt="s")) == {**decoded(request), "cache_salt": "s"}
