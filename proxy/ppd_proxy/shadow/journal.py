@@ -198,7 +198,7 @@ class Journal:
             self._is_failing = True
             return False
         finally:
-            if job.exception() is None:
+            if job.done() and job.exception() is None:
                 self._settle(batch, job.result())
         return True
 
