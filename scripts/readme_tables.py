@@ -17,7 +17,8 @@ from ppd_proxy import config
 from ppd_proxy.cli.serve import FILE_VARIABLE
 from ppd_proxy.settings import Setting, Value
 from ppd_proxy.sim import command
-from ppd_proxy.telemetry.instruments import INSTRUMENTS, Instrument
+from ppd_proxy.telemetry.instrument import Instrument
+from ppd_proxy.telemetry.instruments import INSTRUMENTS
 
 README = Path(__file__).parents[1] / "README.md"
 END = "<!-- end of table -->"

@@ -30,12 +30,14 @@ RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 PURE = ("errors", "core", "policy", "handoff", "accuracy")
 IO_MODULES = frozenset(
     "asyncio socket ssl select selectors subprocess threading multiprocessing concurrent time logging random secrets "
-    "uuid os io pathlib shutil tempfile http prometheus_client aiohttp httptools uvloop uvicorn quart zmq".split()
+    "uuid os io pathlib shutil tempfile http sqlite3 prometheus_client aiohttp httptools uvloop uvicorn quart "
+    "zmq".split()
 )
 THREADS = ("threading", "_thread", "concurrent", "multiprocessing")
 HOMES = {
     "quart": (PACKAGE + "server/",),
     "zmq": (PACKAGE + "discovery/", PACKAGE + "sim/", CONNECTOR),
+    "sqlite3": (PACKAGE + "shadow/",),
     "torch": (CONNECTOR,),
     "vllm": (CONNECTOR,),
 }
@@ -257,6 +259,7 @@ BREACHES: tuple[tuple[Rule, str, str], ...] = (
     (libraries_stay_at_home, "director.py", "from quart import request"),
     (libraries_stay_at_home, "upstream/a.py", "import zmq.asyncio"),
     (libraries_stay_at_home, "sim/a.py", "import torch"),
+    (libraries_stay_at_home, "director.py", "import sqlite3"),
     (deployables_meet_in_wire_only, "discovery/a.py", "from ppd_connector.connector import Connector"),
     (deployables_meet_in_wire_only, CONNECTOR + "a.py", "from ppd_proxy.core.types import Engine"),
     (imports_are_absolute, "core/a.py", "from .types import Engine"),

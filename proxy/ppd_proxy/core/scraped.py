@@ -2,7 +2,8 @@
 
 Does no IO. A series that an engine does not export is None: unknown is not zero, and an engine that tells nothing is
 not idle. Names were read from vLLM 0.32 (`v1/metrics/loggers.py`, `kv_connector/v1/nixl/stats.py`); where releases
-differ the first known name wins. Those of our own connector are in `ppd_connector.wire`.
+differ the first known name wins. Those of our own connector are in `ppd_connector.wire`, those of speculative decoding
+in `spec_counters`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ppd_connector import wire
+from ppd_proxy.core import spec_counters
+from ppd_proxy.core.spec_counters import SpecCounters
 
 _BY_SOURCE = "vllm:prompt_tokens_by_source_total"
 
@@ -88,8 +91,11 @@ _LABELLED: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = MappingProx
         wire.FAILURES: ("failures", {"direction": _DIRECTIONS, "reason": _ANY}),
     }
 )
-_WANTED = frozenset((_BY_SOURCE, *chain.from_iterable(_SCALARS.values()), *_LABELLED))
-_NOT_COUNTED = frozenset((*_GAUGES, *_RATIOS, "process_start_s", "connector"))
+_SPEC = frozenset((spec_counters.DRAFTS, spec_counters.DRAFT_TOKENS, spec_counters.ACCEPTED_TOKENS))
+_WANTED = frozenset(
+    (_BY_SOURCE, *chain.from_iterable(_SCALARS.values()), *_LABELLED, *_SPEC, spec_counters.ACCEPTED_PER_POSITION)
+)
+_NOT_COUNTED = frozenset((*_GAUGES, *_RATIOS, "process_start_s", "connector", "spec"))
 
 ByLabels = Mapping[tuple[str, str], float]
 _NOTHING: ByLabels = MappingProxyType({})
@@ -156,6 +162,8 @@ class EngineFigures:
     nixl_expired: float | None = None
     nixl_after_expiry: float | None = None
     connector: ConnectorFigures = _NO_CONNECTOR
+    spec: SpecCounters | None = None
+    """Counters of speculative decoding; None where the engine does not speculate."""
 
     @property
     def tells_sources(self) -> bool:
@@ -189,6 +197,7 @@ def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFi
     """What samples (name, labels, value) say together. Values that are no finite numbers are unknown."""
     values: dict[str, list[float]] = {}
     connector: dict[str, dict[tuple[str, str], float]] = {}
+    accepted: dict[str, float] = {}
     for name, labels, value in samples:
         if not math.isfinite(value):
             continue
@@ -198,6 +207,10 @@ def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFi
                 first, second = (labels[label] for label in wanted)
                 told = connector.setdefault(field, {})
                 told[first, second] = told.get((first, second), 0) + value
+            continue
+        if name == spec_counters.ACCEPTED_PER_POSITION:
+            position = labels.get("position", "")
+            accepted[position] = accepted.get(position, 0) + value
             continue
         key = f"{_BY_SOURCE} {labels.get('source')}" if name == _BY_SOURCE else name
         values.setdefault(key, []).append(value)
@@ -209,7 +222,8 @@ def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFi
     for source, field in _SOURCES.items():
         if f"{_BY_SOURCE} {source}" in values:
             found[field] = sum(values[f"{_BY_SOURCE} {source}"])
-    return EngineFigures(**found, connector=ConnectorFigures(**connector))
+    spec = spec_counters.read({name: sum(values[name]) for name in _SPEC if name in values}, accepted)
+    return EngineFigures(**found, connector=ConnectorFigures(**connector), spec=spec)
 
 
 def delta(previous: EngineFigures, current: EngineFigures) -> EngineFigures:
@@ -228,11 +242,18 @@ def delta(previous: EngineFigures, current: EngineFigures) -> EngineFigures:
         if before is not None and after is not None:
             gained[name] = after if was_restarted else after - before
     pairs = zip(_NO_CONNECTOR if was_restarted else previous.connector, current.connector, strict=True)
-    return EngineFigures(**gained, connector=ConnectorFigures(*(_gain(before, after) for before, after in pairs)))
+    connector = ConnectorFigures(*(_gain(before, after) for before, after in pairs))
+    return EngineFigures(**gained, connector=connector, spec=_spec_gain(previous, current, was_restarted))
 
 
 def _gain(before: ByLabels, after: ByLabels) -> ByLabels:
     return {labels: value - before.get(labels, 0) for labels, value in after.items() if value > before.get(labels, 0)}
+
+
+def _spec_gain(previous: EngineFigures, current: EngineFigures, was_restarted: bool) -> SpecCounters | None:
+    if previous.spec is None or current.spec is None:
+        return None
+    return current.spec if was_restarted else current.spec.since(previous.spec)
 
 
 def is_restarted(previous: EngineFigures, current: EngineFigures) -> bool:
@@ -242,6 +263,8 @@ def is_restarted(previous: EngineFigures, current: EngineFigures) -> bool:
         return True
     pairs = ((getattr(previous, name), getattr(current, name)) for name in _COUNTER_FIELDS)
     if any(before is not None and after is not None and after < before for before, after in pairs):
+        return True
+    if previous.spec is not None and current.spec is not None and current.spec.is_behind(previous.spec):
         return True
     labelled = zip(previous.connector, current.connector, strict=True)
     return any(after.get(labels, 0) < value for before, after in labelled for labels, value in before.items())

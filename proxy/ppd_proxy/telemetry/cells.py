@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ppd_proxy.telemetry.instruments import Instrument
+from ppd_proxy.telemetry.instrument import Instrument
 
 Labels = tuple[str, ...]
 

@@ -29,7 +29,7 @@ from ppd_proxy.core.scraped import (
 from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import Counters, counter_family, gauge_family
-from ppd_proxy.telemetry.instruments import Instrument
+from ppd_proxy.telemetry.instrument import Instrument
 from ppd_proxy.telemetry.labels import SEVERAL, Bounded
 
 _MAX_FAILURE_REASONS = 16

@@ -1,18 +1,17 @@
 """Every metric the proxy exposes, in one table: its name, kind, labels, unit and meaning.
 
 `ppd_proxy.telemetry.metrics` builds the counters and histograms from it, the collectors the gauges and what is read
-from the engines. The README's tables are generated from it, so `help` and `label_values` are written for people.
+from the engines. The metrics of accuracy shadowing are in `instruments_shadow`. The README's tables are generated from
+all of them, so `help` and `label_values` are written for people.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
 
-Kind = Literal["counter", "gauge", "histogram", "summary"]
-Group = Literal["requests", "kv", "engines", "scraped"]
+from ppd_proxy.telemetry import instruments_shadow as shadow
+from ppd_proxy.telemetry.instrument import Instrument, Kind
 
 # Log-spaced, finest where a direct turn (tens of milliseconds) and a pd turn (hundreds) must be told apart; the tail
 # reaches the queueing of an overloaded cluster.
@@ -21,20 +20,6 @@ _FIRST_TOKEN_BUCKETS_S = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5
 _INTER_TOKEN_BUCKETS_S = (0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1)
 # From a refusal (milliseconds) to a long generation (minutes).
 _REQUEST_BUCKETS_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instrument:
-    """One metric. `name` is as exposed (counters end in `_total`; histograms and summaries add `_sum`, `_count`)."""
-
-    name: str
-    kind: Kind
-    group: Group
-    help: str
-    labels: tuple[str, ...] = ()
-    unit: str = ""
-    label_values: Mapping[str, str] = field(default_factory=dict)
-    buckets: tuple[float, ...] = ()
 
 
 REQUESTS = Instrument(
@@ -253,6 +238,30 @@ KV_FAILURES = _scraped(
     values={"direction": "`recv` or `send`"},
 )
 
+SPEC_DRAFTS = _scraped("spec_drafts_total", "counter", "Drafts of speculative decoding: one per request and step.")
+SPEC_DRAFT_TOKENS = _scraped("spec_draft_tokens_total", "counter", "Tokens of these drafts.", unit="tokens")
+SPEC_ACCEPTED = _scraped(
+    "spec_accepted_tokens_total", "counter", "Draft tokens that were accepted.", "position", unit="tokens",
+    values={"position": "in the draft, from 0"},
+)  # fmt: skip
+SPEC_LENGTH = Instrument(
+    name="ppd_spec_acceptance_length",
+    kind="gauge",
+    group="scraped",
+    labels=("engine",),
+    unit="tokens",
+    help="Tokens per step of speculative decoding, 1 + accepted tokens over drafts, in the last 5 minutes; absent "
+    "without drafts.",
+)
+SPEC_RATE = Instrument(
+    name="ppd_spec_acceptance_rate",
+    kind="gauge",
+    group="scraped",
+    labels=("engine", "position"),
+    label_values={"position": "in the draft, from 0: accepted over drafts; `all`: accepted tokens over draft tokens"},
+    help="Share of draft tokens that were accepted in the last 5 minutes; absent without drafts.",
+)
+
 INSTRUMENTS: tuple[Instrument, ...] = (
     REQUESTS,
     DECISIONS,
@@ -288,4 +297,10 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     NIXL_AFTER_EXPIRY,
     KV_BLOCKS,
     KV_FAILURES,
+    SPEC_DRAFTS,
+    SPEC_DRAFT_TOKENS,
+    SPEC_ACCEPTED,
+    SPEC_LENGTH,
+    SPEC_RATE,
+    *shadow.INSTRUMENTS,
 )

@@ -16,11 +16,13 @@ from prometheus_client.registry import Collector
 from ppd_proxy.core.fleet import Change
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.scraped import EngineFigures
+from ppd_proxy.core.spec_counters import SpecCounters
 from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import Counters, Histograms, gauge_family
 from ppd_proxy.telemetry.engines import EngineTelemetry
 from ppd_proxy.telemetry.labels import Bounded, turn_label
+from ppd_proxy.telemetry.speculation import SpecTelemetry
 
 INSTRUMENTS = instruments.INSTRUMENTS
 
@@ -32,7 +34,8 @@ class Metrics:
 
     `engines` gives all known engines, `inflight` requests in flight by engine id (an absent engine has none),
     `conversations` how many are remembered. `kv_bytes_per_token` is for estimated transfers (None: no estimates);
-    `is_scraping` says that `scraped` will be called.
+    `is_scraping` says that `scraped` will be called. `baselines` gives engines that are scraped but serve no clients:
+    of these only the acceptance of drafts is shown.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Metrics:
         conversations: Callable[[], int],
         kv_bytes_per_token: int | None = None,
         is_scraping: bool = True,
+        baselines: Callable[[], Iterable[Engine]] = tuple,
     ) -> None:
         self._requests = Counters(registry, instruments.REQUESTS)
         self._decisions = Counters(registry, instruments.DECISIONS)
@@ -62,6 +66,7 @@ class Metrics:
             kv_bytes_per_token=kv_bytes_per_token,
             is_scraping=is_scraping,
         )
+        self._speculation = SpecTelemetry(registry, lambda: (*engines(), *baselines()))
         registry.register(LiveGauges(engines, inflight, conversations))
 
     def decided(self, mode: str, route: str, reason: str) -> None:
@@ -86,6 +91,11 @@ class Metrics:
     def scraped(self, engine: Engine, figures: EngineFigures, now: float) -> None:
         """One reading of an engine's own metrics, UNKNOWN if it failed; `now` is monotonic seconds."""
         self._engines.scraped(engine, figures, now)
+        self._speculation.scraped(engine.id, figures, now)
+
+    def spec_gain(self, engine_id: str) -> SpecCounters | None:
+        """What an engine counted of its drafts in the last 5 minutes; None while that is not known."""
+        return self._speculation.gain(engine_id)
 
     def kv_released(self) -> None:
         """A handoff was given up and the prefill engine was told to free its KV."""

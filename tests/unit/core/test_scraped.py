@@ -40,7 +40,8 @@ def gained(local=0.0, external=0.0, computed=0.0):
 
 def test_metrics_of_a_real_decode_engine_are_read_completely():
     figures = parse(GOLDEN.read_text())
-    assert all(getattr(figures, field.name) is not None for field in fields(EngineFigures))
+    # The engine of this recording does not speculate.
+    assert [f.name for f in fields(EngineFigures) if getattr(figures, f.name) is None] == ["spec"]
     assert (figures.prompt_local_cache, figures.prompt_external_kv, figures.prompt_computed) == (256, 1588, 57)
     assert (figures.nixl_transfers, figures.nixl_bytes, figures.nixl_transfer_s) == (5, 7864320, 7.126626)
     assert (figures.local_queries, figures.local_hits) == (1901, 256)
