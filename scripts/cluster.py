@@ -45,7 +45,8 @@ class EngineSpec:
     """One engine to start; port 0 is any free port. `dtype` and all below it are for real engines.
 
     `connector` moves the KV of split engines; `kv_settings` are keys of `kv_connector_extra_config` (`ppd`), and
-    `load_failure_policy` is vLLM's own.
+    `load_failure_policy` is vLLM's own. `is_baseline`: an aggregated engine that answers no client; the proxy holds
+    answers against it (`--baseline`).
     """
 
     role: Role
@@ -58,6 +59,7 @@ class EngineSpec:
     kv_settings: Mapping[str, object] = field(default_factory=dict)
     load_failure_policy: Literal["fail", "recompute"] = "fail"
     block_tokens: int | None = None
+    is_baseline: bool = False
     extra_args: tuple[str, ...] = ()
 
 
@@ -332,7 +334,7 @@ class Cluster:
         command += ["--discovery-port", str(self._discovery_port)]
         for engine in self.engines:
             if engine.spec.connector != "ppd" or engine.spec.role == "aggregated":
-                command += [f"--{engine.spec.role}", engine.url]
+                command += ["--baseline" if engine.spec.is_baseline else f"--{engine.spec.role}", engine.url]
         self.proxy = Child("proxy", [*command, *self.spec.proxy_args], self._log("proxy", 1))
         self.report(f"{'proxy':<10} {HOST}:{self.proxy_port}  pid {self.proxy.pid}  {self.proxy.log}")
         self._wait(self.proxy, f"{self.proxy_url}/ready")

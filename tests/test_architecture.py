@@ -20,10 +20,10 @@ SOURCES = ("proxy", "connector_patches", "scripts", "benchmarks", "tests")
 # Imports go from a later line to an earlier one, or within a line as long as that makes no circle.
 LAYERS = (
     ("errors", "core"),
-    ("policy", "handoff", "accuracy", "settings", "config", "tasks"),
+    ("policy", "handoff", "accuracy", "settings", "sections", "config", "tasks"),
     ("upstream", "discovery", "store", "shadow", "telemetry"),
-    ("director", "handling"),
-    ("server", "runtime"),
+    ("director", "handling", "collaborators", "offering"),
+    ("server", "runtime", "watching"),
     ("cli",),
 )
 RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}

@@ -61,7 +61,7 @@ def option_names(command: str) -> set[str]:
 def endpoints() -> set[str]:
     """`METHOD /path/<variable>` of every endpoint of the data path and of the Quart application."""
     # Nothing is called: only the map of URLs is read.
-    app = make_app(None, config.Config(), None, CollectorRegistry(), 1)
+    app = make_app(None, config.Config(), None, CollectorRegistry(), 1, None)
     found = {f"POST {path}" for path in GENERATION_PATHS}
     for rule in app.url_map.iter_rules():
         path = CONVERTER.sub(r"<\1>", rule.rule)

@@ -1,4 +1,4 @@
-"""Every setting of the proxy: one frozen section per concern, each field with its unit, limits and help text.
+"""The whole configuration from its sections (`sections.py`).
 
 Owns how values from flags, environment and file become one `Config`, and finds every mistake in them at once. Reads
 no file, no environment variable and no command line itself: `cli` does, and makes its options and the README's table
@@ -8,18 +8,24 @@ from `settings()`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from ppd_proxy.core.address import parse_url
-from ppd_proxy.core.types import HandoffName, Mode
 from ppd_proxy.errors import ConfigError
-from ppd_proxy.settings import ENV_PREFIX, Note, Setting, Value, describe, from_text, parse
-
-HandoffChoice = Literal["auto", HandoffName]
-KvDtype = Literal["float32", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"]
-LogLevel = Literal["debug", "info", "warning", "error"]
+from ppd_proxy.sections import (
+    Auth,
+    Conversations,
+    Discovery,
+    Engines,
+    Limits,
+    Metrics,
+    Routing,
+    Server,
+    Shadow,
+)
+from ppd_proxy.settings import ENV_PREFIX, Setting, Value, describe, from_text, parse
 
 FOREIGN_VARIABLES = ("PPD_CONFIG", "PPD_VLLM_VENV", "PPD_VLLM_VERSION")
 """Variables with our prefix that are not settings: the configuration file's path, and what the scripts read."""
@@ -34,113 +40,6 @@ _DTYPE_BYTES = (
 )
 
 
-_SECONDS = Note(help="", unit="seconds", low=0.001)
-_PORT = Note(help="", low=0, high=65535)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """The side that clients see."""
-
-    host: Annotated[str, Note(help="address to listen on")] = "0.0.0.0"
-    port: Annotated[int, replace(_PORT, help="TCP port to listen on (0: any free port)")] = 10001
-    max_body_bytes: Annotated[int, Note(help="larger request bodies get 413", unit="bytes", low=1)] = 536870912
-    keep_alive_s: Annotated[float, replace(_SECONDS, help="how long an idle client connection stays open")] = 75.0
-    log_level: Annotated[LogLevel, Note(help="least severe level that is logged")] = "info"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Routing:
-    """How requests are served."""
-
-    mode: Annotated[Mode, Note(help="pd: always prefill then decode; ppd: direct to the home from turn 2 on")] = "ppd"
-    handoff: Annotated[
-        HandoffChoice,
-        Note(help="how KV moves; auto: p2p_nccl for engines that announced themselves, else nixl; none: shared store"),
-    ] = "auto"
-    trust_direct: Annotated[
-        bool, Note(help="every p2p_nccl decode engine takes direct requests (stock ones die of them)")
-    ] = False
-    strip_field: Annotated[tuple[str, ...], Note(help="JSON field removed from every request")] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engines:
-    """Engines known from the start."""
-
-    prefill: Annotated[tuple[str, ...], Note(help="URL of a prefill engine", form="url")] = ()
-    decode: Annotated[tuple[str, ...], Note(help="URL of a decode engine", form="url")] = ()
-    aggregated: Annotated[tuple[str, ...], Note(help="URL of an unsplit engine", form="url")] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Discovery:
-    """How engines are found and watched."""
-
-    discovery_host: Annotated[str, Note(help="address to listen on for P2pNccl announcements (ZMQ)")] = "0.0.0.0"
-    discovery_port: Annotated[int, replace(_PORT, help="TCP port for P2pNccl announcements (0: off)")] = 30001
-    probe_interval_s: Annotated[float, replace(_SECONDS, help="time between two health probes of an engine")] = 5.0
-    probe_timeout_s: Annotated[float, replace(_SECONDS, help="a probe without an answer by then has failed")] = 3.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Auth:
-    """Who may do what. A key that is not set asks nobody for one."""
-
-    api_key: Annotated[tuple[str, ...], Note(help="key that clients must send, one of these", form="secret")] = field(
-        default=(), repr=False
-    )
-    engine_api_key: Annotated[
-        str | None, Note(help="key sent to the engines (not set: the client's own header is forwarded)", form="secret")
-    ] = field(default=None, repr=False)
-    admin_key: Annotated[
-        str | None, Note(help="key for the admin endpoints (not set: they answer loopback only)", form="secret")
-    ] = field(default=None, repr=False)
-    register_key: Annotated[
-        str | None, Note(help="key that lets other hosts register engines, nothing else", form="secret")
-    ] = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How long the proxy waits for engines, and how often it tries again."""
-
-    connect_timeout_s: Annotated[float, replace(_SECONDS, help="connecting to an engine")] = 10.0
-    prefill_timeout_s: Annotated[float, replace(_SECONDS, help="the whole prefill leg")] = 600.0
-    first_token_timeout_s: Annotated[float, replace(_SECONDS, help="the answering engine's first content")] = 600.0
-    idle_timeout_s: Annotated[float, replace(_SECONDS, help="silence in the middle of an answer")] = 300.0
-    retries: Annotated[int, Note(help="other engines tried after a failure, before the client got a byte", low=0)] = 1
-    release_grace_s: Annotated[
-        float, Note(help="time to free a prefill engine's KV after the client left", unit="seconds", low=0)
-    ] = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conversations:
-    """How much history is remembered."""
-
-    max_conversations: Annotated[int, Note(help="the least recently used beyond this are forgotten", low=1)] = 100000
-    conversation_ttl_s: Annotated[float, replace(_SECONDS, help="a conversation without a turn is forgotten then")] = (
-        14400.0
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metrics:
-    """What is measured beside the requests themselves."""
-
-    scrape_interval_s: Annotated[
-        float, Note(help="time between two reads of an engine's /metrics (0: off)", unit="seconds", low=0)
-    ] = 5.0
-    kv_bytes_per_token: Annotated[
-        int | None, Note(help="KV cache of one token, for estimating transfers", unit="bytes", low=1)
-    ] = None
-    model_config: Annotated[str | None, Note(help="a model's config.json that kv_bytes_per_token is computed from")] = (
-        None
-    )
-    kv_cache_dtype: Annotated[KvDtype | None, Note(help="type of the KV cache if not the one in model_config")] = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration; every value is checked."""
@@ -153,6 +52,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     conversations: Conversations = field(default_factory=Conversations)
     metrics: Metrics = field(default_factory=Metrics)
+    shadow: Shadow = field(default_factory=Shadow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,16 @@ Reads top to bottom; what each step does to the request's own state is in `handl
 
 from __future__ import annotations
 
-from ppd_proxy.config import Limits
+from collections.abc import Callable
+
+from ppd_proxy.collaborators import Call, Collaborators
 from ppd_proxy.errors import ProxyError
-from ppd_proxy.handling import Call, Collaborators, Handling
+from ppd_proxy.handling import Handling
+from ppd_proxy.offering import sample_of
+from ppd_proxy.sections import Limits
+from ppd_proxy.shadow.sample import Sample
 from ppd_proxy.upstream.driver import Client, Driver
+from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.mailbox import Mailbox
 
 CLIENT_GONE_STATUS = 499
@@ -16,9 +22,12 @@ CLIENT_GONE_STATUS = 499
 
 
 class Director:
-    def __init__(self, shared: Collaborators, limits: Limits) -> None:
+    """`wall_clock` gives seconds since 1970, for samples only."""
+
+    def __init__(self, shared: Collaborators, limits: Limits, wall_clock: Callable[[], float]) -> None:
         self.shared = shared
         self._limits = limits
+        self._wall_clock = wall_clock
 
     async def serve(self, call: Call, client: Client, mailbox: Mailbox) -> None:
         """Answer one request. `mailbox` is where the server puts ClientGone."""
@@ -37,6 +46,13 @@ class Director:
             record.is_client_gone = driver.exchange.is_client_gone
             record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
             shared.observer.finished(record)
+        if handling.is_sampled and shared.offer is not None:
+            self._offer(handling, driver.answered, call.path, shared.offer)
+
+    def _offer(self, handling: Handling, leg: Leg | None, path: bytes, offer: Callable[[Sample], None]) -> None:
+        sample = sample_of(handling, leg, path, self._wall_clock)
+        if sample is not None:
+            offer(sample)
 
     def refuse(self, call: Call, error: ProxyError) -> Handling:
         """Count a request that is refused before anything of it was read (key, size)."""

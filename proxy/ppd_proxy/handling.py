@@ -5,89 +5,29 @@ Owns the state of a single request between `director.py` and the driver. No sock
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
-
-import msgspec
 import xxhash
 
+from ppd_proxy.collaborators import Call, Collaborators
 from ppd_proxy.core import chat, identity
 from ppd_proxy.core.answer import EngineAnswer, client_body, read_answer, read_opaque_usage, read_transfer
-from ppd_proxy.core.asked import NOTHING, asked, is_scorable
+from ppd_proxy.core.asked import NOTHING, asked, is_transparent
 from ppd_proxy.core.candidate import Candidate, read_candidate, read_candidate_stream
-from ppd_proxy.core.conversations import Conversations
-from ppd_proxy.core.fleet import Change, Fleet
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
-from ppd_proxy.core.load import Load, Reservation
+from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.signals import LegKind, MakePlan, Planned, Refused
 from ppd_proxy.core.sse import OpaqueRelay, SseRelay
-from ppd_proxy.core.types import Demand, Engine, History, Home, Mode, Plan, Reason, Route
+from ppd_proxy.core.types import Demand, Engine, History, Home, Plan, Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.decide import Situation, decide
-from ppd_proxy.policy.distrust import Distrust
 from ppd_proxy.policy.placement import find_home
 from ppd_proxy.upstream.driver import LegRequest
 from ppd_proxy.upstream.leg import Leg
-from ppd_proxy.upstream.pool import Pool, parse_origin
+from ppd_proxy.upstream.pool import parse_origin
 
 BYTES_PER_TOKEN = 4
 """For load accounting only: how many bytes of JSON make a token, roughly."""
-
-
-class Observer(Protocol):
-    """What telemetry wants to know."""
-
-    def decided(self, mode: Mode, route: Route, reason: Reason) -> None: ...
-
-    def finished(self, record: Record) -> None: ...
-
-    def kv_released(self) -> None: ...
-
-    def kv_stranded(self) -> None: ...
-
-    def fleet_changed(self, changes: tuple[Change, ...]) -> None: ...
-
-
-class Call(msgspec.Struct, kw_only=True):
-    """One generation request as it arrived. `path` is the raw path with its query; `kind` is None for endpoints that
-    are never split; `named` are the headers by name; `client_key` separates clients: their key or authorization."""
-
-    path: bytes
-    kind: chat.Kind | None
-    body: bytes
-    headers: Headers
-    named: Mapping[bytes, bytes]
-    client_key: str
-    received_at: float
-
-
-@dataclass(slots=True, kw_only=True)
-class Collaborators:
-    """What all requests share. `mode` may change at any time and counts from the next request on, `distrust`
-    from the next plan on.
-
-    `is_sampled` says by its public id whether a request's answer is to be compared with a baseline, which then can
-    look at the `top_logprobs` likeliest tokens of each step (at most the engines' --max-logprobs).
-    """
-
-    mode: Mode
-    fleet: Fleet
-    load: Load
-    conversations: Conversations
-    pool: Pool
-    observer: Observer
-    loop: asyncio.AbstractEventLoop
-    new_key: Callable[[], str]
-    trust_direct: bool
-    engine_authorization: bytes | None
-    stripped_fields: frozenset[str]
-    is_sampled: Callable[[str], bool] = lambda _: False
-    top_logprobs: int = 0
-    distrust: Distrust = field(default_factory=Distrust)
 
 
 class Handling:
@@ -125,7 +65,7 @@ class Handling:
             return
         generation = chat.parse(call.kind, call.body, shared.stripped_fields)
         self._generation = generation
-        self.is_sampled = shared.is_sampled(self._public_id)
+        self.is_sampled = shared.is_sampled(self.request_id)
         self._ask(generation, is_sampled=self.is_sampled)
         self._is_stream = self.record.is_stream = generation.is_stream
         self.record.choices = generation.choices
@@ -142,7 +82,7 @@ class Handling:
         self.record.turn = history.turn
 
     def _ask(self, generation: chat.Generation, *, is_sampled: bool) -> None:
-        self._is_scored = is_sampled and is_scorable(generation)
+        self._is_scored = is_sampled and is_transparent(generation)
         self._asked = asked(generation, is_sampled=self._is_scored)
 
     def _look_up(self, generation: chat.Generation) -> tuple[History, bytes]:
@@ -162,6 +102,17 @@ class Handling:
         except ValueError as error:
             raise BadRequest(str(error), param="prompt") from None
         return store.look_up_raw(raw, now=now), xxhash.xxh3_128_digest(scope + raw.data[: identity.BLOCK_UNITS])
+
+    @property
+    def request_id(self) -> str:
+        """The client's own id, else the proxy's."""
+        given = self._call.named.get(b"x-request-id")
+        return given.decode("latin-1") if given else self._public_id
+
+    @property
+    def generation(self) -> chat.Generation | None:
+        """None before it was read, and on endpoints that are never split."""
+        return self._generation
 
     # -- Shaper --
 
@@ -282,11 +233,10 @@ class Handling:
         return returned(leg.headers, self.own_headers())
 
     def own_headers(self) -> Headers:
-        """What every generation answer carries. The client's own request id comes back; else the proxy's."""
+        """What every generation answer carries."""
         record = self.record
         decision = f"{record.route};reason={record.reason};turn={record.turn}"
-        request_id = self._call.named.get(b"x-request-id") or self._public_id.encode()
-        return [(b"x-ppd-decision", decision.encode()), (b"x-request-id", request_id)]
+        return [(b"x-ppd-decision", decision.encode()), (b"x-request-id", self.request_id.encode("latin-1"))]
 
     def response_body(self, leg: Leg) -> bytes:
         return client_body(
@@ -297,8 +247,8 @@ class Handling:
         )
 
     def candidate(self, leg: Leg) -> Candidate | None:
-        """What a sampled request's whole answer said, for a baseline to score; None where it cannot be scored: the
-        request cannot, the answer failed or is too long to keep, or ids and logprobs do not fit together."""
+        """What a sampled request's whole answer said, to be held against a baseline's; None where that cannot be: the
+        request cannot be asked, the answer failed or is too long to keep, or ids and logprobs do not fit together."""
         generation = self._generation
         if generation is None or not self._is_scored or leg.status != 200:
             return None

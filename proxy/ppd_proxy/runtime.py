@@ -20,6 +20,7 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config import Config
 from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.fleet import Fleet
@@ -27,7 +28,6 @@ from ppd_proxy.core.load import Load
 from ppd_proxy.core.types import Role
 from ppd_proxy.director import Director
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
-from ppd_proxy.handling import Collaborators
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import App, DataPath
 from ppd_proxy.server.protocol import ClientConnection
@@ -39,6 +39,7 @@ from ppd_proxy.upstream.client import make_session
 from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.probe import Prober
 from ppd_proxy.upstream.scrape import Scraper
+from ppd_proxy.watching import baseline_engines, make_accuracy, open_journal
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Runtime:
             conversations=lambda: self.conversations.count,
             kv_bytes_per_token=config.metrics.kv_bytes_per_token,
             is_scraping=config.metrics.scrape_interval_s > 0,
+            baselines=lambda: baseline_engines(config.shadow),
         )
         self._request_log = RequestLog(sys.stderr, config.server.log_level, self._loop.call_later)
         self._telemetry = Telemetry(self._metrics, self._request_log, time.time)  # noqa: TID251 - log lines only
@@ -97,6 +99,7 @@ class Runtime:
             timeout_s=config.discovery.probe_timeout_s,
             api_key=key,
         )
+        self.accuracy = make_accuracy(config.shadow, self.shared, self._session, self.registry, self._metrics)
         self._listener: AnnouncementListener | None = None
         self._socket: socket.socket | None = None
         self._server = self._make_server()
@@ -104,8 +107,8 @@ class Runtime:
 
     def _make_server(self) -> _Server:
         config = self._config
-        director = Director(self.shared, config.limits)
-        quart = make_app(self.shared, config, self._session, self.registry, self._prober.probe)
+        director = Director(self.shared, config.limits, time.time)  # noqa: TID251 - samples say when they were taken
+        quart = make_app(self.shared, config, self._session, self.registry, self._prober.probe, self.accuracy)
         app = DataPath(cast("App", quart), director, self._tasks, config.auth, config.server.max_body_bytes)
         settings = uvicorn.Config(
             cast("Any", app),
@@ -159,13 +162,16 @@ class Runtime:
         if config.metrics.scrape_interval_s > 0:
             scraper = Scraper(
                 self._session,
-                self.fleet.engines,
+                lambda: (*self.fleet.engines(), *baseline_engines(config.shadow)),
                 self._metrics.scraped,
                 interval_s=config.metrics.scrape_interval_s,
                 timeout_s=config.metrics.scrape_interval_s,
                 api_key=config.auth.engine_api_key,
             )
             self._tasks.spawn(scraper.run(), name="scraping")
+        if self.accuracy is not None:
+            await open_journal(config.shadow, self.accuracy)
+            self._tasks.spawn(self.accuracy.run(), name="accuracy")
         self._tasks.spawn(self._tick(), name="expiry")
         self._tasks.spawn(self._server.serve(sockets=[self._socket]), name="server")
         self._is_serving = True
@@ -202,6 +208,8 @@ class Runtime:
         if self._listener is not None:
             self._listener.stop()
         await self._tasks.stop()
+        if self.accuracy is not None:
+            await self.accuracy.close()
         self._request_log.flush()
         self._pool.close()
         await self._session.close()

@@ -3,7 +3,7 @@
 import pytest
 from tests.support.cluster import CHAT, running_cluster, running_proxy, user
 
-from ppd_proxy.config import Auth
+from ppd_proxy.sections import Auth
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 

@@ -6,7 +6,7 @@ import random
 import pytest
 from tests.support.cluster import CHAT, LIMIT_S, ask_engine, assistant, running_cluster, until, user
 
-from ppd_proxy.config import Limits, Routing
+from ppd_proxy.sections import Limits, Routing
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault

@@ -12,7 +12,7 @@ from tests.support.cluster import (
     user,
 )
 
-from ppd_proxy.config import Routing
+from ppd_proxy.sections import Routing
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 

@@ -11,7 +11,7 @@ from tests.support.cluster import (
     until,
 )
 
-from ppd_proxy.config import Limits
+from ppd_proxy.sections import Limits
 from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.timing import TimingConfig
 

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, scripted_engine
 
-from ppd_proxy.config import Limits, Server
+from ppd_proxy.sections import Limits, Server
 from ppd_proxy.sim.faults import Fault
 
 NO_RETRY = Limits(retries=0)

@@ -7,7 +7,7 @@ import openai
 import pytest
 from tests.support.cluster import LIMIT_S, running_cluster
 
-from ppd_proxy.config import Auth
+from ppd_proxy.sections import Auth
 from ppd_proxy.sim.faults import Fault
 
 KEY = "client-key"

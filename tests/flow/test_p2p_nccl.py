@@ -18,8 +18,8 @@ from tests.support.cluster import (
 )
 
 from ppd_connector.wire import parse_tag
-from ppd_proxy.config import Metrics, Routing
 from ppd_proxy.policy.distrust import Distrust
+from ppd_proxy.sections import Metrics, Routing
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault

@@ -18,7 +18,7 @@ from tests.support.cluster import (
     user,
 )
 
-from ppd_proxy.config import Limits, Routing
+from ppd_proxy.sections import Limits, Routing
 from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.timing import TimingConfig
 

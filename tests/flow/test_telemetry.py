@@ -11,7 +11,7 @@ from tests.support.cluster import (
     user,
 )
 
-from ppd_proxy.config import Auth, Limits, Metrics
+from ppd_proxy.sections import Auth, Limits, Metrics
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault

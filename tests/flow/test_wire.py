@@ -17,7 +17,7 @@ from tests.support.cluster import (
     user,
 )
 
-from ppd_proxy.config import Conversations
+from ppd_proxy.sections import Conversations
 from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.timing import TimingConfig
 

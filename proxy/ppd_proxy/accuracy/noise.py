@@ -12,8 +12,9 @@ turns a sample into one of three categories by that rule: `within`, `near` (beyo
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -59,18 +60,59 @@ class Judgement:
     score: float
 
 
+class Tail:
+    """The largest values of many tokens, and how surprising one more is as the largest of an answer.
+
+    `tokens` is how many tokens the values are the largest of. Long answers have larger maxima: of n tokens the largest
+    lies beyond c of N with a probability of about n (c + 1) / (N + 1).
+    """
+
+    def __init__(self, values: Iterable[float], tokens: int) -> None:
+        self._values = sorted(values)
+        self._tokens = tokens
+
+    @property
+    def largest(self) -> float:
+        return self._values[-1] if self._values else 0.0
+
+    def surprise(self, value: float, answer_tokens: int, *, is_own: bool = False) -> float:
+        """Minus the logarithm of that probability; beyond all known values it goes on with their ratio. `is_own`: the
+        value is one of them, and is held against the others."""
+        if value <= 0:
+            return 0.0
+        beyond = max(0, len(self._values) - bisect_left(self._values, value) - is_own)
+        chance = min(1.0, answer_tokens * (beyond + 1) / (self._tokens + 1))
+        if beyond > 0:
+            return -math.log(chance)
+        others = self._values[: -1 if is_own else None]
+        known = others[-1] if others else 0.0
+        return -math.log(chance) + (math.log(value / known) if 0 < known < value else 0.0 if known else math.inf)
+
+    def value_at(self, surprise: float, answer_tokens: int) -> float:
+        """The least known value that surprises more in an answer of that length; the largest where none does."""
+        for value in self._values:
+            if self.surprise(value, answer_tokens) > surprise:
+                return value
+        return self.largest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Thresholds of one key, from `samples` healthy samples. Differences and margins in nats."""
+    """Thresholds of one key, from `samples` healthy samples. Means in nats per token; `near_mean` and the far ones are
+    measured as `score` does, free of the answer's length; `shown` has them in nats for an answer of median length."""
 
     samples: int
+    mean: float
     near_mean: float
-    near_max: float
+    near_delta: float
     far_score: float
-    far_max: float
+    far_delta: float
     far_margin: float
+    deltas: Tail
+    margins: Tail
     counts: tuple[int, int, int]
     """How many of `samples` + 1 exchangeable samples are expected within, near and far."""
+    shown: Mapping[str, float]
 
     def judge(self, statistics: Statistics, *, is_greedy: bool) -> Judgement:
         """What a sample is, by the thresholds of its key.
@@ -78,9 +120,18 @@ class Reference:
         Greedy answers choose, so they are `diverged` when the baseline rejects a token by more than any healthy margin.
         Sampled answers only have their logprobs judged. A logprob that is no number is `diverged` in both.
         """
-        score = max(_ratio(statistics.mean_delta, self.near_mean), _ratio(statistics.max_delta, self.near_max))
-        category: Category = "far" if score > self.far_score else "near" if score > 1 else "within"
-        rejects = statistics.margin > self.far_margin if is_greedy else statistics.max_delta > self.far_max
+        delta = self.deltas.surprise(statistics.max_delta, statistics.tokens)
+        mean_score = _ratio(_excess_mean(statistics, self.mean), self.near_mean)
+        delta_score = _ratio(delta, self.near_delta)
+        score = max(mean_score, delta_score)
+        # A short answer can be surprised by what a longer one had: far is only what none had.
+        has_new_delta = statistics.max_delta > self.deltas.largest
+        is_far = mean_score > self.far_score or (has_new_delta and delta_score > self.far_score)
+        category: Category = "far" if is_far else "near" if score > 1 else "within"
+        rejects = has_new_delta and delta > self.far_delta
+        if is_greedy:
+            margin = self.margins.surprise(statistics.margin, statistics.tokens)
+            rejects = statistics.margin > self.margins.largest and margin > self.far_margin
         if not statistics.is_finite or rejects:
             return Judgement(outcome="diverged", category="far", score=score)
         outcome: Outcome = "exact"
@@ -91,32 +142,55 @@ class Reference:
         return Judgement(outcome=outcome, category=category, score=score)
 
 
+def reference_of(healthy: Iterable[Statistics]) -> Reference:
+    """Thresholds from healthy samples; at least one."""
+    samples = tuple(healthy)
+    if not samples:
+        raise ValueError("no healthy sample: a noise floor needs at least one")
+    tokens = sum(each.tokens for each in samples)
+    deltas = Tail((value for each in samples for value in each.largest), tokens)
+    margins = Tail((value for each in samples for value in each.margins), tokens)
+    mean = sum(each.mean_delta * each.tokens for each in samples) / tokens
+    means = np.array([_excess_mean(each, mean) for each in samples])
+    surprises = np.array([deltas.surprise(each.max_delta, each.tokens, is_own=True) for each in samples])
+    rejections = np.array([margins.surprise(each.margin, each.tokens, is_own=True) for each in samples])
+    place = max(1, round(len(samples) * NEAR_SHARE))
+    near_mean, near_delta = _highest(means, place), _highest(surprises, place)
+    scores = np.maximum(_ratios(means, near_mean), _ratios(surprises, near_delta))
+    beyond_near = int((scores > 1).sum()) + 1
+    far_delta, far_margin = float(surprises.max()), float(rejections.max())
+    length = sorted(each.tokens for each in samples)[len(samples) // 2]
+    return Reference(
+        samples=len(samples),
+        mean=mean,
+        near_mean=near_mean,
+        near_delta=near_delta,
+        far_score=max(1.0, float(scores.max())),
+        far_delta=far_delta,
+        far_margin=far_margin,
+        deltas=deltas,
+        margins=margins,
+        # Two ways of being far, score and margin: each has one place of its own in M + 1.
+        counts=(len(samples) + 1 - beyond_near, max(1, beyond_near - 2), 2),
+        shown={
+            "tokens": length,
+            "mean_delta": mean + max(0.0, near_mean) / math.sqrt(length),
+            "max_delta": deltas.value_at(near_delta, length),
+            "far_delta": deltas.largest,
+            "far_margin": margins.largest,
+        },
+    )
+
+
+def _excess_mean(statistics: Statistics, mean: float) -> float:
+    """How far a sample's mean difference is above that of all healthy tokens, free of the sample's length."""
+    return (statistics.mean_delta - mean) * math.sqrt(statistics.tokens)
+
+
 def _ratio(value: float, threshold: float) -> float:
     if threshold > 0:
         return value / threshold
-    return 0.0 if value == 0 else math.inf
-
-
-def reference_of(healthy: Iterable[Statistics]) -> Reference:
-    """Thresholds from healthy samples; at least one."""
-    rows = np.array([(each.mean_delta, each.max_delta, each.margin) for each in healthy])
-    if not len(rows):
-        raise ValueError("no healthy sample: a noise floor needs at least one")
-    near_count = max(1, round(len(rows) * NEAR_SHARE))
-    near_mean, near_max = (_highest(rows[:, column], near_count) for column in (0, 1))
-    scores = np.maximum(_ratios(rows[:, 0], near_mean), _ratios(rows[:, 1], near_max))
-    beyond_near = int((scores > 1).sum()) + 1
-    far_max = float(rows[:, 1].max())
-    return Reference(
-        samples=len(rows),
-        near_mean=near_mean,
-        near_max=near_max,
-        far_score=max(1.0, float(scores.max())),
-        far_max=far_max,
-        far_margin=float(rows[:, 2].max()),
-        # Two ways of being far, score and margin: each has one place of its own in M + 1.
-        counts=(len(rows) + 1 - beyond_near, max(1, beyond_near - 2), 2),
-    )
+    return 0.0 if value <= threshold else math.inf
 
 
 def _highest(values: Floats, place: int) -> float:
@@ -124,9 +198,7 @@ def _highest(values: Floats, place: int) -> float:
 
 
 def _ratios(values: Floats, threshold: float) -> Floats:
-    if threshold > 0:
-        return values / threshold
-    return np.where(values == 0, 0.0, math.inf)
+    return np.array([_ratio(float(value), threshold) for value in values])
 
 
 class NoiseFloor:
@@ -148,6 +220,10 @@ class NoiseFloor:
     @property
     def keys(self) -> tuple[Key, ...]:
         return tuple(self._samples)
+
+    def samples(self, key: Key) -> tuple[Statistics, ...]:
+        """Oldest first."""
+        return tuple(self._samples.get(key, ()))
 
     def count(self, key: Key) -> int:
         return len(self._samples.get(key, ()))

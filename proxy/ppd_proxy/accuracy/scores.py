@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+KEPT_DELTAS, KEPT_MARGINS = 8, 4
+"""How many of a sample's largest differences and margins are kept: enough for the tail of their distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,10 @@ class Statistics:
     token_accuracy: float
     """Share of the tokens that are the baseline's best."""
     is_finite: bool
+    largest: tuple[float, ...] = ()
+    """The largest differences, falling, at most KEPT_DELTAS; `max_delta` is the first."""
+    margins: tuple[float, ...] = ()
+    """The largest margins, falling, at most KEPT_MARGINS."""
 
 
 def summarize(scores: Scores) -> Statistics:
@@ -77,4 +83,6 @@ def summarize(scores: Scores) -> Statistics:
         first_margin=float(margin[first]) if first is not None else 0.0,
         token_accuracy=1 - len(others) / len(delta),
         is_finite=count == len(delta),
+        largest=tuple(np.sort(size)[::-1][:KEPT_DELTAS].tolist()),
+        margins=tuple(np.sort(margin)[::-1][:KEPT_MARGINS].tolist()),
     )

@@ -33,7 +33,7 @@ IDS = Asked(True, False)
 
 def asked(request: Generation, *, is_sampled: bool) -> Asked:
     """What the decode leg of `request` asks for; a client's own wish is never changed, nor taken out of its answer."""
-    if is_sampled and is_scorable(request):
+    if is_sampled and is_transparent(request):
         return Asked(ids=not request.wants_token_ids, logprobs=not _wants_logprobs(request))
     # An echo stays as it is: asked for token ids, vLLM leaves the prompt's text out of it.
     is_unknown = isinstance(request.prompt, list) and not request.wants_token_ids
@@ -41,13 +41,18 @@ def asked(request: Generation, *, is_sampled: bool) -> Asked:
 
 
 def is_scorable(request: Generation) -> bool:
-    """Whether a baseline can score the tokens of this request's answer, and the client cannot tell that they were
-    asked for; all others can only be replayed.
+    """Whether a baseline can score the answer from token ids alone. Not with images and sound, whose prompt token ids
+    say nothing: these can be replayed."""
+    return is_transparent(request) and not _has_other_than_text(request.messages)
+
+
+def is_transparent(request: Generation) -> bool:
+    """Whether the client cannot tell that ids and logprobs were asked for; others cannot be sampled.
 
     Out are: several sequences, beams and prompt embeddings; prompt logprobs and echoes (either turns into the other
-    when logprobs are asked for); images and sound, whose prompt token ids say nothing; `include_reasoning: false`,
-    with which vLLM sends neither ids nor logprobs; and what an engine refuses only as long as logprobs are not asked
-    for (`top_logprobs` or `logprob_token_ids` without them, values that are no boolean).
+    when logprobs are asked for); `include_reasoning: false`, with which vLLM sends neither ids nor logprobs; and what
+    an engine refuses only as long as logprobs are not asked for (`top_logprobs` or `logprob_token_ids` without them,
+    values that are no boolean).
 
     A stream of chat events that asks for ids or logprobs has an event for every step, with an empty delta where vLLM
     is silent otherwise; those are dropped. They cannot be told from empty deltas that vLLM sends by itself, so
@@ -65,7 +70,6 @@ def is_scorable(request: Generation) -> bool:
         or boolean(fields, "include_reasoning", default=True) is not True
         or boolean(fields, "return_token_ids", default=False) is None
         or _is_left_to_engine(request)
-        or _has_other_than_text(request.messages)
         or _may_send_empty_deltas(request)
     )
 

@@ -28,7 +28,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -42,6 +42,7 @@ ActionKind = Literal[
     "distrust_pair", "trust_pair", "distrust_direct", "trust_direct", "distrust_split", "trust_split", "would_act"
 ]
 
+ACTION_KINDS: tuple[ActionKind, ...] = get_args(ActionKind)
 DIRECT = "route:direct"
 SPLIT = "route:pd"
 _PAIR = "pair:"

@@ -6,10 +6,10 @@ import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping
 
-from ppd_proxy.config import Auth
 from ppd_proxy.core.headers import bearer
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest
+from ppd_proxy.sections import Auth
 
 _FORWARDED_BY = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from quart import Blueprint, Response, request
 
-from ppd_proxy.config import Auth
+from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.address import parse_url
 from ppd_proxy.core.types import HANDOFFS, MODES, ROLES, Engine, HandoffName, Role
 from ppd_proxy.errors import BadRequest
-from ppd_proxy.handling import Collaborators
+from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_admin
 
 Probe = Callable[[Engine], Awaitable[None]]

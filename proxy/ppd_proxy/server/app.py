@@ -9,14 +9,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from quart import Quart, Response
 from werkzeug.exceptions import HTTPException
 
+from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config import Config
 from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import BadRequest, ProxyError
-from ppd_proxy.handling import Collaborators
 from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.server.accuracy import accuracy_blueprint
 from ppd_proxy.server.admin import admin_blueprint
 from ppd_proxy.server.pass_through import pass_through_blueprint
 from ppd_proxy.server.render import error_body, error_headers, too_large
+from ppd_proxy.shadow.service import Accuracy
 
 
 def make_app(
@@ -25,13 +27,16 @@ def make_app(
     session: aiohttp.ClientSession,
     registry: CollectorRegistry,
     probe: Callable[[Engine], Awaitable[None]],
+    accuracy: Accuracy | None,
 ) -> Quart:
-    """`probe` asks one engine at once whether it is healthy; a newly registered engine need not wait for its turn."""
+    """`probe` asks one engine at once whether it is healthy; a newly registered engine need not wait for its turn.
+    `accuracy` is None where no baseline is given."""
 
     app = Quart("ppd_proxy", static_folder=None)
     # Quart's own limits cut large bodies (16 MiB) and long generations (60 s).
     app.config.update(MAX_CONTENT_LENGTH=config.server.max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.register_blueprint(admin_blueprint(shared, config.auth, probe))
+    app.register_blueprint(accuracy_blueprint(accuracy, config.auth))
     app.register_blueprint(pass_through_blueprint(shared, config.auth, session))
 
     @app.get("/health")

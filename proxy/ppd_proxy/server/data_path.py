@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from types import MappingProxyType
 from typing import Any
 
-from ppd_proxy.config import Auth
+from ppd_proxy.collaborators import Call
 from ppd_proxy.core.chat import Kind
 from ppd_proxy.core.headers import Headers, bearer
 from ppd_proxy.core.signals import ClientGone
@@ -19,7 +19,7 @@ from ppd_proxy.core.sse import error_event
 from ppd_proxy.core.types import Reason
 from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
-from ppd_proxy.handling import Call
+from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
 from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection, Writer
 from ppd_proxy.server.render import error_body, error_headers, too_large

@@ -8,12 +8,12 @@ from typing import cast
 import aiohttp
 from quart import Blueprint, Response, request
 
-from ppd_proxy.config import Auth
+from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.headers import HOP_BY_HOP
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.errors import EngineFailure, NoRoute
-from ppd_proxy.handling import Collaborators
 from ppd_proxy.policy.placement import least_loaded
+from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
 from ppd_proxy.upstream.client import engine_errors
 

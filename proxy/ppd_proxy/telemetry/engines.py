@@ -6,7 +6,7 @@ readings (`upstream.scrape` does) and forgets an engine that left the fleet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
@@ -172,6 +172,11 @@ class EngineTelemetry(Collector):
             self._count("pd", seen.ledger.settle(gained, is_idle=is_idle, now=now))
         self._measure(engine, seen, gained)
         seen.read_at = now
+
+    def failed_transfers(self, reasons: Collection[str]) -> int:
+        """As the engines' connectors counted them last."""
+        failures = (seen.latest.connector.failures for seen in self._seen.values())
+        return round(sum(count for each in failures for (_, reason), count in each.items() if reason in reasons))
 
     def forget(self, engine_id: str) -> None:
         """The engine left the fleet."""

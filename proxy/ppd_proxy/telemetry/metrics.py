@@ -97,6 +97,10 @@ class Metrics:
         """What an engine counted of its drafts in the last 5 minutes; None while that is not known."""
         return self._speculation.gain(engine_id)
 
+    def damaged_transfers(self) -> int:
+        """Transfers that connectors refused by checksum or mismatch, since the engines started."""
+        return self._engines.failed_transfers(("checksum", "mismatch"))
+
     def kv_released(self) -> None:
         """A handoff was given up and the prefill engine was told to free its KV."""
         self._kv_released.add(())

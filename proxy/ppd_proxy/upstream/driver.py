@@ -12,7 +12,6 @@ from typing import Protocol
 
 import msgspec
 
-from ppd_proxy.config import Limits
 from ppd_proxy.core.answer import handoff_params
 from ppd_proxy.core.exchange import Exchange, Phase
 from ppd_proxy.core.headers import Headers
@@ -43,6 +42,7 @@ from ppd_proxy.core.sse import OpaqueRelay, SseRelay
 from ppd_proxy.core.types import Plan, Reason
 from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.sections import Limits
 from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Origin, Pool

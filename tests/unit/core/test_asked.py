@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ppd_proxy.core.asked import IDS, NOTHING, Asked, asked, is_scorable
+from ppd_proxy.core.asked import IDS, NOTHING, Asked, asked, is_scorable, is_transparent
 from ppd_proxy.core.chat import parse
 
 ALL = Asked(True, True)
@@ -78,14 +78,26 @@ def test_most_requests_can_be_scored(request_):
         chat(n=2), chat(use_beam_search=True), chat(prompt_logprobs=1), chat(echo=True), chat(echo="perhaps"),
         chat(include_reasoning=False), chat(top_logprobs=3), chat(top_logprobs=-1, logprobs=False),
         chat(logprobs="perhaps"), chat(logprobs=5), chat(logprob_token_ids=[5]),
-        chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]),
-        chat(messages=[{"role": "user", "content": [{"image_url": "data:,"}]}]),
-        chat(messages=[{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, {"role": "user"}]),
-        chat(messages=[{"role": "user", "content": [5]}]),
         chat(tools=TOOLS, parallel_tool_calls=False, **STREAM), chat(tools=TOOLS, tool_choice="none", **STREAM),
     ],
     ids=lambda request: request.body.decode(),
 )  # fmt: skip
-def test_requests_that_only_a_replay_can_check_ask_for_nothing(request_):
+def test_requests_that_cannot_be_asked_without_a_trace_ask_for_nothing(request_):
     assert not is_scorable(request_)
     assert sampled(request_) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]),
+        chat(messages=[{"role": "user", "content": [{"image_url": "data:,"}]}]),
+        chat(messages=[{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, {"role": "user"}]),
+        chat(messages=[{"role": "user", "content": [5]}]),
+    ],
+    ids=lambda request: request.body.decode(),
+)  # fmt: skip
+def test_requests_with_more_than_text_are_asked_but_only_a_replay_can_check_them(request_):
+    assert is_transparent(request_)
+    assert not is_scorable(request_)
+    assert sampled(request_) == ALL

@@ -211,7 +211,7 @@ def test_two_salts_stay_within_what_an_engine_takes_and_apart():
     assert all(salt.startswith("e1:") and len(salt) <= 128 for salt in salts)
 
 
-@pytest.mark.parametrize("salt", ["", 5, ["a"], "s" * 129])
+@pytest.mark.parametrize("salt", ["", 5, ["a"]])
 def test_a_salt_that_an_engine_refuses_is_left_for_it_to_refuse(salt):
     assert decoded(completion(cache_salt=salt), None, NOTHING, salt="e1")["cache_salt"] == salt
 

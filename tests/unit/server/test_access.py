@@ -2,9 +2,9 @@
 
 import pytest
 
-from ppd_proxy.config import Auth
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest
+from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_admin, check_client, is_local
 
 OPEN = Auth()

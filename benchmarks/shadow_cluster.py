@@ -1,0 +1,216 @@
+"""A real split cluster with a baseline, every request sampled, and faults that can be switched while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from cluster import Cluster, ClusterSpec, EngineSpec
+from ppd_proxy.accuracy.scores import Scores, Statistics, summarize
+
+WORDS = (
+    "river mountain cloud engine window paper copper garden winter signal harbor velvet orange silent forest meadow"
+    " candle bridge marble thunder pepper lantern anchor violin saddle"
+).split()
+LIMIT_S = 300.0
+
+
+def prompt_of(words: int, seed: int) -> str:
+    chance = random.Random(seed)
+    return " ".join(chance.choice(WORDS) for _ in range(words))
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(slots=True)
+class Watched:
+    """The cluster, the file that switches faults, and the journal of its samples."""
+
+    cluster: Cluster
+    session: aiohttp.ClientSession
+    fault_file: Path
+    journal: Path
+    model: str
+    _asked: int = 0
+
+    def fault(self, text: str) -> None:
+        """From the next request on."""
+        self.fault_file.write_text(text)
+
+    async def ask(self, words: int, *, temperature: float = 0.0, tokens: int = 32, text: str | None = None) -> str:
+        """One completion of a prompt never asked before (or of `text`); its decision, and what it said."""
+        self._asked += 1
+        body = {
+            "model": self.model,
+            "prompt": text if text is not None else prompt_of(words, 1_000_000 + self._asked),
+            "max_tokens": tokens,
+            "temperature": temperature,
+        }
+        async with self.session.post(f"{self.cluster.proxy_url}/v1/completions", json=body) as answer:
+            told = await answer.json()
+            if answer.status != 200:
+                raise RuntimeError(f"status {answer.status}: {told}")
+            return str(answer.headers["x-ppd-decision"])
+
+    async def ask_many(
+        self, count: int, concurrency: int, *, words: tuple[int, int] = (60, 90), temperature: float = 0.0
+    ) -> None:
+        """Prompts of about 200 to 300 tokens, all different."""
+        limit = asyncio.Semaphore(concurrency)
+
+        async def one(number: int) -> None:
+            async with limit:
+                await self.ask(random.Random(self._asked + number).randint(*words), temperature=temperature)
+
+        await asyncio.gather(*(one(number) for number in range(count)))
+
+    async def accuracy(self) -> dict[str, Any]:
+        async with self.session.get(f"{self.cluster.proxy_url}/accuracy") as answer:
+            return dict(await answer.json())
+
+    async def order(self, path: str) -> dict[str, Any]:
+        async with self.session.post(f"{self.cluster.proxy_url}/accuracy/{path}") as answer:
+            told = dict(await answer.json())
+            if answer.status != 200:
+                raise RuntimeError(f"{path}: status {answer.status}: {told}")
+            return told
+
+    async def noise(self) -> list[dict[str, Any]]:
+        async with self.session.get(f"{self.cluster.proxy_url}/accuracy/noise") as answer:
+            return list((await answer.json())["noise"])
+
+    async def settled(self) -> dict[str, Any]:
+        """Once nothing waits to be checked."""
+        deadline = asyncio.get_running_loop().time() + LIMIT_S
+        while True:
+            told = await self.accuracy()
+            if told["waiting"] == 0 and told["checking"] == 0:
+                return told
+            if asyncio.get_running_loop().time() > deadline:
+                raise RuntimeError(f"samples still wait after {LIMIT_S:.0f} s: {told}")
+            await asyncio.sleep(0.1)
+
+    async def calibrated(self, samples: int) -> None:
+        """Once so many noise samples were taken of every kind of request that was asked so far."""
+        await self.order(f"calibrate?samples={samples}")
+        reported = 0.0
+        while (told := await self.accuracy())["calibrating"]:
+            now = asyncio.get_running_loop().time()
+            if now - reported > 10:
+                reported = now
+                say(f"noise to measure: {told['calibrating']}")
+            await asyncio.sleep(0.2)
+        await self.settled()
+
+    def statistics(self, since: int) -> list[Statistics]:
+        """Of the samples that were written after the first `since`, in order."""
+        columns = "candidate_logprobs, baseline_logprobs, margins, ranks"
+        with sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True) as connection:
+            rows = connection.execute(
+                f"SELECT {columns} FROM samples ORDER BY seq LIMIT -1 OFFSET ?", (since,)
+            ).fetchall()
+        return [
+            summarize(
+                Scores(
+                    candidate=np.frombuffer(own, "<f4").astype(float),
+                    baseline=np.frombuffer(theirs, "<f4").astype(float),
+                    margin=np.frombuffer(margins, "<f4").astype(float),
+                    rank=np.frombuffer(ranks, "<u4").astype(np.int64),
+                )
+            )
+            for own, theirs, margins, ranks in rows
+        ]
+
+    async def written(self) -> int:
+        """Rows in the journal once it is quiet."""
+        await self.settled()
+        count = -1
+        while True:
+            await asyncio.sleep(1.2)  # the journal writes twice a second
+            with sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True) as connection:
+                found = connection.execute("SELECT count(*) FROM samples").fetchone()[0]
+            if found == count:
+                return count
+            count = found
+
+
+@contextmanager
+def real_cluster(*proxy_args: str, mode: str = "ppd", dtype: str = "bfloat16") -> Iterator[tuple[Cluster, Path, Path]]:
+    """1 prefill, 1 decode, 1 baseline with the peaked 4.4 M model; gives cluster, fault file and journal."""
+    with tempfile.TemporaryDirectory(prefix="shadow-") as directory:
+        fault, journal = Path(directory) / "fault", Path(directory) / "journal.sqlite"
+        fault.write_text("")
+        common: dict[str, Any] = {"dtype": dtype, "connector": "ppd", "block_tokens": 32}
+        split = {**common, "kv_settings": {"fault": str(fault)}, "load_failure_policy": "recompute"}
+        engines = (
+            EngineSpec(role="prefill", **split),
+            EngineSpec(role="decode", **split),
+            EngineSpec(role="aggregated", is_baseline=True, **common),
+        )
+        spec = ClusterSpec(
+            engines=engines,
+            mode=mode,
+            model="tiny-peaked",
+            logs=Path(directory) / "logs",
+            proxy_args=("--shadow-rate", "1", "--shadow-queue", "4096", "--journal", str(journal), *proxy_args),
+        )
+        with Cluster(spec, report=say) as cluster:
+            yield cluster, fault, journal
+
+
+def dump(path: Path, **series: Sequence[list[object]]) -> None:
+    """Figures of samples (`row`) by kind, as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(series, separators=(",", ":")) + "\n")
+
+
+def row(statistics: Statistics) -> list[object]:
+    """Tokens, mean difference, largest differences, margins, whether a token differs, whether all are numbers."""
+    return [
+        statistics.tokens,
+        round(statistics.mean_delta, 6),
+        [round(each, 5) for each in statistics.largest],
+        [round(each, 5) for each in statistics.margins],
+        int(statistics.first_difference is not None),
+        int(statistics.is_finite),
+    ]
+
+
+def noise_row(figures: Sequence[Any]) -> list[object]:
+    """The same from `GET /accuracy/noise`."""
+    tokens, mean, largest, margins = figures
+    rounded = [round(each, 5) for each in largest], [round(each, 5) for each in margins]
+    return [tokens, round(mean, 6), *rounded, int(margins[0] > 0), 1]
+
+
+def statistics_of(figures: Sequence[Any]) -> Statistics:
+    """A recorded sample, as far as a verdict needs it."""
+    tokens, mean, largest, margins, differs, is_finite = figures
+    return Statistics(
+        tokens=tokens,
+        mean_delta=mean,
+        max_delta=largest[0],
+        max_delta_at=0,
+        likelihood_delta=0.0,
+        margin=margins[0],
+        first_difference=0 if differs else None,
+        first_margin=margins[0],
+        token_accuracy=1.0 - differs / tokens,
+        is_finite=bool(is_finite),
+        largest=tuple(largest),
+        margins=tuple(margins),
+    )

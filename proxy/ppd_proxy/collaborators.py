@@ -1,0 +1,74 @@
+"""What all requests share, and what one is when it arrives: the values that director and handlings pass on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from ppd_proxy.core import chat
+from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.fleet import Change, Fleet
+from ppd_proxy.core.headers import Headers
+from ppd_proxy.core.load import Load
+from ppd_proxy.core.record import Record
+from ppd_proxy.core.types import Mode, Reason, Route
+from ppd_proxy.policy.distrust import Distrust
+from ppd_proxy.shadow.sample import Sample
+from ppd_proxy.upstream.pool import Pool
+
+
+class Observer(Protocol):
+    """What telemetry wants to know."""
+
+    def decided(self, mode: Mode, route: Route, reason: Reason) -> None: ...
+
+    def finished(self, record: Record) -> None: ...
+
+    def kv_released(self) -> None: ...
+
+    def kv_stranded(self) -> None: ...
+
+    def fleet_changed(self, changes: tuple[Change, ...]) -> None: ...
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """One generation request as it arrived. `path` is the raw path with its query; `kind` is None for endpoints that
+    are never split; `named` are the headers by name; `client_key` separates clients: their key or authorization."""
+
+    path: bytes
+    kind: chat.Kind | None
+    body: bytes
+    headers: Headers
+    named: Mapping[bytes, bytes]
+    client_key: str
+    received_at: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Collaborators:
+    """What all requests share. `mode` may change at any time and counts from the next request on, `distrust`
+    from the next plan on.
+
+    `is_sampled` says by its id whether a request's answer is to be compared with a baseline, which then can
+    look at the `top_logprobs` likeliest tokens of each step (at most the engines' --max-logprobs).
+    """
+
+    mode: Mode
+    fleet: Fleet
+    load: Load
+    conversations: Conversations
+    pool: Pool
+    observer: Observer
+    loop: asyncio.AbstractEventLoop
+    new_key: Callable[[], str]
+    trust_direct: bool
+    engine_authorization: bytes | None
+    stripped_fields: frozenset[str]
+    is_sampled: Callable[[str], bool] = lambda _: False
+    offer: Callable[[Sample], None] | None = None
+    top_logprobs: int = 0
+    distrust: Distrust = field(default_factory=Distrust)

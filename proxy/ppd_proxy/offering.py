@@ -1,0 +1,52 @@
+"""From a finished request to a sample for the shadow. Called after the client has its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ppd_proxy.core.asked import is_scorable
+from ppd_proxy.handling import Handling
+from ppd_proxy.shadow.sample import Sample, is_greedy
+from ppd_proxy.upstream.leg import Leg
+
+_text = msgspec.json.Decoder(str)
+
+
+def sample_of(handling: Handling, leg: Leg | None, path: bytes, wall_clock: Callable[[], float]) -> Sample | None:
+    """The sample; None where there is nothing to hold against a baseline: not a whole answer of a split engine, or one
+    without token ids."""
+    record, generation = handling.record, handling.generation
+    if leg is None or generation is None or record.decode_id is None or record.route not in ("pd", "direct"):
+        return None
+    candidate = handling.candidate(leg)
+    if candidate is None or not candidate.token_ids or candidate.finish_reason is None:
+        return None
+    return Sample(
+        id=handling.request_id,
+        at=wall_clock(),
+        kind=generation.kind,
+        path=path.partition(b"?")[0].decode("latin-1"),
+        fields=generation.fields,
+        body=generation.body,
+        model=_model(generation.fields.get("model")),
+        route=record.route,
+        reason=record.reason,
+        turn=record.turn,
+        prefill_id=record.prefill_id,
+        decode_id=record.decode_id,
+        filled_by=record.filled_by,
+        is_greedy=is_greedy(generation.fields),
+        is_scorable=is_scorable(generation),
+        prompt_tokens=len(candidate.prompt_token_ids or ()) or record.prompt_tokens or 0,
+        candidate=candidate,
+        transfer=record.transfer,
+    )
+
+
+def _model(raw: msgspec.Raw | None) -> str:
+    try:
+        return _text.decode(raw) if raw is not None else ""
+    except msgspec.DecodeError:
+        return ""

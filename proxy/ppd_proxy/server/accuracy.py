@@ -1,0 +1,84 @@
+"""What operators ask and order of the accuracy check. Loopback only, or with the admin key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Blueprint, Response, request
+
+from ppd_proxy.errors import BadRequest
+from ppd_proxy.sections import Auth
+from ppd_proxy.server.access import check_admin
+from ppd_proxy.shadow.service import Accuracy
+
+LISTED_SAMPLES = 100
+MAX_LISTED_SAMPLES = 1000
+CALIBRATION_SAMPLES = 300
+
+
+def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth) -> Blueprint:
+    """Answers 404 and says how to switch it on where there is no baseline."""
+    blueprint = Blueprint("accuracy", __name__, url_prefix="/accuracy")
+
+    @blueprint.before_request
+    async def only_operators() -> None:
+        client = request.scope.get("client")
+        check_admin(auth, client[0] if client else None, dict(request.scope["headers"]), is_heartbeat=False)
+
+    @blueprint.after_request
+    async def uncached(response: Response) -> Response:
+        response.headers["cache-control"] = "no-store"
+        return response
+
+    def running() -> Accuracy:
+        if accuracy is None:
+            raise BadRequest("accuracy is not checked: start the proxy with --baseline URL", status=404)
+        return accuracy
+
+    @blueprint.get("")
+    async def summary() -> dict[str, Any]:
+        return running().summary()
+
+    @blueprint.get("/noise")
+    async def noise() -> dict[str, Any]:
+        return {"noise": running().noise()}
+
+    @blueprint.get("/samples")
+    async def samples() -> dict[str, Any]:
+        found = await running().samples(
+            _count("limit", LISTED_SAMPLES, MAX_LISTED_SAMPLES),
+            outcome=request.args.get("outcome"),
+            route=request.args.get("route"),
+            before=_count("before", 1, 2**62) if "before" in request.args else None,
+        )
+        return {"samples": found}
+
+    @blueprint.get("/samples/<sample_id>")
+    async def sample(sample_id: str) -> dict[str, Any]:
+        return await running().sample(sample_id)
+
+    @blueprint.post("/rate/<rate>")
+    async def set_rate(rate: str) -> dict[str, float]:
+        return {"rate": running().set_rate(rate)}
+
+    @blueprint.post("/calibrate")
+    async def calibrate() -> dict[str, Any]:
+        return {"ordered": running().calibrate(_count("samples", CALIBRATION_SAMPLES, 100_000))}
+
+    @blueprint.post("/reset")
+    async def reset() -> dict[str, Any]:
+        return {"reset": running().reset(request.args.get("scope"))}
+
+    @blueprint.post("/trust")
+    async def trust() -> dict[str, Any]:
+        return {"trusted": running().trust(request.args.get("scope"))}
+
+    return blueprint
+
+
+def _count(name: str, default: int, most: int) -> int:
+    text = request.args.get(name, str(default))
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise BadRequest(f"{name}: {text!r} is not a whole number from 1 to {most}", param=name)
+    return int(text)
+

@@ -1,0 +1,61 @@
+"""One finished comparison, before and after its judgement."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from ppd_proxy.accuracy.noise import Judgement, Reference
+from ppd_proxy.accuracy.replays import Difference
+from ppd_proxy.accuracy.scores import Scores, Statistics
+from ppd_proxy.shadow.rows import Row
+from ppd_proxy.shadow.sample import Sample
+
+
+class Check(NamedTuple):
+    """`difference` of a replay only; `took_ms` is the baseline's time."""
+
+    sample: Sample
+    method: Literal["score", "replay"]
+    statistics: Statistics
+    scores: Scores
+    difference: Difference | None
+    took_ms: float
+
+
+def row_of(check: Check, judgement: Judgement, reference: Reference | None) -> Row:
+    """What the journal keeps of it."""
+    sample, scores, statistics = check.sample, check.scores, check.statistics
+    candidate = sample.candidate
+    return Row(
+        sample_id=sample.id,
+        at=sample.at,
+        model=sample.model,
+        route=sample.route,
+        pair=sample.pair,
+        filled_by=sample.filled_by,
+        turn=sample.turn,
+        reason=sample.reason,
+        method=check.method,
+        outcome=judgement.outcome,
+        category=judgement.category,
+        prompt_tokens=sample.prompt_tokens,
+        answer_tokens=len(candidate.token_ids),
+        prompt_token_ids=candidate.prompt_token_ids,
+        token_ids=candidate.token_ids,
+        candidate_logprobs=candidate.logprobs,
+        baseline_logprobs=scores.baseline.tolist(),
+        ranks=scores.rank.tolist(),
+        margins=scores.margin.tolist(),
+        max_delta=statistics.max_delta,
+        mean_delta=statistics.mean_delta,
+        threshold=reference.shown["far_delta"] if reference is not None else None,
+        noise_samples=reference.samples if reference is not None else None,
+        finish_reason=candidate.finish_reason,
+        replay=check.difference._asdict() if check.difference is not None else None,
+        timings={"baseline": check.took_ms},
+        transfer=msgspec.to_builtins(sample.transfer) if sample.transfer is not None else None,
+        body=sample.body,
+        text=candidate.text,
+    )

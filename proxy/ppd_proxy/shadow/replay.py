@@ -1,0 +1,59 @@
+"""Checking by replay: the same request on the baseline, for what cannot be scored (images, several parsers).
+
+Greedy or seeded requests only. The two answers are compared up to and including their first difference; there the
+baseline tells what it thinks of the candidate's token, if that is among its likeliest.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ppd_proxy.accuracy.replays import Difference, Side, compare
+from ppd_proxy.accuracy.scores import Scores
+from ppd_proxy.core.candidate import Candidate
+from ppd_proxy.shadow.sample import Sample
+
+TOP_LOGPROBS = 5
+
+
+def replay_body(sample: Sample) -> dict[str, Any]:
+    """The client's request, answered as JSON with token ids and logprobs."""
+    fields: dict[str, Any] = {
+        name: raw for name, raw in sample.fields.items() if name not in ("stream", "stream_options", "cache_salt")
+    }
+    fields["return_token_ids"] = True
+    fields["return_tokens_as_token_ids"] = True
+    if sample.kind == "chat":
+        fields |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+    else:
+        fields["logprobs"] = TOP_LOGPROBS
+    return fields
+
+
+def difference_of(candidate: Candidate, other: Candidate) -> Difference:
+    return compare(
+        Side(candidate.token_ids, candidate.finish_reason, candidate.tool_calls),
+        Side(other.token_ids, other.finish_reason, other.tool_calls),
+    )
+
+
+def scores_of_replay(candidate: Candidate, other: Candidate, difference: Difference) -> Scores | None:
+    """Both engines' logprobs of the tokens they share, and of the candidate's first own one. None without any."""
+    count = difference.prefix_tokens
+    own, theirs = candidate.logprobs[:count], other.logprobs[:count]
+    margins, ranks = [0.0] * count, [1] * count
+    at = difference.first_difference
+    if at is not None and at < len(candidate.token_ids) and at < len(other.token_ids):
+        top = other.tops[at] if at < len(other.tops) else {}
+        least = min(top.values(), default=-math.inf)
+        logprob = top.get(f"token_id:{candidate.token_ids[at]}", least)  # not among the likeliest: at most that
+        own, theirs = [*own, candidate.logprobs[at]], [*theirs, logprob]
+        margins, ranks = [*margins, other.logprobs[at] - logprob], [*ranks, 2]
+    if not own:
+        return None
+    return Scores(
+        candidate=np.array(own), baseline=np.array(theirs), margin=np.array(margins), rank=np.array(ranks, np.int64)
+    )

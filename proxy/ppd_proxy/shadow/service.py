@@ -1,0 +1,268 @@
+"""Accuracy shadowing as a whole, as the runtime starts it and operators ask it: shadow, verdicts, guard, journal.
+
+The guard's word is passed on through `Reins`: what to distrust, and which homes to forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from ppd_proxy.accuracy.advice import advise
+from ppd_proxy.accuracy.noise import Key
+from ppd_proxy.accuracy.verdicts import ALL, Verdict, Verdicts
+from ppd_proxy.core.types import Home
+from ppd_proxy.errors import BadRequest
+from ppd_proxy.policy import guard as guarding
+from ppd_proxy.policy.distrust import Distrust
+from ppd_proxy.policy.guard import Action, Guard
+from ppd_proxy.shadow.journal import Journal
+from ppd_proxy.shadow.shadow import Shadow
+
+log = logging.getLogger(__name__)
+
+SUMMARY_VERSION = 1
+TICK_S = 1.0
+_ROUTES = ("all", "route:pd", "route:direct")
+
+
+class Reins(Protocol):
+    """What the guard can do to the rest of the proxy."""
+
+    def set_distrust(self, distrust: Distrust) -> None: ...
+
+    def forget_homes(self, is_bad: Callable[[Home], bool]) -> int:
+        """How many conversations lost their home."""
+        ...
+
+    def pairs(self) -> Iterable[tuple[str, str]]:
+        """Prefill and decode engines that could serve a handoff together now, trusted or not."""
+        ...
+
+
+class Accuracy:
+    """`on_action` counts what the guard does; `kv_failures` counts transfers that connectors found damaged;
+    `draft_acceptance` says what is wrong with speculative decoding, if anything."""
+
+    def __init__(
+        self,
+        shadow: Shadow,
+        guard: Guard,
+        guard_mode: str,
+        reins: Reins,
+        *,
+        baselines: tuple[str, ...],
+        clock: Callable[[], float],
+        on_action: Callable[[str], None],
+        kv_failures: Callable[[], int],
+        draft_acceptance: Callable[[], str | None],
+    ) -> None:
+        self.shadow = shadow
+        self._guard = guard
+        self._guard_mode = guard_mode
+        self._reins = reins
+        self._journal: Journal | None = None
+        self._baselines = baselines
+        self._clock = clock
+        self._on_action = on_action
+        self._kv_failures = kv_failures
+        self._draft_acceptance = draft_acceptance
+        self._told: dict[str, Verdict] = {}
+        shadow.on_judged = self.step
+
+    @property
+    def verdicts(self) -> Verdicts:
+        return self.shadow.verdicts
+
+    def keep(self, journal: Journal) -> None:
+        """Have finished checks written there; before `run`."""
+        self._journal = self.shadow.ledger = journal
+
+    async def run(self) -> None:
+        """Check, write and watch until cancelled."""
+        work = [self.shadow.run(), self._watch()]
+        if self._journal is not None:
+            work.append(self._journal.run())
+        await asyncio.gather(*work)
+
+    async def close(self) -> None:
+        if self._journal is not None:
+            await self._journal.close()
+
+    async def _watch(self) -> None:
+        """The guard's waiting times pass without samples too."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.verdicts.raise_alarm(ALL, self._draft_acceptance())
+            self.step()
+
+    def step(self) -> None:
+        """Tell what changed, and let the guard act on it."""
+        found = self.verdicts.verdicts()
+        for scope, verdict in found.items():
+            before = self._told.get(scope, "unknown")
+            if verdict != before:
+                level = logging.WARNING if verdict in ("amber", "red") else logging.INFO
+                log.log(level, "verdict %s scope=%s before=%s%s", verdict, scope, before, self._explained(scope))
+        self._told = found
+        actions = self._guard.update(guarding.Verdicts(found), self._reins.pairs(), self._clock())
+        self._carry_out(actions)
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        distrust = self._guard.distrust
+        for action in actions:
+            forgotten = self._reins.forget_homes(action.forgets) if action.kind == "distrust_pair" else 0
+            self._on_action(action.kind)
+            log.warning(
+                "guard %s scope=%s forgotten=%d why=%s", action.kind, action.scope, forgotten, action.reason
+            )
+            if action.kind.startswith("trust_"):
+                self.verdicts.reset(action.scope)
+            if action.kind in ("distrust_pair", "trust_pair"):
+                # What these scopes were judged by came from a pair that is out of use now, or comes back.
+                for scope in _ROUTES:
+                    self.verdicts.reset(scope)
+        self._reins.set_distrust(distrust)
+
+    def _explained(self, scope: str) -> str:
+        report = next((each for each in self.verdicts.reports() if each.scope == scope), None)
+        advice = self.advice(scope)
+        why = f" why={report.reason!r}" if report is not None else ""
+        return why + (f" advice={advice!r}" if advice else "")
+
+    def advice(self, scope: str) -> str | None:
+        found = self.verdicts.verdicts()
+        if found.get(scope) not in ("amber", "red"):
+            return None
+        return advise(self.verdicts.window(scope), found, self._kv_failures())
+
+    # What operators ask
+
+    def summary(self) -> dict[str, Any]:
+        """`GET /accuracy`; its schema is docs/accuracy.schema.json."""
+        shadow = self.shadow
+        outcomes: dict[str, dict[str, int]] = {}
+        for (route, outcome), count in sorted(shadow.outcomes.items()):
+            outcomes.setdefault(route, {})[outcome] = count
+        return {
+            "version": SUMMARY_VERSION,
+            "rate": shadow.plan.rate,
+            "method": shadow.plan.method,
+            "baselines": list(self._baselines),
+            "waiting": shadow.waiting,
+            "checking": shadow.checking,
+            "parked": shadow.parked,
+            "outcomes": outcomes,
+            "dropped": dict(sorted(shadow.drops.items())),
+            "cost": {
+                method: {"checks": checks, "mean_ms": shadow.took_ms[method] / checks}
+                for method, checks in sorted(shadow.checks.items())
+            },
+            "noise": [self._noise(key) for key in self.verdicts.floor.keys],
+            "calibrating": dict(shadow.calibrating),
+            "recalibrations": self.verdicts.recalibrations,
+            "scopes": [
+                {**msgspec.to_builtins(report), "excess": list(report.excess), "advice": self.advice(report.scope)}
+                for report in self.verdicts.reports()
+            ],
+            "guard": {
+                "mode": self._guard_mode,
+                "in_force": [_action(action) for action in self._guard.actions_in_force],
+            },
+        }
+
+    def _noise(self, key: Key) -> dict[str, Any]:
+        floor = self.verdicts.floor
+        reference = floor.reference(key)
+        return {
+            "model": key.model,
+            "prompt_tokens_up_to": key.bucket_tokens,
+            "is_greedy": key.is_greedy,
+            "samples": floor.count(key),
+            "missing": floor.missing(key),
+            "thresholds": None if reference is None else {"samples": reference.samples, **reference.shown},
+        }
+
+    def noise(self) -> list[dict[str, Any]]:
+        """`GET /accuracy/noise`: every healthy sample: tokens, mean difference, largest differences and margins."""
+        floor = self.verdicts.floor
+        return [
+            {
+                **self._noise(key),
+                "figures": [[each.tokens, each.mean_delta, each.largest, each.margins] for each in floor.samples(key)],
+            }
+            for key in floor.keys
+        ]
+
+    def set_rate(self, text: str) -> float:
+        try:
+            rate = float(text)
+        except ValueError:
+            rate = -1.0
+        if not 0 <= rate <= 1:
+            raise BadRequest(f"rate: {text!r} is not a share from 0 to 1", param="rate")
+        self.shadow.plan = msgspec.structs.replace(self.shadow.plan, rate=rate)
+        return rate
+
+    def calibrate(self, samples: int) -> dict[str, int]:
+        ordered = self.shadow.calibrate(samples)
+        if not ordered:
+            raise BadRequest(
+                "no sample to take prompts from yet: send requests through the proxy first", status=409, param="samples"
+            )
+        return ordered
+
+    def reset(self, scope: str | None) -> list[str]:
+        known = list(self.verdicts.verdicts())
+        if scope is not None and scope not in known:
+            raise BadRequest(f"scope: {scope!r} is not known; known scopes: {', '.join(known)}", param="scope")
+        self.verdicts.reset(scope)
+        self.step()
+        return [scope] if scope is not None else known
+
+    def trust(self, scope: str | None) -> list[dict[str, Any]]:
+        """A person lifts what the guard did."""
+        try:
+            actions = self._guard.undo(scope, self._clock())
+        except ValueError as error:
+            raise BadRequest(str(error), param="scope") from None
+        self._carry_out(actions)
+        return [_action(action) for action in actions]
+
+    async def samples(
+        self, limit: int, *, outcome: str | None = None, route: str | None = None, before: int | None = None
+    ) -> list[dict[str, Any]]:
+        found = await self._kept().latest(limit, outcome=outcome, route=route, before=before)
+        return [{name: _plain(value) for name, value in each.items()} for each in found]
+
+    async def sample(self, sample_id: str) -> dict[str, Any]:
+        found = await self._kept().get(sample_id)
+        if found is None:
+            raise BadRequest(f"sample id: {sample_id!r} is not in the journal", status=404, param="id")
+        return {name: _plain(value) for name, value in found.items()}
+
+    def _kept(self) -> Journal:
+        if self._journal is None:
+            raise BadRequest("no journal is kept: start the proxy with --journal FILE", status=404)
+        return self._journal
+
+
+def _action(action: Action) -> dict[str, Any]:
+    pair = list(action.pair) if action.pair is not None else None
+    return {"kind": action.kind, "scope": action.scope, "pair": pair, "reason": action.reason}
+
+
+def _plain(value: object) -> object:
+    """As JSON can say it: no NaN, no bytes."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value

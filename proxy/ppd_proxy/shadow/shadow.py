@@ -1,0 +1,295 @@
+"""The shadow: takes samples, has the baseline check them, and keeps verdicts, journal and metrics.
+
+Nothing here is on a client's way: a sample is offered after the client has its answer, and is dropped, and counted,
+when the queue is full, the baseline is slow, busy or down. Workers take checks of samples and of the baseline alone
+(the noise floor) from two piles; which comes first is `_next_job`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+import msgspec
+
+from ppd_proxy.accuracy.noise import Judgement, Key, key_of
+from ppd_proxy.accuracy.scores import Scores, summarize
+from ppd_proxy.accuracy.verdicts import Verdicts
+from ppd_proxy.shadow.baseline import BaselineError, Baselines, scores_of
+from ppd_proxy.shadow.check import Check, row_of
+from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay
+from ppd_proxy.shadow.rows import Row
+from ppd_proxy.shadow.sample import Sample, is_repeatable, is_sampled, scopes_of
+from ppd_proxy.shadow.seeds import Noise, Seeds
+
+log = logging.getLogger(__name__)
+
+_PARKED = 500
+_BATCH = 50
+"""Calibration alternates between so many noise samples one at a time and so many at once: noise depends on the load."""
+_LOSSES = frozenset({"baseline_down", "baseline_slow", "baseline_error"})
+"""Failures that say nothing of the sample: it is dropped. All others make it `unscorable`."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is checked, and how. `rate` may change while running."""
+
+    rate: float
+    method: str
+    concurrency: int
+    queue: int
+    max_body_bytes: int
+    noise_share: float
+
+
+class Telemetry(Protocol):
+    """What the metrics want to know."""
+
+    def sampled(self, route: str, outcome: str) -> None: ...
+
+    def dropped(self, reason: str) -> None: ...
+
+    def judged(
+        self,
+        route: str,
+        *,
+        token_accuracy: float,
+        max_delta: float,
+        first_divergence: int | None,
+        length_delta: int | None,
+    ) -> None: ...
+
+    def noise(self, max_delta: float) -> None: ...
+
+
+class Ledger(Protocol):
+    """Where finished checks are written."""
+
+    def add(self, row: Row) -> None: ...
+
+
+_Job = Sample | Noise
+
+
+class Shadow:
+    """`run` works until cancelled. `clock` gives monotonic seconds; `on_judged` is called when a verdict may have
+    changed, `ledger` gets every judged sample."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        baselines: Baselines,
+        verdicts: Verdicts,
+        seeds: Seeds,
+        telemetry: Telemetry,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self.plan = plan
+        self.verdicts = verdicts
+        self._baselines = baselines
+        self._seeds = seeds
+        self._telemetry = telemetry
+        self._clock = clock
+        self.ledger: Ledger | None = None
+        self.on_judged: Callable[[], None] = lambda: None
+        self._samples: deque[Sample] = deque()
+        self._parked: dict[Key, deque[Check]] = {}
+        self._calibrating: Counter[Key] = Counter()
+        self._noise_due = 0.0
+        self._last_key: Key | None = None
+        self._wake = asyncio.Event()
+        self.checking = 0
+        """Checks and noise measurements under way."""
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.drops: Counter[str] = Counter()
+        self.took_ms: dict[str, float] = {}
+        """Milliseconds of the baseline's time by method, of `checks` finished checks."""
+        self.checks: Counter[str] = Counter()
+
+    # What the director calls
+
+    def is_sampled(self, request_id: str) -> bool:
+        return self.plan.rate > 0 and is_sampled(request_id, self.plan.rate)
+
+    def offer(self, sample: Sample) -> None:
+        """Take a sample, or drop it; never waits."""
+        if len(sample.body) > self.plan.max_body_bytes:
+            self.drop("body_too_large")
+        elif len(self._samples) >= self.plan.queue:
+            self.drop("queue_full")
+        else:
+            self._samples.append(sample)
+            self._wake.set()
+
+    # What an operator calls
+
+    def calibrate(self, count: int) -> dict[str, int]:
+        """Have `count` more noise samples taken for every key that samples are known of; what was ordered, by key."""
+        ordered: dict[str, int] = {}
+        for key in self._seeds.keys:
+            self._calibrating[key] = count
+            ordered[key.label] = count
+        self._wake.set()
+        return ordered
+
+    @property
+    def waiting(self) -> int:
+        return len(self._samples)
+
+    @property
+    def parked(self) -> int:
+        """Samples that wait for a noise floor."""
+        return sum(len(each) for each in self._parked.values())
+
+    @property
+    def calibrating(self) -> Mapping[str, int]:
+        return {key.label: count for key, count in self._calibrating.items() if count > 0}
+
+    # Working
+
+    async def run(self) -> None:
+        """All workers, until cancelled."""
+        await asyncio.gather(*(self._work(number) for number in range(self.plan.concurrency)))
+
+    async def _work(self, number: int) -> None:
+        turn = 0
+        while True:
+            turn += 1
+            job = self._next_job(number, turn)
+            if job is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            self.checking += 1
+            try:
+                await (self._measure_noise(job) if isinstance(job, Noise) else self._check(job))
+            except BaselineError as error:
+                self._failed(job, error)
+            except Exception:
+                log.exception("a shadow check failed")
+                if isinstance(job, Sample):
+                    self._count(job, "error")
+            finally:
+                self.checking -= 1
+            self._wake.set()
+
+    def _next_job(self, number: int, turn: int) -> _Job | None:
+        """Samples first, but every second job is noise while some is due; every job while nothing else waits."""
+        if turn % 2 == 0 or not self._samples:
+            noise = self._next_noise(number)
+            if noise is not None:
+                return noise
+        return self._samples.popleft() if self._samples else None
+
+    def _next_noise(self, number: int) -> Noise | None:
+        wanted = self.verdicts.wanted_noise()
+        if wanted is not None:
+            return self._seeds.take(wanted[0])
+        for key, count in list(self._calibrating.items()):
+            if count <= 0:
+                del self._calibrating[key]
+            elif number == 0 or count // _BATCH % 2 == 0:
+                self._calibrating[key] -= 1
+                return self._seeds.take(key)
+        key_now = self._last_key
+        if key_now is not None and self._noise_due >= 1:
+            self._noise_due -= 1
+            return self._seeds.take(key_now)
+        return None
+
+    async def _measure_noise(self, noise: Noise) -> None:
+        answer = await self._baselines.generate("/v1/completions", "completion", noise.body)
+        told = await self._baselines.score(noise.key.model, noise.prompt, answer.token_ids)
+        statistics = summarize(scores_of(answer, told))
+        self._telemetry.noise(statistics.max_delta)
+        if self.verdicts.add_noise(noise.key, statistics):
+            log.info(
+                "noise floor %s of %s samples for %s",
+                "made" if self.verdicts.floor.reference(noise.key) is not None else "dropped: the noise has changed",
+                self.verdicts.floor.count(noise.key),
+                noise.key.label,
+            )
+            for check in self._parked.pop(noise.key, ()):
+                self._judge(check)
+        self.on_judged()
+
+    async def _check(self, sample: Sample) -> None:
+        started_at = self._clock()
+        is_scored = sample.is_scorable and self.plan.method == "score" and sample.candidate.prompt_token_ids is not None
+        difference = None
+        method: Literal["score", "replay"]
+        if is_scored:
+            candidate, method = sample.candidate, "score"
+            told = await self._baselines.score(sample.model, candidate.prompt_token_ids or (), candidate.token_ids)
+            scores: Scores | None = scores_of(candidate, told)
+        elif not is_repeatable(sample.fields):
+            raise BaselineError("unscorable", "neither scorable nor greedy nor seeded")
+        else:
+            method = "replay"
+            other = await self._baselines.generate(sample.path, sample.kind, replay_body(sample))
+            difference = difference_of(sample.candidate, other)
+            scores = scores_of_replay(sample.candidate, other, difference)
+        if scores is None:
+            raise BaselineError("unscorable", "two answers without a token in common")
+        took_ms = (self._clock() - started_at) * 1000
+        self.took_ms[method] = self.took_ms.get(method, 0.0) + took_ms
+        self.checks[method] += 1
+        self._judge(Check(sample, method, summarize(scores), scores, difference, took_ms))
+
+    def _judge(self, check: Check) -> None:
+        sample, statistics = check.sample, check.statistics
+        key = key_of(sample.model, sample.prompt_tokens, is_greedy=sample.is_greedy)
+        if sample.is_scorable:
+            self._seeds.add(key, sample)
+            self._last_key = key
+            self._noise_due += 1.0 if self.verdicts.floor.missing(key) else self.plan.noise_share
+        red = [scope for scope, verdict in self.verdicts.verdicts().items() if verdict == "red"]
+        judgement = self.verdicts.add(
+            key, statistics, prompt_tokens=sample.prompt_tokens, scopes=scopes_of(sample, red), now=self._clock()
+        )
+        if judgement is None:
+            self._parked.setdefault(key, deque(maxlen=_PARKED)).append(check)
+            return
+        self._count(sample, judgement.outcome)
+        self._telemetry.judged(
+            sample.route,
+            token_accuracy=statistics.token_accuracy,
+            max_delta=statistics.max_delta if statistics.is_finite else math.inf,
+            first_divergence=statistics.first_difference,
+            length_delta=None if check.difference is None else check.difference.length_delta,
+        )
+        self._write(check, key, judgement)
+        self.on_judged()
+
+    def _write(self, check: Check, key: Key, judgement: Judgement) -> None:
+        if judgement.category == "far":
+            log.warning(
+                "shadow %s id=%s route=%s pair=%s delta=%.3f margin=%.3f at=%d tokens=%d",
+                judgement.outcome, check.sample.id, check.sample.route, check.sample.pair,
+                check.statistics.max_delta, check.statistics.margin, check.statistics.max_delta_at,
+                check.statistics.tokens,
+            )  # fmt: skip
+        if self.ledger is not None:
+            self.ledger.add(row_of(check, judgement, self.verdicts.floor.reference(key)))
+
+    def _failed(self, job: _Job, error: BaselineError) -> None:
+        log.info("shadow check failed reason=%s: %s", error.reason, error)
+        if isinstance(job, Noise):
+            self._noise_due = 0.0
+        elif error.reason in _LOSSES:
+            self.drop(error.reason)
+        else:
+            self._count(job, "unscorable")
+
+    def _count(self, sample: Sample, outcome: str) -> None:
+        self.outcomes[sample.route, outcome] += 1
+        self._telemetry.sampled(sample.route, outcome)
+
+    def drop(self, reason: str) -> None:
+        self.drops[reason] += 1
+        self._telemetry.dropped(reason)

@@ -1,0 +1,141 @@
+"""Puts the accuracy check together from the configuration, and gives it its hold on the rest of the proxy."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from ppd_proxy import sections
+from ppd_proxy.accuracy.noise import NoiseFloor
+from ppd_proxy.accuracy.speculation import drop
+from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
+from ppd_proxy.collaborators import Collaborators
+from ppd_proxy.core.address import parse_url
+from ppd_proxy.core.types import Engine, Home
+from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.policy.distrust import Distrust
+from ppd_proxy.policy.guard import ACTION_KINDS, Guard, GuardSettings
+from ppd_proxy.shadow.baseline import Baselines
+from ppd_proxy.shadow.journal import Journal
+from ppd_proxy.shadow.seeds import Seeds
+from ppd_proxy.shadow.service import Accuracy
+from ppd_proxy.shadow.shadow import Plan, Shadow
+from ppd_proxy.telemetry.metrics import Metrics
+from ppd_proxy.telemetry.shadow import ShadowMetrics
+
+_NOISE_CAPACITY = 10_000
+_CANARY_LOOKS_A_DAY = 288
+"""Draft acceptance is compared over five minutes."""
+
+
+class Reins:
+    """The guard's hold on routing and conversations."""
+
+    def __init__(self, shared: Collaborators) -> None:
+        self._shared = shared
+
+    def set_distrust(self, distrust: Distrust) -> None:
+        self._shared.distrust = distrust
+
+    def forget_homes(self, is_bad: Callable[[Home], bool]) -> int:
+        return self._shared.conversations.forget_homes(is_bad)
+
+    def pairs(self) -> Iterable[tuple[str, str]]:
+        view = self._shared.fleet.view
+        return [
+            (prefill.id, decode.id)
+            for decode in view.decode
+            for prefill in view.prefill
+            if HANDOFFS[decode.handoff].can_pair(prefill, decode)
+        ]
+
+
+def baseline_engines(settings: sections.Shadow) -> tuple[Engine, ...]:
+    """The baselines as engines whose metrics can be read; they are in no fleet and serve no client."""
+    return tuple(
+        Engine(id=parse_url(url)[0], url=url, role="aggregated", handoff="none", state="up", source="static")
+        for url in settings.baseline
+    )
+
+
+def make_accuracy(
+    settings: sections.Shadow,
+    shared: Collaborators,
+    session: aiohttp.ClientSession,
+    registry: CollectorRegistry,
+    metrics: Metrics,
+) -> Accuracy | None:
+    """None without a baseline: nothing is sampled then, and no series says that all is well."""
+    if not settings.baseline:
+        return None
+    tolerances = Tolerances(false_alarms=settings.shadow_false_alarms, tolerance=settings.shadow_tolerance)
+    verdicts = Verdicts(NoiseFloor(least=settings.shadow_noise_samples, capacity=_NOISE_CAPACITY), tolerances)
+    telemetry = ShadowMetrics(registry, verdicts=verdicts.verdicts, guard_actions=ACTION_KINDS)
+    shadow = Shadow(
+        Plan(
+            rate=settings.shadow_rate,
+            method=settings.shadow_method,
+            concurrency=settings.shadow_concurrency,
+            queue=settings.shadow_queue,
+            max_body_bytes=settings.shadow_max_body_bytes,
+            noise_share=settings.shadow_noise_share,
+        ),
+        Baselines(session, settings.baseline, timeout_s=settings.shadow_timeout_s, key=settings.baseline_api_key),
+        verdicts,
+        Seeds(random.Random(secrets.randbits(64)).random),
+        telemetry,
+        clock=shared.loop.time,
+    )
+    wait_s = settings.guard_retry_s or None
+    guard = Guard(
+        GuardSettings(mode=settings.guard, cooldown_s=settings.guard_cooldown_s, retry_s=wait_s),
+        epoch_base=secrets.token_hex(4),
+    )
+    accuracy = Accuracy(
+        shadow,
+        guard,
+        settings.guard,
+        Reins(shared),
+        baselines=settings.baseline,
+        clock=shared.loop.time,
+        on_action=telemetry.guard_acted,
+        kv_failures=metrics.damaged_transfers,
+        draft_acceptance=lambda: _fallen_acceptance(settings, shared, metrics),
+    )
+    shared.is_sampled = shadow.is_sampled
+    shared.offer = shadow.offer
+    return accuracy
+
+
+async def open_journal(settings: sections.Shadow, accuracy: Accuracy) -> None:
+    """Raises ConfigError for a file that is no journal of ours."""
+    if settings.journal is not None:
+        accuracy.keep(
+            await Journal.open(
+                Path(settings.journal),
+                max_rows=settings.journal_max_rows,
+                max_age_s=settings.journal_max_age_s,
+                storage=settings.journal_storage,
+                on_dropped=accuracy.shadow.drop,
+            )
+        )
+
+
+def _fallen_acceptance(settings: sections.Shadow, shared: Collaborators, metrics: Metrics) -> str | None:
+    """Which decode engine accepts significantly fewer drafts than a baseline, in a sentence."""
+    decodes = shared.fleet.view.decode
+    alpha = settings.shadow_false_alarms / (_CANARY_LOOKS_A_DAY * max(1, len(decodes)))
+    for baseline in baseline_engines(settings):
+        expected = metrics.spec_gain(baseline.id)
+        for decode in decodes:
+            found = metrics.spec_gain(decode.id)
+            if expected is None or found is None:
+                continue
+            if drop(found, expected, alpha).verdict == "dropped":
+                return f"{decode.id} accepts fewer drafts than the baseline: look at draft model and KV of that engine"
+    return None

@@ -1,0 +1,89 @@
+"""Which requests are samples, what they can be judged by, and who answers for them."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from ppd_proxy.core.candidate import Candidate
+from ppd_proxy.core.types import Reason
+from ppd_proxy.shadow.sample import Sample, is_greedy, is_repeatable, is_sampled, scopes_of
+
+
+def fields(**values: Any) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in values.items()}
+
+
+def sample(**changes: Any) -> Sample:
+    candidate = Candidate(
+        prompt_token_ids=[1, 2], token_ids=[3], logprobs=[-0.1], tops=[], finish_reason="stop", text="x", tool_calls=[]
+    )
+    values = {
+        "id": "i", "at": 0.0, "kind": "completion", "path": "/v1/completions", "fields": {}, "body": b"{}",
+        "model": "m", "route": "pd", "reason": Reason.FIRST_TURN, "turn": 1, "prefill_id": "p", "decode_id": "d",
+        "filled_by": ("p",), "is_greedy": True, "is_scorable": True, "prompt_tokens": 2, "candidate": candidate,
+    }  # fmt: skip
+    return Sample(**{**values, **changes})
+
+
+def test_a_share_of_the_ids_is_sampled_and_a_higher_rate_keeps_them() -> None:
+    ids = [f"request-{number}" for number in range(4000)]
+    few = {each for each in ids if is_sampled(each, 0.05)}
+    assert 120 < len(few) < 290
+    assert few < {each for each in ids if is_sampled(each, 0.2)}
+    assert not any(is_sampled(each, 0) for each in ids)
+    assert all(is_sampled(each, 1) for each in ids)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"temperature": 0}, True),
+        ({"temperature": 0.0, "logit_bias": {}}, True),
+        ({"temperature": 0, "tool_choice": "auto"}, True),
+        ({}, False),
+        ({"temperature": 0.7}, False),
+        ({"temperature": None}, False),
+        ({"temperature": 0, "repetition_penalty": 1.1}, False),
+        ({"temperature": 0, "repetition_penalty": 1.0}, True),
+        ({"temperature": 0, "logit_bias": {"5": -100}}, False),
+        ({"temperature": 0, "min_tokens": 5}, False),
+        ({"temperature": 0, "response_format": {"type": "json_object"}}, False),
+        ({"temperature": 0, "tool_choice": "required"}, False),
+        ({"temperature": "hot"}, False),
+    ],
+)
+def test_an_answer_is_greedy_if_every_token_was_the_likeliest(values: dict[str, Any], expected: bool) -> None:
+    assert is_greedy(fields(**values)) is expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [({"temperature": 0}, True), ({"temperature": 1, "seed": 5}, True), ({"temperature": 1}, False), ({}, False)],
+)
+def test_a_replay_needs_a_request_that_repeats(values: dict[str, Any], expected: bool) -> None:
+    assert is_repeatable(fields(**values)) is expected
+
+
+def test_a_pd_turn_is_charged_to_its_pair() -> None:
+    assert scopes_of(sample(), ()) == ("route:pd", "pair:p>d")
+
+
+def test_a_direct_turn_is_charged_to_the_pair_that_filled_its_home() -> None:
+    direct = sample(route="direct", prefill_id=None, filled_by=("q",))
+    assert scopes_of(direct, ()) == ("route:direct", "pair:q>d")
+
+
+def test_a_home_that_its_engine_filled_itself_is_no_pairs_fault() -> None:
+    assert scopes_of(sample(route="direct", prefill_id=None, filled_by=()), ()) == ("route:direct",)
+
+
+def test_what_several_pairs_filled_is_charged_to_none() -> None:
+    assert scopes_of(sample(route="direct", prefill_id=None, filled_by=("p", "q")), ()) == ("route:direct",)
+    assert scopes_of(sample(filled_by=("q", "p")), ()) == ("route:pd",)
+
+
+def test_a_pd_turn_on_a_decode_engine_that_a_red_pair_filled_is_kept_apart() -> None:
+    assert scopes_of(sample(), ("pair:q>d",)) == ("route:pd",)
+    assert scopes_of(sample(), ("pair:q>e", "route:pd")) == ("route:pd", "pair:p>d")
+    assert scopes_of(sample(), ("pair:p>d",)) == ("route:pd", "pair:p>d")

@@ -1,0 +1,112 @@
+"""Accuracy shadowing on a real split vLLM: sampled answers are the unsampled ones, and damaged KV is seen."""
+
+import json
+import re
+
+import pytest
+from tests.vllm.conftest import UseCluster
+from tests.vllm.engine_calls import Answer, call
+from tests.vllm.kv_calls import prompt_of, wait_until
+
+from cluster import Cluster, ClusterSpec, EngineSpec
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+
+
+def shadow_cluster(use_cluster: UseCluster) -> Cluster:
+    common = {"dtype": "float32", "connector": "ppd"}
+    engines = (
+        EngineSpec(role="prefill", **common),
+        EngineSpec(role="decode", **common),
+        EngineSpec(role="aggregated", is_baseline=True, **common),
+    )
+    return use_cluster(ClusterSpec(engines=engines, mode="pd", proxy_args=("--shadow-rate", "1")))
+
+
+@pytest.fixture
+def cluster(use_cluster: UseCluster) -> Cluster:
+    return shadow_cluster(use_cluster)
+
+
+def rate(cluster: Cluster, share: float) -> None:
+    assert call(f"{cluster.proxy_url}/accuracy/rate/{share}", {}).status == 200
+
+
+def accuracy(cluster: Cluster) -> dict:
+    return call(f"{cluster.proxy_url}/accuracy").body
+
+
+def plain(text: str) -> str:
+    """Without ids, times and what depends on the prefix cache."""
+    text = re.sub(r'"((chat)?cmpl-)[^"]*"', r'"\1"', text)
+    text = re.sub(r'"created":\d+', '"created":0', text)
+    return re.sub(r'"cached_tokens":\d+', '"cached_tokens":0', text)
+
+
+def shapes(answer: Answer) -> list:
+    """Every shape a stream's choices have, texts aside: how many tokens an engine puts into one event is chance."""
+    choices = [choice for event in answer.events for choice in event.get("choices", ())]
+    said = {json.dumps({name: each[name] for name in each if name not in ("text", "delta")}) for each in choices}
+    return sorted(said)
+
+
+def text_of(answer: Answer) -> str:
+    parts = [choice for event in answer.events for choice in event.get("choices", ())]
+    return "".join(part.get("text") or (part.get("delta") or {}).get("content") or "" for part in parts)
+
+
+@pytest.mark.vllm_smoke
+@pytest.mark.parametrize("logprobs", [None, 0, 2])
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+def test_a_sampled_json_answer_is_the_unsampled_one_byte_for_byte(
+    cluster: Cluster, path: str, logprobs: int | None
+) -> None:
+    body = {"model": cluster.model_name, "max_tokens": 24, "temperature": 0}
+    text = prompt_of(80, 900)
+    body |= {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
+    if logprobs is not None:
+        body |= {"logprobs": logprobs} if path == COMPLETIONS else {"logprobs": True, "top_logprobs": logprobs}
+    answers = []
+    for share in (0, 1, 0):
+        rate(cluster, share)
+        answers.append(call(cluster.proxy_url + path, body))
+    assert {answer.status for answer in answers} == {200}
+    assert plain(answers[0].text) == plain(answers[1].text) == plain(answers[2].text)
+
+
+@pytest.mark.vllm_smoke
+@pytest.mark.parametrize("logprobs", [None, 2])
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+def test_a_sampled_stream_is_the_unsampled_one(cluster: Cluster, path: str, logprobs: int | None) -> None:
+    """Byte for byte where both came in equal events, else what they say and every field they have."""
+    body = {"model": cluster.model_name, "max_tokens": 24, "temperature": 0, "stream": True}
+    text = prompt_of(80, 901)
+    body |= {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
+    if logprobs is not None:
+        body |= {"logprobs": logprobs} if path == COMPLETIONS else {"logprobs": True, "top_logprobs": logprobs}
+    answers = []
+    for share in (0, 1):
+        rate(cluster, share)
+        answers.append(call(cluster.proxy_url + path, body))
+    unsampled, sampled = answers
+    assert {answer.status for answer in answers} == {200}
+    assert text_of(sampled) == text_of(unsampled)
+    if len(sampled.events) == len(unsampled.events):
+        assert plain(sampled.text) == plain(unsampled.text)
+    else:
+        assert logprobs is not None or shapes(sampled) == shapes(unsampled)
+
+
+@pytest.mark.vllm_smoke
+def test_every_sample_is_checked_and_judged_once_the_noise_is_known(cluster: Cluster) -> None:
+    rate(cluster, 1)
+    for number in range(20):
+        body = {"model": cluster.model_name, "prompt": prompt_of(60, 950 + number), "max_tokens": 16, "temperature": 0}
+        assert call(f"{cluster.proxy_url}{COMPLETIONS}", body).status == 200
+    assert call(f"{cluster.proxy_url}/accuracy/calibrate?samples=320", {}).status == 200
+    wait_until(lambda: not accuracy(cluster)["calibrating"] and not accuracy(cluster)["parked"], "all judged", 240)
+    told = accuracy(cluster)
+    assert sum(told["outcomes"]["pd"].values()) >= 20
+    assert set(told["outcomes"]["pd"]) <= {"exact", "tie", "drift"}
+    assert told["dropped"] == {}
+    assert all(scope["verdict"] in ("green", "unknown") for scope in told["scopes"])
