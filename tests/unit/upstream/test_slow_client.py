@@ -7,6 +7,7 @@ from tests.support.builders import direct_plan
 from tests.support.playbook import planned
 from tests.support.scripted import BODY, HEAD, LIMIT_S, SSE_END, SSE_HEAD, Line, chunk, scripted, until
 
+from ppd_proxy.core.asked import NOTHING
 from ppd_proxy.core.sse import SseRelay
 from ppd_proxy.sections import Limits
 from ppd_proxy.upstream.driver import Driver, LegRequest
