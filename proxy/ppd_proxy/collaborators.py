@@ -35,6 +35,17 @@ class Observer(Protocol):
     def fleet_changed(self, changes: tuple[Change, ...]) -> None: ...
 
 
+class ShadowSink(Protocol):
+    """What takes samples of finished requests."""
+
+    def is_sampled(self, request_id: str) -> bool: ...
+
+    def offer(self, sample: Sample) -> None: ...
+
+    def skip(self, route: Route) -> None:
+        """A sampled request whose answer cannot be held against a baseline's."""
+
+
 class Call(msgspec.Struct, kw_only=True):
     """One generation request as it arrived. `path` is the raw path with its query; `kind` is None for endpoints that
     are never split; `named` are the headers by name; `client_key` separates clients: their key or authorization."""
@@ -53,8 +64,8 @@ class Collaborators:
     """What all requests share. `mode` may change at any time and counts from the next request on, `distrust`
     from the next plan on.
 
-    `is_sampled` says by its id whether a request's answer is to be compared with a baseline, which then can
-    look at the `top_logprobs` likeliest tokens of each step (at most the engines' --max-logprobs).
+    `shadow` says which answers are to be compared with a baseline, and gets them; with `top_logprobs` of the likeliest
+    tokens of each step (at most the engines' --max-logprobs).
     """
 
     mode: Mode
@@ -68,7 +79,6 @@ class Collaborators:
     trust_direct: bool
     engine_authorization: bytes | None
     stripped_fields: frozenset[str]
-    is_sampled: Callable[[str], bool] = lambda _: False
-    offer: Callable[[Sample], None] | None = None
+    shadow: ShadowSink | None = None
     top_logprobs: int = 0
     distrust: Distrust = field(default_factory=Distrust)

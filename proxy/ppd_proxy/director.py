@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppd_proxy.collaborators import Call, Collaborators
+from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.handling import Handling
 from ppd_proxy.offering import sample_of
 from ppd_proxy.sections import Limits
-from ppd_proxy.shadow.sample import Sample
 from ppd_proxy.upstream.driver import Client, Driver
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.mailbox import Mailbox
@@ -46,13 +45,18 @@ class Director:
             record.is_client_gone = driver.exchange.is_client_gone
             record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
             shared.observer.finished(record)
-        if handling.is_sampled and shared.offer is not None:
-            self._offer(handling, driver.answered, call.path, shared.offer)
+        if handling.is_sampled and shared.shadow is not None and record.status == 200 and not record.is_client_gone:
+            self._offer(shared.shadow, handling, driver.answered, call.path)
 
-    def _offer(self, handling: Handling, leg: Leg | None, path: bytes, offer: Callable[[Sample], None]) -> None:
+    def _offer(self, shadow: ShadowSink, handling: Handling, leg: Leg | None, path: bytes) -> None:
+        record = handling.record
+        if record.route not in ("pd", "direct"):
+            return  # an unsplit engine's answer
         sample = sample_of(handling, leg, path, self._wall_clock)
-        if sample is not None:
-            offer(sample)
+        if sample is None:
+            shadow.skip(record.route)
+        else:
+            shadow.offer(sample)
 
     def refuse(self, call: Call, error: ProxyError) -> Handling:
         """Count a request that is refused before anything of it was read (key, size)."""

@@ -15,10 +15,9 @@ _text = msgspec.json.Decoder(str)
 
 
 def sample_of(handling: Handling, leg: Leg | None, path: bytes, wall_clock: Callable[[], float]) -> Sample | None:
-    """The sample; None where there is nothing to hold against a baseline: not a whole answer of a split engine, or one
-    without token ids."""
+    """The sample; None where there is nothing to hold against a baseline: no whole answer, or one without token ids."""
     record, generation = handling.record, handling.generation
-    if leg is None or generation is None or record.decode_id is None or record.route not in ("pd", "direct"):
+    if leg is None or generation is None or record.decode_id is None:
         return None
     candidate = handling.candidate(leg)
     if candidate is None or not candidate.token_ids or candidate.finish_reason is None:

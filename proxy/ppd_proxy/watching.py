@@ -107,8 +107,7 @@ def make_accuracy(
         kv_failures=metrics.damaged_transfers,
         draft_acceptance=lambda: _fallen_acceptance(settings, shared, metrics),
     )
-    shared.is_sampled = shadow.is_sampled
-    shared.offer = shadow.offer
+    shared.shadow = shadow
     return accuracy
 
 

@@ -49,11 +49,18 @@ class Candidates:
         monkeypatch.setattr(director, "Handling", Watched)
 
     def sample(self, cluster, answer):
-        def is_sampled(request_id):
-            self.asked_for.append(request_id)
-            return answer
+        self._answer = answer
+        cluster.runtime.shared.shadow = self
 
-        cluster.runtime.shared.is_sampled = is_sampled
+    def is_sampled(self, request_id):
+        self.asked_for.append(request_id)
+        return self._answer
+
+    def offer(self, sample):
+        """What a sample becomes is not looked at here."""
+
+    def skip(self, route):
+        """As `offer`."""
 
 
 @pytest.fixture

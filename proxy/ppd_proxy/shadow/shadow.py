@@ -19,6 +19,7 @@ import msgspec
 from ppd_proxy.accuracy.noise import Judgement, Key, key_of
 from ppd_proxy.accuracy.scores import Scores, summarize
 from ppd_proxy.accuracy.verdicts import Verdicts
+from ppd_proxy.core.types import Route
 from ppd_proxy.shadow.baseline import BaselineError, Baselines, scores_of
 from ppd_proxy.shadow.check import Check, row_of
 from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 _PARKED = 500
 _BATCH = 50
 """Calibration alternates between so many noise samples one at a time and so many at once: noise depends on the load."""
+_NOISE_PAUSE_S = 5.0
+"""After a noise measurement that failed: a baseline that is down would be asked without end."""
 _LOSSES = frozenset({"baseline_down", "baseline_slow", "baseline_error"})
 """Failures that say nothing of the sample: it is dropped. All others make it `unscorable`."""
 
@@ -101,6 +104,7 @@ class Shadow:
         self._parked: dict[Key, deque[Check]] = {}
         self._calibrating: Counter[Key] = Counter()
         self._noise_due = 0.0
+        self._no_noise_before = -math.inf
         self._last_key: Key | None = None
         self._wake = asyncio.Event()
         self.checking = 0
@@ -125,6 +129,10 @@ class Shadow:
         else:
             self._samples.append(sample)
             self._wake.set()
+
+    def skip(self, route: Route) -> None:
+        """Count a sampled request whose answer cannot be compared."""
+        self._count(route, "unscorable")
 
     # What an operator calls
 
@@ -154,7 +162,13 @@ class Shadow:
 
     async def run(self) -> None:
         """All workers, until cancelled."""
-        await asyncio.gather(*(self._work(number) for number in range(self.plan.concurrency)))
+        await asyncio.gather(self._remind(), *(self._work(number) for number in range(self.plan.concurrency)))
+
+    async def _remind(self) -> None:
+        """Noise that was put off becomes due without anything happening."""
+        while True:
+            await asyncio.sleep(_NOISE_PAUSE_S)
+            self._wake.set()
 
     async def _work(self, number: int) -> None:
         turn = 0
@@ -173,10 +187,11 @@ class Shadow:
             except Exception:
                 log.exception("a shadow check failed")
                 if isinstance(job, Sample):
-                    self._count(job, "error")
+                    self._count(job.route, "error")
             finally:
                 self.checking -= 1
             self._wake.set()
+            await asyncio.sleep(0)  # a check that fails at once must not keep the loop to itself
 
     def _next_job(self, number: int, turn: int) -> _Job | None:
         """Samples first, but every second job is noise while some is due; every job while nothing else waits."""
@@ -187,6 +202,8 @@ class Shadow:
         return self._samples.popleft() if self._samples else None
 
     def _next_noise(self, number: int) -> Noise | None:
+        if self._clock() < self._no_noise_before:
+            return None
         wanted = self.verdicts.wanted_noise()
         if wanted is not None:
             return self._seeds.take(wanted[0])
@@ -255,7 +272,7 @@ class Shadow:
         if judgement is None:
             self._parked.setdefault(key, deque(maxlen=_PARKED)).append(check)
             return
-        self._count(sample, judgement.outcome)
+        self._count(sample.route, judgement.outcome)
         self._telemetry.judged(
             sample.route,
             token_accuracy=statistics.token_accuracy,
@@ -280,15 +297,15 @@ class Shadow:
     def _failed(self, job: _Job, error: BaselineError) -> None:
         log.info("shadow check failed reason=%s: %s", error.reason, error)
         if isinstance(job, Noise):
-            self._noise_due = 0.0
+            self._no_noise_before = self._clock() + _NOISE_PAUSE_S
         elif error.reason in _LOSSES:
             self.drop(error.reason)
         else:
-            self._count(job, "unscorable")
+            self._count(job.route, "unscorable")
 
-    def _count(self, sample: Sample, outcome: str) -> None:
-        self.outcomes[sample.route, outcome] += 1
-        self._telemetry.sampled(sample.route, outcome)
+    def _count(self, route: Route, outcome: str) -> None:
+        self.outcomes[route, outcome] += 1
+        self._telemetry.sampled(route, outcome)
 
     def drop(self, reason: str) -> None:
         self.drops[reason] += 1
