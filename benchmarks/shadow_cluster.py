@@ -17,6 +17,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
 from cluster import Cluster, ClusterSpec, EngineSpec
 from ppd_proxy.accuracy.scores import Scores, Statistics, summarize
 

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
 from chat_client import ProxyClient, new_session
 from cluster import Cluster, ClusterSpec, EngineSpec
 from command_line import at_least
