@@ -69,7 +69,7 @@ class Watched:
             return str(answer.headers["x-ppd-decision"])
 
     async def ask_many(
-        self, count: int, concurrency: int, *, words: tuple[int, int] = (60, 90), temperature: float = 0.0
+        self, count: int, concurrency: int, *, words: tuple[int, int] = (55, 80), temperature: float = 0.0
     ) -> None:
         """Prompts of about 200 to 300 tokens, all different."""
         limit = asyncio.Semaphore(concurrency)

@@ -101,7 +101,7 @@ async def faults(watched: Watched, arguments: argparse.Namespace) -> dict[str, A
         recorded[name] = watched.statistics(before)
         watched.fault("")
         say(f"{name}: {found[name]}")
-    noise = next(each for each in await watched.noise() if each["is_greedy"])
+    noise = next(each for each in await watched.noise() if each["sampling"] == "greedy")
     rows = {name: [row(each) for each in samples] for name, samples in recorded.items()}
     dump(DATA / "shadow_faults.json", noise=[noise_row(each) for each in noise["figures"]], **rows)
     print(f"{'class':<12}{'red after':>10}{'amber':>8}   scopes at the end; advice")
@@ -136,7 +136,7 @@ async def clean(watched: Watched, arguments: argparse.Namespace) -> dict[str, An
     dump(
         DATA / "shadow_noise.json",
         **{
-            "greedy" if kind["is_greedy"] else "sampled": [noise_row(figures) for figures in kind["figures"]]
+            kind["sampling"]: [noise_row(figures) for figures in kind["figures"]]
             for kind in await watched.noise()
         },
     )
@@ -154,7 +154,7 @@ async def guard(watched: Watched, arguments: argparse.Namespace) -> dict[str, An
     acted_after = None
     while len(decisions) < arguments.samples:
         for _ in range(10):
-            decisions.append(await watched.ask(random.Random(len(decisions)).randint(60, 90)))
+            decisions.append(await watched.ask(random.Random(len(decisions)).randint(55, 80)))
         told = await watched.accuracy()
         if acted_after is None and told["guard"]["in_force"]:
             acted_after = len(decisions)
@@ -217,7 +217,7 @@ def replay() -> dict[str, Any]:
     """Recorded figures through the verdict: the same shares of faulty answers, other seeds."""
     recorded = json.loads((DATA / "shadow_faults.json").read_text())
     noise, healthy = recorded.pop("noise"), recorded.pop("clean")
-    key = key_of("tiny-llama-peaked", 300, is_greedy=True)
+    key = key_of("tiny-peaked", 200, "greedy")
     found: dict[str, Any] = {}
     print(f"floor of {len(noise)} samples, {len(healthy)} clean samples recorded")
     print(f"{'class':<12}{'shows':>7}{'far':>6}", end="")
@@ -244,7 +244,7 @@ def replay() -> dict[str, Any]:
 
 def _fresh(noise: Sequence[Any]) -> Verdicts:
     verdicts = Verdicts(NoiseFloor(least=len(noise), capacity=2 * len(noise)), Tolerances())
-    key = key_of("tiny-llama-peaked", 300, is_greedy=True)
+    key = key_of("tiny-peaked", 200, "greedy")
     for each in noise:
         verdicts.add_noise(key, statistics_of(each))
     return verdicts
@@ -257,7 +257,7 @@ def _delay(
     """Samples from the fault's beginning to red; 200 clean ones went before."""
     chance = np.random.default_rng(seed)
     verdicts = _fresh(noise)
-    key = key_of("tiny-llama-peaked", 300, is_greedy=True)
+    key = key_of("tiny-peaked", 200, "greedy")
     for number in range(-MOST_SAMPLES, most):
         pool = faulty if number >= 0 and chance.random() < share else healthy
         sample = statistics_of(pool[int(chance.integers(len(pool)))])

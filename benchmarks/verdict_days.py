@@ -29,7 +29,7 @@ from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
 from shadow_cluster import statistics_of
 
 DATA = Path(__file__).parent / "data" / "shadow_faults.json"
-KEY = key_of("tiny-llama-peaked", 300, is_greedy=True)
+KEY = key_of("tiny-peaked", 200, "greedy")
 DAY_S = 86400.0
 SMOOTHING = 0.1
 """Bandwidth of the bootstrap, of the logarithm: without it no new sample could ever lie beyond all recorded ones."""

@@ -8,7 +8,7 @@ import msgspec
 
 from ppd_proxy.core.asked import is_scorable
 from ppd_proxy.handling import Handling
-from ppd_proxy.shadow.sample import Sample, is_greedy
+from ppd_proxy.shadow.sample import Sample, sampling_of
 from ppd_proxy.upstream.leg import Leg
 
 _text = msgspec.json.Decoder(str)
@@ -36,7 +36,7 @@ def sample_of(handling: Handling, leg: Leg | None, path: bytes, wall_clock: Call
         prefill_id=record.prefill_id,
         decode_id=record.decode_id,
         filled_by=record.filled_by,
-        is_greedy=is_greedy(generation.fields),
+        sampling=sampling_of(generation.fields),
         is_scorable=is_scorable(generation),
         prompt_tokens=len(candidate.prompt_token_ids or ()) or record.prompt_tokens or 0,
         candidate=candidate,

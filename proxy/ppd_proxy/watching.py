@@ -45,6 +45,9 @@ class Reins:
     def forget_homes(self, is_bad: Callable[[Home], bool]) -> int:
         return self._shared.conversations.forget_homes(is_bad)
 
+    def engines(self) -> Iterable[str]:
+        return [engine.id for engine in self._shared.fleet.engines()]
+
     def pairs(self) -> Iterable[tuple[str, str]]:
         view = self._shared.fleet.view
         return [

@@ -7,8 +7,9 @@ ratio against that chance has expectation 1 at each step, so its running product
 with a probability of at most a, at whatever moment one looks (Ville's inequality).
 
 Alternatives: a share of the answers is faulty, and these are mostly far, mixed, or mostly near; E is the mean over
-shares and mixtures. A fault may begin at any time, so a new product starts every `SPACING` samples and the detector is
-their weighted sum (Shiryaev-Roberts; Shin, Ramdas, Rinaldo 2022, "E-detectors").
+shares and mixtures. A fault may begin at any time, so a new product starts every `SPACING` samples, with a weight. The
+weights of a day's products add up to at most 1, however many samples it has, and the detector is the largest product
+times its weight: by the union bound it passes c within the products of a day with a probability of at most 1/c.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from ppd_proxy.accuracy.noise import CATEGORIES, Category, Key
 SPACING = 25
 STARTS = 80
 """Products kept, the latest: 2,000 samples of memory."""
+_HARMONIC = 12.0
+"""At least the sum of 1/n over a day's products: up to 90,000 of them, 2 million samples."""
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SHAPES = ((0.02, 0.05, 0.93), (0.1, 0.4, 0.5), (0.1, 0.85, 0.05))
 
@@ -37,14 +40,16 @@ class _Seen:
 
 
 class Detector:
-    """`value` has expectation of at most the sum of the weights of the products it holds while nothing is wrong."""
+    """`value` is the evidence, to be held against a bound c that a healthy engine passes on at most 1/c of the days."""
 
     def __init__(self) -> None:
         self._alternatives = np.array([(share, *shape) for share in _SHARES for shape in _SHAPES])
+        self._day = -1
+        self._started_today = 0
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything."""
+        """Forget the samples, not how many products started today."""
         self._logs = np.zeros((STARTS, len(self._alternatives)))
         self._weights = np.zeros(STARTS)
         self._lengths = np.zeros(STARTS, dtype=np.int64)
@@ -55,11 +60,14 @@ class Detector:
         self.span = 0
         """Samples in the product that weighs most: since about when something is wrong."""
 
-    def add(self, key: Key, counts: tuple[int, int, int], category: Category, *, weight: float) -> float:
-        """One more sample, by the reference counts of its key. `weight` is that of a product which starts now, relative
-        to all that start in the period the false-alarm rate is for. Returns `value`."""
+    def renew(self, key: Key) -> None:
+        """The key's reference is a new one: its urn begins with that."""
+        self._seen.pop(key, None)
+
+    def add(self, key: Key, counts: tuple[int, int, int], category: Category, *, day: int) -> float:
+        """One more sample, by the reference counts of its key, on a day (any number that grows). Returns `value`."""
         if self.count % SPACING == 0:
-            self._start(weight)
+            self._start(day)
         self.count += 1
         self._lengths[self._weights > 0] += 1
         seen = self._seen.get(key)
@@ -74,15 +82,18 @@ class Detector:
         self._logs += np.log(supposed)[None, :] - np.log(expected)[:, None]
         seen.total[place] += 1
         products = self._weights * np.exp(np.minimum(self._logs, 600.0)).mean(axis=1)
-        self.value = float(products.sum())
-        self.span = int(self._lengths[products.argmax()])
+        best = int(products.argmax())
+        self.value, self.span = float(products[best]), int(self._lengths[best])
         return self.value
 
-    def _start(self, weight: float) -> None:
+    def _start(self, day: int) -> None:
+        if day != self._day:
+            self._day, self._started_today = day, 0
+        self._started_today += 1
         slot = self._next
         self._next = (slot + 1) % STARTS
         self._logs[slot] = 0.0
-        self._weights[slot] = weight
+        self._weights[slot] = 1 / (_HARMONIC * self._started_today)
         self._lengths[slot] = 0
         for seen in self._seen.values():
             seen.before[slot] = seen.total

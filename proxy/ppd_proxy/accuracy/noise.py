@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -24,6 +24,8 @@ from ppd_proxy.accuracy.scores import Floats, Statistics
 
 Category = Literal["within", "near", "far"]
 Outcome = Literal["exact", "tie", "drift", "diverged"]
+Sampling = Literal["greedy", "sampled", "shaped"]
+"""How the engine chose tokens: the likeliest, by lot, or among logits that penalties, biases or a grammar changed."""
 CATEGORIES: tuple[Category, ...] = ("within", "near", "far")
 NEAR_SHARE = 0.01
 """Share of healthy samples beyond the near threshold: what is shown as drift though nothing is wrong."""
@@ -36,23 +38,27 @@ class Key(NamedTuple):
 
     model: str
     bucket_tokens: int
-    is_greedy: bool
+    sampling: Sampling
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.sampling == "greedy"
 
     @property
     def label(self) -> str:
-        return f"{self.model}, prompts up to {self.bucket_tokens} tokens, {'greedy' if self.is_greedy else 'sampled'}"
+        return f"{self.model}, prompts up to {self.bucket_tokens} tokens, {self.sampling}"
 
 
-def key_of(model: str, prompt_tokens: int, *, is_greedy: bool) -> Key:
+def key_of(model: str, prompt_tokens: int, sampling: Sampling) -> Key:
     bucket = _FIRST_BUCKET_TOKENS
     while bucket < prompt_tokens:
         bucket *= _BUCKET_RATIO
-    return Key(model, bucket, is_greedy)
+    return Key(model, bucket, sampling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """`score` is the sample's place: 1 is the near threshold of mean or largest difference, whichever it exceeds more.
+    """`score` is the sample's place: 1 is the near threshold of whichever figure exceeds its own the most.
     `outcome` is for people, `category` for the sequential test."""
 
     outcome: Outcome
@@ -75,18 +81,25 @@ class Tail:
     def largest(self) -> float:
         return self._values[-1] if self._values else 0.0
 
-    def surprise(self, value: float, answer_tokens: int, *, is_own: bool = False) -> float:
-        """Minus the logarithm of that probability; beyond all known values it goes on with their ratio. `is_own`: the
-        value is one of them, and is held against the others."""
+    def surprise(self, value: float, answer_tokens: int, own: Sequence[float] = ()) -> float:
+        """Minus the logarithm of that probability; beyond all known values it goes on with their ratio. `own` are the
+        values of the same answer, falling, where it is one of the known ones: it is held against the others."""
         if value <= 0:
             return 0.0
-        beyond = max(0, len(self._values) - bisect_left(self._values, value) - is_own)
+        beyond = max(0, len(self._values) - bisect_left(self._values, value) - bool(own))
         chance = min(1.0, answer_tokens * (beyond + 1) / (self._tokens + 1))
         if beyond > 0:
             return -math.log(chance)
-        others = self._values[: -1 if is_own else None]
-        known = others[-1] if others else 0.0
+        known = self._largest_but(own)
         return -math.log(chance) + (math.log(value / known) if 0 < known < value else 0.0 if known else math.inf)
+
+    def _largest_but(self, own: Sequence[float]) -> float:
+        left = list(own)
+        for value in reversed(self._values):
+            if value not in left:
+                return value
+            left.remove(value)
+        return 0.0
 
     def value_at(self, surprise: float, answer_tokens: int) -> float:
         """The least known value that surprises more in an answer of that length; the largest where none does."""
@@ -98,16 +111,15 @@ class Tail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Thresholds of one key, from `samples` healthy samples. Means in nats per token; `near_mean` and the far ones are
-    measured as `score` does, free of the answer's length; `shown` has them in nats for an answer of median length."""
+    """Thresholds of one key, from `samples` healthy samples, free of the answer's length; `shown` has them in nats for
+    an answer of median length. `far_score` is the score of the most extreme healthy sample."""
 
     samples: int
     mean: float
     near_mean: float
     near_delta: float
+    near_margin: float
     far_score: float
-    far_delta: float
-    far_margin: float
     deltas: Tail
     margins: Tail
     counts: tuple[int, int, int]
@@ -120,22 +132,22 @@ class Reference:
         Greedy answers choose, so they are `diverged` when the baseline rejects a token by more than any healthy margin.
         Sampled answers only have their logprobs judged. A logprob that is no number is `diverged` in both.
         """
-        delta = self.deltas.surprise(statistics.max_delta, statistics.tokens)
-        mean_score = _ratio(_excess_mean(statistics, self.mean), self.near_mean)
-        delta_score = _ratio(delta, self.near_delta)
-        score = max(mean_score, delta_score)
-        # A short answer can be surprised by what a longer one had: far is only what none had.
-        has_new_delta = statistics.max_delta > self.deltas.largest
-        is_far = mean_score > self.far_score or (has_new_delta and delta_score > self.far_score)
-        category: Category = "far" if is_far else "near" if score > 1 else "within"
-        rejects = has_new_delta and delta > self.far_delta
+        mean = _ratio(_excess_mean(statistics, self.mean), self.near_mean)
+        delta = _ratio(self.deltas.surprise(statistics.max_delta, statistics.tokens), self.near_delta)
+        margin = 0.0
         if is_greedy:
-            margin = self.margins.surprise(statistics.margin, statistics.tokens)
-            rejects = statistics.margin > self.margins.largest and margin > self.far_margin
-        if not statistics.is_finite or rejects:
-            return Judgement(outcome="diverged", category="far", score=score)
+            margin = _ratio(self.margins.surprise(statistics.margin, statistics.tokens), self.near_margin)
+        # A short answer can be surprised by what a longer one had: far is only what none had.
+        has_far_delta = delta > self.far_score and statistics.max_delta > self.deltas.largest
+        has_far_margin = margin > self.far_score and statistics.margin > self.margins.largest
+        score = max(mean, delta, margin)
+        category: Category = "near" if score > 1 else "within"
+        if mean > self.far_score or has_far_delta or has_far_margin or not statistics.is_finite:
+            category = "far"
+        if not statistics.is_finite or (has_far_margin if is_greedy else has_far_delta):
+            return Judgement(outcome="diverged", category=category, score=score)
         outcome: Outcome = "exact"
-        if category != "within":
+        if max(mean, delta) > 1:
             outcome = "drift"
         elif is_greedy and statistics.first_difference is not None:
             outcome = "tie"
@@ -152,30 +164,29 @@ def reference_of(healthy: Iterable[Statistics]) -> Reference:
     margins = Tail((value for each in samples for value in each.margins), tokens)
     mean = sum(each.mean_delta * each.tokens for each in samples) / tokens
     means = np.array([_excess_mean(each, mean) for each in samples])
-    surprises = np.array([deltas.surprise(each.max_delta, each.tokens, is_own=True) for each in samples])
-    rejections = np.array([margins.surprise(each.margin, each.tokens, is_own=True) for each in samples])
+    surprises = np.array([deltas.surprise(each.max_delta, each.tokens, each.largest) for each in samples])
+    rejections = np.array([margins.surprise(each.margin, each.tokens, each.margins) for each in samples])
     place = max(1, round(len(samples) * NEAR_SHARE))
-    near_mean, near_delta = _highest(means, place), _highest(surprises, place)
-    scores = np.maximum(_ratios(means, near_mean), _ratios(surprises, near_delta))
-    beyond_near = int((scores > 1).sum()) + 1
-    far_delta, far_margin = float(surprises.max()), float(rejections.max())
+    near = [_highest(values, place) for values in (means, surprises, rejections)]
+    ratios = [_ratios(values, each) for values, each in zip((means, surprises, rejections), near, strict=True)]
+    scores = np.maximum.reduce(ratios)
+    broken = sum(not each.is_finite for each in samples)
+    beyond_near = int((scores > 1).sum()) + 1 + broken
     length = sorted(each.tokens for each in samples)[len(samples) // 2]
     return Reference(
         samples=len(samples),
         mean=mean,
-        near_mean=near_mean,
-        near_delta=near_delta,
+        near_mean=near[0],
+        near_delta=near[1],
+        near_margin=near[2],
         far_score=max(1.0, float(scores.max())),
-        far_delta=far_delta,
-        far_margin=far_margin,
         deltas=deltas,
         margins=margins,
-        # Two ways of being far, score and margin: each has one place of its own in M + 1.
-        counts=(len(samples) + 1 - beyond_near, max(1, beyond_near - 2), 2),
+        counts=(len(samples) + 1 - beyond_near, max(1, beyond_near - 1 - broken), 1 + broken),
         shown={
             "tokens": length,
-            "mean_delta": mean + max(0.0, near_mean) / math.sqrt(length),
-            "max_delta": deltas.value_at(near_delta, length),
+            "mean_delta": mean + max(0.0, near[0]) / math.sqrt(length),
+            "max_delta": deltas.value_at(near[1], length),
             "far_delta": deltas.largest,
             "far_margin": margins.largest,
         },

@@ -5,24 +5,27 @@
     green    the excess over the noise floor is below the tolerance, by the upper end of its interval
     unknown  none of these: too few samples, or no noise floor
 
-A red scope stays red until samples taken after it turned red make it green, or a person resets it. The detectors of all
-scopes together raise a false red on at most `false_alarms` of the days: each gets its share (Bonferroni), and the
-products that start within a day weigh 1 in all.
+A red scope stays red until a whole block of samples taken after it turned red is no worse than the floor, or a person
+resets it. The detectors of all scopes together raise a false red on at most `false_alarms` of the days: each gets its
+share (Bonferroni).
 
-Before red the noise is measured again (`wanted_noise`). If it has changed too (a new vLLM version on all engines), the
-floor is started anew and everything is unknown until it stands: recalibration, not red.
+Before red the noise is measured again (`wanted_noise`), on the suspicious prompts themselves first. If it has changed
+too (a new vLLM version on all engines, another kind of text), the floor is started anew and everything is unknown until
+it stands: recalibration, not red.
+
+Samples with the same prompt and answer are no evidence of their own: only the first counts for a scope.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from ppd_proxy.accuracy.evidence import SPACING, Detector, samples_to
+from ppd_proxy.accuracy.evidence import Detector, samples_to
 from ppd_proxy.accuracy.intervals import Interval, difference
 from ppd_proxy.accuracy.noise import Category, Judgement, Key, NoiseFloor, Outcome
 from ppd_proxy.accuracy.scores import Statistics
@@ -31,16 +34,18 @@ Verdict = Literal["green", "amber", "red", "unknown"]
 VERDICTS: tuple[Verdict, ...] = ("green", "amber", "red", "unknown")
 ALL = "all"
 _DAY_S = 86400.0
-_LEAST_PER_DAY = 500
 _LEAST_SCOPES = 4
 _AMBER_RATIO = 5.0
 _SUSPICION_RATIO = 20.0
 """The detector's threshold over that of amber, and over that of asking for fresh noise."""
-_NOISE_CHANGED, _NOISE_DOUBTED = 1000.0, 20.0
+_NOISE_CHANGED, _NOISE_DOUBTED = 100.0, 1.0
 """What the detector of the noise itself must reach for a new floor: alone, and when a scope is about to turn red."""
+_FRESH_S = 600.0
 _WINDOW = 1000
 _RECOVERY = 200
-"""Latest samples by which a red scope can turn green: faults in 1 of 20 spare all 200 once in 30,000 times."""
+"""Samples of the block by which a red scope can turn green."""
+_REMEMBERED = 5000
+"""Identities of samples: more than a detector's memory."""
 
 
 class Tolerances(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,15 +86,28 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Scope:
+    """`beyond` and `keys` count what is in the window."""
+
     def __init__(self) -> None:
         self.detector = Detector()
-        self.window: deque[Judged] = deque(maxlen=_WINDOW)
         self.is_red = False
+        self.restart(is_red=False)
 
     def restart(self, *, is_red: bool) -> None:
         self.detector.restart()
-        self.window = deque(maxlen=_RECOVERY if is_red else _WINDOW)
         self.is_red = is_red
+        self.window: deque[Judged] = deque()
+        self.keys: Counter[Key] = Counter()
+        self.beyond = 0
+
+    def append(self, judged: Judged) -> None:
+        if len(self.window) >= _WINDOW:
+            oldest = self.window.popleft()
+            self.keys[oldest.key] -= 1
+            self.beyond -= oldest.category != "within"
+        self.window.append(judged)
+        self.keys[judged.key] += 1
+        self.beyond += judged.category != "within"
 
 
 class Verdicts:
@@ -100,9 +118,10 @@ class Verdicts:
         self._tolerances = tolerances
         self._scopes: dict[str, _Scope] = {ALL: _Scope()}
         self._noise: dict[Key, Detector] = {}
-        self._fresh: Counter[Key] = Counter()
-        self._hours: deque[tuple[int, int]] = deque(maxlen=25)
+        self._fresh: dict[Key, deque[float]] = {}
+        self._known: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._alarms: dict[str, str] = {}
+        self._now = 0.0
         self.recalibrations = 0
 
     # What comes in
@@ -113,37 +132,58 @@ class Verdicts:
         if reference is not None:
             category = reference.judge(statistics, is_greedy=key.is_greedy).category
             detector = self._noise.setdefault(key, Detector())
-            detector.add(key, reference.counts, category, weight=SPACING / _WINDOW)
-            self._fresh[key] += 1
+            detector.add(key, reference.counts, category, day=int(self._now // _DAY_S))
+            self._fresh.setdefault(key, deque(maxlen=_REMEMBERED)).append(self._now)
             if detector.value >= _NOISE_CHANGED:
                 self._recalibrate(key, keep=detector.span)
                 self.floor.add(key, statistics)
                 return True
         is_new = self.floor.add(key, statistics)
         if is_new:
-            self._restart_key(key)
+            for scope in self._scopes.values():
+                scope.detector.renew(key)
+            self._noise.pop(key, None)
         else:
             self._settle()
         return is_new or self.floor.reference(key) is not reference
 
     def add(
-        self, key: Key, statistics: Statistics, *, prompt_tokens: int, scopes: Iterable[str], now: float
+        self,
+        key: Key,
+        statistics: Statistics,
+        *,
+        prompt_tokens: int,
+        scopes: Iterable[str],
+        now: float,
+        identity: bytes | None = None,
     ) -> Judgement | None:
-        """Judge a live sample and charge it to its scopes; None where the key has no noise floor yet."""
+        """Judge a live sample and charge it to its scopes; None where the key has no noise floor yet. `identity` is a
+        digest of prompt and answer."""
+        self._now = now
         reference = self.floor.reference(key)
         if reference is None:
             return None
         judgement = reference.judge(statistics, is_greedy=key.is_greedy)
-        weight = SPACING / max(_LEAST_PER_DAY, self._count_day(now))
         judged = Judged(
             key, judgement.category, judgement.outcome, prompt_tokens, statistics.first_difference is None
         )
         for name in dict.fromkeys((ALL, *scopes)):
+            if identity is not None and self._is_known(name, identity):
+                continue
             scope = self._scopes.setdefault(name, _Scope())
-            scope.window.append(judged)
-            scope.detector.add(key, reference.counts, judgement.category, weight=weight)
+            scope.append(judged)
+            scope.detector.add(key, reference.counts, judgement.category, day=int(now // _DAY_S))
             self._step(scope)
         return judgement
+
+    def _is_known(self, scope: str, identity: bytes) -> bool:
+        entry = (scope, identity)
+        is_known = entry in self._known
+        self._known[entry] = None
+        self._known.move_to_end(entry)
+        if len(self._known) > _REMEMBERED * len(self._scopes):
+            self._known.popitem(last=False)
+        return is_known
 
     def raise_alarm(self, scope: str, why: str | None) -> None:
         """Make a scope amber for a reason from elsewhere, until it is called with None."""
@@ -158,7 +198,6 @@ class Verdicts:
         for name in [scope] if scope is not None else list(self._scopes):
             if name in self._scopes:
                 self._scopes[name] = _Scope()
-        self._fresh.clear()
 
     def forget(self, scope: str) -> None:
         """The scope is gone (an engine left)."""
@@ -170,30 +209,33 @@ class Verdicts:
 
     @property
     def threshold(self) -> float:
-        """Of the detectors. The products alive weigh at most 1 before a day begins and 1 start within it: hence 2."""
-        return 2 * max(_LEAST_SCOPES, len(self._scopes)) / self._tolerances.false_alarms
+        """Of the detectors."""
+        return max(_LEAST_SCOPES, len(self._scopes)) / self._tolerances.false_alarms
 
     def wanted_noise(self) -> tuple[Key, int] | None:
         """Which key needs how many fresh healthy samples now, because a scope is about to turn red."""
         for scope in self._scopes.values():
             if self._is_suspicious(scope):
                 key = _worst_key(scope)
-                missing = self._tolerances.fresh_noise - self._fresh[key] if key is not None else 0
+                missing = self._tolerances.fresh_noise - self._count_fresh(key) if key is not None else 0
                 if key is not None and missing > 0:
                     return key, missing
         return None
 
+    def _count_fresh(self, key: Key) -> int:
+        """Healthy samples of the last minutes."""
+        return sum(taken_at > self._now - _FRESH_S for taken_at in self._fresh.get(key, ()))
+
     def _step(self, scope: _Scope) -> None:
-        if not any(self._is_suspicious(each) for each in self._scopes.values()):
-            self._fresh.clear()
         if scope.is_red:
-            if self._excess(scope).high < self._tolerances.tolerance:
-                scope.is_red = False
-                scope.window = deque(scope.window, maxlen=_WINDOW)
-            else:
-                scope.detector.restart()
-            return
-        if scope.detector.value >= self.threshold:
+            scope.detector.restart()
+            if len(scope.window) >= _RECOVERY:
+                beyond, total, expected, _ = self._shares(scope)
+                if beyond > expected * total:
+                    scope.restart(is_red=True)
+                else:
+                    scope.is_red = False
+        elif scope.detector.value >= self.threshold:
             self._settle()
 
     def _settle(self) -> None:
@@ -202,7 +244,7 @@ class Verdicts:
             if scope.is_red or scope.detector.value < self.threshold:
                 continue
             key = _worst_key(scope)
-            if key is None or self._fresh[key] < self._tolerances.fresh_noise:
+            if key is None or self._count_fresh(key) < self._tolerances.fresh_noise:
                 continue
             noise = self._noise.get(key)
             if noise is not None and noise.value >= _NOISE_DOUBTED:
@@ -214,30 +256,23 @@ class Verdicts:
         return not scope.is_red and scope.detector.value >= self.threshold / _SUSPICION_RATIO
 
     def _recalibrate(self, key: Key, *, keep: int) -> None:
+        """What was judged by the key's old thresholds says nothing of the new ones."""
         self.recalibrations += 1
         self.floor.restart(key, keep)
-        self._restart_key(key)
-
-    def _restart_key(self, key: Key) -> None:
-        """What was judged by the key's old thresholds says nothing of the new ones."""
         self._noise.pop(key, None)
-        del self._fresh[key]
+        self._fresh.pop(key, None)
         for scope in self._scopes.values():
-            if any(judged.key == key for judged in scope.window):
+            if scope.keys[key]:
                 scope.restart(is_red=scope.is_red)
-
-    def _count_day(self, now: float) -> int:
-        hour = int(now // 3600)
-        if self._hours and self._hours[-1][0] == hour:
-            self._hours[-1] = (hour, self._hours[-1][1] + 1)
-        else:
-            self._hours.append((hour, 1))
-        return sum(count for each, count in self._hours if each > hour - 24)
 
     # What is told of it
 
     def verdicts(self) -> dict[str, Verdict]:
         return {name: self._verdict(name, scope)[0] for name, scope in self._scopes.items()}
+
+    @property
+    def red(self) -> list[str]:
+        return [name for name, scope in self._scopes.items() if scope.is_red]
 
     def window(self, scope: str) -> tuple[Judged, ...]:
         """The latest samples of a scope, since it was last reset or turned red."""
@@ -246,6 +281,9 @@ class Verdicts:
     def reports(self) -> list[Report]:
         return [self._report(name, scope) for name, scope in self._scopes.items()]
 
+    def report(self, scope: str) -> Report | None:
+        return self._report(scope, self._scopes[scope]) if scope in self._scopes else None
+
     def _report(self, name: str, scope: _Scope) -> Report:
         verdict, reason = self._verdict(name, scope)
         beyond, total, noise_share, _ = self._shares(scope)
@@ -253,8 +291,10 @@ class Verdicts:
         more: int | None = 0
         if verdict == "amber" and name not in self._alarms:
             more = samples_to(scope.detector.value, self.threshold, counts)
-        elif verdict in ("unknown", "red"):
+        elif verdict == "unknown":
             more = self._more_for_green(scope)
+        elif verdict == "red":
+            more = _RECOVERY - total
         return Report(
             scope=name,
             verdict=verdict,
@@ -286,15 +326,13 @@ class Verdicts:
 
     def _shares(self, scope: _Scope) -> tuple[int, int, float, int]:
         """Samples beyond near, all, the share that the floor expects beyond, and of how many healthy samples."""
-        beyond = sum(judged.category != "within" for judged in scope.window)
-        expected, healthy = 0.0, 0
-        keys = Counter(judged.key for judged in scope.window)
-        for key, count in keys.items():
+        expected, healthy, total = 0.0, 0, len(scope.window)
+        for key, count in scope.keys.items():
             reference = self.floor.reference(key)
-            if reference is not None:
+            if reference is not None and count:
                 expected += count * (1 - reference.counts[0] / sum(reference.counts))
                 healthy += reference.samples
-        return beyond, len(scope.window), expected / len(scope.window) if scope.window else 0.0, healthy
+        return scope.beyond, total, expected / total if total else 0.0, healthy
 
     def _excess(self, scope: _Scope) -> Interval:
         beyond, total, share, healthy = self._shares(scope)

@@ -22,8 +22,19 @@ from ppd_proxy.upstream.client import engine_headers
 
 _DOWN_FOR_S = 5.0
 _MAX_ANSWER_BYTES = 64 * 2**20
-_json = msgspec.json.Decoder(dict[str, Any])
 _encoder = msgspec.json.Encoder()
+
+
+class _Choice(msgspec.Struct):
+    prompt_logprobs: list[msgspec.Raw]
+
+
+class _Scored(msgspec.Struct):
+    choices: list[_Choice]
+
+
+_scored = msgspec.json.Decoder(_Scored)
+_positions = msgspec.json.Decoder(dict[str, dict[str, Any]] | None)
 
 
 class BaselineError(Exception):
@@ -61,8 +72,9 @@ class Baselines:
         }
         told = await self._post("/v1/completions", _encoder.encode(body))
         try:
-            positions = _json.decode(told)["choices"][0]["prompt_logprobs"]
-            return read_positions(positions[len(prompt) :], answer)
+            # Of the prompt's own positions, which are most of it, nothing is read.
+            raw = _scored.decode(told).choices[0].prompt_logprobs[len(prompt) :]
+            return read_positions([_positions.decode(each) for each in raw], answer)
         except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
             raise BaselineError("bad_answer", f"no prompt logprobs of the answer: {error}") from None
 
@@ -84,7 +96,11 @@ class Baselines:
             async with self._session.post(
                 url + path, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
             ) as response:
-                told = await response.read()
+                told = await response.content.read(_MAX_ANSWER_BYTES)
+                while chunk := await response.content.read(_MAX_ANSWER_BYTES - len(told) + 1):
+                    told += chunk
+                    if len(told) > _MAX_ANSWER_BYTES:
+                        raise BaselineError("bad_answer", f"{url}{path} answered more than {_MAX_ANSWER_BYTES} bytes")
         except TimeoutError:
             raise BaselineError("baseline_slow", f"{url} took more than {self._timeout.total:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -94,7 +110,7 @@ class Baselines:
             self._inflight[url] -= 1
         if response.status != 200:
             reason = "refused" if 400 <= response.status < 500 else "baseline_error"
-            raise BaselineError(reason, f"{url}{path} answered {response.status}: {told[:200]!r}")
+            raise BaselineError(reason, f"{url}{path} answered {response.status}")  # its text may quote the prompt
         return told
 
 

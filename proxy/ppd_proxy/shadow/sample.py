@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import xxhash
 
+from ppd_proxy.accuracy.noise import Sampling
 from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.chat import Fields, Kind
 from ppd_proxy.core.record import Transfer
 from ppd_proxy.core.types import Reason, Route
 
 _SPREAD = 2**64
-_SHAPED_BY = (
-    "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "min_tokens", "bad_words",
-    "allowed_token_ids", "structured_outputs", "response_format", "guided_json", "guided_regex", "guided_choice",
-    "guided_grammar", "use_beam_search", "thinking_token_budget",
-)  # fmt: skip
+_PLAIN: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
+    {
+        "frequency_penalty": (b"0", b"0.0"),
+        "presence_penalty": (b"0", b"0.0"),
+        "repetition_penalty": (b"1", b"1.0"),
+        "logit_bias": (b"{}",),
+        "min_tokens": (b"0",),
+        "bad_words": (b"[]",),
+        "allowed_token_ids": (),
+        "structured_outputs": (),
+        "response_format": (b'{"type":"text"}', b'{"type": "text"}'),
+        "guided_json": (),
+        "guided_regex": (),
+        "guided_choice": (),
+        "guided_grammar": (),
+        "thinking_token_budget": (),
+        "tool_choice": (b'"auto"', b'"none"'),
+    }
+)
 """Fields that make the engine choose among changed logits, while logprobs are of the unchanged ones (vLLM's default
-`raw_logprobs`): a greedy choice is not the likeliest token then, and is not judged as one."""
-_NOTHING = frozenset({b"null", b"0", b"0.0", b"1.0", b"{}", b"[]", b'""', b"false"})
+`raw_logprobs`), and the values besides null that do not."""
 _value = msgspec.json.Decoder(Any)
+_packed = msgspec.msgpack.Encoder()
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +58,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     prefill_id: str | None
     decode_id: str
     filled_by: tuple[str, ...]
-    is_greedy: bool
+    sampling: Sampling
     is_scorable: bool
     prompt_tokens: int
     candidate: Candidate
@@ -65,34 +81,33 @@ def is_sampled(request_id: str, rate: float) -> bool:
     return xxhash.xxh3_64_intdigest(request_id.encode()) < rate * _SPREAD
 
 
-def is_greedy(fields: Fields) -> bool:
-    """The engine took the likeliest token at every step, as far as the request says."""
+def sampling_of(fields: Fields) -> Sampling:
+    """How the engine chose its tokens, as far as the request says; without a temperature that is the engine's default,
+    which is not greedy."""
+    for name, plain in _PLAIN.items():
+        raw = fields.get(name)
+        if raw is not None and bytes(raw) not in (b"null", *plain):
+            return "shaped"
     temperature = fields.get("temperature")
-    if temperature is None or any(_is_set(fields, name) for name in _SHAPED_BY):
-        return False
-    choice = fields.get("tool_choice")
-    if choice is not None and bytes(choice) not in (b'"auto"', b'"none"', b"null"):
-        return False
-    value = _value.decode(temperature)
-    return isinstance(value, int | float) and value < 1e-5
+    value = _value.decode(temperature) if temperature is not None else None
+    return "greedy" if isinstance(value, int | float) and value < 1e-5 else "sampled"
 
 
 def is_repeatable(fields: Fields) -> bool:
     """A replay can be expected to give the same answer: greedy or seeded."""
-    return _is_set(fields, "seed") or ("temperature" in fields and bytes(fields["temperature"]) in (b"0", b"0.0"))
+    seed, temperature = fields.get("seed"), fields.get("temperature")
+    is_seeded = seed is not None and bytes(seed) != b"null"
+    return is_seeded or (temperature is not None and bytes(temperature) in (b"0", b"0.0"))
 
 
-def _is_set(fields: Fields, name: str) -> bool:
-    raw = fields.get(name)
-    if raw is None:
-        return False
-    if name == "seed":
-        return bytes(raw) != b"null"
-    return bytes(raw) not in _NOTHING
+def identity_of(sample: Sample) -> bytes:
+    """A digest of prompt and answer: the same twice is evidence once."""
+    candidate = sample.candidate
+    return xxhash.xxh3_128_digest(_packed.encode((candidate.prompt_token_ids, candidate.token_ids)))
 
 
 def scopes_of(sample: Sample, red: Iterable[str]) -> tuple[str, ...]:
-    """The scopes that answer for a sample, beside `all`; `red` are those that are red.
+    """The scopes that answer for a sample, beside `all`; `red` are those that are red and still in use.
 
     Blame follows the KV: a direct turn is charged to the pair that filled its home, and to no pair where several did. A
     pd turn on a decode engine that another, red pair has filled may have met that pair's blocks in the prefix cache: it
@@ -100,13 +115,15 @@ def scopes_of(sample: Sample, red: Iterable[str]) -> tuple[str, ...]:
     """
     scopes = [f"route:{sample.route}"] if sample.route in ("pd", "direct") else []
     pair = sample.pair
-    is_alone = sample.route != "pd" or set(sample.filled_by) <= {sample.prefill_id}
-    if pair is not None and is_alone and not _has_red_neighbour(sample, pair, red):
+    is_mixed = sample.route == "pd" and (
+        not set(sample.filled_by) <= {sample.prefill_id} or _has_red_neighbour(sample, pair, red)
+    )
+    if pair is not None and not is_mixed:
         scopes.append(f"pair:{pair}")
     return tuple(scopes)
 
 
-def _has_red_neighbour(sample: Sample, pair: str, red: Iterable[str]) -> bool:
+def _has_red_neighbour(sample: Sample, pair: str | None, red: Iterable[str]) -> bool:
     return any(
         scope.startswith("pair:") and scope.endswith(f">{sample.decode_id}") and scope != f"pair:{pair}"
         for scope in red

@@ -2,7 +2,8 @@
 
 A prompt that is generated twice says little new: greedy, it gives the same answer, and so does a prompt with the
 beginning of that answer. So each seed is used whole once, and then cut at another place of its second half each time: a
-cut prompt is a context of its own, with the same kind of text.
+cut prompt is a context of its own, with the same kind of text. Requests that shape the logits are repeated whole, since
+a grammar or a bias belongs to its prompt; each is used once.
 """
 
 from __future__ import annotations
@@ -14,27 +15,24 @@ from typing import Any
 import msgspec
 
 from ppd_proxy.accuracy.noise import Key, key_of
+from ppd_proxy.core.chat import Kind
+from ppd_proxy.shadow.replay import replay_body
 from ppd_proxy.shadow.sample import Sample
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 _SEEDS = 1000
+_SUSPECTS = 50
 _SEED_TOKENS = 4_000_000
 _TRIES = 8
 
 
 class Noise(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to generate on the baseline and to score there."""
+    """One request for the baseline, whose answer it then scores itself."""
 
     key: Key
-    prompt: list[int]
+    path: str
+    kind: Kind
     body: dict[str, Any]
-
-
-class _Seed(msgspec.Struct, kw_only=True):
-    prompt: list[int]
-    answer_tokens: int
-    sampling: dict[str, Any]
-    uses: int = 0
 
 
 class Seeds:
@@ -44,23 +42,20 @@ class Seeds:
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
         self._seeds: dict[Key, deque[_Seed]] = {}
+        self._suspects: dict[Key, deque[_Seed]] = {}
 
     def add(self, key: Key, sample: Sample) -> None:
-        candidate = sample.candidate
-        if candidate.prompt_token_ids is None:
-            return
-        seeds = self._seeds.setdefault(key, deque(maxlen=_SEEDS))
-        seeds.append(
-            _Seed(
-                prompt=candidate.prompt_token_ids,
-                answer_tokens=len(candidate.token_ids),
-                sampling={
-                    name: msgspec.json.decode(sample.fields[name]) for name in _SAMPLING if name in sample.fields
-                },
-            )
-        )
-        while len(seeds) > 1 and len(seeds) * key.bucket_tokens > _SEED_TOKENS:
-            seeds.popleft()
+        """The newest sample of its key."""
+        if sample.candidate.prompt_token_ids is not None:
+            seeds = self._seeds.setdefault(key, deque(maxlen=_SEEDS))
+            seeds.appendleft(_Seed(sample=sample))
+            while len(seeds) > 1 and len(seeds) * key.bucket_tokens > _SEED_TOKENS:
+                seeds.pop()
+
+    def suspect(self, key: Key, sample: Sample) -> None:
+        """A sample beyond the noise: whether the baseline alone is as far on its prompt is to be known first."""
+        if sample.candidate.prompt_token_ids is not None:
+            self._suspects.setdefault(key, deque(maxlen=_SUSPECTS)).append(_Seed(sample=sample))
 
     def count(self, key: Key) -> int:
         return len(self._seeds.get(key, ()))
@@ -69,31 +64,47 @@ class Seeds:
     def keys(self) -> tuple[Key, ...]:
         return tuple(key for key, seeds in self._seeds.items() if seeds)
 
-    def take(self, key: Key) -> Noise | None:
-        """The next thing to generate for the key; None without a seed."""
+    def take(self, key: Key, *, is_doubted: bool = False) -> Noise | None:
+        """The next thing to generate for the key, None without a seed: newest first. `is_doubted`: suspects first."""
+        suspects = self._suspects.get(key)
+        if is_doubted and suspects:
+            return self._noise(key, suspects.popleft())
         seeds = self._seeds.get(key)
         if not seeds:
             return None
-        seed = seeds[0]
-        seeds.rotate(-1)
-        prompt = seed.prompt if not seed.uses else seed.prompt[: self._cut(key, seed)]
+        seed = seeds.popleft()
+        if key.sampling != "shaped":
+            seeds.append(seed)
+        return self._noise(key, seed)
+
+    def _noise(self, key: Key, seed: _Seed) -> Noise:
+        sample = seed.sample
+        if key.sampling == "shaped":
+            return Noise(key=key, path=sample.path, kind=sample.kind, body=replay_body(sample))
+        prompt = list(sample.candidate.prompt_token_ids or ())
+        if seed.uses:
+            prompt = prompt[: self._cut(key, len(prompt))]
         seed.uses += 1
         body = {
             "model": key.model,
             "prompt": prompt,
-            "max_tokens": seed.answer_tokens,
-            **seed.sampling,
+            "max_tokens": len(sample.candidate.token_ids),
+            **{name: msgspec.json.decode(sample.fields[name]) for name in _SAMPLING if name in sample.fields},
             "logprobs": 0,
             "return_token_ids": True,
         }
-        return Noise(key=key, prompt=prompt, body=body)
+        return Noise(key=key, path="/v1/completions", kind="completion", body=body)
 
-    def _cut(self, key: Key, seed: _Seed) -> int:
+    def _cut(self, key: Key, length: int) -> int:
         """A length of the key's own bucket."""
-        length = len(seed.prompt)
         least = max(1, length // 2)
         for _ in range(_TRIES):
             end = least + int(self._draw() * (length - least))
-            if key_of(key.model, end, is_greedy=key.is_greedy) == key:
+            if key_of(key.model, end, key.sampling) == key:
                 return end
         return length
+
+
+class _Seed(msgspec.Struct, kw_only=True):
+    sample: Sample
+    uses: int = 0

@@ -40,6 +40,10 @@ class Reins(Protocol):
         """How many conversations lost their home."""
         ...
 
+    def engines(self) -> Iterable[str]:
+        """Ids of all engines that are known, up or not."""
+        ...
+
     def pairs(self) -> Iterable[tuple[str, str]]:
         """Prefill and decode engines that could serve a handoff together now, trusted or not."""
         ...
@@ -73,7 +77,9 @@ class Accuracy:
         self._kv_failures = kv_failures
         self._draft_acceptance = draft_acceptance
         self._told: dict[str, Verdict] = {}
+        self._damaged_before = kv_failures()
         shadow.on_judged = self.step
+        shadow.red_in_use = self._red_in_use
 
     @property
     def verdicts(self) -> Verdicts:
@@ -98,8 +104,24 @@ class Accuracy:
         """The guard's waiting times pass without samples too."""
         while True:
             await asyncio.sleep(TICK_S)
-            self.verdicts.raise_alarm(ALL, self._draft_acceptance())
-            self.step()
+            try:
+                self.verdicts.raise_alarm(ALL, self._draft_acceptance())
+                self._forget_lost_pairs()
+                self.step()
+            except Exception:
+                log.exception("the accuracy check's upkeep failed; it goes on")
+
+    def _forget_lost_pairs(self) -> None:
+        known = set(self._reins.engines())
+        for scope in self.verdicts.verdicts():
+            pair = guarding.scope_pair(scope)
+            if pair is not None and not known.issuperset(pair):
+                self.verdicts.forget(scope)
+
+    def _red_in_use(self) -> list[str]:
+        """A pair that the guard took out of use left nothing behind: its decode engine has a new salt."""
+        held = {action.scope for action in self._guard.actions_in_force}
+        return [scope for scope in self.verdicts.red if scope not in held]
 
     def step(self) -> None:
         """Tell what changed, and let the guard act on it."""
@@ -130,7 +152,7 @@ class Accuracy:
         self._reins.set_distrust(distrust)
 
     def _explained(self, scope: str) -> str:
-        report = next((each for each in self.verdicts.reports() if each.scope == scope), None)
+        report = self.verdicts.report(scope)
         advice = self.advice(scope)
         why = f" why={report.reason!r}" if report is not None else ""
         return why + (f" advice={advice!r}" if advice else "")
@@ -139,7 +161,7 @@ class Accuracy:
         found = self.verdicts.verdicts()
         if found.get(scope) not in ("amber", "red"):
             return None
-        return advise(self.verdicts.window(scope), found, self._kv_failures())
+        return advise(self.verdicts.window(scope), found, self._kv_failures() - self._damaged_before)
 
     # What operators ask
 
@@ -182,7 +204,7 @@ class Accuracy:
         return {
             "model": key.model,
             "prompt_tokens_up_to": key.bucket_tokens,
-            "is_greedy": key.is_greedy,
+            "sampling": key.sampling,
             "samples": floor.count(key),
             "missing": floor.missing(key),
             "thresholds": None if reference is None else {"samples": reference.samples, **reference.shown},
@@ -222,6 +244,8 @@ class Accuracy:
         if scope is not None and scope not in known:
             raise BadRequest(f"scope: {scope!r} is not known; known scopes: {', '.join(known)}", param="scope")
         self.verdicts.reset(scope)
+        if scope is None:
+            self._damaged_before = self._kv_failures()
         self.step()
         return [scope] if scope is not None else known
 

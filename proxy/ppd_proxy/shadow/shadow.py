@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -24,7 +24,7 @@ from ppd_proxy.shadow.baseline import BaselineError, Baselines, scores_of
 from ppd_proxy.shadow.check import Check, row_of
 from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay
 from ppd_proxy.shadow.rows import Row
-from ppd_proxy.shadow.sample import Sample, is_repeatable, is_sampled, scopes_of
+from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, is_sampled, scopes_of
 from ppd_proxy.shadow.seeds import Noise, Seeds
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ _Job = Sample | Noise
 
 class Shadow:
     """`run` works until cancelled. `clock` gives monotonic seconds; `on_judged` is called when a verdict may have
-    changed, `ledger` gets every judged sample."""
+    changed, `ledger` gets every judged sample, `red_in_use` gives the scopes that are red though nobody took them out
+    of use."""
 
     def __init__(
         self,
@@ -100,6 +101,7 @@ class Shadow:
         self._clock = clock
         self.ledger: Ledger | None = None
         self.on_judged: Callable[[], None] = lambda: None
+        self.red_in_use: Callable[[], Iterable[str]] = tuple
         self._samples: deque[Sample] = deque()
         self._parked: dict[Key, deque[Check]] = {}
         self._calibrating: Counter[Key] = Counter()
@@ -206,9 +208,9 @@ class Shadow:
             return None
         wanted = self.verdicts.wanted_noise()
         if wanted is not None:
-            return self._seeds.take(wanted[0])
+            return self._seeds.take(wanted[0], is_doubted=True)
         for key, count in list(self._calibrating.items()):
-            if count <= 0:
+            if count <= 0 or not self._seeds.count(key):
                 del self._calibrating[key]
             elif number == 0 or count // _BATCH % 2 == 0:
                 self._calibrating[key] -= 1
@@ -220,20 +222,27 @@ class Shadow:
         return None
 
     async def _measure_noise(self, noise: Noise) -> None:
-        answer = await self._baselines.generate("/v1/completions", "completion", noise.body)
-        told = await self._baselines.score(noise.key.model, noise.prompt, answer.token_ids)
+        answer = await self._baselines.generate(noise.path, noise.kind, noise.body)
+        if answer.prompt_token_ids is None:
+            raise BaselineError("bad_answer", "an answer without its prompt's token ids")
+        told = await self._baselines.score(noise.key.model, answer.prompt_token_ids, answer.token_ids)
         statistics = summarize(scores_of(answer, told))
         self._telemetry.noise(statistics.max_delta)
         if self.verdicts.add_noise(noise.key, statistics):
-            log.info(
-                "noise floor %s of %s samples for %s",
-                "made" if self.verdicts.floor.reference(noise.key) is not None else "dropped: the noise has changed",
-                self.verdicts.floor.count(noise.key),
-                noise.key.label,
-            )
-            for check in self._parked.pop(noise.key, ()):
-                self._judge(check)
+            is_known = self.verdicts.floor.reference(noise.key) is not None
+            count = self.verdicts.floor.count(noise.key)
+            what = "made" if is_known else "dropped, since the noise has changed: made anew"
+            log.info("noise floor of %s %s samples=%d", noise.key.label, what, count)
+            if is_known:
+                await self._release(noise.key)
         self.on_judged()
+
+    async def _release(self, key: Key) -> None:
+        """Judge what waited for this noise floor, without keeping the loop from clients."""
+        parked = self._parked.pop(key, deque())
+        while parked:
+            self._judge(parked.popleft(), key)
+            await asyncio.sleep(0)
 
     async def _check(self, sample: Sample) -> None:
         started_at = self._clock()
@@ -256,22 +265,40 @@ class Shadow:
         took_ms = (self._clock() - started_at) * 1000
         self.took_ms[method] = self.took_ms.get(method, 0.0) + took_ms
         self.checks[method] += 1
-        self._judge(Check(sample, method, summarize(scores), scores, difference, took_ms))
+        self._take(Check(sample, method, summarize(scores), scores, difference, took_ms))
 
-    def _judge(self, check: Check) -> None:
-        sample, statistics = check.sample, check.statistics
-        key = key_of(sample.model, sample.prompt_tokens, is_greedy=sample.is_greedy)
+    def _take(self, check: Check) -> None:
+        """A finished check: a seed of noise, and judged as soon as there is a noise floor for it."""
+        sample = check.sample
+        key = key_of(sample.model, sample.prompt_tokens, sample.sampling)
         if sample.is_scorable:
             self._seeds.add(key, sample)
             self._last_key = key
             self._noise_due += 1.0 if self.verdicts.floor.missing(key) else self.plan.noise_share
-        red = [scope for scope, verdict in self.verdicts.verdicts().items() if verdict == "red"]
+        if self.verdicts.floor.reference(key) is not None:
+            self._judge(check, key)
+            return
+        parked = self._parked.setdefault(key, deque())
+        if len(parked) >= _PARKED:
+            parked.popleft()
+            self.drop("no_noise_floor")
+        parked.append(check)
+
+    def _judge(self, check: Check, key: Key) -> None:
+        sample, statistics = check.sample, check.statistics
         judgement = self.verdicts.add(
-            key, statistics, prompt_tokens=sample.prompt_tokens, scopes=scopes_of(sample, red), now=self._clock()
+            key,
+            statistics,
+            prompt_tokens=sample.prompt_tokens,
+            scopes=scopes_of(sample, self.red_in_use()),
+            now=self._clock(),
+            identity=identity_of(sample),
         )
         if judgement is None:
-            self._parked.setdefault(key, deque(maxlen=_PARKED)).append(check)
+            self.drop("no_noise_floor")
             return
+        if judgement.category != "within":
+            self._seeds.suspect(key, sample)
         self._count(sample.route, judgement.outcome)
         self._telemetry.judged(
             sample.route,
@@ -298,6 +325,8 @@ class Shadow:
         log.info("shadow check failed reason=%s: %s", error.reason, error)
         if isinstance(job, Noise):
             self._no_noise_before = self._clock() + _NOISE_PAUSE_S
+            if job.key in self._calibrating:
+                self._calibrating[job.key] += 1
         elif error.reason in _LOSSES:
             self.drop(error.reason)
         else:

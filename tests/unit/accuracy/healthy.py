@@ -8,7 +8,7 @@ from ppd_proxy.accuracy.noise import Key, key_of
 from ppd_proxy.accuracy.scores import Scores, Statistics, summarize
 
 TOKENS = 64
-KEY: Key = key_of("model", 300, is_greedy=True)
+KEY: Key = key_of("model", 300, "greedy")
 
 
 class Source:

@@ -11,11 +11,11 @@ from ppd_proxy.accuracy.scores import summarize
 
 @pytest.mark.parametrize(("tokens", "bucket"), [(1, 256), (256, 256), (257, 1024), (5000, 16384), (10**6, 1048576)])
 def test_prompt_lengths_fall_into_buckets(tokens: int, bucket: int) -> None:
-    assert key_of("m", tokens, is_greedy=False).bucket_tokens == bucket
+    assert key_of("m", tokens, "sampled").bucket_tokens == bucket
 
 
 def test_greedy_and_sampled_answers_have_floors_of_their_own() -> None:
-    assert key_of("m", 10, is_greedy=True) != key_of("m", 10, is_greedy=False)
+    assert key_of("m", 10, "greedy") != key_of("m", 10, "sampled")
 
 
 def test_a_healthy_sample_is_far_about_as_often_as_its_rank_says() -> None:

@@ -74,7 +74,7 @@ def test_red_stays_until_later_samples_are_green() -> None:
     assert watch.is_now("route:pd") == "red"
     watch.play(30)
     assert watch.is_now("route:pd") == "red"
-    watch.play(300)
+    watch.play(800)
     assert watch.is_now("route:pd") == "green"
 
 
@@ -91,7 +91,7 @@ def test_noise_that_changes_everywhere_ends_in_recalibration() -> None:
 def test_before_red_the_noise_is_measured_again() -> None:
     watch = Watch()
     for _ in range(40):
-        watch.verdicts.add(KEY, watch.source.sample(30), prompt_tokens=300, scopes=SCOPES, now=0.0)
+        watch.verdicts.add(KEY, watch.source.sample(30), prompt_tokens=300, scopes=SCOPES, now=1e6)
     assert watch.is_now("route:pd") == "amber"
     key, missing = watch.verdicts.wanted_noise() or (None, 0)
     assert (key, missing) == (KEY, 50)
@@ -128,6 +128,34 @@ def test_a_report_says_what_is_needed_for_certainty() -> None:
     assert watch.is_now("route:pd") == "green"
 
 
+def test_the_same_prompt_again_and_again_is_evidence_once() -> None:
+    watch = Watch()
+    reference = watch.verdicts.floor.reference(KEY)
+    unlucky = next(
+        sample
+        for sample in (watch.source.sample(3.0) for _ in range(1000))
+        if reference.judge(sample, is_greedy=True).category == "far"
+    )
+    for number in range(300):
+        watch.verdicts.add(KEY, unlucky, prompt_tokens=9, scopes=SCOPES, now=number * 170.0, identity=b"probe")
+    assert len(watch.verdicts.window("route:pd")) == 1
+    assert watch.is_now("route:pd") == "unknown"
+
+
+def test_a_pair_that_is_gone_is_forgotten() -> None:
+    watch = Watch()
+    watch.play(300, share=0.3)
+    before = watch.verdicts.threshold
+    for number in range(10):
+        watch.verdicts.add(KEY, watch.source.sample(), prompt_tokens=9, scopes=(f"pair:{number}>d",), now=0.0)
+    assert watch.verdicts.threshold > before
+    for number in range(10):
+        watch.verdicts.forget(f"pair:{number}>d")
+    watch.verdicts.forget("pair:p>d")
+    assert "pair:p>d" not in watch.verdicts.verdicts()
+    assert watch.verdicts.threshold <= before
+
+
 def test_a_detector_rarely_passes_its_bound_on_healthy_samples() -> None:
     """Ville's inequality at 1/20 with weights that add up to 1; far more than 1 in 20 would be a wrong martingale."""
     source, passed, runs = Source(6), 0, 40
@@ -138,7 +166,7 @@ def test_a_detector_rarely_passes_its_bound_on_healthy_samples() -> None:
         reference, detector = floor.reference(KEY), Detector()
         values = [
             detector.add(
-                KEY, reference.counts, reference.judge(source.sample(), is_greedy=True).category, weight=SPACING / 500
+                KEY, reference.counts, reference.judge(source.sample(), is_greedy=True).category, day=0
             )
             for _ in range(500)
         ]
@@ -149,10 +177,10 @@ def test_a_detector_rarely_passes_its_bound_on_healthy_samples() -> None:
 def test_a_detector_sees_what_begins_late() -> None:
     detector, counts = Detector(), (2949, 50, 2)
     for _ in range(1500):
-        detector.add(KEY, counts, CATEGORIES[0], weight=SPACING / 500)
+        detector.add(KEY, counts, CATEGORIES[0], day=0)
     before = detector.value
     for _ in range(20):
-        detector.add(KEY, counts, CATEGORIES[2], weight=SPACING / 500)
+        detector.add(KEY, counts, CATEGORIES[2], day=0)
     assert detector.value > 1e6 * max(before, 1e-9)
     assert detector.span <= 20 + 2 * SPACING
 
@@ -161,5 +189,5 @@ def test_a_detector_sees_what_begins_late() -> None:
 def test_a_detector_counts_what_it_was_given(count: int) -> None:
     detector = Detector()
     for _ in range(count):
-        detector.add(KEY, (99, 1, 1), "within", weight=1.0)
+        detector.add(KEY, (99, 1, 1), "within", day=0)
     assert detector.count == count

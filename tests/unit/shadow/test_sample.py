@@ -7,7 +7,7 @@ import pytest
 
 from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.types import Reason
-from ppd_proxy.shadow.sample import Sample, is_greedy, is_repeatable, is_sampled, scopes_of
+from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, is_sampled, sampling_of, scopes_of
 
 
 def fields(**values: Any) -> dict[str, msgspec.Raw]:
@@ -21,7 +21,7 @@ def sample(**changes: Any) -> Sample:
     values = {
         "id": "i", "at": 0.0, "kind": "completion", "path": "/v1/completions", "fields": {}, "body": b"{}",
         "model": "m", "route": "pd", "reason": Reason.FIRST_TURN, "turn": 1, "prefill_id": "p", "decode_id": "d",
-        "filled_by": ("p",), "is_greedy": True, "is_scorable": True, "prompt_tokens": 2, "candidate": candidate,
+        "filled_by": ("p",), "sampling": "greedy", "is_scorable": True, "prompt_tokens": 2, "candidate": candidate,
     }  # fmt: skip
     return Sample(**{**values, **changes})
 
@@ -38,23 +38,32 @@ def test_a_share_of_the_ids_is_sampled_and_a_higher_rate_keeps_them() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"temperature": 0}, True),
-        ({"temperature": 0.0, "logit_bias": {}}, True),
-        ({"temperature": 0, "tool_choice": "auto"}, True),
-        ({}, False),
-        ({"temperature": 0.7}, False),
-        ({"temperature": None}, False),
-        ({"temperature": 0, "repetition_penalty": 1.1}, False),
-        ({"temperature": 0, "repetition_penalty": 1.0}, True),
-        ({"temperature": 0, "logit_bias": {"5": -100}}, False),
-        ({"temperature": 0, "min_tokens": 5}, False),
-        ({"temperature": 0, "response_format": {"type": "json_object"}}, False),
-        ({"temperature": 0, "tool_choice": "required"}, False),
-        ({"temperature": "hot"}, False),
+        ({"temperature": 0}, "greedy"),
+        ({"temperature": 0.0, "logit_bias": {}}, "greedy"),
+        ({"temperature": 0, "tool_choice": "auto", "presence_penalty": 0}, "greedy"),
+        ({"temperature": 0, "repetition_penalty": 1.0, "response_format": {"type": "text"}}, "greedy"),
+        ({}, "sampled"),
+        ({"temperature": 0.7}, "sampled"),
+        ({"temperature": None}, "sampled"),
+        ({"temperature": "hot"}, "sampled"),
+        ({"temperature": 0, "repetition_penalty": 1.1}, "shaped"),
+        ({"temperature": 0, "presence_penalty": 1.0}, "shaped"),
+        ({"temperature": 0, "frequency_penalty": 1.0}, "shaped"),
+        ({"temperature": 0, "thinking_token_budget": 0}, "shaped"),
+        ({"temperature": 0, "logit_bias": {"5": -100}}, "shaped"),
+        ({"temperature": 0, "min_tokens": 5}, "shaped"),
+        ({"temperature": 1, "response_format": {"type": "json_object"}}, "shaped"),
+        ({"temperature": 0, "tool_choice": "required"}, "shaped"),
     ],
 )
-def test_an_answer_is_greedy_if_every_token_was_the_likeliest(values: dict[str, Any], expected: bool) -> None:
-    assert is_greedy(fields(**values)) is expected
+def test_how_tokens_were_chosen_follows_from_the_request(values: dict[str, Any], expected: str) -> None:
+    assert sampling_of(fields(**values)) == expected
+
+
+def test_the_same_prompt_and_answer_are_one_identity() -> None:
+    assert identity_of(sample()) == identity_of(sample(id="other", at=9.0))
+    other = msgspec.structs.replace(sample().candidate, token_ids=[4])
+    assert identity_of(sample(candidate=other)) != identity_of(sample())
 
 
 @pytest.mark.parametrize(
@@ -87,3 +96,5 @@ def test_a_pd_turn_on_a_decode_engine_that_a_red_pair_filled_is_kept_apart() -> 
     assert scopes_of(sample(), ("pair:q>d",)) == ("route:pd",)
     assert scopes_of(sample(), ("pair:q>e", "route:pd")) == ("route:pd", "pair:p>d")
     assert scopes_of(sample(), ("pair:p>d",)) == ("route:pd", "pair:p>d")
+    direct = sample(route="direct", prefill_id=None, filled_by=("p",))
+    assert scopes_of(direct, ("pair:q>d",)) == ("route:direct", "pair:p>d")
