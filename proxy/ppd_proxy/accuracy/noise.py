@@ -216,7 +216,7 @@ class NoiseFloor:
     """Healthy samples by key, the latest `capacity` of each, and the reference they make.
 
     A reference exists from `least` samples on and is renewed whenever their number has doubled, so that what was judged
-    by one stays comparable for a while; `generation` of a key counts the renewals.
+    by one stays comparable for a while.
     """
 
     def __init__(self, *, least: int, capacity: int) -> None:
@@ -226,7 +226,6 @@ class NoiseFloor:
         self._capacity = capacity
         self._samples: dict[Key, deque[Statistics]] = {}
         self._references: dict[Key, Reference] = {}
-        self._generations: dict[Key, int] = {}
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -246,9 +245,6 @@ class NoiseFloor:
     def reference(self, key: Key) -> Reference | None:
         return self._references.get(key)
 
-    def generation(self, key: Key) -> int:
-        return self._generations.get(key, 0)
-
     def add(self, key: Key, statistics: Statistics) -> bool:
         """One more healthy sample; whether the reference is a new one now."""
         samples = self._samples.setdefault(key, deque(maxlen=self._capacity))
@@ -265,10 +261,8 @@ class NoiseFloor:
         latest = list(self._samples.get(key, ()))[-keep:] if keep else []
         self._samples[key] = deque(latest, maxlen=self._capacity)
         self._references.pop(key, None)
-        self._generations[key] = self.generation(key) + 1
         if len(latest) >= self._least:
             self._renew(key)
 
     def _renew(self, key: Key) -> None:
         self._references[key] = reference_of(self._samples[key])
-        self._generations[key] = self.generation(key) + 1
