@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 from cluster import Cluster, ClusterSpec, EngineSpec
-from ppd_proxy.accuracy.scores import Scores, Statistics, summarize
+from ppd_proxy.accuracy.scores import BROKEN, Scores, Statistics, summarize
 
 WORDS = (
     "river mountain cloud engine window paper copper garden winter signal harbor velvet orange silent forest meadow"
@@ -126,7 +126,9 @@ class Watched:
                 f"SELECT {columns} FROM samples ORDER BY seq LIMIT -1 OFFSET ?", (since,)
             ).fetchall()
         return [
-            summarize(
+            BROKEN
+            if own is None or not own
+            else summarize(
                 Scores(
                     candidate=np.frombuffer(own, "<f4").astype(float),
                     baseline=np.frombuffer(theirs, "<f4").astype(float),
@@ -185,8 +187,8 @@ def row(statistics: Statistics) -> list[object]:
     return [
         statistics.tokens,
         round(statistics.mean_delta, 6),
-        [round(each, 5) for each in statistics.largest],
-        [round(each, 5) for each in statistics.margins],
+        [round(each, 5) for each in statistics.largest or (0.0,)],
+        [round(each, 5) for each in statistics.margins or (0.0,)],
         int(statistics.first_difference is not None),
         int(statistics.is_finite),
     ]

@@ -42,6 +42,9 @@ class ShadowSink(Protocol):
 
     def offer(self, sample: Sample) -> None: ...
 
+    def broke(self, sample: Sample) -> None:
+        """A sampled attempt whose logprobs were no numbers."""
+
     def skip(self, route: Route) -> None:
         """A sampled request whose answer cannot be held against a baseline's."""
 

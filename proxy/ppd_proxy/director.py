@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.handling import Handling
-from ppd_proxy.offering import sample_of
+from ppd_proxy.offering import broken_sample, sample_of
 from ppd_proxy.sections import Limits
 from ppd_proxy.upstream.driver import Client, Driver
 from ppd_proxy.upstream.leg import Leg
@@ -50,6 +50,10 @@ class Director:
 
     def _offer(self, shadow: ShadowSink, handling: Handling, leg: Leg | None, path: bytes) -> None:
         record = handling.record
+        broken = broken_sample(handling, path, self._wall_clock)
+        if broken is not None:
+            shadow.broke(broken)
+            return
         if record.route not in ("pd", "direct"):
             return  # an unsplit engine's answer
         sample = sample_of(handling, leg, path, self._wall_clock)

@@ -9,7 +9,14 @@ import xxhash
 
 from ppd_proxy.collaborators import Call, Collaborators
 from ppd_proxy.core import chat, identity
-from ppd_proxy.core.answer import EngineAnswer, client_body, read_answer, read_opaque_usage, read_transfer
+from ppd_proxy.core.answer import (
+    EngineAnswer,
+    client_body,
+    is_not_a_number,
+    read_answer,
+    read_opaque_usage,
+    read_transfer,
+)
 from ppd_proxy.core.asked import NOTHING, asked, is_transparent
 from ppd_proxy.core.candidate import Candidate, read_candidate, read_candidate_stream
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
@@ -43,6 +50,8 @@ class Handling:
         self._asked = NOTHING
         self._is_scored = False
         self.is_sampled = False
+        self.broken_by: Plan | None = None
+        """The plan of a sampled attempt whose logprobs were no numbers; it was tried again without asking."""
         self._demand = Demand(is_split_endpoint=False)
         self._chat_steps: list[bytes] | None = None
         self._raw_steps: identity.RawSteps | None = None
@@ -321,6 +330,12 @@ class Handling:
 
     def handed_over(self, *, has_kv: bool) -> None:
         self.record.has_kv = has_kv
+
+    def is_broken_by_asking(self, leg: Leg) -> bool:
+        if not self._asked.logprobs or not is_not_a_number(leg.body):
+            return False
+        self.broken_by = self._plan
+        return True
 
     def leg_failed(self, plan: Plan, kind: LegKind, failure: EngineFailure, *, was_sent: bool) -> None:
         self.record.error = failure.message

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from ppd_proxy.core.asked import is_scorable
+from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.handling import Handling
 from ppd_proxy.shadow.sample import Sample, sampling_of
 from ppd_proxy.upstream.leg import Leg
@@ -41,6 +42,37 @@ def sample_of(handling: Handling, leg: Leg | None, path: bytes, wall_clock: Call
         prompt_tokens=len(candidate.prompt_token_ids or ()) or record.prompt_tokens or 0,
         candidate=candidate,
         transfer=record.transfer,
+    )
+
+
+def broken_sample(handling: Handling, path: bytes, wall_clock: Callable[[], float]) -> Sample | None:
+    """A sample without tokens, for an attempt whose logprobs were no numbers; None where there was none."""
+    plan, generation = handling.broken_by, handling.generation
+    if plan is None or generation is None or plan.route not in ("pd", "direct"):
+        return None
+    nothing = Candidate(
+        prompt_token_ids=None, token_ids=[], logprobs=[], tops=[], finish_reason=None, text="", tool_calls=[]
+    )
+    record = handling.record
+    prefill_id = plan.prefill.id if plan.prefill is not None else None
+    return Sample(
+        id=f"{handling.request_id}-broken",
+        at=wall_clock(),
+        kind=generation.kind,
+        path=path.partition(b"?")[0].decode("latin-1"),
+        fields=generation.fields,
+        body=generation.body,
+        model=_model(generation.fields.get("model")),
+        route=plan.route,
+        reason=plan.reason,
+        turn=plan.turn,
+        prefill_id=prefill_id,
+        decode_id=plan.decode.id,
+        filled_by=(prefill_id,) if prefill_id is not None else record.filled_by,
+        sampling=sampling_of(generation.fields),
+        is_scorable=False,
+        prompt_tokens=record.prompt_tokens or 0,
+        candidate=nothing,
     )
 
 

@@ -59,6 +59,9 @@ class Candidates:
     def offer(self, sample):
         """What a sample becomes is not looked at here."""
 
+    def broke(self, sample):
+        """As `offer`."""
+
     def skip(self, route):
         """As `offer`."""
 

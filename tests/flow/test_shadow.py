@@ -173,6 +173,28 @@ async def test_the_rate_changes_while_running() -> None:
         assert "rate: '2' is not a share from 0 to 1" in refused.error["message"]
 
 
+async def test_a_logprob_that_is_no_number_is_judged_and_the_client_gets_an_answer() -> None:
+    """vLLM 0.32 cannot write it and answers 400, for what only the proxy has asked."""
+    message = "Out of range float values are not JSON compliant"
+    body = {"error": {"message": message, "type": "BadRequestError", "param": None, "code": 400}}
+    async with shadowed() as (cluster, _):
+        await calibrate(cluster)
+        cluster.decode.faults.add(Fault(kind="status", status=400, body=body, times=1))
+        answer = await cluster.complete("what is no number?")
+        assert (answer.status, answer.reason) == (200, "decode_failed")
+        await settle(cluster)
+        assert (await summary(cluster))["outcomes"]["pd"]["diverged"] >= 1
+        asked = [request.body for request in cluster.decode.requests[-2:]]
+        assert ["logprobs" in each for each in asked] == [True, False]
+
+
+async def test_the_same_error_is_the_clients_own_where_it_asked_for_logprobs() -> None:
+    body = {"error": {"message": "Out of range float values are not JSON compliant", "code": 400}}
+    async with shadowed() as (cluster, _):
+        cluster.decode.faults.add(Fault(kind="status", status=400, body=body, times=1))
+        assert (await cluster.complete("what is no number?", logprobs=1)).status == 400
+
+
 async def test_what_cannot_be_scored_is_replayed_where_it_can_be_repeated() -> None:
     async with shadowed() as (cluster, _):
         await calibrate(cluster)

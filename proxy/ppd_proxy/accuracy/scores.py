@@ -63,6 +63,21 @@ class Statistics:
     """The largest margins, falling, at most KEPT_MARGINS."""
 
 
+BROKEN = Statistics(
+    tokens=1,
+    mean_delta=0.0,
+    max_delta=0.0,
+    max_delta_at=0,
+    likelihood_delta=0.0,
+    margin=0.0,
+    first_difference=0,
+    first_margin=0.0,
+    token_accuracy=0.0,
+    is_finite=False,
+)
+"""Of an answer of which nothing is known but that a logprob was no number."""
+
+
 def summarize(scores: Scores) -> Statistics:
     """The statistics of one answer."""
     delta = scores.candidate - scores.baseline

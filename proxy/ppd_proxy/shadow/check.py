@@ -14,12 +14,12 @@ from ppd_proxy.shadow.sample import Sample
 
 
 class Check(NamedTuple):
-    """`difference` of a replay only; `took_ms` is the baseline's time."""
+    """`difference` of a replay only; `took_ms` is the baseline's time. Without `scores` the engine had none to tell."""
 
     sample: Sample
     method: Literal["score", "replay"]
     statistics: Statistics
-    scores: Scores
+    scores: Scores | None
     difference: Difference | None
     took_ms: float
 
@@ -45,9 +45,9 @@ def row_of(check: Check, judgement: Judgement, reference: Reference | None) -> R
         prompt_token_ids=candidate.prompt_token_ids,
         token_ids=candidate.token_ids,
         candidate_logprobs=candidate.logprobs,
-        baseline_logprobs=scores.baseline.tolist(),
-        ranks=scores.rank.tolist(),
-        margins=scores.margin.tolist(),
+        baseline_logprobs=scores.baseline.tolist() if scores is not None else None,
+        ranks=scores.rank.tolist() if scores is not None else None,
+        margins=scores.margin.tolist() if scores is not None else None,
         max_delta=statistics.max_delta,
         mean_delta=statistics.mean_delta,
         threshold=reference.shown["far_delta"] if reference is not None else None,
@@ -58,4 +58,5 @@ def row_of(check: Check, judgement: Judgement, reference: Reference | None) -> R
         transfer=msgspec.to_builtins(sample.transfer) if sample.transfer is not None else None,
         body=sample.body,
         text=candidate.text,
+        error=None if scores is not None else "a logprob was no number, which the engine's answer could not hold",
     )

@@ -103,6 +103,8 @@ def is_repeatable(fields: Fields) -> bool:
 def identity_of(sample: Sample) -> bytes:
     """A digest of prompt and answer: the same twice is evidence once."""
     candidate = sample.candidate
+    if not candidate.token_ids:
+        return sample.id.encode()
     return xxhash.xxh3_128_digest(_packed.encode((candidate.prompt_token_ids, candidate.token_ids)))
 
 

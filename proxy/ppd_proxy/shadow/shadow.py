@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from ppd_proxy.accuracy.noise import Judgement, Key, key_of
-from ppd_proxy.accuracy.scores import Scores, summarize
+from ppd_proxy.accuracy.scores import BROKEN, Scores, summarize
 from ppd_proxy.accuracy.verdicts import Verdicts
 from ppd_proxy.core.types import Route
 from ppd_proxy.shadow.baseline import BaselineError, Baselines, scores_of
@@ -131,6 +131,10 @@ class Shadow:
         else:
             self._samples.append(sample)
             self._wake.set()
+
+    def broke(self, sample: Sample) -> None:
+        """Judge a sample whose logprobs were no numbers; no baseline is needed for that."""
+        self._take(Check(sample, "score", BROKEN, None, None, 0.0))
 
     def skip(self, route: Route) -> None:
         """Count a sampled request whose answer cannot be compared."""

@@ -47,6 +47,8 @@ from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Origin, Pool
 
+NOT_A_NUMBER = "the decode engine computed a logprob that is no number"
+
 
 class Client(Protocol):
     """The connection to the client. After it left, every method does nothing."""
@@ -99,6 +101,9 @@ class Shaper(Protocol):
     def response_headers(self, leg: Leg) -> Headers: ...
 
     def response_body(self, leg: Leg) -> bytes: ...
+
+    def is_broken_by_asking(self, leg: Leg) -> bool:
+        """The engine refused its own answer because of what the proxy asked for beside the client's wishes."""
 
     def answer_complete(self, leg: Leg) -> None:
         """The answer is whole; called before its last bytes leave, so that the next turn finds it remembered."""
@@ -192,6 +197,9 @@ class Driver:
         leg = self.leg
         if isinstance(event, LegEnded) and leg is not None and leg.kind == "prefill" and event.status < 400:
             return self._judge_prefill(event, leg)
+        if isinstance(event, LegEnded) and event.status >= 400 and leg is not None and leg.kind == "decode":
+            if self._shaper.is_broken_by_asking(leg):
+                event = LegFailed(error=EngineFailure(NOT_A_NUMBER, reason=Reason.ENGINE_ERROR))
         if isinstance(event, LegFailed) and leg is not None and self.exchange.plan is not None:
             self._shaper.leg_failed(self.exchange.plan, leg.kind, event.error, was_sent=event.was_sent)
         if isinstance(event, DeadlinePassed):
