@@ -86,11 +86,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Scope:
-    """`beyond` and `keys` count what is in the window."""
+    """`beyond` and `keys` count what is in the window; `accusing` is the window that turned the scope red."""
 
     def __init__(self) -> None:
         self.detector = Detector()
         self.is_red = False
+        self.accusing: tuple[Judged, ...] = ()
         self.restart(is_red=False)
 
     def restart(self, *, is_red: bool) -> None:
@@ -250,6 +251,7 @@ class Verdicts:
             if noise is not None and noise.value >= _NOISE_DOUBTED:
                 self._recalibrate(key, keep=noise.span)
                 return
+            scope.accusing = tuple(scope.window)
             scope.restart(is_red=True)
 
     def _is_suspicious(self, scope: _Scope) -> bool:
@@ -275,8 +277,11 @@ class Verdicts:
         return [name for name, scope in self._scopes.items() if scope.is_red]
 
     def window(self, scope: str) -> tuple[Judged, ...]:
-        """The latest samples of a scope, since it was last reset or turned red."""
-        return tuple(self._scopes[scope].window) if scope in self._scopes else ()
+        """The latest samples of a scope; of a red one those that turned it red."""
+        if scope not in self._scopes:
+            return ()
+        found = self._scopes[scope]
+        return found.accusing if found.is_red else tuple(found.window)
 
     def reports(self) -> list[Report]:
         return [self._report(name, scope) for name, scope in self._scopes.items()]

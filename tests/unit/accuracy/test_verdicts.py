@@ -68,6 +68,12 @@ def test_faults_in_some_answers_turn_their_scopes_red_and_no_others() -> None:
     assert watch.is_now("route:direct") == "green"
 
 
+def test_a_red_scope_shows_what_turned_it_red() -> None:
+    watch = Watch()
+    watch.play(300, share=0.3)
+    assert sum(judged.category == "far" for judged in watch.verdicts.window("route:pd")) >= 3
+
+
 def test_red_stays_until_later_samples_are_green() -> None:
     watch = Watch()
     watch.play(300, share=0.3)
