@@ -47,19 +47,22 @@ class Watched:
     fault_file: Path
     journal: Path
     model: str
+    words: tuple[int, int] = (55, 80)
+    """Of prompts, from and to: 55 to 80 words are 150 to 250 tokens."""
     _asked: int = 0
 
     def fault(self, text: str) -> None:
         """From the next request on."""
         self.fault_file.write_text(text)
 
-    async def ask(self, words: int, *, temperature: float = 0.0, tokens: int = 32, text: str | None = None) -> str:
-        """One completion of a prompt never asked before (or of `text`); its decision, and what it said."""
+    async def ask(self, *, temperature: float = 0.0) -> str:
+        """One completion of a prompt never asked before; its decision."""
         self._asked += 1
+        seed = 1_000_000 + self._asked
         body = {
             "model": self.model,
-            "prompt": text if text is not None else prompt_of(words, 1_000_000 + self._asked),
-            "max_tokens": tokens,
+            "prompt": prompt_of(random.Random(seed).randint(*self.words), seed),
+            "max_tokens": 32,
             "temperature": temperature,
         }
         async with self.session.post(f"{self.cluster.proxy_url}/v1/completions", json=body) as answer:
@@ -68,17 +71,14 @@ class Watched:
                 raise RuntimeError(f"status {answer.status}: {told}")
             return str(answer.headers["x-ppd-decision"])
 
-    async def ask_many(
-        self, count: int, concurrency: int, *, words: tuple[int, int] = (55, 80), temperature: float = 0.0
-    ) -> None:
-        """Prompts of about 200 to 300 tokens, all different."""
+    async def ask_many(self, count: int, concurrency: int, *, temperature: float = 0.0) -> None:
         limit = asyncio.Semaphore(concurrency)
 
-        async def one(number: int) -> None:
+        async def one() -> None:
             async with limit:
-                await self.ask(random.Random(self._asked + number).randint(*words), temperature=temperature)
+                await self.ask(temperature=temperature)
 
-        await asyncio.gather(*(one(number) for number in range(count)))
+        await asyncio.gather(*(one() for _ in range(count)))
 
     async def accuracy(self) -> dict[str, Any]:
         async with self.session.get(f"{self.cluster.proxy_url}/accuracy") as answer:

@@ -3,6 +3,7 @@
 
     benchmarks/shadow_proof.py faults [--class fp8] [--noise 3000]   live: detection delay per fault class
     benchmarks/shadow_proof.py clean --samples 2000                  live: no faults, no alarms
+    benchmarks/shadow_proof.py both --long --noise 600               live: clean, then faults, with prompts that have noise
     benchmarks/shadow_proof.py guard                                 live: what clients still get once the guard acts
     benchmarks/shadow_proof.py cost                                  live: milliseconds of score and of replay
     benchmarks/shadow_proof.py replay                                recorded figures: ten seeded runs per class
@@ -44,6 +45,8 @@ SHARE = 0.05
 MOST_SAMPLES = 200
 CONCURRENCY = 8
 RUNS = 10
+LONG_WORDS = (430, 560)
+"""vLLM's CPU attention gives bitwise equal logprobs, decoding and prefilling, up to about a thousand tokens."""
 TEMPERATURES = (0.0, 1.0)
 
 Run = Callable[[Watched, argparse.Namespace], Coroutine[Any, Any, dict[str, Any]]]
@@ -81,7 +84,8 @@ async def until_red(watched: Watched, most: int) -> dict[str, Any]:
 
 
 async def faults(watched: Watched, arguments: argparse.Namespace) -> dict[str, Any]:
-    await prepare(watched, arguments.noise)
+    if arguments.what == "faults":
+        await prepare(watched, arguments.noise)
     clean_from = await watched.written()
     await watched.ask_many(arguments.clean, CONCURRENCY)
     recorded: dict[str, Any] = {}
@@ -103,7 +107,11 @@ async def faults(watched: Watched, arguments: argparse.Namespace) -> dict[str, A
         say(f"{name}: {found[name]}")
     noise = next(each for each in await watched.noise() if each["sampling"] == "greedy")
     rows = {name: [row(each) for each in samples] for name, samples in recorded.items()}
-    dump(DATA / "shadow_faults.json", noise=[noise_row(each) for each in noise["figures"]], **rows)
+    dump(
+        DATA / f"shadow_{'long' if arguments.long else 'short'}.json",
+        noise=[noise_row(each) for each in noise["figures"]],
+        **rows,
+    )
     print(f"{'class':<12}{'red after':>10}{'amber':>8}   scopes at the end; advice")
     for name, each in found.items():
         first = each["first"]
@@ -133,14 +141,11 @@ async def clean(watched: Watched, arguments: argparse.Namespace) -> dict[str, An
     print(f"{total} samples: {gained}; diverged {gained.get('diverged', 0) / total:.4f}; verdicts {sorted(seen)}")
     for scope in told["scopes"]:
         print(f"{scope['scope']:<44}{scope['verdict']:<9}{scope['reason']}; excess {scope['excess']}")
-    dump(
-        DATA / "shadow_noise.json",
-        **{
-            kind["sampling"]: [noise_row(figures) for figures in kind["figures"]]
-            for kind in await watched.noise()
-        },
-    )
     return {"outcomes": gained, "verdicts": sorted(seen), "dropped": told["dropped"]}
+
+
+async def both(watched: Watched, arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"clean": await clean(watched, arguments), "faults": await faults(watched, arguments)}
 
 
 async def guard(watched: Watched, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -154,7 +159,7 @@ async def guard(watched: Watched, arguments: argparse.Namespace) -> dict[str, An
     acted_after = None
     while len(decisions) < arguments.samples:
         for _ in range(10):
-            decisions.append(await watched.ask(random.Random(len(decisions)).randint(55, 80)))
+            decisions.append(await watched.ask())
         told = await watched.accuracy()
         if acted_after is None and told["guard"]["in_force"]:
             acted_after = len(decisions)
@@ -215,9 +220,9 @@ async def _timed(session: aiohttp.ClientSession, url: str, body: dict[str, Any])
 
 def replay() -> dict[str, Any]:
     """Recorded figures through the verdict: the same shares of faulty answers, other seeds."""
-    recorded = json.loads((DATA / "shadow_faults.json").read_text())
+    recorded = json.loads((DATA / "shadow_long.json").read_text())
     noise, healthy = recorded.pop("noise"), recorded.pop("clean")
-    key = key_of("tiny-peaked", 200, "greedy")
+    key = key_of("tiny-peaked", 1500, "greedy")
     found: dict[str, Any] = {}
     print(f"floor of {len(noise)} samples, {len(healthy)} clean samples recorded")
     print(f"{'class':<12}{'shows':>7}{'far':>6}", end="")
@@ -244,7 +249,7 @@ def replay() -> dict[str, Any]:
 
 def _fresh(noise: Sequence[Any]) -> Verdicts:
     verdicts = Verdicts(NoiseFloor(least=len(noise), capacity=2 * len(noise)), Tolerances())
-    key = key_of("tiny-peaked", 200, "greedy")
+    key = key_of("tiny-peaked", 1500, "greedy")
     for each in noise:
         verdicts.add_noise(key, statistics_of(each))
     return verdicts
@@ -257,7 +262,7 @@ def _delay(
     """Samples from the fault's beginning to red; 200 clean ones went before."""
     chance = np.random.default_rng(seed)
     verdicts = _fresh(noise)
-    key = key_of("tiny-peaked", 200, "greedy")
+    key = key_of("tiny-peaked", 1500, "greedy")
     for number in range(-MOST_SAMPLES, most):
         pool = faulty if number >= 0 and chance.random() < share else healthy
         sample = statistics_of(pool[int(chance.integers(len(pool)))])
@@ -274,12 +279,14 @@ async def live(run: Run, arguments: argparse.Namespace, *proxy_args: str) -> dic
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=300)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            return await run(Watched(cluster, session, fault, journal, cluster.model_name), arguments)
+            words = LONG_WORDS if arguments.long else (55, 80)
+            return await run(Watched(cluster, session, fault, journal, cluster.model_name, words), arguments)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("faults", "clean", "guard", "cost", "replay"))
+    parser.add_argument("what", choices=("faults", "clean", "both", "guard", "cost", "replay"))
+    parser.add_argument("--long", action="store_true", help="prompts of 1,300 to 1,700 tokens instead of 150 to 250")
     parser.add_argument("--noise", type=int, default=3000, help="noise samples of each kind (default 3000)")
     parser.add_argument("--clean", type=int, default=400, help="clean samples that `faults` records (default 400)")
     parser.add_argument("--recorded", type=int, default=100, help="faulty samples recorded per class (default 100)")
@@ -292,8 +299,8 @@ def main() -> int:
         found = replay()
     elif arguments.what == "faults":
         found = asyncio.run(live(faults, arguments, "--guard", "off", "--shadow-noise-share", "0.05"))
-    elif arguments.what == "clean":
-        found = asyncio.run(live(clean, arguments, "--guard", "off"))
+    elif arguments.what in ("clean", "both"):
+        found = asyncio.run(live(clean if arguments.what == "clean" else both, arguments, "--guard", "off"))
     elif arguments.what == "guard":
         found = asyncio.run(live(guard, arguments, "--guard", "act"))
     else:

@@ -5,7 +5,7 @@
     benchmarks/verdict_days.py days --doubled-after 200 the same with the noise doubled everywhere from then on
     benchmarks/verdict_days.py power --plot docs/pictures/power.svg
 
-Samples come from benchmarks/data/shadow_faults.json (recorded by `shadow_proof.py faults` on vLLM 0.32, CPU,
+Samples come from benchmarks/data/shadow_long.json (`shadow_proof.py both --long` on vLLM 0.32, CPU,
 bfloat16): a smoothed bootstrap of the noise floor's own samples, near ties included, and of faulty ones. Live samples
 and noise come from the same distribution, as where nothing is wrong. Four of ten turns are pd, the others direct.
 """
@@ -28,8 +28,8 @@ from ppd_proxy.accuracy.scores import Statistics
 from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
 from shadow_cluster import statistics_of
 
-DATA = Path(__file__).parent / "data" / "shadow_faults.json"
-KEY = key_of("tiny-peaked", 200, "greedy")
+DATA = Path(__file__).parent / "data" / "shadow_long.json"
+KEY = key_of("tiny-peaked", 1500, "greedy")
 DAY_S = 86400.0
 SMOOTHING = 0.1
 """Bandwidth of the bootstrap, of the logarithm: without it no new sample could ever lie beyond all recorded ones."""
