@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What accuracy shadowing sees on a real split vLLM (CPU, 4.4 M model with a peaked head, our connector).
 
-    benchmarks/shadow_proof.py faults [--class fp8] [--noise 3000]   live: detection delay per fault class
-    benchmarks/shadow_proof.py clean --samples 2000                  live: no faults, no alarms
-    benchmarks/shadow_proof.py both --long --noise 600               live: clean, then faults, with prompts that have noise
-    benchmarks/shadow_proof.py guard                                 live: what clients still get once the guard acts
-    benchmarks/shadow_proof.py cost                                  live: milliseconds of score and of replay
-    benchmarks/shadow_proof.py replay                                recorded figures: ten seeded runs per class
+    benchmarks/shadow_proof.py faults --noise 3000      live: detection delay per fault class
+    benchmarks/shadow_proof.py clean --samples 2000     live: no faults, no alarms
+    benchmarks/shadow_proof.py both --long --noise 600  live: clean, then faults, with prompts that have noise
+    benchmarks/shadow_proof.py guard               live: what clients still get once the guard acts
+    benchmarks/shadow_proof.py cost                live: milliseconds of score and of replay
+    benchmarks/shadow_proof.py replay              recorded figures: ten seeded runs per class
 
 `faults` and `clean` record every sample's figures in benchmarks/data, which `replay` and `verdict_days.py` read. Every
 request is sampled. A table for people, one JSON line at the end. Needs scripts/setup_vllm_cpu.sh.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import statistics
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -158,8 +157,7 @@ async def guard(watched: Watched, arguments: argparse.Namespace) -> dict[str, An
     decisions: list[str] = []
     acted_after = None
     while len(decisions) < arguments.samples:
-        for _ in range(10):
-            decisions.append(await watched.ask())
+        decisions.extend([await watched.ask() for _ in range(10)])
         told = await watched.accuracy()
         if acted_after is None and told["guard"]["in_force"]:
             acted_after = len(decisions)
