@@ -22,6 +22,16 @@ MAX_LOGPROB = 1e-3
 _BROKEN = (msgspec.MsgspecError, ValueError, RecursionError)  # json's and Unicode's errors are ValueErrors
 
 
+class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request's drafts came to, where the engine tells (`--enable-per-request-metrics`). `per_position[i]` is
+    the share of the `steps` whose draft token i was accepted."""
+
+    steps: int
+    drafted: int
+    accepted: int
+    per_position: list[float]
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """One answer of the cluster. `logprobs` (nats) has one number per token, NaN where the engine had none that makes
     sense; `tops` has as many mappings from a token's text, or "token_id:<n>", to its logprob, empty where not asked
@@ -34,6 +44,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None
     text: str
     tool_calls: list[dict[str, Any]]
+    acceptance: Acceptance | None = None
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -57,7 +68,20 @@ class _Choice(Choice, gc=False):
     prompt_token_ids: list[int] | None = None
 
 
+class _SpeculativeDecoding(msgspec.Struct, gc=False):
+    """vLLM's `SpeculativeDecodingMetrics`: entry j of the histogram counts the steps that accepted exactly j tokens."""
+
+    acceptance_histogram: list[int] = []
+    num_draft_tokens: int = 0
+    num_accepted_draft_tokens: int = 0
+
+
+class _Metrics(msgspec.Struct, gc=False):
+    speculative_decoding: _SpeculativeDecoding | None = None
+
+
 class _Reply(msgspec.Struct, gc=False):
+    metrics: _Metrics | None = None
     choices: list[_Choice] = []
     prompt_token_ids: list[int] | None = None
     error: Any = None
@@ -96,9 +120,12 @@ def _put_together(kind: Kind, replies: Sequence[_Reply]) -> Candidate | None:
     token_ids: list[int] = []
     logprobs: list[float] = []
     tops: list[dict[str, float]] = []
+    acceptance: Acceptance | None = None
     for reply in replies:
         if reply.error is not None:
             return None
+        if reply.metrics is not None:
+            acceptance = _acceptance(reply.metrics.speculative_decoding)
         prompt_token_ids = prompt_token_ids or reply.prompt_token_ids
         for choice in reply.choices:
             if choice.index != 0:
@@ -122,6 +149,20 @@ def _put_together(kind: Kind, replies: Sequence[_Reply]) -> Candidate | None:
         finish_reason=finish_reason,
         text=said.content,
         tool_calls=said.tool_calls,
+        acceptance=acceptance,
+    )
+
+
+def _acceptance(told: _SpeculativeDecoding | None) -> Acceptance | None:
+    if told is None or not sum(told.acceptance_histogram):
+        return None
+    histogram = told.acceptance_histogram
+    steps = sum(histogram)
+    return Acceptance(
+        steps=steps,
+        drafted=told.num_draft_tokens,
+        accepted=told.num_accepted_draft_tokens,
+        per_position=[sum(histogram[place:]) / steps for place in range(1, len(histogram))],
     )
 
 

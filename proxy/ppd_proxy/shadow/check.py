@@ -56,6 +56,7 @@ def row_of(check: Check, judgement: Judgement, reference: Reference | None) -> R
         replay=check.difference._asdict() if check.difference is not None else None,
         timings={"baseline": check.took_ms},
         transfer=msgspec.to_builtins(sample.transfer) if sample.transfer is not None else None,
+        spec=msgspec.to_builtins(candidate.acceptance) if candidate.acceptance is not None else None,
         body=sample.body,
         text=candidate.text,
         error=None if scores is not None else "a logprob was no number, which the engine's answer could not hold",

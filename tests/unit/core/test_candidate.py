@@ -155,3 +155,17 @@ def test_a_stream_that_failed_is_no_candidate():
 
 def test_tops_of_another_length_do_not_fit():
     assert read("completion", completion([-1, -1], [None], ids=[1, 2])) is None
+
+
+def test_drafts_are_told_by_position_where_the_engine_tells_them():
+    """Ten steps of three drafts: 2 accepted none, 3 one, 4 two, 1 all (vLLM's SpeculativeDecodingMetrics)."""
+    told = {"acceptance_histogram": [2, 3, 4, 1], "num_draft_tokens": 30, "num_accepted_draft_tokens": 14}
+    choice = {
+        "index": 0, "text": "a", "finish_reason": "stop", "prompt_token_ids": [1], "token_ids": [2],
+        "logprobs": {"token_logprobs": [-0.5], "top_logprobs": None},
+    }  # fmt: skip
+    body = json.dumps({"choices": [choice], "metrics": {"speculative_decoding": told}}).encode()
+    found = read_candidate("completion", body).acceptance
+    assert (found.steps, found.drafted, found.accepted) == (10, 30, 14)
+    assert found.per_position == [0.8, 0.5, 0.1]
+    assert read_candidate("completion", json.dumps({"choices": [choice], "metrics": None}).encode()).acceptance is None
