@@ -211,6 +211,10 @@ def _conflicts(values: Mapping[str, Value], origins: Mapping[str, str]) -> Itera
             if first != role:
                 other = f"{engine_id} is also a {first} engine ({origins[first]})"
                 yield f"{origins[role]}: {url!r}: {other}; give each engine one role"
+    for url in _urls(values, "baseline"):
+        role = roles.get(parse_url(url)[0], "aggregated")
+        if role != "aggregated":
+            yield f"{origins['baseline']}: {url!r} is also a {role} engine ({origins[role]}); a baseline is not split"
     if values["port"] and values["port"] == values["discovery_port"]:
         origin = origins.get("discovery_port") or origins["port"]
         yield f"{origin}: port and discovery_port are both {values['port']}; give each its own"
@@ -227,6 +231,16 @@ def _warnings(values: Mapping[str, Value]) -> Iterator[str]:
             "no prefill and decode engine, no aggregated engine, and discovery_port is 0: "
             "nothing to route to until engines register through POST /engines"
         )
+    yield from _shadow_warnings(values)
+
+
+def _shadow_warnings(values: Mapping[str, Value]) -> Iterator[str]:
+    if not _urls(values, "baseline"):
+        for name in ("journal", "baseline_api_key"):
+            if values[name]:
+                yield f"{name} is set and baseline is not: no answer is checked"
+    elif values["guard"] == "act" and not values["shadow_rate"]:
+        yield "guard is act and shadow_rate is 0: nothing is sampled, so the guard never acts"
 
 
 def _urls(values: Mapping[str, Value], role: str) -> tuple[str, ...]:

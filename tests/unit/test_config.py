@@ -119,6 +119,24 @@ def test_one_engine_has_one_role():
     assert found.startswith("--decode: 'http://a:1': a:1 is also a prefill engine (PPD_PREFILL)")
 
 
+def test_a_split_engine_is_no_baseline():
+    [found] = mistakes({"decode": ["http://a:1"], "baseline": ["http://A:1", "http://b:1"]})
+    assert found == "--baseline: 'http://a:1' is also a decode engine (--decode); a baseline is not split"
+    assert config.load({"aggregated": ["http://a:1"], "baseline": ["http://a:1"]}, {}).shadow.baseline == ("http://a:1",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ({"journal": "j.db"}, "journal is set and baseline is not"),
+        ({"baseline": ["http://b:1"], "guard": "act", "shadow_rate": "0"}, "the guard never acts"),
+    ],
+)
+def test_settings_of_the_accuracy_check_that_do_nothing_are_warned_of(flags, word):
+    [found] = config.resolve({"aggregated": ["http://a:1"], **flags}, {}).warnings
+    assert word in found
+
+
 def test_engine_named_twice_is_refused():
     [found] = mistakes({"decode": ["http://a:1", "http://A:1/"]})
     assert "'http://a:1' is given twice" in found
