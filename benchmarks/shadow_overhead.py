@@ -111,8 +111,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=at_least(1), default=10)
     parser.add_argument("--requests", type=at_least(10), default=400, help="turns per round (default 400)")
     parser.add_argument("--clients", type=at_least(1), default=2, help="at a time (default 2)")
+    parser.add_argument("--prefill-rate", type=at_least(1), default=4000, help="simulated tokens per second (4000)")
     options = parser.parse_args()
-    timing = ("--prefill-tokens-per-s", "20000", "--decode-ms-per-token", "2")
+    timing = ("--prefill-tokens-per-s", str(options.prefill_rate), "--decode-ms-per-token", "2")
     engines = [EngineSpec(role=role, kind="simulated", extra_args=timing) for role in ("prefill", "decode")]
     baseline = EngineSpec(role="aggregated", kind="simulated", is_baseline=True)
     with tempfile.TemporaryDirectory() as directory:
