@@ -137,9 +137,11 @@ def draw(found: dict[str, dict[str, list[float]]], path: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.2))
-    for name, line in found.items():
+    for number, (name, line) in enumerate(found.items()):
         style = "-" if name.startswith("stale") else "--"
-        axes.plot(line["shares"], line["medians"], style, marker="o", markersize=4, label=name)
+        colour = f"C{number % 3}"  # one for each size of the floor
+        axes.plot(line["shares"], line["medians"], style, color=colour, marker="o", markersize=4, label=name)
+    axes.set_xticks([0.01, 0.02, 0.05, 0.1, 0.2, 0.5], ["1 %", "2 %", "5 %", "10 %", "20 %", "50 %"])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("share of faulty answers")
