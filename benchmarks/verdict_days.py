@@ -141,9 +141,10 @@ def draw(found: dict[str, dict[str, list[float]]], path: str) -> None:
         style = "-" if name.startswith("stale") else "--"
         colour = f"C{number % 3}"  # one for each size of the floor
         axes.plot(line["shares"], line["medians"], style, color=colour, marker="o", markersize=4, label=name)
-    axes.set_xticks([0.01, 0.02, 0.05, 0.1, 0.2, 0.5], ["1 %", "2 %", "5 %", "10 %", "20 %", "50 %"])
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_xticks([0.01, 0.02, 0.05, 0.1, 0.2, 0.5], ["1 %", "2 %", "5 %", "10 %", "20 %", "50 %"])
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("share of faulty answers")
     axes.set_ylabel("samples until red (median)")
     axes.set_title("How many checked answers a fault takes")
