@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -155,6 +156,7 @@ class Watched:
 @contextmanager
 def real_cluster(*proxy_args: str, mode: str = "ppd", dtype: str = "bfloat16") -> Iterator[tuple[Cluster, Path, Path]]:
     """1 prefill, 1 decode, 1 baseline with the peaked 4.4 M model; gives cluster, fault file and journal."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is running is stopped, too
     with tempfile.TemporaryDirectory(prefix="shadow-") as directory:
         fault, journal = Path(directory) / "fault", Path(directory) / "journal.sqlite"
         fault.write_text("")

@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -113,6 +114,7 @@ def main() -> int:
     parser.add_argument("--clients", type=at_least(1), default=2, help="at a time (default 2)")
     parser.add_argument("--prefill-rate", type=at_least(1), default=4000, help="simulated tokens per second (4000)")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is running is stopped, too
     timing = ("--prefill-tokens-per-s", str(options.prefill_rate), "--decode-ms-per-token", "2")
     engines = [EngineSpec(role=role, kind="simulated", extra_args=timing) for role in ("prefill", "decode")]
     baseline = EngineSpec(role="aggregated", kind="simulated", is_baseline=True)
