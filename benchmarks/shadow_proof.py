@@ -8,8 +8,9 @@
     benchmarks/shadow_proof.py cost                live: milliseconds of score and of replay
     benchmarks/shadow_proof.py replay              recorded figures: ten seeded runs per class
 
-`faults` and `clean` record every sample's figures in benchmarks/data, which `replay` and `verdict_days.py` read. Every
-request is sampled. A table for people, one JSON line at the end. Needs scripts/setup_vllm_cpu.sh.
+`faults` and `both` record every sample's figures in benchmarks/data: shadow_short.json, with --long shadow_long.json,
+which `replay` and `verdict_days.py` read. Every request is sampled. A table for people, one JSON line at the end. Needs
+scripts/setup_vllm_cpu.sh.
 """
 
 from __future__ import annotations

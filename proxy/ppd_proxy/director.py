@@ -45,7 +45,7 @@ class Director:
             record.is_client_gone = driver.exchange.is_client_gone
             record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
             shared.observer.finished(record)
-        if handling.is_sampled and shared.shadow is not None and record.status == 200 and not record.is_client_gone:
+        if handling.is_sampled and shared.shadow is not None:
             self._offer(shared.shadow, handling, driver.answered, call.path)
 
     def _offer(self, shadow: ShadowSink, handling: Handling, leg: Leg | None, path: bytes) -> None:
@@ -54,8 +54,8 @@ class Director:
         if broken is not None:
             shadow.broke(broken)
             return
-        if record.route not in ("pd", "direct"):
-            return  # an unsplit engine's answer
+        if record.route not in ("pd", "direct") or record.status != 200 or record.is_client_gone:
+            return  # an unsplit engine's answer, or none
         sample = sample_of(handling, leg, path, self._wall_clock)
         if sample is None:
             shadow.skip(record.route)

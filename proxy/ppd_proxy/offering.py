@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from ppd_proxy.core.asked import is_scorable
 from ppd_proxy.core.candidate import Candidate
+from ppd_proxy.core.chat import Generation
 from ppd_proxy.handling import Handling
 from ppd_proxy.shadow.sample import Sample, sampling_of
 from ppd_proxy.upstream.leg import Leg
@@ -23,21 +25,17 @@ def sample_of(handling: Handling, leg: Leg | None, path: bytes, wall_clock: Call
     candidate = handling.candidate(leg)
     if candidate is None or not candidate.token_ids or candidate.finish_reason is None:
         return None
-    return Sample(
+    return _sample(
+        generation,
+        path,
         id=handling.request_id,
         at=wall_clock(),
-        kind=generation.kind,
-        path=path.partition(b"?")[0].decode("latin-1"),
-        fields=generation.fields,
-        body=generation.body,
-        model=_model(generation.fields.get("model")),
         route=record.route,
         reason=record.reason,
         turn=record.turn,
         prefill_id=record.prefill_id,
         decode_id=record.decode_id,
         filled_by=record.filled_by,
-        sampling=sampling_of(generation.fields),
         is_scorable=is_scorable(generation),
         prompt_tokens=len(candidate.prompt_token_ids or ()) or record.prompt_tokens or 0,
         candidate=candidate,
@@ -55,24 +53,33 @@ def broken_sample(handling: Handling, path: bytes, wall_clock: Callable[[], floa
     )
     record = handling.record
     prefill_id = plan.prefill.id if plan.prefill is not None else None
-    return Sample(
+    return _sample(
+        generation,
+        path,
         id=f"{handling.request_id}-broken",
         at=wall_clock(),
-        kind=generation.kind,
-        path=path.partition(b"?")[0].decode("latin-1"),
-        fields=generation.fields,
-        body=generation.body,
-        model=_model(generation.fields.get("model")),
         route=plan.route,
         reason=plan.reason,
         turn=plan.turn,
         prefill_id=prefill_id,
         decode_id=plan.decode.id,
         filled_by=(prefill_id,) if prefill_id is not None else record.filled_by,
-        sampling=sampling_of(generation.fields),
         is_scorable=False,
         prompt_tokens=record.prompt_tokens or 0,
         candidate=nothing,
+    )
+
+
+def _sample(generation: Generation, path: bytes, **facts: Any) -> Sample:  # noqa: ANN401
+    """With what the request itself says."""
+    return Sample(
+        kind=generation.kind,
+        path=path.partition(b"?")[0].decode("latin-1"),
+        fields=generation.fields,
+        body=generation.body,
+        model=_model(generation.fields.get("model")),
+        sampling=sampling_of(generation.fields),
+        **facts,
     )
 
 

@@ -171,7 +171,8 @@ class Runtime:
             self._tasks.spawn(scraper.run(), name="scraping")
         if self.accuracy is not None:
             await open_journal(config.shadow, self.accuracy)
-            self._tasks.spawn(self.accuracy.run(), name="accuracy")
+            for work in self.accuracy.work():
+                self._tasks.spawn(work, name="accuracy")
         self._tasks.spawn(self._tick(), name="expiry")
         self._tasks.spawn(self._server.serve(sockets=[self._socket]), name="server")
         self._is_serving = True

@@ -24,7 +24,7 @@ from ppd_proxy.shadow.baseline import Baselines
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.seeds import Seeds
 from ppd_proxy.shadow.service import Accuracy
-from ppd_proxy.shadow.shadow import Plan, Shadow
+from ppd_proxy.shadow.shadow import Budget, Shadow
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.shadow import ShadowMetrics
 
@@ -80,7 +80,7 @@ def make_accuracy(
     verdicts = Verdicts(NoiseFloor(least=settings.shadow_noise_samples, capacity=_NOISE_CAPACITY), tolerances)
     telemetry = ShadowMetrics(registry, verdicts=verdicts.verdicts, guard_actions=ACTION_KINDS)
     shadow = Shadow(
-        Plan(
+        Budget(
             rate=settings.shadow_rate,
             method=settings.shadow_method,
             concurrency=settings.shadow_concurrency,

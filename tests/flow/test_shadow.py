@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from tests.support.cluster import LIMIT_S, Cluster, running_cluster, until, user
 
-from ppd_proxy.sections import Shadow
+from ppd_proxy.sections import Limits, Shadow
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import SimEngine, running_engine
 from ppd_proxy.sim.faults import Fault
@@ -25,13 +25,13 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs/accuracy.schema.json").re
 
 
 @asynccontextmanager
-async def shadowed(*, decode: int = 1, **settings: Any) -> AsyncIterator[tuple[Cluster, SimEngine]]:
+async def shadowed(*, limits: Limits | None = None, **settings: Any) -> AsyncIterator[tuple[Cluster, SimEngine]]:
     """A split cluster that samples every request, and its baseline; all engines decode and prefill a little apart."""
     values = {"shadow_rate": 1.0, "shadow_noise_samples": LEAST, "guard": "off", **settings}
     engine = {"model": NOISE}
     async with running_engine(EngineConfig(role="aggregated", model=NOISE)) as baseline:
         async with running_cluster(
-            decode=decode, engine=engine, shadow=Shadow(baseline=(baseline.url,), **values)
+            engine=engine, limits=limits or Limits(), shadow=Shadow(baseline=(baseline.url,), **values)
         ) as cluster:
             yield cluster, baseline
 
@@ -186,6 +186,15 @@ async def test_a_logprob_that_is_no_number_is_judged_and_the_client_gets_an_answ
         assert (await summary(cluster))["outcomes"]["pd"]["diverged"] >= 1
         asked = [request.body for request in cluster.decode.requests[-2:]]
         assert ["logprobs" in each for each in asked] == [True, False]
+
+
+async def test_a_logprob_that_is_no_number_counts_without_a_second_try_too() -> None:
+    body = {"error": {"message": "Out of range float values are not JSON compliant", "code": 400}}
+    async with shadowed(limits=Limits(retries=0)) as (cluster, _):
+        await calibrate(cluster)
+        cluster.decode.faults.add(Fault(kind="status", status=400, body=body, times=1))
+        assert (await cluster.complete("what is no number?")).status == 502
+        assert (await summary(cluster))["outcomes"]["pd"]["diverged"] >= 1
 
 
 async def test_the_same_error_is_the_clients_own_where_it_asked_for_logprobs() -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -31,7 +31,7 @@ from ppd_proxy.accuracy.noise import Category, Judgement, Key, NoiseFloor, Outco
 from ppd_proxy.accuracy.scores import Statistics
 
 Verdict = Literal["green", "amber", "red", "unknown"]
-VERDICTS: tuple[Verdict, ...] = ("green", "amber", "red", "unknown")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ALL = "all"
 _DAY_S = 86400.0
 _LEAST_SCOPES = 4
@@ -100,6 +100,16 @@ class _Scope:
         self.window: deque[Judged] = deque()
         self.keys: Counter[Key] = Counter()
         self.beyond = 0
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+
+    def is_known(self, identity: bytes) -> bool:
+        """Whether a sample of that identity came before, since the last restart; it has now."""
+        is_known = identity in self._known
+        self._known[identity] = None
+        self._known.move_to_end(identity)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return is_known
 
     def append(self, judged: Judged) -> None:
         if len(self.window) >= _WINDOW:
@@ -120,7 +130,6 @@ class Verdicts:
         self._scopes: dict[str, _Scope] = {ALL: _Scope()}
         self._noise: dict[Key, Detector] = {}
         self._fresh: dict[Key, deque[float]] = {}
-        self._known: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._alarms: dict[str, str] = {}
         self._now = 0.0
         self.recalibrations = 0
@@ -169,22 +178,13 @@ class Verdicts:
             key, judgement.category, judgement.outcome, prompt_tokens, statistics.first_difference is None
         )
         for name in dict.fromkeys((ALL, *scopes)):
-            if identity is not None and self._is_known(name, identity):
-                continue
             scope = self._scopes.setdefault(name, _Scope())
+            if identity is not None and scope.is_known(identity):
+                continue
             scope.append(judged)
             scope.detector.add(key, reference.counts, judgement.category, day=int(now // _DAY_S))
             self._step(scope)
         return judgement
-
-    def _is_known(self, scope: str, identity: bytes) -> bool:
-        entry = (scope, identity)
-        is_known = entry in self._known
-        self._known[entry] = None
-        self._known.move_to_end(entry)
-        if len(self._known) > _REMEMBERED * len(self._scopes):
-            self._known.popitem(last=False)
-        return is_known
 
     def raise_alarm(self, scope: str, why: str | None) -> None:
         """Make a scope amber for a reason from elsewhere, until it is called with None."""

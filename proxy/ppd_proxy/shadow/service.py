@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -86,15 +86,13 @@ class Accuracy:
         return self.shadow.verdicts
 
     def keep(self, journal: Journal) -> None:
-        """Have finished checks written there; before `run`."""
+        """Have finished checks written there; before `work`."""
         self._journal = self.shadow.ledger = journal
 
-    async def run(self) -> None:
-        """Check, write and watch until cancelled."""
-        work = [self.shadow.run(), self._watch()]
-        if self._journal is not None:
-            work.append(self._journal.run())
-        await asyncio.gather(*work)
+    def work(self) -> list[Coroutine[None, None, None]]:
+        """What is to run, each until cancelled: checking, watching, writing."""
+        writing = [self._journal.run()] if self._journal is not None else []
+        return [*self.shadow.work(), self._watch(), *writing]
 
     async def close(self) -> None:
         if self._journal is not None:
@@ -173,8 +171,8 @@ class Accuracy:
             outcomes.setdefault(route, {})[outcome] = count
         return {
             "version": SUMMARY_VERSION,
-            "rate": shadow.plan.rate,
-            "method": shadow.plan.method,
+            "rate": shadow.budget.rate,
+            "method": shadow.budget.method,
             "baselines": list(self._baselines),
             "waiting": shadow.waiting,
             "checking": shadow.checking,
@@ -228,7 +226,7 @@ class Accuracy:
             rate = -1.0
         if not 0 <= rate <= 1:
             raise BadRequest(f"rate: {text!r} is not a share from 0 to 1", param="rate")
-        self.shadow.plan = msgspec.structs.replace(self.shadow.plan, rate=rate)
+        self.shadow.budget = msgspec.structs.replace(self.shadow.budget, rate=rate)
         return rate
 
     def calibrate(self, samples: int) -> dict[str, int]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -38,7 +38,7 @@ _LOSSES = frozenset({"baseline_down", "baseline_slow", "baseline_error"})
 """Failures that say nothing of the sample: it is dropped. All others make it `unscorable`."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """How much is checked, and how. `rate` may change while running."""
 
     rate: float
@@ -79,13 +79,13 @@ _Job = Sample | Noise
 
 
 class Shadow:
-    """`run` works until cancelled. `clock` gives monotonic seconds; `on_judged` is called when a verdict may have
+    """What `work` gives has to run. `clock` gives monotonic seconds; `on_judged` is called when a verdict may have
     changed, `ledger` gets every judged sample, `red_in_use` gives the scopes that are red though nobody took them out
     of use."""
 
     def __init__(
         self,
-        plan: Plan,
+        budget: Budget,
         baselines: Baselines,
         verdicts: Verdicts,
         seeds: Seeds,
@@ -93,7 +93,7 @@ class Shadow:
         *,
         clock: Callable[[], float],
     ) -> None:
-        self.plan = plan
+        self.budget = budget
         self.verdicts = verdicts
         self._baselines = baselines
         self._seeds = seeds
@@ -120,13 +120,13 @@ class Shadow:
     # What the director calls
 
     def is_sampled(self, request_id: str) -> bool:
-        return self.plan.rate > 0 and is_sampled(request_id, self.plan.rate)
+        return self.budget.rate > 0 and is_sampled(request_id, self.budget.rate)
 
     def offer(self, sample: Sample) -> None:
         """Take a sample, or drop it; never waits."""
-        if len(sample.body) > self.plan.max_body_bytes:
+        if len(sample.body) > self.budget.max_body_bytes:
             self.drop("body_too_large")
-        elif len(self._samples) >= self.plan.queue:
+        elif len(self._samples) >= self.budget.queue:
             self.drop("queue_full")
         else:
             self._samples.append(sample)
@@ -166,9 +166,9 @@ class Shadow:
 
     # Working
 
-    async def run(self) -> None:
-        """All workers, until cancelled."""
-        await asyncio.gather(self._remind(), *(self._work(number) for number in range(self.plan.concurrency)))
+    def work(self) -> list[Coroutine[None, None, None]]:
+        """What is to run, each until cancelled."""
+        return [self._remind(), *(self._work(number) for number in range(self.budget.concurrency))]
 
     async def _remind(self) -> None:
         """Noise that was put off becomes due without anything happening."""
@@ -250,7 +250,8 @@ class Shadow:
 
     async def _check(self, sample: Sample) -> None:
         started_at = self._clock()
-        is_scored = sample.is_scorable and self.plan.method == "score" and sample.candidate.prompt_token_ids is not None
+        has_ids = sample.candidate.prompt_token_ids is not None
+        is_scored = sample.is_scorable and has_ids and self.budget.method == "score"
         difference = None
         method: Literal["score", "replay"]
         if is_scored:
@@ -278,7 +279,7 @@ class Shadow:
         if sample.is_scorable:
             self._seeds.add(key, sample)
             self._last_key = key
-            self._noise_due += 1.0 if self.verdicts.floor.missing(key) else self.plan.noise_share
+            self._noise_due += 1.0 if self.verdicts.floor.missing(key) else self.budget.noise_share
         if self.verdicts.floor.reference(key) is not None:
             self._judge(check, key)
             return

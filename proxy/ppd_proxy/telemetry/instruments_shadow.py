@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from ppd_proxy.accuracy.verdicts import VERDICTS
 from ppd_proxy.telemetry.instrument import Instrument
-
-VERDICTS = ("green", "amber", "red", "unknown")
 
 # Nearly every answer is 1; what matters is how far below the others are.
 _ACCURACY_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 1)

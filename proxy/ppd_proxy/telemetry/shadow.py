@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ppd_proxy.accuracy.verdicts import VERDICTS
 from ppd_proxy.telemetry import instruments_shadow as instruments
 from ppd_proxy.telemetry.cells import Counters, Histograms, gauge_family
 from ppd_proxy.telemetry.labels import Bounded
@@ -97,6 +98,6 @@ class _Verdicts(Collector):
     def collect(self) -> Iterator[Metric]:
         family = gauge_family(instruments.VERDICT)
         for scope, in_force in {_ALL: _UNKNOWN, **self._verdicts()}.items():
-            for verdict in instruments.VERDICTS:
+            for verdict in VERDICTS:
                 family.add_metric((scope, verdict), verdict == in_force)
         yield family

@@ -146,6 +146,9 @@ def test_the_same_prompt_again_and_again_is_evidence_once() -> None:
         watch.verdicts.add(KEY, unlucky, prompt_tokens=9, scopes=SCOPES, now=number * 170.0, identity=b"probe")
     assert len(watch.verdicts.window("route:pd")) == 1
     assert watch.is_now("route:pd") == "unknown"
+    watch.verdicts.reset()
+    watch.verdicts.add(KEY, unlucky, prompt_tokens=9, scopes=SCOPES, now=1e6, identity=b"probe")
+    assert len(watch.verdicts.window("route:pd")) == 1, "a reset forgets what was seen, too"
 
 
 def test_a_pair_that_is_gone_is_forgotten() -> None:
