@@ -9,9 +9,9 @@ import signal
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Watched:
     words: tuple[int, int] = (55, 80)
     """Of prompts, from and to: 55 to 80 words are 150 to 250 tokens."""
     _asked: int = 0
+    _conversations: list[list[dict[str, str]]] = field(default_factory=list)
 
     def fault(self, text: str) -> None:
         """From the next request on."""
@@ -58,28 +59,44 @@ class Watched:
 
     async def ask(self, *, temperature: float = 0.0) -> str:
         """One completion of a prompt never asked before; its decision."""
+        _, decision = await self._answer("completions", {"prompt": self._new_prompt(), "temperature": temperature})
+        return decision
+
+    async def ask_many(self, count: int, concurrency: int, *, temperature: float = 0.0) -> None:
+        await _at_once(concurrency, [self.ask(temperature=temperature) for _ in range(count)])
+
+    async def open_conversations(self, count: int, concurrency: int) -> None:
+        """First turns of conversations that `later_turns` goes on with; those opened before are forgotten."""
+        self._conversations = [[{"role": "user", "content": self._new_prompt()}] for _ in range(count)]
+        await _at_once(concurrency, [self._turn(messages) for messages in self._conversations])
+
+    async def later_turns(self, count: int, concurrency: int) -> list[str]:
+        """The next turn of the `count` conversations that wait longest; their decisions."""
+        chosen, self._conversations = self._conversations[:count], self._conversations[count:]
+        self._conversations += chosen
+        for messages in chosen:
+            self._asked += 1
+            messages.append({"role": "user", "content": prompt_of(4, self._asked)})
+        return await _at_once(concurrency, [self._turn(messages) for messages in chosen])
+
+    def _new_prompt(self) -> str:
         self._asked += 1
         seed = 1_000_000 + self._asked
-        body = {
-            "model": self.model,
-            "prompt": prompt_of(random.Random(seed).randint(*self.words), seed),
-            "max_tokens": 32,
-            "temperature": temperature,
-        }
-        async with self.session.post(f"{self.cluster.proxy_url}/v1/completions", json=body) as answer:
+        return prompt_of(random.Random(seed).randint(*self.words), seed)
+
+    async def _turn(self, messages: list[dict[str, str]]) -> str:
+        choice, decision = await self._answer("chat/completions", {"messages": messages, "temperature": 0})
+        messages.append({"role": "assistant", "content": choice["message"]["content"]})
+        return decision
+
+    async def _answer(self, path: str, fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        """The first choice and the decision."""
+        body = {"model": self.model, "max_tokens": 32, **fields}
+        async with self.session.post(f"{self.cluster.proxy_url}/v1/{path}", json=body) as answer:
             told = await answer.json()
             if answer.status != 200:
                 raise RuntimeError(f"status {answer.status}: {told}")
-            return str(answer.headers["x-ppd-decision"])
-
-    async def ask_many(self, count: int, concurrency: int, *, temperature: float = 0.0) -> None:
-        limit = asyncio.Semaphore(concurrency)
-
-        async def one() -> None:
-            async with limit:
-                await self.ask(temperature=temperature)
-
-        await asyncio.gather(*(one() for _ in range(count)))
+            return told["choices"][0], str(answer.headers["x-ppd-decision"])
 
     async def accuracy(self) -> dict[str, Any]:
         async with self.session.get(f"{self.cluster.proxy_url}/accuracy") as answer:
@@ -151,6 +168,16 @@ class Watched:
             if found == count:
                 return count
             count = found
+
+
+async def _at_once(concurrency: int, calls: Sequence[Coroutine[Any, Any, str]]) -> list[str]:
+    limit = asyncio.Semaphore(concurrency)
+
+    async def one(call: Coroutine[Any, Any, str]) -> str:
+        async with limit:
+            return await call
+
+    return await asyncio.gather(*(one(call) for call in calls))
 
 
 @contextmanager

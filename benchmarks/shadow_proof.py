@@ -2,15 +2,16 @@
 """What accuracy shadowing sees on a real split vLLM (CPU, 4.4 M model with a peaked head, our connector).
 
     benchmarks/shadow_proof.py faults --noise 3000      live: detection delay per fault class
+    benchmarks/shadow_proof.py faults --only stale --share 0.01 --most 2000
     benchmarks/shadow_proof.py clean --samples 2000     live: no faults, no alarms
     benchmarks/shadow_proof.py both --long --noise 600  live: clean, then faults, with prompts that have noise
     benchmarks/shadow_proof.py guard               live: what clients still get once the guard acts
     benchmarks/shadow_proof.py cost                live: milliseconds of score and of replay
     benchmarks/shadow_proof.py replay              recorded figures: ten seeded runs per class
 
-`faults` and `both` record every sample's figures in benchmarks/data: shadow_short.json, with --long shadow_long.json,
-which `replay` and `verdict_days.py` read. Every request is sampled. A table for people, one JSON line at the end. Needs
-scripts/setup_vllm_cpu.sh.
+`faults` and `both` with every class record the samples' figures in benchmarks/data: shadow_short.json, with --long
+shadow_long.json, which `replay` and `verdict_days.py` read. Every request is sampled. A table for people, one JSON line
+at the end. Needs scripts/setup_vllm_cpu.sh.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FAULTS = {
     "fp8": "fp8",
     "scale": "scale:1.2",
 }
-SHARE = 0.05
+CONVERSATIONS = 40
 MOST_SAMPLES = 200
 CONCURRENCY = 8
 RUNS = 10
@@ -52,35 +53,42 @@ TEMPERATURES = (0.0, 1.0)
 Run = Callable[[Watched, argparse.Namespace], Coroutine[Any, Any, dict[str, Any]]]
 
 
-def verdict_of(told: dict[str, Any], scope: str) -> str:
-    return next((each["verdict"] for each in told["scopes"] if each["scope"] == scope), "unknown")
-
-
-def pair_scope(told: dict[str, Any]) -> str:
-    return next((each["scope"] for each in told["scopes"] if each["scope"].startswith("pair:")), "pair:")
+def kind_of(scope: dict[str, Any]) -> str:
+    """The scope's name; `pair`, of which there is one."""
+    name = str(scope["scope"])
+    return "pair" if name.startswith("pair:") else name
 
 
 async def prepare(watched: Watched, noise: int, temperatures: Sequence[float] = (0.0,)) -> None:
     """A noise floor of `noise` samples for each temperature."""
     for temperature in temperatures:
         await watched.ask_many(100, CONCURRENCY, temperature=temperature)
+    await watched.open_conversations(20, CONCURRENCY)
+    await watched.later_turns(20, CONCURRENCY)
     await watched.calibrated(noise)
 
 
 async def until_red(watched: Watched, most: int) -> dict[str, Any]:
-    """Handed-over requests until the pair is red, at most so many; what the scopes say then."""
+    """Handed-over requests until the pair is red, at most so many; what the scopes say then.
+
+    As many later turns of conversations that began healthy go straight to the decode engine beside them.
+    """
     sent = 0
-    first: dict[str, int] = {}
+    reds: dict[str, int] = {}
     told: dict[str, Any] = {}
-    while sent < most and "red" not in first:
+    while sent < most and not {"route:pd", "pair"} <= reds.keys():
         await watched.ask_many(10, CONCURRENCY)
         sent += 10
+        direct = await watched.later_turns(10, CONCURRENCY)
+        if not all(decision.startswith("direct") for decision in direct):
+            raise RuntimeError(f"a later turn was not direct: {direct}")
         told = await watched.settled()
-        verdict = verdict_of(told, pair_scope(told))
-        first.setdefault(verdict, sent)
-    scopes = {each["scope"].partition(":127")[0]: each["verdict"] for each in told["scopes"]}
-    advice = next((each["advice"] for each in told["scopes"] if each["scope"] == pair_scope(told)), None)
-    return {"samples": sent, "first": first, "scopes": scopes, "advice": advice}
+        for scope in told["scopes"]:
+            if scope["verdict"] == "red":
+                reds.setdefault(kind_of(scope), sent)
+    scopes = {kind_of(each): each["verdict"] for each in told["scopes"]}
+    advice = next((each["advice"] for each in told["scopes"] if each["advice"]), None)
+    return {"samples": sent, "red_after": reds, "scopes": scopes, "advice": advice}
 
 
 async def faults(watched: Watched, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -95,9 +103,11 @@ async def faults(watched: Watched, arguments: argparse.Namespace) -> dict[str, A
     for name, fault in FAULTS.items():
         if arguments.only and name not in arguments.only:
             continue
+        await watched.open_conversations(CONVERSATIONS, CONCURRENCY)
+        await watched.settled()
         await watched.order("reset")
-        watched.fault(f"{fault}@{SHARE}")
-        found[name] = await until_red(watched, MOST_SAMPLES)
+        watched.fault(f"{fault}@{arguments.share}")
+        found[name] = await until_red(watched, arguments.most)
         watched.fault(fault)
         before = await watched.written()
         await watched.ask_many(arguments.recorded, CONCURRENCY)
@@ -107,15 +117,17 @@ async def faults(watched: Watched, arguments: argparse.Namespace) -> dict[str, A
         say(f"{name}: {found[name]}")
     noise = next(each for each in await watched.noise() if each["sampling"] == "greedy")
     rows = {name: [row(each) for each in samples] for name, samples in recorded.items()}
-    dump(
-        DATA / f"shadow_{'long' if arguments.long else 'short'}.json",
-        noise=[noise_row(each) for each in noise["figures"]],
-        **rows,
-    )
-    print(f"{'class':<12}{'red after':>10}{'amber':>8}   scopes at the end; advice")
+    if len(found) == len(FAULTS):
+        dump(
+            DATA / f"shadow_{'long' if arguments.long else 'short'}.json",
+            noise=[noise_row(each) for each in noise["figures"]],
+            **rows,
+        )
+    print(f"{'class':<12}{'samples':>8}{'route:pd':>10}{'pair':>6}   red after; scopes at the end; advice")
     for name, each in found.items():
-        first = each["first"]
-        print(f"{name:<12}{first.get('red', '-'):>10}{first.get('amber', '-'):>8}   {each['scopes']}; {each['advice']}")
+        reds = each["red_after"]
+        print(f"{name:<12}{each['samples']:>8}{reds.get('route:pd', '-'):>10}{reds.get('pair', '-'):>6}", end="")
+        print(f"   {each['scopes']}; {each['advice']}")
     return found
 
 
@@ -291,9 +303,12 @@ def main() -> int:
     parser.add_argument("--recorded", type=int, default=100, help="faulty samples recorded per class (default 100)")
     parser.add_argument("--only", action="append", choices=tuple(FAULTS), help="fault class, repeatable (default all)")
     parser.add_argument("--samples", type=int, default=2000, help="of `clean` and `guard` (default 2000)")
-    parser.add_argument("--share", type=float, default=0.2, help="of faulty requests in `guard` (default 0.2)")
+    parser.add_argument("--share", type=float, help="of faulty requests (default: `guard` 0.2, else 0.05)")
+    parser.add_argument("--most", type=int, default=MOST_SAMPLES, help="samples until `faults` gives up (default 200)")
     parser.add_argument("--rounds", type=int, default=15, help="of `cost` (default 15)")
     arguments = parser.parse_args()
+    if arguments.share is None:
+        arguments.share = 0.2 if arguments.what == "guard" else 0.05
     if arguments.what == "replay":
         found = replay()
     elif arguments.what == "faults":
