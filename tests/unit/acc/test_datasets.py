@@ -90,7 +90,7 @@ def test_a_template_is_filled_from_the_row_and_a_missing_field_is_told(tmp_path)
     path = written(tmp_path, "p.jsonl", rows)
     first = read_dataset(path, template=template, limit=1).rows[0]
     assert first.question.prompt == "Q: why {n_shots} of 3? {} {y}"
-    with pytest.raises(Mistake, match="line 2: the template asks for {question}"):
+    with pytest.raises(Mistake, match=r"line 2: the template asks for \{question\}"):
         read_dataset(path, template=template)
 
 
