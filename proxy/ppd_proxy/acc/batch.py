@@ -191,8 +191,8 @@ class Batch:
                 self.is_stopped = self._is_enough(self._ordered)
 
     def _told(self) -> str:
-        counts = self._counts
-        return f"; {counts['real']} real, {counts['tie']} tie, {counts['unclassified']} unclassified, {counts['error']} error"
+        shown: tuple[Status, ...] = ("real", "tie", "unclassified", "error")
+        return "; " + ", ".join(f"{self._counts[status]} {status}" for status in shown)
 
     async def _judged(self, row: Row, ours: Answer | EngineTrouble, theirs: Answer | EngineTrouble) -> Sample:
         """Never raises what an engine did: that is an `error` sample."""

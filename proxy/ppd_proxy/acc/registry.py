@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import compare_output
+from ppd_proxy.acc.commands import batch_compare, cache, compare_output, snapshot
 
-COMMANDS: tuple[Command, ...] = (*compare_output.COMMANDS,)
+COMMANDS: tuple[Command, ...] = (
+    *compare_output.COMMANDS,
+    *batch_compare.COMMANDS,
+    *snapshot.COMMANDS,
+    *cache.COMMANDS,
+)

@@ -59,7 +59,7 @@ class Kept(msgspec.Struct, kw_only=True, omit_defaults=True):
     error_reason: str | None = None
 
 
-class Snapshot(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Snapshot(msgspec.Struct, kw_only=True):
     """`captured_at` is in Unix seconds; `sampling` and `endpoint` are what it was asked with, empty where unknown."""
 
     kind: Literal["snapshot"] = "snapshot"
@@ -200,6 +200,7 @@ def answers_for(snapshot: Snapshot, rows: Sequence[Row], name: str) -> Mapping[s
     for row in rows:
         was = by_id[row.sample_id]
         asked = kept(row, None)
-        if (was.prompt, was.messages, was.extra) != (asked.prompt, asked.messages, asked.extra):
+        has_other_fields = snapshot.imported_from is None and was.extra != asked.extra
+        if (was.prompt, was.messages) != (asked.prompt, asked.messages) or has_other_fields:
             raise Mistake(f"{name}: {row.sample_id!r} asks something else than the dataset's line {row.line}")
     return by_id
