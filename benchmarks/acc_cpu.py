@@ -43,13 +43,14 @@ STOP_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one tool. Times in seconds; `samples` is what its report says it compared."""
+    """One run of one tool. Times in seconds; `samples` is what its report says it compared, `peak_mb` its memory."""
 
     tool: str
     requests: int
     samples: int
     cpu_s: float
     wall_s: float
+    peak_mb: float
 
     @property
     def cpu_ms_per_request(self) -> float:
@@ -149,7 +150,7 @@ def run_once(tool: str, command: Sequence[str], report: Path, urls: Sequence[str
         raise SystemExit(f"{tool} ended with {process.returncode}:\n{(folder / f'{tool}.log').read_text()[-2000:]}")
     told: Mapping[str, Any] = json.loads(report.read_bytes())
     compared = told["totals"]["compared"] if "totals" in told else told["total_samples"]
-    return Run(tool, requests_of(urls) - before, compared, used.ru_utime + used.ru_stime, wall_s)
+    return Run(tool, requests_of(urls) - before, compared, used.ru_utime + used.ru_stime, wall_s, used.ru_maxrss / 1024)
 
 
 def commands_of(args: argparse.Namespace, urls: Sequence[str], folder: Path) -> Iterator[tuple[str, list[str], Path]]:
@@ -186,8 +187,9 @@ def tell(runs: Sequence[Run]) -> None:
         cpu_ms = median([run.cpu_ms_per_request for run in own])
         per_s = median([run.requests / run.wall_s for run in own])
         summary[tool] = {"cpu_ms_per_request": cpu_ms, "requests_per_s": per_s, "runs": [asdict(run) for run in own]}
-        rows.append([tool, str(own[0].requests), f"{cpu_ms:.3f}", f"{per_s:.0f}"])
-    print(table(["tool", "requests", "CPU ms per request", "requests per s"], rows))
+        peak_mb = max(run.peak_mb for run in own)
+        rows.append([tool, str(own[0].requests), f"{cpu_ms:.3f}", f"{per_s:.0f}", f"{peak_mb:.0f}"])
+    print(table(["tool", "requests", "CPU ms per request", "requests per s", "peak MB"], rows))
     if len(summary) > 1:
         print(f"ratio {summary['peer']['cpu_ms_per_request'] / summary['ppd-acc']['cpu_ms_per_request']:.1f}")
     print(json.dumps(summary))
