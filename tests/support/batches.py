@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 from tests.support.acc import chat_answer, scored_prompt, scripted_engine
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FAULTS = ("status", "null", "broken", "not_json", "hang")
 PROMPT_IDS = (1, 2, 3)
 TOKENS = tuple(range(10, 18))
@@ -99,11 +100,23 @@ async def faulty_engine(fault: str, gaps: Mapping[str, float] | None = None) -> 
         request.transport.close()
         return response
 
+    async with engine_of(generate) as url:
+        try:
+            yield url
+        finally:
+            released.set()
+
+
+@asynccontextmanager
+async def engine_of(generate: Handler) -> AsyncIterator[str]:
+    """An engine whose generations are all `generate`'s."""
+
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "scripted"}]})
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", generate)
+    app.router.add_post("/v1/completions", generate)
     app.router.add_get("/v1/models", models)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -112,5 +125,4 @@ async def faulty_engine(fault: str, gaps: Mapping[str, float] | None = None) -> 
     try:
         yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
     finally:
-        released.set()
         await runner.cleanup()

@@ -21,7 +21,7 @@ from ppd_proxy.acc.compare import compare_answers, force
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Engine, EngineTrouble
 from ppd_proxy.acc.flags import Access, Sampling
-from ppd_proxy.acc.matching import Matching
+from ppd_proxy.acc.normalizing import Matching
 from ppd_proxy.acc.reports import Sample, Status
 from ppd_proxy.acc.run_journal import RunJournal
 from ppd_proxy.acc.snapshots import Kept

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ppd_proxy.acc.matching import Matching
+from ppd_proxy.acc.normalizing import Matching
 
 
 @pytest.mark.parametrize(
