@@ -24,7 +24,7 @@ LAYERS = (
     ("upstream", "discovery", "store", "shadow", "telemetry"),
     ("director", "handling", "collaborators", "offering"),
     ("server", "runtime", "watching"),
-    ("cli",),
+    ("cli", "acc"),
 )
 RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 PURE = ("errors", "core", "policy", "handoff", "accuracy")
@@ -37,7 +37,7 @@ THREADS = ("threading", "_thread", "concurrent", "multiprocessing")
 HOMES = {
     "quart": (PACKAGE + "server/",),
     "zmq": (PACKAGE + "discovery/", PACKAGE + "sim/", CONNECTOR),
-    "sqlite3": (PACKAGE + "shadow/",),
+    "sqlite3": (PACKAGE + "shadow/", PACKAGE + "acc/history.py"),
     "torch": (CONNECTOR,),
     "vllm": (CONNECTOR,),
 }

@@ -1,0 +1,212 @@
+"""What an engine answered, read from its JSON: text, tokens, what it thought of them, and how it ended.
+
+Shapes: vLLM 0.32 (`return_token_ids`, `return_tokens_as_token_ids`, `prompt_logprobs`), and whatever else speaks the
+same API with less. Where an engine gives no token ids, tokens are the names in its logprobs, else words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+Unit = Literal["tokens", "words"]
+Token = int | str
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer.
+
+    `tokens` are token ids; names of tokens where an engine gives logprobs without ids; words, with `unit` "words",
+    where it gives neither. `logprobs` (nats, None where there is no finite number) and `tops` (token to logprob, the
+    likeliest ones) have one element per token, or are empty. `text` is the content without reasoning. `first_ms` is
+    the time to the first token, where the answer was streamed.
+    """
+
+    text: str
+    tokens: list[Token]
+    unit: Unit
+    logprobs: list[float | None] = []
+    tops: list[dict[str, float]] = []
+    prompt_tokens: int | None = None
+    prompt_token_ids: list[int] | None = None
+    finish_reason: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] = []
+    request_id: str | None = None
+    total_ms: float | None = None
+    first_ms: float | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it ended at its token limit."""
+        return self.finish_reason == "length"
+
+    @property
+    def ids(self) -> list[int] | None:
+        """The token ids; None where tokens are names or words."""
+        return [token for token in self.tokens if isinstance(token, int)] if self._has_ids else None
+
+    @property
+    def _has_ids(self) -> bool:
+        return self.unit == "tokens" and all(isinstance(token, int) for token in self.tokens)
+
+
+class _Entry(msgspec.Struct, gc=False):
+    token: str = ""
+    logprob: float | None = None
+    top_logprobs: list[_Entry] | None = None
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    content: list[_Entry] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float | None] | None] | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    message: _Message | None = None
+    text: str | None = None
+    logprobs: _Logprobs | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+
+
+class _Reply(msgspec.Struct, gc=False):
+    choices: list[_Choice]
+    id: str | None = None
+    usage: _Usage | None = None
+    prompt_token_ids: list[int] | None = None
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """One token of an answer as another engine's prefill sees it. `margin`: how much likelier its best token is."""
+
+    logprob: float | None
+    rank: int | None
+    margin: float | None
+    top: dict[str, float]
+
+
+class _PromptEntry(msgspec.Struct, gc=False):
+    logprob: float | None = None
+    rank: int | None = None
+
+
+class _ScoredChoice(msgspec.Struct, gc=False):
+    prompt_logprobs: list[dict[str, _PromptEntry] | None] | None = None
+
+
+class _Scored(msgspec.Struct, gc=False):
+    choices: list[_ScoredChoice]
+
+
+_reply = msgspec.json.Decoder(_Reply)
+_scored = msgspec.json.Decoder(_Scored)
+
+
+def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
+    """The first choice of a JSON answer. Raises ValueError where it is none."""
+    try:
+        reply = _reply.decode(body)
+        choice = reply.choices[0]
+    except (msgspec.MsgspecError, IndexError, RecursionError) as error:
+        raise ValueError(f"not an answer with a choice: {error}") from None
+    message = choice.message or _Message(content=choice.text)
+    text = message.content or ""
+    names, logprobs, tops = _scores(choice.logprobs)
+    tokens: list[Token]
+    if choice.token_ids is not None:
+        tokens, unit = [*choice.token_ids], "tokens"
+    elif names:
+        tokens, unit = [_token(name) for name in names], "tokens"
+    else:
+        tokens, unit = [*text.split()], "words"
+    if len(logprobs) != len(tokens):
+        logprobs, tops = [], []
+    prompt_ids = reply.prompt_token_ids or choice.prompt_token_ids
+    counted = reply.usage.prompt_tokens if reply.usage is not None else None
+    return Answer(
+        text=text,
+        tokens=tokens,
+        unit="tokens" if unit == "tokens" else "words",
+        logprobs=logprobs,
+        tops=tops,
+        prompt_tokens=len(prompt_ids) if prompt_ids is not None else counted,
+        prompt_token_ids=prompt_ids,
+        finish_reason=choice.finish_reason,
+        reasoning=message.reasoning or message.reasoning_content,
+        tool_calls=message.tool_calls or [],
+        request_id=reply.id,
+        total_ms=total_ms,
+    )
+
+
+def read_scores(body: bytes, prompt_tokens: int, answer: Sequence[int]) -> list[Position]:
+    """How a prefill over prompt and answer sees each answer token. Raises ValueError where the body does not tell."""
+    try:
+        told = _scored.decode(body).choices[0].prompt_logprobs
+    except (msgspec.MsgspecError, IndexError, RecursionError) as error:
+        raise ValueError(f"no prompt logprobs: {error}") from None
+    positions = (told or [])[prompt_tokens:]
+    if len(positions) != len(answer):
+        raise ValueError(f"prompt logprobs of {len(positions)} tokens; the answer has {len(answer)}")
+    return [_position(token, known) for token, known in zip(answer, positions, strict=True)]
+
+
+def _position(token: int, known: Mapping[str, _PromptEntry] | None) -> Position:
+    entries = known or {}
+    top = {name: number for name, entry in entries.items() if (number := _finite(entry.logprob)) is not None}
+    own = entries.get(str(token))
+    logprob = _finite(own.logprob) if own is not None else None
+    margin = max(top.values()) - logprob if logprob is not None else None
+    return Position(logprob, own.rank if own is not None else None, margin, top)
+
+
+def _scores(given: _Logprobs | None) -> tuple[list[str], list[float | None], list[dict[str, float]]]:
+    """Names, logprobs and likeliest tokens."""
+    if given is None:
+        return [], [], []
+    if given.content is not None:
+        entries = given.content
+        tops = [_tops((each.token, each.logprob) for each in entry.top_logprobs or ()) for entry in entries]
+        return [entry.token for entry in entries], [_finite(entry.logprob) for entry in entries], tops
+    names = given.tokens or []
+    listed = given.top_logprobs or [None] * len(names)
+    tops = [_tops((top or {}).items()) for top in listed]
+    return names, [_finite(value) for value in given.token_logprobs or ()], tops
+
+
+def _tops(pairs: Any) -> dict[str, float]:
+    """Token to logprob, by id where the engine names ids; of two tokens with one text the likelier."""
+    found: dict[str, float] = {}
+    for name, logprob in pairs:
+        number = _finite(logprob)
+        key = name.removeprefix("token_id:")
+        if number is not None:
+            found[key] = max(number, found.get(key, -math.inf))
+    return found
+
+
+def _token(name: str) -> Token:
+    text = name.removeprefix("token_id:")
+    return int(text) if text is not name and text.isdigit() else name
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,110 @@
+"""compare-output: the same prompt on two engines, or two texts; are the answers the same?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+from rich.text import Text
+
+from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.compare import compare, compare_answers, noise_floor, noise_of
+from ppd_proxy.acc.engines import Question, engines
+from ppd_proxy.acc.flags import (
+    access_of,
+    add_access_flags,
+    add_noise_flag,
+    add_pair_flags,
+    add_sampling_flags,
+    needed,
+    option,
+    sampling_of,
+)
+from ppd_proxy.acc.reports import Sample
+from ppd_proxy.acc.views import Progress, nats, noise_line
+from ppd_proxy.accuracy.flips import Floor
+
+_NOISE_ANSWERS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_pair_flags(parser)
+    parser.add_argument("--prompt", metavar="TEXT", help="asked on both engines")
+    for side in ("baseline", "target"):
+        group = parser.add_mutually_exclusive_group()
+        group.add_argument(f"--{side}-text", metavar="TEXT", help=f"instead of asking: the {side}'s answer")
+        group.add_argument(f"--{side}-file", metavar="FILE", help="the same, from a file (UTF-8)")
+    add_sampling_flags(parser)
+    add_access_flags(parser)
+    add_noise_flag(parser, _NOISE_ANSWERS)
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    texts = [_given(args, side) for side in ("baseline", "target")]
+    if all(text is not None for text in texts):
+        ones, others = (Answer(text=text or "", tokens=[*(text or "").split()], unit="words") for text in texts)
+        sample = compare_answers("0", Question(), ones, others, Floor(), is_greedy=True)
+        return result_of(sample, Floor())
+    if any(text is not None for text in texts):
+        raise Mistake("only one text is given; give --baseline-text and --target-text (or -file), or two URLs")
+    if args.prompt is None:
+        raise Mistake("--prompt is missing; give the text that both engines are asked")
+    urls = [needed(args, context.settings, side) for side in ("baseline", "target")]
+    sampling = sampling_of(args, context.settings)
+    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
+    question = Question(prompt=args.prompt)
+    async with engines(access_of(args, context.settings), *urls) as (baseline, target):
+        progress = Progress(context.errors, "noise floor", count)
+        floor = await noise_floor(baseline, [question], sampling, count, progress)
+        sample = await compare(baseline, target, "0", question, sampling, floor)
+    if sample.error is not None:
+        raise Trouble(f"--{sample.failed}: {sample.error}")
+    return result_of(sample, floor)
+
+
+def result_of(sample: Sample, floor: Floor) -> Result:
+    """How a single comparison ends: ties and equal answers pass, what could not be classified is inconclusive, but
+    texts that nobody can explain are different."""
+    code = {"equal": Exit.PASS, "tie": Exit.PASS, "real": Exit.DIFFERENT}.get(sample.status, Exit.INCONCLUSIVE)
+    if sample.status == "unclassified" and sample.unit == "words":
+        code = Exit.DIFFERENT
+    lines = [Text(_headline(sample)), Text(noise_line(floor))]
+    if sample.flip is not None:
+        lines += [Text(f"baseline: {sample.baseline.text!r}"), Text(f"target:   {sample.target.text!r}")]
+    data = {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
+    return Result(exit=code, data=data, view=tuple(lines))
+
+
+def _headline(sample: Sample) -> str:
+    if sample.flip is None:
+        return (
+            f"{'different tool calls' if sample.status == 'real' else 'equal'}: {sample.compared_tokens} {sample.unit}"
+        )
+    flip = sample.flip
+    margins = ""
+    if flip.shift is not None:
+        margins = (
+            f"; margins {nats(flip.baseline_margin)} and {nats(flip.target_margin)}, shift"
+            f" {'at least ' if flip.is_bound else ''}{nats(flip.shift)}"
+        )
+    return f"{sample.status}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}"
+
+
+def _given(args: argparse.Namespace, side: str) -> str | None:
+    text, file = getattr(args, f"{side}_text"), getattr(args, f"{side}_file")
+    if file is None:
+        return None if text is None else str(text)
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(f"--{side}-file {file}: {error}") from None
+
+
+COMMANDS = (
+    Command(
+        name="compare-output", summary="Compare the answers of two engines to one prompt.",
+        add_arguments=add_arguments, run=run,
+    ),
+)  # fmt: skip

@@ -1,0 +1,224 @@
+"""One prompt on two engines, and the noise floor that their difference is held against."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from ppd_proxy.acc.answers import Answer, Position
+from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
+from ppd_proxy.acc.flags import Sampling
+from ppd_proxy.acc.reports import Flip, Forced, Noise, Sample, Side, Status
+from ppd_proxy.accuracy import flips
+from ppd_proxy.accuracy.scores import Floats, Scores, summarize
+
+
+def side_of(answer: Answer) -> Side:
+    return Side(
+        text=answer.text,
+        tokens=answer.tokens,
+        logprobs=answer.logprobs,
+        tops=answer.tops,
+        finish_reason=answer.finish_reason,
+        request_id=answer.request_id,
+        total_ms=answer.total_ms,
+        first_ms=answer.first_ms,
+    )
+
+
+def compare_answers(
+    sample_id: str, question: Question, baseline: Answer, target: Answer, floor: flips.Floor, *, is_greedy: bool
+) -> Sample:
+    """What differs between two answers to one question, up to the first difference.
+
+    Sampled answers differ by chance: their difference is `unclassified` whatever its margin.
+    """
+    has_both_tokens = baseline.unit == target.unit == "tokens"
+    ones: Sequence[flips.Token] = baseline.tokens if has_both_tokens else baseline.text.split()
+    others: Sequence[flips.Token] = target.tokens if has_both_tokens else target.text.split()
+    position = flips.first_difference(ones, others)
+    status: Status = "equal"
+    flip = None
+    if position is not None:
+        tops = (baseline.tops, target.tops) if has_both_tokens else ((), ())
+        found = flips.flip_of(position, ones, others, *tops)
+        status = floor.judge(found) if is_greedy else "unclassified"
+        flip = Flip(
+            position=position,
+            baseline_token=found.baseline_token,
+            target_token=found.target_token,
+            baseline_margin=found.baseline_margin,
+            target_margin=found.target_margin,
+            shift=found.shift,
+            is_bound=found.is_bound,
+            chance=floor.chance(found),
+        )
+    elif baseline.tool_calls and _calls(baseline) != _calls(target):
+        status = "real"  # the same tokens read in two ways: not the model's doing
+    elif not has_both_tokens and baseline.text != target.text:
+        status = "unclassified"  # words hide it: white space
+        flip = Flip(position=len(ones))
+    common = position if position is not None else len(ones)
+    deltas = _deltas(baseline, target, common) if has_both_tokens else np.array([])
+    finite = deltas[np.isfinite(deltas)]
+    return Sample(
+        sample_id=sample_id,
+        status=status,
+        unit="tokens" if has_both_tokens else "words",
+        prompt=question.text if question.messages is None else None,
+        messages=[dict(each) for each in question.messages] if question.messages is not None else None,
+        prompt_tokens=baseline.prompt_tokens,
+        baseline=side_of(baseline),
+        target=side_of(target),
+        flip=flip,
+        compared_tokens=common,
+        mean_delta=float(finite.mean()) if len(finite) else None,
+        max_delta=float(finite.max()) if len(finite) else None,
+        max_delta_at=int(np.nanargmax(np.where(np.isfinite(deltas), deltas, -1.0))) if len(finite) else None,
+        not_numbers=len(deltas) - len(finite),
+        has_same_finish=baseline.finish_reason == target.finish_reason,
+    )
+
+
+def _calls(answer: Answer) -> list[tuple[object, object]]:
+    functions = (call.get("function") or {} for call in answer.tool_calls)
+    return [(function.get("name"), function.get("arguments")) for function in functions]
+
+
+def _deltas(baseline: Answer, target: Answer, common: int) -> Floats:
+    """|logprob difference| of the tokens before the first difference; empty where an engine told none."""
+    if not baseline.logprobs or not target.logprobs:
+        return np.array([])
+    mine = [math.nan if each is None else each for each in baseline.logprobs[:common]]
+    theirs = [math.nan if each is None else each for each in target.logprobs[:common]]
+    deltas: Floats = np.abs(np.array(mine) - np.array(theirs))
+    return deltas
+
+
+async def compare(
+    baseline: Engine, target: Engine, sample_id: str, question: Question, sampling: Sampling, floor: flips.Floor
+) -> Sample:
+    """Asks both at once. An engine that fails makes an `error` sample, never an exception."""
+    asked = [
+        _one(engine, question, sampling, f"ppd-acc-{sample_id}-{name}")
+        for engine, name in ((baseline, "baseline"), (target, "target"))
+    ]
+    ours, theirs = await asyncio.gather(*asked)
+    if isinstance(ours, EngineTrouble):
+        return _failed(sample_id, question, ours, "baseline")
+    if isinstance(theirs, EngineTrouble):
+        return _failed(sample_id, question, theirs, "target")
+    return compare_answers(sample_id, question, ours, theirs, floor, is_greedy=sampling.is_greedy)
+
+
+async def _one(engine: Engine, question: Question, sampling: Sampling, request_id: str) -> Answer | EngineTrouble:
+    try:
+        return await engine.ask(question, sampling, request_id=request_id)
+    except EngineTrouble as trouble:
+        return trouble
+
+
+def _failed(sample_id: str, question: Question, trouble: EngineTrouble, side: Literal["baseline", "target"]) -> Sample:
+    return Sample(
+        sample_id=sample_id,
+        status="error",
+        prompt=question.text if question.messages is None else None,
+        messages=[dict(each) for each in question.messages] if question.messages is not None else None,
+        error=str(trouble),
+        error_reason=trouble.reason,
+        failed=side,
+    )
+
+
+async def force(baseline: Engine, sample: Sample, prompt_token_ids: Sequence[int]) -> Forced | None:
+    """The target's answer under the baseline's prefill; None without ids or logprobs. Raises EngineTrouble."""
+    ids = [token for token in sample.target.tokens if isinstance(token, int)]
+    if not ids or len(ids) != len(sample.target.tokens) or len(sample.target.logprobs) != len(ids):
+        return None
+    positions = await baseline.score(prompt_token_ids, ids)
+    told = summarize(scores_of(sample.target.logprobs, positions))
+    return Forced(
+        tokens=told.tokens,
+        mean_delta=told.mean_delta,
+        max_delta=told.max_delta,
+        max_delta_at=told.max_delta_at,
+        likelihood_delta=told.likelihood_delta,
+        token_accuracy=told.token_accuracy,
+        not_numbers=0 if told.is_finite else sum(each.logprob is None for each in positions) or 1,
+    )
+
+
+def scores_of(logprobs: Sequence[float | None], positions: Sequence[Position]) -> Scores:
+    """One answer as its own engine and another one's prefill see it."""
+
+    def array(values: Sequence[float | int | None]) -> Floats:
+        return np.array([math.nan if value is None else value for value in values], dtype=float)
+
+    ranks = np.nan_to_num(array([each.rank for each in positions]), nan=0.0)
+    return Scores(
+        candidate=array(logprobs),
+        baseline=array([each.logprob for each in positions]),
+        margin=array([each.margin for each in positions]),
+        rank=ranks.astype(np.int64),
+    )
+
+
+async def noise_floor(
+    baseline: Engine, questions: Sequence[Question], sampling: Sampling, count: int, report: Callable[[int], None]
+) -> flips.Floor:
+    """The baseline against itself: `count` answers (of the questions in turn), asked twice and scored by its own
+    prefill. Nothing is cached; `report` hears how many are done. Raises EngineTrouble."""
+    shifts: list[float] = []
+    deltas: list[float] = []
+    flipped = done = 0
+
+    async def one(question: Question) -> None:
+        nonlocal flipped, done
+        first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
+        position = flips.first_difference(first.tokens, second.tokens)
+        flipped += position is not None
+        common = position if position is not None else len(first.tokens)
+        deltas.extend(_deltas(first, second, common).tolist())
+        shifts.extend(_shifts(first.tops[:common], second.tops[:common]))
+        if first.ids and first.prompt_token_ids:
+            positions = await baseline.score(first.prompt_token_ids, first.ids, top=max(2, sampling.top_k))
+            scores = scores_of(first.logprobs or [None] * len(first.ids), positions)
+            if first.logprobs:
+                deltas.extend((scores.candidate - scores.baseline).tolist())
+            shifts.extend(_shifts(first.tops, [each.top for each in positions]))
+        done += 1
+        report(done)
+
+    if questions:
+        await asyncio.gather(*(one(questions[number % len(questions)]) for number in range(count)))
+    return flips.floor_of(shifts, deltas, answers=done, flips=flipped)
+
+
+def _shifts(ones: Sequence[dict[str, float]], others: Sequence[dict[str, float]]) -> list[float]:
+    """By how much the difference of the two likeliest tokens moved, where both list both."""
+    found = []
+    for one, other in zip(ones, others, strict=False):
+        best = sorted(one, key=lambda token: -one[token])[:2]
+        if len(best) == 2 and all(token in other for token in best):
+            first, second = best
+            found.append((one[first] - one[second]) - (other[first] - other[second]))
+    return found
+
+
+def noise_of(floor: flips.Floor) -> Noise:
+    """The floor in a report."""
+    deltas = np.array(floor.deltas)
+    shares = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+    return Noise(
+        answers=floor.answers,
+        flips=floor.flips,
+        tokens=floor.tokens,
+        broken=floor.broken,
+        largest_shift=floor.largest_shift,
+        largest_delta=floor.largest_delta,
+        delta_quantiles={name: float(np.quantile(deltas, share)) for name, share in shares} if len(deltas) else {},
+    )

@@ -1,0 +1,203 @@
+"""Asking an engine: answers, scores of given tokens, and the small endpoints. One keep-alive session for all engines.
+
+An `Engine` limits its own requests, tries again what may pass (connection errors, timeouts, broken answers, 429 and
+5xx) and says in `EngineTrouble` why it gave up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from ppd_proxy.acc.answers import Answer, Position, read_answer, read_scores
+from ppd_proxy.acc.command import Trouble
+from ppd_proxy.acc.flags import Access, Sampling
+from ppd_proxy.upstream.client import engine_headers, make_session
+
+_encode = msgspec.json.Encoder().encode
+_Told = TypeVar("_Told")
+_PATHS = (("chat", "/v1/chat/completions"), ("completions", "/v1/completions"))
+
+
+class EngineTrouble(Trouble):
+    """An engine that gave no usable answer. `reason`: unreachable, timeout, status_<n>, broken or bad_answer."""
+
+    def __init__(self, reason: str, message: str, *, is_passing: bool = True, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.is_passing = is_passing
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked: a conversation, a text, or token ids. `extra` fields go into the body as they are."""
+
+    messages: Sequence[Mapping[str, Any]] | None = None
+    prompt: str | Sequence[int] | None = None
+    extra: Mapping[str, Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """For people: the prompt, or the last message's text."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        if self.prompt is not None:
+            return " ".join(map(str, self.prompt))
+        content = self.messages[-1].get("content") if self.messages else ""
+        return content if isinstance(content, str) else msgspec.json.encode(content).decode()
+
+    def body(self, endpoint: str, model: str, sampling: Sampling) -> tuple[str, dict[str, Any]]:
+        """Path and body. A text becomes one user message on the chat endpoint; token ids go to completions only."""
+        body: dict[str, Any] = {
+            "model": model,
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+        }
+        is_chat = self.messages is not None or (endpoint == "chat" and isinstance(self.prompt, str))
+        if is_chat:
+            body["messages"] = self.messages or [{"role": "user", "content": self.prompt}]
+            body |= {"logprobs": True, "top_logprobs": sampling.top_k}
+        else:
+            body |= {"prompt": self.prompt, "logprobs": sampling.top_k}
+        return dict(_PATHS)["chat" if is_chat else "completions"], {**body, **(self.extra or {})}
+
+
+class Engine:
+    """One engine. `model` is known after the first request at the latest."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, access: Access) -> None:
+        self.url = url
+        self._session = session
+        self._access = access
+        self._model = access.model
+        self._limit = asyncio.Semaphore(access.concurrency)
+        self._headers = {**engine_headers(access.api_key), **access.headers, "content-type": "application/json"}
+        self._timeout = aiohttp.ClientTimeout(total=access.timeout_s)
+        self.retries = 0
+
+    async def model(self) -> str:
+        """The name to ask for. Raises EngineTrouble."""
+        if self._model is None:
+            models = await self.models()
+            if not models:
+                raise EngineTrouble("bad_answer", f"{self.url}/v1/models lists no model", is_passing=False)
+            self._model = str(models[0].get("id"))
+        return self._model
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What /v1/models lists. Raises EngineTrouble."""
+        told = await self.get("/v1/models")
+        data = told.get("data") if isinstance(told, dict) else None
+        if not isinstance(data, list):
+            raise EngineTrouble("bad_answer", f"{self.url}/v1/models has no list of models", is_passing=False)
+        return [each for each in data if isinstance(each, dict)]
+
+    async def ask(self, question: Question, sampling: Sampling, *, request_id: str | None = None) -> Answer:
+        """One answer with token ids and logprobs, as far as the engine gives them. Raises EngineTrouble."""
+        path, body = question.body(self._access.endpoint, await self.model(), sampling)
+        headers = {"x-request-id": request_id} if request_id else {}
+        loop = asyncio.get_running_loop()
+
+        async def once() -> Answer:
+            started_at = loop.time()
+            told = await self._send("POST", path, _encode(body), headers)
+            return _read(self.url + path, lambda: read_answer(told, total_ms=(loop.time() - started_at) * 1000))
+
+        return await self._with_retries(once)
+
+    async def score(self, prompt: Sequence[int], answer: Sequence[int], *, top: int = 1) -> list[Position]:
+        """How this engine's prefill sees each of the answer's tokens (teacher forcing). Raises EngineTrouble."""
+        body = _encode(
+            {
+                "model": await self.model(), "prompt": [*prompt, *answer], "max_tokens": 1, "temperature": 0,
+                "prompt_logprobs": top,
+            }
+        )  # fmt: skip
+
+        async def once() -> list[Position]:
+            told = await self._send("POST", "/v1/completions", body, {})
+            return _read(self.url + "/v1/completions", lambda: read_scores(told, len(prompt), answer))
+
+        return await self._with_retries(once)
+
+    async def get(self, path: str) -> Any:
+        """The JSON of a small endpoint. Raises EngineTrouble."""
+        told = await self._with_retries(lambda: self._send("GET", path, None, {}))
+        return _read(self.url + path, lambda: msgspec.json.decode(told))
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """As `get`, for a small endpoint that takes JSON."""
+        told = await self._with_retries(lambda: self._send("POST", path, _encode(body), {}))
+        return _read(self.url + path, lambda: msgspec.json.decode(told))
+
+    async def _with_retries(self, once: Callable[[], Awaitable[_Told]]) -> _Told:
+        attempt = 0
+        while True:
+            try:
+                async with self._limit:
+                    return await once()
+            except EngineTrouble as trouble:
+                if not trouble.is_passing or attempt == self._access.retries:
+                    raise
+                delay_s = self._access.retry_delay_s * 2**attempt * random.uniform(1.0, 1.25)
+                delay_s = max(delay_s, trouble.retry_after_s)
+            attempt += 1
+            self.retries += 1
+            await asyncio.sleep(delay_s)
+
+    async def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+        url = self.url + path
+        try:
+            async with self._session.request(
+                method, url, data=body, headers={**self._headers, **headers}, timeout=self._timeout,
+                allow_redirects=False,
+            ) as response:  # fmt: skip
+                told = await response.content.read(-1)
+        except TimeoutError:
+            raise EngineTrouble("timeout", f"{url} took more than {self._timeout.total:g} s") from None
+        except aiohttp.InvalidURL:
+            raise EngineTrouble("unreachable", f"{url} is no URL", is_passing=False) from None
+        except aiohttp.ClientConnectorError as error:
+            raise EngineTrouble("unreachable", f"{url} cannot be reached: {error.os_error}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineTrouble("broken", f"{url} broke off: {str(error) or type(error).__name__}") from None
+        if response.status != 200:
+            raise _refusal(url, response, told)
+        return told
+
+
+def _refusal(url: str, response: aiohttp.ClientResponse, told: bytes) -> EngineTrouble:
+    status = response.status
+    after = response.headers.get("retry-after", "")
+    return EngineTrouble(
+        f"status_{status}",
+        f"{url} answered {status}: {told[:200].decode(errors='replace')}",
+        is_passing=status in (408, 429) or status >= 500,
+        retry_after_s=min(float(after), 60.0) if after.isdigit() else 0.0,
+    )
+
+
+def _read(url: str, read: Callable[[], _Told]) -> _Told:
+    try:
+        return read()
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise EngineTrouble("bad_answer", f"{url}: {error}") from None
+
+
+@asynccontextmanager
+async def engines(access: Access, *urls: str) -> AsyncIterator[tuple[Engine, ...]]:
+    """Engines that share one session, closed at the end. The same URL twice gives two, each with its own limit."""
+    async with make_session(connect_timeout_s=min(10.0, access.timeout_s), connections_per_engine=0) as session:
+        yield tuple(Engine(session, url, access) for url in urls)

@@ -1,0 +1,197 @@
+"""Options that several commands share, and what they and the configuration file come to together.
+
+A flag that is given wins, then the profile, then the file's [defaults], then the built-in value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+from ppd_proxy.acc.command import Mistake
+from ppd_proxy.acc.settings import Settings
+
+Endpoint = Literal["chat", "completions"]
+_BUILT_IN: Mapping[str, Any] = MappingProxyType(
+    {
+        "temperature": 0.0, "top_p": 1.0, "seed": 42, "max_tokens": 64, "top_k": 5, "endpoint": "chat",
+        "timeout": 120.0, "retries": 3, "retry_delay": 0.5, "concurrency": 8,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """What decides an answer beside the prompt; greedy and seeded unless told otherwise. `top_k` logprobs per token."""
+
+    temperature: float
+    top_p: float
+    seed: int
+    max_tokens: int
+    top_k: int
+    profile: str | None = None
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How engines are reached. `timeout_s` is for one whole answer, `retries` counts attempts after the first."""
+
+    model: str | None
+    api_key: str | None
+    headers: Mapping[str, str]
+    endpoint: Endpoint
+    timeout_s: float
+    retries: int
+    retry_delay_s: float
+    concurrency: int
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
+    return number
+
+
+def not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be 0 or more")
+    return number
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """A number from low to high; NaN is none."""
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} must be from {low:g} to {high:g}")
+        return value
+
+    return number
+
+
+def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling (greedy and seeded unless told otherwise)")
+    group.add_argument("--profile", metavar="NAME", help="named settings: greedy, stochastic or one of the file's")
+    group.add_argument("--temperature", type=between(0, 100), metavar="F", help="0 is greedy (default 0)")
+    group.add_argument("--top-p", type=between(1e-9, 1), metavar="F", help="nucleus sampling (default 1)")
+    group.add_argument("--seed", type=int, metavar="N", help="default 42")
+    group.add_argument("--max-tokens", type=positive, metavar="N", help="length limit of an answer (default 64)")
+    group.add_argument("--top-k", type=positive, metavar="N", help="logprobs per token (default 5)")
+
+
+def add_access_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("engines")
+    group.add_argument("--model", metavar="NAME", help="default: the first that the engine lists")
+    group.add_argument("--api-key", metavar="KEY", help="default: PPD_ACC_API_KEY, else XPYD_ACC_API_KEY")
+    group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="sent with every request, repeatable")
+    group.add_argument("--endpoint", choices=("chat", "completions"), help="API that is asked (default chat)")
+    group.add_argument("--timeout", type=between(1e-3, 1e9), metavar="S", help="of one answer (default 120)")
+    group.add_argument("--retries", type=not_negative, metavar="N", help="attempts after the first (default 3)")
+    group.add_argument("--retry-delay", type=between(0, 1e6), metavar="S", help="doubled every time (default 0.5)")
+    group.add_argument("--concurrency", type=positive, metavar="N", help="requests at once, per engine (default 8)")
+
+
+def add_pair_flags(parser: argparse.ArgumentParser, *, has_target: bool = True) -> None:
+    """`--baseline` and `--target`; whether they are needed is `urls_of`'s."""
+    parser.add_argument("--baseline", metavar="URL", help="the unsplit engine")
+    if has_target:
+        parser.add_argument("--target", metavar="URL", help="what is held against it")
+
+
+def add_noise_flag(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "--noise-floor", type=not_negative, metavar="N",
+        help=f"answers that the baseline gives twice and scores itself, never cached; 0: none (default {default})",
+    )  # fmt: skip
+
+
+def option(
+    args: argparse.Namespace, settings: Settings, name: str, default: Any = None, table: str = "defaults"
+) -> Any:
+    """The flag, else the file's value, else `default`."""
+    given = getattr(args, name, None)
+    if given is not None:
+        return given
+    told = settings.get(table, name)
+    return default if told is None else told
+
+
+def sampling_of(args: argparse.Namespace, settings: Settings) -> Sampling:
+    """Raises SettingsError for an unknown profile."""
+    name = option(args, settings, "profile")
+    profile = settings.profile(name) if name is not None else {}
+
+    def value(key: str) -> Any:
+        given = getattr(args, key, None)
+        if given is not None:
+            return given
+        if key in profile:
+            return profile[key]
+        told = settings.get("defaults", key)
+        return _BUILT_IN[key] if told is None else told
+
+    return Sampling(
+        temperature=float(value("temperature")),
+        top_p=float(value("top_p")),
+        seed=value("seed"),
+        max_tokens=value("max_tokens"),
+        top_k=value("top_k"),
+        profile=name,
+    )
+
+
+def access_of(args: argparse.Namespace, settings: Settings) -> Access:
+    """Raises Mistake for a header that is none or an endpoint that does not exist."""
+    name = option(args, settings, "profile")
+    profile = settings.profile(name) if name is not None else {}
+    endpoint = option(args, settings, "endpoint", _BUILT_IN["endpoint"])
+    if endpoint not in ("chat", "completions"):
+        raise Mistake(f"defaults.endpoint is {endpoint!r}; it must be chat or completions")
+    key = os.environ.get("PPD_ACC_API_KEY") or os.environ.get("XPYD_ACC_API_KEY")
+    return Access(
+        model=option(args, settings, "model", profile.get("model")),
+        api_key=option(args, settings, "api_key", key),
+        headers=_headers(args, settings),
+        endpoint=cast("Endpoint", endpoint),
+        timeout_s=float(option(args, settings, "timeout", _BUILT_IN["timeout"])),
+        retries=option(args, settings, "retries", _BUILT_IN["retries"]),
+        retry_delay_s=float(option(args, settings, "retry_delay", _BUILT_IN["retry_delay"])),
+        concurrency=option(args, settings, "concurrency", _BUILT_IN["concurrency"]),
+    )
+
+
+def needed(args: argparse.Namespace, settings: Settings, name: str) -> str:
+    """A URL from the flag or the file. Raises Mistake where neither has it, or where it is no URL."""
+    url = option(args, settings, name)
+    flag = "--" + name.replace("_", "-")
+    if url is None:
+        raise Mistake(f"{flag} is missing; give a URL such as http://engine:8000, or [defaults] {name} in the file")
+    return url_of(flag, url)
+
+
+def url_of(flag: str, url: str) -> str:
+    """The URL without a trailing slash or /v1. Raises Mistake."""
+    if not url.startswith(("http://", "https://")) or len(url.split("//", 1)[1].strip("/")) == 0:
+        raise Mistake(f"{flag} is {url!r}; it must be a URL such as http://engine:8000")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
+    found = {str(name): str(value) for name, value in (settings.get("defaults", "headers") or {}).items()}
+    for header in getattr(args, "header", None) or ():
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            raise Mistake(f"--header {name!r}: it must be 'NAME: VALUE'")
+        found[name.strip()] = value.strip()
+    return found

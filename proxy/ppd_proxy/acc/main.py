@@ -1,0 +1,204 @@
+"""The `ppd-acc` command (also installed as `xpyd-acc`). Exit codes: `command.Exit`. Never ends in a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.registry import COMMANDS
+from ppd_proxy.acc.settings import Settings, SettingsError, load_settings
+
+log = logging.getLogger("ppd_acc")
+VERSION = 1
+"""Of what `--json` writes; the schema is docs/ppd-acc.schema.json."""
+_WIDTH_WHEN_PIPED = 160
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake by an exception: `main` alone ends the program."""
+
+    def error(self, message: str) -> Any:
+        raise Mistake(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    out, err = _console(sys.stdout), _console(sys.stderr)
+    try:
+        args = build_parser().parse_args(arguments)
+    except SystemExit as stop:  # how argparse ends --help and --version
+        return stop.code if isinstance(stop.code, int) else 0
+    except Mistake as mistake:
+        err.print(Text(f"ppd-acc: {mistake}"))
+        return Exit.USAGE
+    _set_up_logging(args)
+    command: Command = args.command
+    try:
+        result = _run(command, args, out, err)
+    except (Mistake, SettingsError) as mistake:
+        return _failed(command, args, out, err, Exit.USAGE, str(mistake))
+    except Trouble as trouble:
+        return _failed(command, args, out, err, Exit.INFRASTRUCTURE, str(trouble))
+    except KeyboardInterrupt:
+        return _failed(command, args, out, err, Exit.INFRASTRUCTURE, "interrupted")
+    except BrokenPipeError:
+        sys.stderr.close()
+        return Exit.INFRASTRUCTURE
+    except Exception as error:  # a defect: told in one line, with -vv in full
+        log.debug("a defect", exc_info=error)
+        told = f"a defect of ppd-acc: {type(error).__name__}: {error} (-vv shows where)"
+        return _failed(command, args, out, err, Exit.INFRASTRUCTURE, told)
+    return _tell(command, args, out, err, result)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands; the options that every command has may stand anywhere on the line."""
+    parser = _Parser(prog="ppd-acc", description="Find where a split deployment goes wrong.", allow_abbrev=False)
+    parser.add_argument("-V", "--version", action="version", version=f"ppd-acc {version('ppd-proxy')}")
+    _add_global(parser, is_top=True)
+    subparsers = parser.add_subparsers(dest="_name", required=True, metavar="COMMAND")
+    groups: dict[str, Any] = {}
+    for command in COMMANDS:
+        first, _, second = command.name.partition(" ")
+        if second and first not in groups:
+            group = subparsers.add_parser(first, help=f"{first}: subcommands", allow_abbrev=False)
+            groups[first] = group.add_subparsers(dest="_name", required=True, metavar="COMMAND")
+        owner = groups[first] if second else subparsers
+        own = owner.add_parser(
+            second or first, help=command.summary, description=command.summary, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        _add_global(own, is_top=False)
+        command.add_arguments(own)
+        own.set_defaults(command=command)
+    return parser
+
+
+def _add_global(parser: argparse.ArgumentParser, *, is_top: bool) -> None:
+    """On a subcommand nothing is set unless it is given, so that what stands before the command survives."""
+    unset: dict[str, Any] = {} if is_top else {"default": argparse.SUPPRESS}
+    group = parser.add_argument_group("options of every command")
+    group.add_argument("-v", "--verbose", action="count", help="-v for what is done, -vv for all details", **unset)
+    group.add_argument("-q", "--quiet", action="store_true", help="errors only; nothing on standard output", **unset)
+    group.add_argument(
+        "--config", metavar="FILE", help="TOML (default: ppd-acc.toml, else xpyd-acc.toml, where they exist)", **unset
+    )
+    group.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output", **unset)
+
+
+def _run(command: Command, args: argparse.Namespace, out: Console, err: Console) -> Result:
+    # `config validate` and `init` work on a file that may be wrong.
+    settings = Settings() if command.name in ("config validate", "init") else load_settings(args.config, Path())
+    context = Context(
+        settings=settings,
+        console=out,
+        errors=err,
+        wall_clock=time.time,  # noqa: TID251 the composition root of this program
+    )
+    told = command.run(args, context)
+    if inspect.iscoroutine(told):
+        told = asyncio.run(told)
+    assert isinstance(told, Result)
+    return told
+
+
+def _tell(command: Command, args: argparse.Namespace, out: Console, err: Console, result: Result) -> int:
+    to_standard_output = args.json == "-"
+    try:
+        if args.json is not None:
+            _write_json(args.json, _document(command, result.exit, result.data, result.notes))
+        if not args.quiet:
+            for note in result.notes:
+                err.print(Text(f"note: {note}"))
+            if not to_standard_output:
+                for part in result.view:
+                    out.print(part)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stderr.close()
+        return Exit.INFRASTRUCTURE
+    except OSError as error:
+        err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
+        return Exit.INFRASTRUCTURE
+    return result.exit
+
+
+def _failed(
+    command: Command, args: argparse.Namespace, out: Console, err: Console, code: Exit, message: str
+) -> int:  # fmt: skip
+    """The reason on standard error, and as JSON where JSON was asked for."""
+    err.print(Text(f"ppd-acc {command.name}: {message}"))
+    if args.json is not None:
+        try:
+            _write_json(args.json, _document(command, code, {"error": message}, ()))
+        except OSError as error:
+            err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
+    return code
+
+
+def _document(command: Command, code: Exit, data: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    head = {"kind": command.name, "version": VERSION, "exit": int(code), "outcome": code.name.lower()}
+    return {**head, "notes": list(notes), **data}
+
+
+def _write_json(path: str, document: Mapping[str, Any]) -> None:
+    text = to_json(document)
+    if path == "-":
+        sys.stdout.write(text + "\n")
+    else:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def to_json(document: Any) -> str:
+    """Strict JSON, indented: what is no number (NaN, infinities) becomes null."""
+    return json.dumps(_plain(msgspec.to_builtins(document)), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _console(stream: Any) -> Console:
+    """Colours and the terminal's width on a terminal; plain and wide where it is piped."""
+    return Console(file=stream, width=None if stream.isatty() else _WIDTH_WHEN_PIPED, highlight=False)
+
+
+def _set_up_logging(args: argparse.Namespace) -> None:
+    verbosity = args.verbose or 0
+    level = logging.ERROR if args.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr, force=True)
+
+
+def lines_of(result: Result) -> Iterator[str]:
+    """What people read, as plain text; for tests and for documents."""
+    console = Console(file=None, width=_WIDTH_WHEN_PIPED, highlight=False)
+    with console.capture() as captured:
+        for part in result.view:
+            console.print(part)
+    yield from captured.get().splitlines()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""All commands, in the order of the help text."""
+
+from __future__ import annotations
+
+from ppd_proxy.acc.command import Command
+from ppd_proxy.acc.commands import compare_output
+
+COMMANDS: tuple[Command, ...] = (*compare_output.COMMANDS,)

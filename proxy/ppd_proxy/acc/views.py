@@ -1,0 +1,57 @@
+"""What several commands show people: the noise floor's line, numbers, how far a long job is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.text import Text
+
+from ppd_proxy.accuracy.flips import Floor
+
+_LINE_EVERY_S, _REDRAW_EVERY_S = 5.0, 0.5
+
+
+def nats(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g} nats"
+
+
+def percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.2f} %"
+
+
+def noise_line(floor: Floor) -> str:
+    """One line, to stand beside numbers."""
+    if not floor.answers:
+        return "noise floor: not measured (--noise-floor N measures it)"
+    if floor.broken:
+        return f"noise floor: {floor.broken} numbers of the baseline were NaN or infinite; nothing can be judged by it"
+    return (
+        f"noise floor of {floor.answers} answers, {floor.tokens} tokens: largest shift {nats(floor.largest_shift)},"
+        f" largest logprob difference {nats(floor.largest_delta)}, {floor.flips} answers differ when asked again"
+    )
+
+
+class Progress:
+    """Tells on standard error how far a long job is: at once on a terminal, every few seconds elsewhere."""
+
+    def __init__(self, console: Console, what: str, total: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._what = what
+        self._total = total
+        self._clock = clock
+        self._started_at = self._told_at = clock()
+
+    def __call__(self, done: int, extra: str = "") -> None:
+        """`done` of all; `extra` stands at the end of the line."""
+        now = self._clock()
+        every_s = _REDRAW_EVERY_S if self._console.is_terminal else _LINE_EVERY_S
+        is_last = done >= self._total and self._told_at > self._started_at
+        if self._console.quiet or (now - self._told_at < every_s and not is_last):
+            return
+        self._told_at = now
+        passed = now - self._started_at
+        left = passed / done * (self._total - done) if done else 0.0
+        line = Text(f"{self._what}: {done} of {self._total}, {passed:.0f} s, about {left:.0f} s left{extra}")
+        self._console.print(line, end="\r" if self._console.is_terminal and not is_last else "\n")

@@ -1,0 +1,142 @@
+"""Where two greedy answers to one prompt part, and whether that is a tie or a fault.
+
+Up to the first difference both engines were in the same context. There each took its own likeliest token. The baseline
+preferred its token by `baseline_margin`, the target its own by `target_margin` (nats, both 0 or more), so between the
+two engines the difference of these two tokens' logprobs has moved by `shift`, the sum of both. A healthy engine's
+decoding and prefilling move it, too: by how much is measured, not assumed (`Floor`).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Judgement = Literal["tie", "real", "unclassified"]
+Token = int | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """The first difference of two answers. `position` counts from 0. A token is None where its answer had ended.
+
+    A margin is None where an engine told too little. `is_bound`: one engine does not list the other's token, so its
+    margin is at least what is given.
+    """
+
+    position: int
+    baseline_token: Token | None
+    target_token: Token | None
+    baseline_margin: float | None
+    target_margin: float | None
+    is_bound: bool
+
+    @property
+    def shift(self) -> float | None:
+        """By how much the engines disagree on these two tokens: None where neither told, a bound where one did."""
+        known = [each for each in (self.baseline_margin, self.target_margin) if each is not None]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """How far a healthy engine is from itself: the baseline's decoding against its own prefill, and against a replay.
+
+    `shifts`: moved differences of the two likeliest tokens, one per token, ascending; `deltas`: |logprob difference| of
+    the token itself, ascending. `answers` were measured; `flips` of them were not the same when asked again. `broken`
+    numbers were none: a baseline that gives NaN judges nothing.
+    """
+
+    answers: int = 0
+    flips: int = 0
+    broken: int = 0
+    shifts: tuple[float, ...] = field(default=(), repr=False)
+    deltas: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.shifts)
+
+    @property
+    def largest_shift(self) -> float | None:
+        return self.shifts[-1] if self.shifts else None
+
+    @property
+    def largest_delta(self) -> float | None:
+        return self.deltas[-1] if self.deltas else None
+
+    def judge(self, flip: Flip) -> Judgement:
+        """`tie`: some healthy token moved at least as much. `real`: none of them did. `unclassified`: nothing was
+        measured (or something that is no number), no engine told its margins, or only a bound within the noise."""
+        shift = flip.shift
+        if not self.shifts or self.broken or shift is None or math.isnan(shift):
+            return "unclassified"
+        if shift <= self.shifts[-1]:
+            return "unclassified" if flip.is_bound else "tie"
+        return "real"
+
+    def chance(self, flip: Flip) -> float | None:
+        """How likely a healthy token moves as much: (1 + those that did) / (1 + all). None without a floor."""
+        if not self.shifts or flip.shift is None:
+            return None
+        beyond = len(self.shifts) - bisect_left(self.shifts, flip.shift)
+        return (1 + beyond) / (1 + len(self.shifts))
+
+
+def first_difference(one: Sequence[Token], other: Sequence[Token]) -> int | None:
+    """Position of the first token that differs or is missing in one of them; None where both are the same."""
+    for position, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+        if mine != theirs:
+            return position
+    return None if len(one) == len(other) else min(len(one), len(other))
+
+
+def flip_of(
+    position: int,
+    baseline: Sequence[Token],
+    target: Sequence[Token],
+    baseline_tops: Sequence[Mapping[str, float]],
+    target_tops: Sequence[Mapping[str, float]],
+) -> Flip:
+    """What both engines told of the first difference. `tops` map tokens, as `str(token)`, to logprobs (nats)."""
+    theirs = baseline[position] if position < len(baseline) else None
+    ours = target[position] if position < len(target) else None
+    baseline_margin, has_bound = _margin(baseline_tops, position, theirs, ours)
+    target_margin, has_other_bound = _margin(target_tops, position, ours, theirs)
+    return Flip(
+        position=position,
+        baseline_token=theirs,
+        target_token=ours,
+        baseline_margin=baseline_margin,
+        target_margin=target_margin,
+        is_bound=has_bound or has_other_bound or baseline_margin is None or target_margin is None,
+    )
+
+
+def _margin(
+    tops: Sequence[Mapping[str, float]], position: int, chosen: Token | None, other: Token | None
+) -> tuple[float | None, bool]:
+    """How much an engine preferred its token to the other one, and whether that is only a lower bound."""
+    top = tops[position] if position < len(tops) else {}
+    mine = top.get(str(chosen)) if chosen is not None else None
+    if mine is None or other is None:
+        return None, True
+    theirs = top.get(str(other))
+    if theirs is not None:
+        return max(0.0, mine - theirs), False
+    return max(0.0, mine - min(top.values())), True
+
+
+def floor_of(shifts: Iterable[float], deltas: Iterable[float], *, answers: int, flips: int) -> Floor:
+    """A floor from measured numbers; those that are none (NaN, infinite) are counted and left out."""
+    measured = ([abs(each) for each in shifts], [abs(each) for each in deltas])
+    finite = [sorted(each for each in numbers if math.isfinite(each)) for numbers in measured]
+    return Floor(
+        answers=answers,
+        flips=flips,
+        broken=sum(map(len, measured)) - sum(map(len, finite)),
+        shifts=tuple(finite[0]),
+        deltas=tuple(finite[1]),
+    )
