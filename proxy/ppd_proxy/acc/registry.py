@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import compare_output
+from ppd_proxy.acc.commands import ab_test, aggregate, compare_output, diff, length_bias, regression
 
-COMMANDS: tuple[Command, ...] = (*compare_output.COMMANDS,)
+COMMANDS: tuple[Command, ...] = (
+    *compare_output.COMMANDS,
+    *length_bias.COMMANDS,
+    *regression.COMMANDS,
+    *diff.COMMANDS,
+    *ab_test.COMMANDS,
+    *aggregate.COMMANDS,
+)
