@@ -1,8 +1,8 @@
 """What can be said of a distribution of which only the likeliest tokens are known.
 
 An engine tells the top k of a vocabulary of V tokens. What it does not tell has a known mass, 1 minus the sum of what
-it tells, over V - k tokens; so entropies have bounds instead of a value, and so have distances; KL uses one bucket for the rest.
-Natural logarithms throughout.
+it tells, over V - k tokens; so entropies and distances have bounds instead of a value. KL uses one bucket for the
+rest. Natural logarithms throughout.
 """
 
 from __future__ import annotations
