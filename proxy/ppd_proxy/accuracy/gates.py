@@ -154,8 +154,8 @@ def _samples_to_clear(observed: float, limit: float, confidence: float) -> int |
     if observed == limit or not 0 < limit < 1:
         return None
     z = float(stats.norm.isf((1 - confidence) / 2))
-    needed = z * z * limit * (1 - limit) / (observed - limit) ** 2
-    return math.ceil(needed + 1e-9) if needed <= MOST else None
+    root = z * math.sqrt(limit * (1 - limit)) / abs(observed - limit)
+    return math.ceil(root * root + 1e-9) if root <= math.sqrt(MOST) else None
 
 
 def _count_to_clear(effect: float, count: int, confidence: float) -> int | None:
