@@ -56,11 +56,12 @@ class Source(Protocol):
 
 
 class Asked:
-    """Answers of an engine: paced and cached where that is wanted. `side` is what it is in this run."""
+    """Answers of an engine: paced and cached where that is wanted. `side` is what it is in this run;
+    names of requests begin with `request_name`, without one they have none."""
 
     def __init__(
         self, engine: Engine, access: Access, sampling: Sampling, *, side: str, pace: Pace | None = None,
-        cache: Cache | None = None, has_request_ids: bool = True,
+        cache: Cache | None = None, request_name: str | None = None,
     ) -> None:  # fmt: skip
         self.engine = engine
         self._access = access
@@ -68,7 +69,7 @@ class Asked:
         self._pace = pace
         self._cache = cache
         self._side = side
-        self._has_request_ids = has_request_ids
+        self._name = request_name
 
     async def answer(self, number: int, row: Row) -> Answer:
         if self._cache is None:
@@ -86,7 +87,7 @@ class Asked:
         if self._pace is not None:
             await self._pace.wait()
         safe = _UNSAFE.sub("_", row.sample_id)[:64]
-        request_id = f"ppd-acc-{self._side}-{number}-{safe}" if self._has_request_ids else None
+        request_id = f"{self._name}-{self._side}-{number}-{safe}" if self._name else None
         return await self.engine.ask(row.question, self._sampling, request_id=request_id)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ _IN_FILE = (("csv", "csv"), ("junit", "junit_path"))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`outputs` are files by the flag's name: output (the report), csv, junit, markdown, prometheus. `journal` is
-    where finished samples go; `is_own_journal`: nobody named it, so it goes when the report is complete."""
+    where finished samples go; `is_own_journal`: nobody named it, so it goes when the report is complete.
+    `request_name` begins the names of this run's requests, which no other run's have."""
 
     limits: Limits
     noise_answers: int
@@ -41,7 +43,7 @@ class Options:
     outputs: Mapping[str, Path]
     cut_share: float | None
     has_progress: bool
-    has_request_ids: bool
+    request_name: str | None
 
 
 def add_batch_flags(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +137,7 @@ def options_of(args: argparse.Namespace, context: Context) -> Options:
         outputs=outputs,
         cut_share=option(args, settings, "warn_truncated", None, "batch"),
         has_progress=not args.no_progress and not getattr(args, "quiet", False),
-        has_request_ids=not args.no_request_id,
+        request_name=None if args.no_request_id else f"ppd-acc-{secrets.token_hex(4)}",
     )
 
 

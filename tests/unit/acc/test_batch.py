@@ -1,6 +1,7 @@
 """How a batch asks: who at the same time, how many at once, how fast, under which names; and what it keeps."""
 
 import asyncio
+import re
 
 import pytest
 from aiohttp import web
@@ -79,7 +80,7 @@ async def test_every_request_has_a_name_of_its_own_that_a_header_can_hold(tmp_pa
         arguments = ("batch-compare", "--baseline", url, "--target", url, "--dataset", str(path), "--noise-floor", "0")
         await run_command(*arguments)
         assert len(set(seen.ids)) == 4
-        assert sorted(seen.ids)[0] == "ppd-acc-baseline-0-a_b_"
+        assert re.fullmatch(r"ppd-acc-[0-9a-f]{8}-baseline-0-a_b:_", min(seen.ids))
         seen.ids.clear()
         await run_command(*arguments, "--no-request-id")
         assert seen.ids == [None] * 4
