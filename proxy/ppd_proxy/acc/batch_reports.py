@@ -212,6 +212,8 @@ def _run_notes(work: Work, done: Done, options: Options, code: Exit) -> list[str
     ]
     if done.recalled:
         notes.append(f"{done.recalled} samples were in the journal {options.journal} already")
+    elif options.is_resumed:
+        notes.append(f"--resume: no finished sample in {options.journal}, so all were asked")
     if None in done.finished:
         notes.append(f"{sum(each is None for each in done.finished)} samples were not asked: stopped early")
     if done.cache is not None:
