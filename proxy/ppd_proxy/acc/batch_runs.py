@@ -48,6 +48,8 @@ class Work:
     template: str | None = None
     selection: tuple[str, ...] = ()
     """What made a choice among the dataset's rows, in words."""
+    merged: tuple[tuple[str, bytes], ...] = ()
+    """Ids and encoded samples of an earlier report that this run's samples are put into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
