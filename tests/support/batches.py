@@ -126,3 +126,9 @@ async def engine_of(generate: Handler) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
     finally:
         await runner.cleanup()
+
+
+def rows_in(journal: Path) -> list[int]:
+    """The row number of every finished sample's line, in the order of writing."""
+    lines = [json.loads(line) for line in journal.read_bytes().splitlines()]
+    return [line["row"] for line in lines if "row" in line]

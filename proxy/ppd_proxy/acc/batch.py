@@ -116,11 +116,10 @@ class Rules:
     tops: Tops = "all"
 
 
-class Brief(msgspec.Struct, kw_only=True):
+class _Brief(msgspec.Struct, kw_only=True):
     """What counting needs of an encoded sample."""
 
     status: Status
-    is_cut: bool = False
 
 
 class Batch:
@@ -153,7 +152,7 @@ class Batch:
 
     def recall(self, rows: Mapping[int, tuple[bytes, ...]]) -> None:
         """Rows that an earlier run finished."""
-        brief = msgspec.json.Decoder(Brief)
+        brief = msgspec.json.Decoder(_Brief)
         for number, samples in rows.items():
             self._note(number, samples, tuple(brief.decode(each).status for each in samples))
         self._done = 0

@@ -99,40 +99,50 @@ def settings_of(work: Work, options: Options) -> dict[str, Any]:
 
 
 async def conduct(work: Work, options: Options, context: Context) -> Done:
-    """Raises Mistake for a journal of another run, EngineTrouble where an engine cannot even tell its model, Trouble
-    where the disk fails."""
+    """Raises Mistake for a journal of another run, EngineTrouble where an engine cannot even tell its model (then no
+    journal is begun), Trouble where the disk fails."""
     urls = (() if work.baseline is None else (work.baseline,)) + work.targets
-    async with _journal(work, options) as (journal, found), engines(work.access, *urls) as opened:
-        baseline = opened[0] if work.baseline is not None else None
-        targets = opened[len(opened) - len(work.targets) :]
+    async with engines(work.access, *urls) as opened:
         infos = await asyncio.gather(*(info_of(each) for each in opened))
-        floor = await _floor(work, options, context, baseline, infos, journal, found)
-        cache = None
-        if options.cache_dir is not None:
-            cache = Cache(options.cache_dir, options.cache_ttl_s, context.wall_clock)
-        rules = Rules(
-            sampling=work.sampling, floor=floor, matching=options.matching, tops=options.tops,
-            forcing=baseline if options.is_forced else None,
-        )  # fmt: skip
-        sources = [_asked(work, options, each, "target", cache) for each in targets]
-        stopped: list[Gate | None] = [None] * len(targets)
-        batch = Batch(
-            work.rows, _baseline(work, options, baseline, cache), sources, rules, journal=journal,
-            is_enough=_stopping(options, stopped) if options.limits.is_sequential else None,
-            progress=_progress(options, context, len(work.rows) - len(found.rows)),
-        )  # fmt: skip
-        batch.recall(found.rows)
-        await batch.run(work.access.concurrency * _AHEAD)
-        return Done(
-            baseline=infos[0] if baseline is not None else _snapshot_info(work),
-            targets=tuple(infos[len(infos) - len(targets) :]),
-            floor=floor,
-            finished=tuple(batch.finished),
-            stopped=tuple(stopped),
-            recalled=len(found.rows),
-            retries=sum(each.retries for each in opened),
-            cache=cache,
-        )
+        async with _journal(work, options) as (journal, found):
+            baseline = opened[0] if work.baseline is not None else None
+            floor = await _floor(work, options, context, baseline, infos, journal, found)
+            return await _sampled(work, options, context, opened, infos, floor, journal, found)
+
+
+async def _sampled(
+    work: Work, options: Options, context: Context, opened: Sequence[Engine], infos: Sequence[EngineInfo], floor: Floor,
+    journal: RunJournal | None, found: Found,
+) -> Done:  # fmt: skip
+    """The samples that are missing."""
+    baseline = opened[0] if work.baseline is not None else None
+    targets = opened[len(opened) - len(work.targets) :]
+    cache = None
+    if options.cache_dir is not None:
+        cache = Cache(options.cache_dir, options.cache_ttl_s, context.wall_clock)
+    rules = Rules(
+        sampling=work.sampling, floor=floor, matching=options.matching, tops=options.tops,
+        forcing=baseline if options.is_forced else None,
+    )  # fmt: skip
+    sources = [_asked(work, options, each, "target", cache) for each in targets]
+    stopped: list[Gate | None] = [None] * len(targets)
+    batch = Batch(
+        work.rows, _baseline(work, options, baseline, cache), sources, rules, journal=journal,
+        is_enough=_stopping(options, stopped) if options.limits.is_sequential else None,
+        progress=_progress(options, context, len(work.rows) - len(found.rows)),
+    )  # fmt: skip
+    batch.recall(found.rows)
+    await batch.run(work.access.concurrency * _AHEAD)
+    return Done(
+        baseline=infos[0] if baseline is not None else _snapshot_info(work),
+        targets=tuple(infos[len(infos) - len(targets) :]),
+        floor=floor,
+        finished=tuple(batch.finished),
+        stopped=tuple(stopped),
+        recalled=len(found.rows),
+        retries=sum(each.retries for each in opened),
+        cache=cache,
+    )
 
 
 @asynccontextmanager

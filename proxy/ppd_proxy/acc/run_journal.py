@@ -12,7 +12,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,16 +210,6 @@ def _check_head(path: Path, head: Head, settings: Mapping[str, Any] | None) -> N
         if head.settings.get(name) != plain.get(name)
     ]
     raise Mistake(f"--resume {path}: a run with other settings: {'; '.join(other) or 'the hash differs'}")
-
-
-def rows_in(path: Path) -> Iterator[int]:
-    """The row number of every finished sample's line, in the order of writing; for people who check a journal."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            if number and line.endswith(b"\n"):
-                row = _line.decode(line).row
-                if row >= 0:
-                    yield row
 
 
 def _trouble(path: Path, error: OSError) -> Trouble:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.acc import run_command, scripted_engine
-from tests.support.batches import AT, FAULTS, NOISE_NATS, answering, dataset, faulty_engine, pair
+from tests.support.batches import AT, FAULTS, NOISE_NATS, answering, dataset, faulty_engine, pair, rows_in
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
 from ppd_proxy.acc.reports import read_report
-from ppd_proxy.acc.run_journal import rows_in
 from ppd_proxy.acc.settings import Settings
 
 
@@ -126,13 +125,16 @@ async def test_a_failing_tenth_request_is_asked_again_by_default(tmp_path):
     assert any("sent again" in note for note in result.notes)
 
 
-async def test_an_unreachable_engine_is_trouble(tmp_path):
+async def test_an_unreachable_engine_is_trouble_and_costs_no_journal(tmp_path):
+    journal = tmp_path / "run.journal"
+    journal.write_text("what an earlier run finished", encoding="utf-8")
     async with pair({}) as (baseline, _):
         with pytest.raises(Trouble, match="cannot be reached"):
             await run_command(
                 "batch-compare", "--baseline", baseline, "--target", "http://127.0.0.1:9", "--dataset",
-                dataset(tmp_path, 1), "--retries", "0",
+                dataset(tmp_path, 1), "--retries", "0", "--journal", str(journal),
             )  # fmt: skip
+    assert journal.read_text(encoding="utf-8") == "what an earlier run finished"
 
 
 async def test_a_target_without_numbers_where_the_baseline_has_them_is_real(tmp_path):

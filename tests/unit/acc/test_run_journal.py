@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from tests.support.batches import rows_in
 
 from ppd_proxy.acc.command import Mistake, Trouble
-from ppd_proxy.acc.run_journal import RunJournal, read_journal, rows_in
+from ppd_proxy.acc.run_journal import RunJournal, read_journal
 
 SETTINGS = {"baseline": "http://a", "sampling": {"seed": 42}, "noise_floor": 20}
 SAMPLE = b'{"sample_id":"x","status":"equal"}'
