@@ -43,7 +43,7 @@ FAULTS = {
     "scale": "scale:1.2",
     "bitflip": "bitflip:0.001",
 }
-"""`bitflip` is the last: it makes infinite KV, which stays in freed blocks, and vLLM's CPU attention multiplies the unused
+"""`bitflip` is the last: it makes infinite KV, which stays in freed blocks, and vLLM's CPU attention multiplies unused
 slots of a block by zero. Requests that get such a block later break too (status 400), whatever their route."""
 CONVERSATIONS = 40
 MOST_SAMPLES = 200
