@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import compare_output
+from ppd_proxy.acc.commands import benchmark, compare_output, compare_streaming
 
-COMMANDS: tuple[Command, ...] = (*compare_output.COMMANDS,)
+COMMANDS: tuple[Command, ...] = (
+    *compare_output.COMMANDS,
+    *compare_streaming.COMMANDS,
+    *benchmark.COMMANDS,
+)
