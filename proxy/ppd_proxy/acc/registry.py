@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import benchmark, compare_output, compare_streaming
+from ppd_proxy.acc.commands import benchmark, compare_output, compare_streaming, reproducibility
 
 COMMANDS: tuple[Command, ...] = (
     *compare_output.COMMANDS,
     *compare_streaming.COMMANDS,
     *benchmark.COMMANDS,
+    *reproducibility.COMMANDS,
 )
