@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.compare import compare_answers, noise_floor, noise_of
+from ppd_proxy.acc.decisions import decision_data, worst
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import (
     Sampling,
@@ -141,7 +142,7 @@ def _result(
         "confidence": confidence,
         "threshold": threshold,
         "figures": [_figures(each, confidence) for each in tallies],
-        "verdicts": [{"of": name, **msgspec.to_builtins(verdict)} for name, verdict in verdicts],
+        "verdicts": [{"of": name, **decision_data(verdict)} for name, verdict in verdicts],
         "between_schedules": list(_across(tallies, sampling, floor)),
         "noise": msgspec.to_builtins(noise_of(floor)),
     }
@@ -186,14 +187,6 @@ def _by_margins(each: Tally) -> gates.Decision:
     if unclassified:
         return gates.Decision(outcome="inconclusive", reason=f"{seen}, {unclassified} of them not to be classified")
     return gates.Decision(outcome="pass", reason=f"{seen}, {tie} of them ties" if tie else seen)
-
-
-def worst(outcomes: Iterable[str]) -> Exit:
-    """A single failure fails, a single inconclusive outcome makes the rest inconclusive."""
-    found = set(outcomes)
-    if "fail" in found:
-        return Exit.DIFFERENT
-    return Exit.INCONCLUSIVE if "inconclusive" in found else Exit.PASS
 
 
 def _figures(each: Tally, confidence: float) -> dict[str, Any]:
