@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import benchmark, compare_output, compare_streaming, reproducibility, sensitivity
+from ppd_proxy.acc.commands import benchmark, compare_output, compare_streaming, reproducibility, sensitivity, watch
 
 COMMANDS: tuple[Command, ...] = (
     *compare_output.COMMANDS,
@@ -11,4 +11,5 @@ COMMANDS: tuple[Command, ...] = (
     *benchmark.COMMANDS,
     *reproducibility.COMMANDS,
     *sensitivity.COMMANDS,
+    *watch.COMMANDS,
 )
