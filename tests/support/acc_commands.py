@@ -6,7 +6,11 @@ import argparse
 import inspect
 import io
 import shlex
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
+import aiohttp
+from aiohttp import web
 from rich.console import Console
 
 from ppd_proxy.acc.command import Command, Context, Result
@@ -45,3 +49,42 @@ async def run(command: Command, line: str, context: Context | None = None) -> Re
     result = await told if inspect.isawaitable(told) else told
     assert isinstance(result, Result)
     return result
+
+
+@asynccontextmanager
+async def front(
+    url: str, other_url: str, is_other: Callable[[dict, int], bool], *, refuses: tuple[str, ...] = ()
+) -> AsyncIterator[str]:
+    """An engine that is a second one for some requests: `is_other` gets the body and how many requests are under way,
+    this one included. It answers 404 to the paths in `refuses`, and 400 to token ids where "ids" is among them."""
+    under_way = 0
+
+    async def pass_on(request: web.Request) -> web.Response:
+        nonlocal under_way
+        if request.path in refuses:
+            return web.Response(status=404)
+        body = await request.json() if request.method == "POST" else {}
+        if "ids" in refuses and isinstance(body.get("prompt"), list):
+            return web.Response(status=400)
+        under_way += 1
+        try:
+            # Whoever was sent at the same time has arrived, too.
+            async with session.get(url + "/health"), session.get(url + "/health"):
+                pass
+            chosen = other_url if request.path.startswith("/v1/c") and is_other(body, under_way) else url
+            sent = session.request(request.method, chosen + request.path, data=await request.read())
+            async with sent as response:
+                return web.Response(status=response.status, body=await response.read())
+        finally:
+            under_way -= 1
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", pass_on)
+    runner = web.AppRunner(application, access_log=None, handle_signals=False)
+    async with aiohttp.ClientSession() as session:
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()

@@ -7,6 +7,7 @@ from ppd_proxy.acc.commands import (
     ab_test,
     aggregate,
     benchmark,
+    bisect,
     compare_output,
     compare_streaming,
     diff,
@@ -28,5 +29,6 @@ COMMANDS: tuple[Command, ...] = (
     *benchmark.COMMANDS,
     *reproducibility.COMMANDS,
     *sensitivity.COMMANDS,
+    *bisect.COMMANDS,
     *watch.COMMANDS,
 )

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.command import Command, Context, Exit, Result, Trouble
-from ppd_proxy.acc.compare import compare_answers, noise_floor, noise_of
-from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
+from ppd_proxy.acc.compare import compare_answers, noise_of
+from ppd_proxy.acc.engines import EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import (
     Sampling,
     access_of,
@@ -26,10 +26,11 @@ from ppd_proxy.acc.flags import (
     option,
     sampling_of,
 )
+from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.streams import Streamed
 from ppd_proxy.acc.timings import figures, figures_table
-from ppd_proxy.acc.views import Progress, nats, noise_line
+from ppd_proxy.acc.views import nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
 _NOISE_ANSWERS = 3
@@ -74,17 +75,12 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         # The streams come first: nothing of the prompt is in a prefix cache yet.
         streams = await both(baseline.stream(question, sampling), target.stream(question, sampling))
         wholes = await both(baseline.ask(question, sampling), target.ask(question, sampling))
-        floor = await _floor(baseline, question, sampling, count, context)
+        floor = await measured_floor(baseline, [question], sampling, count, context, "baseline")
     asked = tuple(
         Asked(name=name, streamed=streamed, whole=whole)
         for name, streamed, whole in zip(("baseline", "target"), streams, wholes, strict=True)
     )
     return _result(asked, question, sampling, floor, has_timing=args.timing)
-
-
-async def _floor(baseline: Engine, question: Question, sampling: Sampling, count: int, context: Context) -> Floor:
-    progress = Progress(context.errors, "noise floor", count)
-    return await noise_floor(baseline, [question], sampling, count, progress)
 
 
 async def both(baseline: Awaitable[_T], target: Awaitable[_T]) -> tuple[_T, _T]:

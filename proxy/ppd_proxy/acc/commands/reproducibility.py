@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
-from ppd_proxy.acc.compare import compare_answers, noise_floor, noise_of
+from ppd_proxy.acc.compare import compare_answers, noise_of
 from ppd_proxy.acc.decisions import decision_data, worst
-from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
+from ppd_proxy.acc.engines import Engine, Question, engines
 from ppd_proxy.acc.flags import (
     Sampling,
     access_of,
@@ -35,6 +35,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     url_of,
 )
+from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.repeats import SCHEDULES, Repeated, Schedule, Tally, Told, ask_repeatedly, tally
 from ppd_proxy.acc.views import Progress, nats, noise_line, percent
@@ -78,12 +79,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     async with engines(access, *urls.values()) as opened:
         # Before the noise floor, so that the first run finds no prefix of its prompt in a cache.
         told = await _ask(opened, prompts, sampling, args.runs, schedules, context)
-        progress = Progress(context.errors, "noise floor", count)
         questions = [Question(prompt=prompt) for prompt in prompts]
-        try:
-            floor = await noise_floor(opened[0], questions, sampling, count, progress)
-        except EngineTrouble as trouble:
-            raise Trouble(f"--{next(iter(urls))}: noise floor: {trouble}") from None
+        floor = await measured_floor(opened[0], questions, sampling, count, context, next(iter(urls)))
     tallies = [
         tally(name, schedule, prompts, part, sampling, floor)
         for name, parts in zip(urls, told, strict=True)

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
-from ppd_proxy.acc.compare import compare, noise_floor, noise_of
+from ppd_proxy.acc.compare import compare, noise_of
 from ppd_proxy.acc.decisions import decision_data
-from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
+from ppd_proxy.acc.engines import Engine, Question, engines
 from ppd_proxy.acc.flags import (
     Sampling,
     access_of,
@@ -31,6 +31,7 @@ from ppd_proxy.acc.flags import (
     positive,
     sampling_of,
 )
+from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.perturbations import Perturbation, perturb
 from ppd_proxy.acc.reports import STATUSES, Sample, Status
 from ppd_proxy.acc.views import Progress, nats, noise_line, percent
@@ -63,12 +64,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     changed = perturb(args.prompt, args.perturbations, sampling.seed)
     asked = [Perturbation(kind=_ORIGINAL, text=args.prompt), *changed]
     async with engines(access_of(args, context.settings), *urls) as (baseline, target):
-        progress = Progress(context.errors, "noise floor", count)
         questions = [Question(prompt=each.text) for each in asked]
-        try:
-            floor = await noise_floor(baseline, questions, sampling, count, progress)
-        except EngineTrouble as trouble:
-            raise Trouble(f"--baseline: noise floor: {trouble}") from None
+        floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
         samples = await _compare_all(baseline, target, asked, sampling, floor, context)
     if all(sample.status == "error" for sample in samples):
         raise Trouble(f"--{samples[0].failed}: {samples[0].error}")
