@@ -68,6 +68,13 @@ async def test_a_target_with_other_weights_always_diverges():
     assert result.data["threshold_length"] is None
 
 
+async def test_nearly_everything_diverging_at_every_length_is_always_and_ends_early():
+    async with bisecting(lambda body, _: sum(body.get("prompt", [0])) % 12 != 0) as judged:
+        result = await judged("--max-length 500 --repeats 12")
+    assert (result.exit, result.data["found"]) == (Exit.DIFFERENT, "always")
+    assert sum(step["diverged"] for step in result.data["steps"]) < result.data["total_iterations"] == 60
+
+
 async def test_a_fault_at_middle_lengths_is_no_threshold():
     async with bisecting(lambda body, _: 20 <= len(body.get("prompt", ())) <= 200) as judged:
         result = await judged("--max-length 1000 --repeats 8")

@@ -182,7 +182,7 @@ async def _search(args: argparse.Namespace, trials: Trials, longest: int, seed: 
     )  # fmt: skip
     while True:
         step = dose.next_dose(trials.tried(), design, seed)
-        if step.dose is None:
+        if step.dose is None or (step.dose in trials.steps and _is_everywhere(trials, args.share)):
             break
         if is_length:
             await trials.at_length(step.dose, args.repeats)
@@ -199,6 +199,10 @@ def judge(trials: Trials, found: dose.Threshold | None, reason: str, what: str) 
         return replace(plain, threshold=found)
     if found is None:
         return Verdict(found="unclear", sentence="a single length was tried")
+    if _is_everywhere(trials, found.target):
+        runs, diverged = (sum(each[part] for each in trials.tried()) for part in (1, 2))
+        sentence = f"more than {percent(found.target)} diverge everywhere, {diverged} of {runs} in all"
+        return Verdict(found="always", sentence=sentence, threshold=found)
     if found.monotone_p < 1 - _CONFIDENCE:
         sentence = f"the share that diverges does not rise with the {what} (p {found.monotone_p:.3g}): no threshold"
         return Verdict(found="not monotone", sentence=sentence, threshold=found)
@@ -225,6 +229,11 @@ def _all_or_nothing(trials: Trials) -> Verdict | None:
         return Verdict(found="unclear", sentence=f"{unclassified} of {runs} runs differ and cannot be classified")
     most = wilson(0, runs, _CONFIDENCE).high
     return Verdict(found="never", sentence=f"none of {runs} runs diverges (at most {percent(most)} would)")
+
+
+def _is_everywhere(trials: Trials, share: float) -> bool:
+    """Whether at each dose surely more than this share diverge: then the threshold is below all of them."""
+    return all(each.runs and wilson(each.diverged, each.runs, _CONFIDENCE).low > share for each in trials.tried())
 
 
 async def _over_blocks(args: argparse.Namespace, trials: Trials, longest: int) -> Verdict:

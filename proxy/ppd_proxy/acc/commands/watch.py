@@ -175,7 +175,10 @@ def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     view = (
         Text(f"{decision.outcome}: {decision.reason}"),
         Text(f"{rounds} rounds ({counts}); ended: {dict(_ENDS)[end]}"),
-        Text(f"largest shift {nats(state.largest_shift)}, largest logprob difference {nats(state.largest_delta)}"),
+        Text(
+            f"largest logprob difference {nats(state.largest_delta)}, largest shift of a first difference"
+            f" {'none' if state.largest_shift is None else nats(state.largest_shift)}"
+        ),
         Text(noise_line(state.floor)),
     )
     notes = (f"{lost} rounds could not be written to --log",) if lost else ()
