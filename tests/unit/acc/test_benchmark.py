@@ -45,6 +45,16 @@ async def test_prompts_hit_no_prefix_cache_unless_the_same_one_is_asked_for(flag
     assert len(result.notes) == (distinct == 1)
 
 
+@pytest.mark.parametrize("endpoint", ["chat", "completions"])
+@pytest.mark.parametrize(("flag", "asked"), [("", False), ("--top-k 2", True)])
+async def test_logprobs_are_left_out_unless_they_are_asked_for(endpoint, flag, asked):
+    async with running_engine(engine_config()) as sim:
+        result = await run(COMMAND, f"{sim.url} --requests 2 --max-tokens 3 --endpoint {endpoint} {flag}")
+        bodies = [each.body for each in sim.requests]
+    assert all(bool(body.get("logprobs")) == asked for body in bodies)
+    assert (result.data["output_tokens"], result.data["counted_in"]) == (6, ["tokens"])
+
+
 async def test_a_rate_limit_spaces_the_requests():
     async with running_engine(engine_config()) as sim:
         result = await run(COMMAND, f"{sim.url} --requests 6 --concurrency 6 --rate-limit 100 --max-tokens 1")

@@ -15,6 +15,7 @@ from rich.text import Text
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import (
+    Endpoint,
     Sampling,
     access_of,
     add_access_flags,
@@ -77,9 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", nargs="?", metavar="URL", help="the engine; --url is the same")
     parser.add_argument("--url", metavar="URL", help="the engine")
     parser.add_argument("--requests", type=positive, default=_REQUESTS, metavar="N", help=f"default {_REQUESTS}")
-    parser.add_argument(
-        "--prompt", default="Hello", metavar="TEXT", help="asked behind a number of its own"
-    )
+    parser.add_argument("--prompt", default="Hello", metavar="TEXT", help="asked behind a number of its own")
     parser.add_argument(
         "--same-prompt", action="store_true", help="ask the prompt as it is: hits of the prefix cache are measured"
     )
@@ -106,7 +105,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     measured = Measured()
     async with engines(access, url) as (engine,):
         model = await engine.model()
-        questions = _questions(args, context)
+        questions = _questions(args, context, access.endpoint)
         for _ in range(args.warmup):
             await engine.stream(next(questions), sampling)
         progress = Progress(context.errors, "benchmark", args.requests)
@@ -114,15 +113,18 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     settings = {
         "requests": args.requests, "concurrency": concurrency, "rate_limit": rate, "warmup": args.warmup,
         "prompt": args.prompt, "has_same_prompt": args.same_prompt, "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed, "top_k": sampling.top_k,
+        "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed, "top_k": args.top_k,
         "endpoint": access.endpoint, "retries": access.retries, "timeout_s": access.timeout_s,
     }  # fmt: skip
     return _result({"url": url, "model": model, "settings": settings}, measured)
 
 
-def _questions(args: argparse.Namespace, context: Context) -> Iterator[Question]:
-    """Never twice the same one, in no two runs: what differs stands at the very beginning."""
-    extra = {"ignore_eos": True} if args.ignore_eos else None
+def _questions(args: argparse.Namespace, context: Context, endpoint: Endpoint) -> Iterator[Question]:
+    """Never twice the same one, in no two runs: what differs stands at the very beginning. Logprobs cost the engine
+    time, so they are left out unless --top-k asks for them."""
+    extra: dict[str, Any] = {"ignore_eos": True} if args.ignore_eos else {}
+    if args.top_k is None:
+        extra |= {"logprobs": False, "top_logprobs": None} if endpoint == "chat" else {"logprobs": None}
     run_number = int(context.wall_clock() * 1000)
     number = 0
     while True:
