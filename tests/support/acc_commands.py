@@ -53,10 +53,16 @@ async def run(command: Command, line: str, context: Context | None = None) -> Re
 
 @asynccontextmanager
 async def front(
-    url: str, other_url: str, is_other: Callable[[dict, int], bool], *, refuses: tuple[str, ...] = ()
+    url: str,
+    other_url: str,
+    is_other: Callable[[dict, int], bool],
+    *,
+    refuses: tuple[str, ...] = (),
+    edit: Callable[[bytes], bytes] = bytes,
 ) -> AsyncIterator[str]:
     """An engine that is a second one for some requests: `is_other` gets the body and how many requests are under way,
-    this one included. It answers 404 to the paths in `refuses`, and 400 to token ids where "ids" is among them."""
+    this one included. `edit` changes what it answers. It answers 404 to the paths in `refuses`, and 400 to token ids
+    where "ids" is among them."""
     under_way = 0
 
     async def pass_on(request: web.Request) -> web.Response:
@@ -74,7 +80,7 @@ async def front(
             chosen = other_url if request.path.startswith("/v1/c") and is_other(body, under_way) else url
             sent = session.request(request.method, chosen + request.path, data=await request.read())
             async with sent as response:
-                return web.Response(status=response.status, body=await response.read())
+                return web.Response(status=response.status, body=edit(await response.read()))
         finally:
             under_way -= 1
 

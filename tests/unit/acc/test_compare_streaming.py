@@ -1,5 +1,7 @@
+import re
+
 import pytest
-from tests.support.acc_commands import engine_config, run
+from tests.support.acc_commands import engine_config, front, run
 
 from ppd_proxy.acc.command import Exit, Trouble
 from ppd_proxy.acc.commands.compare_streaming import COMMANDS
@@ -53,6 +55,45 @@ async def test_a_stream_that_is_unlike_the_whole_answer_is_different():
     outcomes = {each["check"]: each["outcome"] for each in result.data["findings"]}
     assert outcomes["target, streamed against whole"] == "different"
     assert outcomes["baseline, streamed against whole"] == "equal"
+
+
+def without_done(body):
+    return body.replace(b"data: [DONE]\n\n", b"")
+
+
+def without_usage(body):
+    return re.sub(rb'data: [^\n]*"choices":\[\],"usage"[^\n]*\n\n', b"", body)
+
+
+def with_other_text(body):
+    """In the stream alone: a detokenizer that loses a space."""
+    return re.sub(rb'"content":" ', b'"content":"', body, count=1) if body.startswith(b"data:") else body
+
+
+def with_other_end(body):
+    return body.replace(b'"finish_reason":"length"', b'"finish_reason":"stop"') if body.startswith(b"data:") else body
+
+
+@pytest.mark.parametrize(
+    ("edit", "check", "detail"),
+    [
+        (without_done, "end of the stream", "[DONE] and no [DONE]"),
+        (without_usage, "usage", "not told"),
+        (with_other_text, "target, streamed against whole", "the text is"),
+        (with_other_end, "target, streamed against whole", "the finish reason is"),
+    ],
+)
+async def test_what_a_stream_says_beside_its_tokens_is_compared(edit, check, detail):
+    async with (
+        running_engine(engine_config()) as one,
+        front(one.url, one.url, lambda body, under_way: False, edit=edit) as other,
+    ):
+        line = f"--baseline {one.url} --target {other} --prompt 'A story' --retries 0 --max-tokens 12"
+        result = await run(COMMAND, line)
+    assert result.exit == Exit.DIFFERENT
+    findings = {each["check"]: each for each in result.data["findings"]}
+    assert findings[check]["outcome"] == "different"
+    assert detail in findings[check]["detail"]
 
 
 async def test_timing_gives_percentiles_of_both_engines():

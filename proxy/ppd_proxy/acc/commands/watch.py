@@ -140,9 +140,14 @@ async def until_signal(watcher: Watcher) -> End:
 @contextmanager
 def _on_signals(scope: asyncio.Timeout) -> Iterator[None]:
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if not scope.expired():  # a second signal changes nothing
+            scope.reschedule(loop.time())
+
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
-        loop.add_signal_handler(number, lambda: scope.reschedule(loop.time()))
+        loop.add_signal_handler(number, end)
     try:
         yield
     finally:
