@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import compare_output
+from ppd_proxy.acc.commands import (
+    annotate,
+    compare_output,
+    config_validate,
+    init,
+    profiles,
+    summary,
+)
 
-COMMANDS: tuple[Command, ...] = (*compare_output.COMMANDS,)
+COMMANDS: tuple[Command, ...] = (
+    *compare_output.COMMANDS,
+    *annotate.COMMANDS,
+    *summary.COMMANDS,
+    *init.COMMANDS,
+    *config_validate.COMMANDS,
+    *profiles.COMMANDS,
+)
