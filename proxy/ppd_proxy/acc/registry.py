@@ -6,7 +6,10 @@ from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands import (
     annotate,
     compare_output,
+    completion,
     config_validate,
+    explain,
+    filter,
     init,
     profiles,
     summary,
@@ -14,9 +17,12 @@ from ppd_proxy.acc.commands import (
 
 COMMANDS: tuple[Command, ...] = (
     *compare_output.COMMANDS,
+    *explain.COMMANDS,
+    *filter.COMMANDS,
     *annotate.COMMANDS,
     *summary.COMMANDS,
     *init.COMMANDS,
     *config_validate.COMMANDS,
     *profiles.COMMANDS,
+    *completion.COMMANDS,
 )
