@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ppd_proxy.acc.command import Mistake
-from ppd_proxy.acc.report_files import write_whole
+from ppd_proxy.acc.files import write_whole
 from ppd_proxy.acc.reports import Report, Sample
 
 
@@ -68,8 +68,8 @@ def write_annotations(report: str | Path, annotations: Mapping[str, Annotation])
     """Without the empty ones. Raises Trouble."""
     path = sidecar(report)
     kept = {sample_id: each for sample_id, each in sorted(annotations.items()) if not each.is_empty}
-    body = msgspec.json.format(msgspec.json.encode({"annotations": kept}), indent=2) + b"\n"
-    write_whole(path, body, "annotations")
+    body = msgspec.json.format(msgspec.json.encode({"annotations": kept}), indent=2)
+    write_whole(path, (body, b"\n"), "annotations")
     return path
 
 

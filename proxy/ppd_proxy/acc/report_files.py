@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.acc.command import Trouble
+from ppd_proxy.acc.files import write_whole
 from ppd_proxy.acc.reports import REPORT_VERSION, Interval, Report, Sample, Totals
 from ppd_proxy.accuracy.intervals import wilson
 
@@ -52,25 +50,4 @@ def document_of(report: Report) -> dict[str, Any]:
 
 def write_report(report: Report, path: Path, flag: str) -> None:
     """Writes it whole or not at all. Raises Trouble, which names the flag."""
-    write_whole(path, msgspec.json.format(msgspec.json.encode(document_of(report)), indent=1) + b"\n", flag)
-
-
-def write_whole(path: Path, body: bytes, flag: str) -> None:
-    """A file that is either the old one or the new one, whatever happens in between. Raises Trouble."""
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise Trouble(f"{flag} {path}: {error.strerror or error}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    write_whole(path, (msgspec.json.format(msgspec.json.encode(document_of(report)), indent=1), b"\n"), flag)

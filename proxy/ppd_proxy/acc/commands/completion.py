@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Result
 from ppd_proxy.acc.completions import SHELLS, script_of
-from ppd_proxy.acc.report_files import write_whole
+from ppd_proxy.acc.files import write_whole
 from ppd_proxy.acc.views import verbatim
 
 
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     data = {"shell": args.shell, "script": script}
     if args.output is None:
         return Result(exit=Exit.PASS, data=data, view=(verbatim(script.rstrip("\n")),))
-    write_whole(context.directory / args.output, script.encode(), "--output")
+    write_whole(context.directory / args.output, (script.encode(),), "--output")
     return Result(exit=Exit.PASS, data=data, view=(Text(f"wrote {args.output}"),))
 
 

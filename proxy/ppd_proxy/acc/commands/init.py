@@ -9,8 +9,8 @@ from string import Template
 from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.files import write_whole
 from ppd_proxy.acc.flags import add_pair_flags, url_of
-from ppd_proxy.acc.report_files import write_whole
 from ppd_proxy.acc.settings import FILE_NAMES, mistakes_of, unknown_of
 
 _STARTER = Template("""\
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     if path.exists() and not args.force:
         raise Mistake(f"--output {args.output}: it exists; --force overwrites it")
     text = starter(**{name: url_of(f"--{name}", getattr(args, name) or url) for name, url in _URLS})
-    write_whole(path, text.encode(), "--output")
+    write_whole(path, (text.encode(),), "--output")
     lines = [Text(f"wrote {args.output}"), Text(f"ppd-acc config validate {args.output} checks it")]
     return Result(exit=Exit.PASS, data={"path": str(args.output)}, view=tuple(lines))
 
