@@ -8,8 +8,10 @@ from ppd_proxy.acc.commands import (
     compare_output,
     completion,
     config_validate,
+    dataset_stats,
     explain,
     filter,
+    history,
     init,
     profiles,
     summary,
@@ -25,4 +27,6 @@ COMMANDS: tuple[Command, ...] = (
     *config_validate.COMMANDS,
     *profiles.COMMANDS,
     *completion.COMMANDS,
+    *dataset_stats.COMMANDS,
+    *history.COMMANDS,
 )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from ppd_proxy.acc.files import write_whole
-from ppd_proxy.acc.reports import REPORT_VERSION, Interval, Report, Sample, Totals
+from ppd_proxy.acc.reports import Interval, Report, Sample, Totals
 from ppd_proxy.accuracy.intervals import wilson
 
 CONFIDENCE = 0.95
@@ -43,11 +42,6 @@ def totals_in(report: Report) -> Totals:
     return report.totals if report.totals is not None else totals_of(report.samples)
 
 
-def document_of(report: Report) -> dict[str, Any]:
-    """Plain JSON types, with the kind and version that readers look for."""
-    return {"kind": report.kind, "version": REPORT_VERSION, **msgspec.to_builtins(report)}
-
-
 def write_report(report: Report, path: Path, flag: str) -> None:
     """Writes it whole or not at all. Raises Trouble, which names the flag."""
-    write_whole(path, (msgspec.json.format(msgspec.json.encode(document_of(report)), indent=1), b"\n"), flag)
+    write_whole(path, (msgspec.json.format(msgspec.json.encode(report), indent=1), b"\n"), flag)
