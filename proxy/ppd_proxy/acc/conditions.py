@@ -45,10 +45,14 @@ def keep(samples: Sequence[Sample], conditions: Sequence[Condition]) -> Kept:
     return Kept(kept, unknown)
 
 
-def within(name: str, figure: Figure, low: float | None, high: float | None) -> list[Condition]:
-    """low <= figure <= high, as far as they are given."""
+def within(
+    name: str, figure: Figure, low: float | None, high: float | None, *, is_of_difference: bool = False
+) -> list[Condition]:
+    """low <= figure <= high, as far as they are given. `is_of_difference`: a sample without one does not meet it."""
 
     def holds(sample: Sample) -> bool | None:
+        if is_of_difference and sample.flip is None:
+            return False
         value = figure(sample)
         if value is None or value != value:
             return None

@@ -1,8 +1,7 @@
 """Saved runs: one SQLite file with the journal's table of samples, and a table of runs beside it.
 
 The schema is the journal's (shadow/rows.py), application id and version too, so whatever reads a journal reads this.
-A sample's id there is `RUN/ID`; `run_samples` has the status and the id it had in its report. Owns the connection; other
-processes may read and write meanwhile.
+A sample's id there is `RUN/ID`; `run_samples` has the status and the id it had in its report. Owns the connection.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from ppd_proxy.acc.commands import (
     completion,
     config_validate,
     dataset_stats,
+    entropy,
     explain,
     filter,
     history,
@@ -28,5 +29,6 @@ COMMANDS: tuple[Command, ...] = (
     *profiles.COMMANDS,
     *completion.COMMANDS,
     *dataset_stats.COMMANDS,
+    *entropy.COMMANDS,
     *history.COMMANDS,
 )

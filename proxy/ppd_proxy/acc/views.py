@@ -23,7 +23,11 @@ def percent(value: float | None) -> str:
 
 def verbatim(text: str) -> Text:
     """Text that is neither wrapped nor cut, however long its lines: what programs read."""
-    return Text(text, no_wrap=True, overflow="ignore")
+    return Text(text, no_wrap=True)
+
+
+def is_verbatim(part: object) -> bool:
+    return isinstance(part, Text) and part.no_wrap is True
 
 
 def noise_line(floor: Floor) -> str:

@@ -117,10 +117,12 @@ def _bars(bins: Sequence[Mapping[str, int]], unit: str) -> Table:
     table = Table(unit, "samples", "")
     most = max(each["samples"] for each in bins)
     for each in bins:
-        table.add_row(
-            f"{each['low']} to {each['high']}", str(each["samples"]), "#" * round(_BARS * each["samples"] / most)
-        )
+        table.add_row(_range(each), str(each["samples"]), "#" * round(_BARS * each["samples"] / most))
     return table
+
+
+def _range(each: Mapping[str, int]) -> str:
+    return str(each["low"]) if each["low"] == each["high"] else f"{each['low']} to {each['high']}"
 
 
 def _ids(row: Row) -> Sequence[int] | None:

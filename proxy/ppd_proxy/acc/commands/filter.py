@@ -119,8 +119,11 @@ def conditions_of(args: argparse.Namespace, annotations: Mapping[str, Annotation
         found.append(conditions.has_status(("tie", "real", "unclassified")))
     if args.matched_only:
         found.append(conditions.has_status(("equal",)))
-    found += conditions.within("position", conditions.position, args.min_position, args.max_position)
-    found += conditions.within("shift", conditions.shift, args.min_shift, args.max_shift)
+    for name, figure, low, high in (
+        ("position", conditions.position, args.min_position, args.max_position),
+        ("shift", conditions.shift, args.min_shift, args.max_shift),
+    ):
+        found += conditions.within(name, figure, low, high, is_of_difference=True)
     found += conditions.within("delta", conditions.largest_delta, args.min_delta, args.max_delta)
     found += conditions.within(
         "prompt tokens", conditions.prompt_length, args.min_prompt_tokens, args.max_prompt_tokens
