@@ -149,7 +149,8 @@ def _sentence(comparison: Comparison, confidence: float) -> str:
     change = comparison.change
     interval = ""
     if change.interval is not None:
-        interval = f" ({change.interval.low:.4g} to {change.interval.high:.4g} at {100 * confidence:g} %, p {change.p:.3g})"
+        low, high = change.interval
+        interval = f" ({low:.4g} to {high:.4g} at {100 * confidence:g} %, p {change.p:.3g})"
     verdict = "no difference shown"
     if change.interval is not None and not change.interval.low <= 0 <= change.interval.high:
         verdict = f"the target is {'less' if change.mean > 0 else 'more'} certain"
