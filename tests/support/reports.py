@@ -19,10 +19,11 @@ def side(tokens: Sequence[int], logprob: float = -0.1, **fields: Any) -> Side:
 
 
 def equal(sample_id: str, length: int = 10, **fields: Any) -> Sample:
-    values: dict[str, Any] = {"prompt": f"prompt {sample_id}", "prompt_tokens": 5, "compared_tokens": length, **fields}
-    return Sample(
-        sample_id=sample_id, status="equal", baseline=side(range(length)), target=side(range(length)), **values
-    )
+    values: dict[str, Any] = {
+        "prompt": f"prompt {sample_id}", "prompt_tokens": 5, "compared_tokens": length,
+        "baseline": side(range(length)), "target": side(range(length)), **fields,
+    }  # fmt: skip
+    return Sample(sample_id=sample_id, status="equal", **values)
 
 
 def parted(
