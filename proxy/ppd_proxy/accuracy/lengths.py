@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ppd_proxy.accuracy.gates import Decision, Outcome
+from ppd_proxy.accuracy.intervals import Interval
+from ppd_proxy.accuracy.planner import mean_samples
 from ppd_proxy.accuracy.significance import Mean, Permutation, mcnemar, sign_flip, student
 
 CUT = "length"
@@ -50,7 +53,8 @@ class LengthBias:
     `score` is of all pairs: Gehan's score of each answer (how many answers of both sides are surely shorter, less how
     many are surely longer), its paired differences under sign flips. `score_difference` is their mean, positive where
     the target's answers are longer. `p` is the one to judge by: Student's where no answer is cut and it exists, that
-    of the scores otherwise. `cut_p` is McNemar's test of `target_cut` against `baseline_cut` (cut on that side only).
+    of the scores otherwise; `effect` is the mean of what it judged in standard deviations. `cut_p` is McNemar's test of
+    `target_cut` against `baseline_cut` (cut on that side only).
     """
 
     pairs: int
@@ -65,7 +69,8 @@ class LengthBias:
     score: Permutation
     score_difference: float
     p: float
-    judged_by: str
+    judged_by: Literal["student", "gehan score"]
+    effect: float | None
     baseline_cut: int
     target_cut: int
     both_cut: int
@@ -104,11 +109,60 @@ def length_bias(pairs: Sequence[Pair], confidence: float, seed: int) -> LengthBi
         score_difference=float(paired_scores.mean()) if len(pairs) else 0.0,
         p=of_complete.p if has_student and of_complete.p is not None else score.p,
         judged_by="student" if has_student else "gehan score",
+        effect=_effect(np.array(complete) if has_student else paired_scores),
         baseline_cut=only_baseline,
         target_cut=only_target,
         both_cut=int((baseline_cut & target_cut).sum()),
         cut_p=mcnemar(only_baseline, only_target),
     )
+
+
+def judge(bias: LengthBias, alpha: float, limit_tokens: float | None = None) -> Decision:
+    """Without a limit, a significant bias in either direction fails and no pair that differs passes. With one, the mean
+    difference must be shown to be within the limit: of the pairs without a cut side where no answer is cut, of the
+    lengths up to their token limit otherwise. Pairs cut on both sides say nothing."""
+    if limit_tokens is not None and not limit_tokens >= 0:
+        raise ValueError(f"limit is {limit_tokens} tokens, must be at least 0")
+    known = bias.pairs - bias.signs.unknown
+    differing = bias.signs.target_longer + bias.signs.target_shorter
+    if not known:
+        reason = f"of {bias.pairs} pairs of answers none shows which is longer"
+        return Decision(outcome="inconclusive", reason=reason)
+    if not differing:
+        return Decision(outcome="pass", reason=f"no pair of {known} differs in length", p=bias.p)
+    mean = bias.seen if bias.censored else bias.complete
+    seen = f"target minus baseline {mean.mean:+.2f} tokens, {bias.judged_by} p {bias.p:.4f}"
+    if limit_tokens is not None and mean.interval is not None:
+        return _within(mean.interval, limit_tokens, seen, bias.p)
+    if bias.p <= alpha:
+        longer = "longer" if (bias.score_difference or mean.mean) > 0 else "shorter"
+        reason = f"{seen}: the target's answers are significantly {longer}"
+        return Decision(outcome="fail", reason=reason, p=bias.p, interval=mean.interval)
+    needed = mean_samples(bias.effect or 0.0, alpha)
+    more = None if needed is None else max(1, needed - bias.pairs)
+    what = "no number of pairs like these decides it" if more is None else f"about {more} more pairs needed"
+    return Decision(
+        outcome="inconclusive",
+        reason=f"{seen}: inconclusive, {what}",
+        p=bias.p,
+        interval=mean.interval,
+        more_samples=more,
+    )
+
+
+def _within(interval: Interval, limit_tokens: float, seen: str, p: float) -> Decision:
+    outcome: Outcome = "inconclusive"
+    if -limit_tokens <= interval.low and interval.high <= limit_tokens:
+        outcome = "pass"
+    elif interval.low > limit_tokens or interval.high < -limit_tokens:
+        outcome = "fail"
+    where = f"interval {interval.low:.2f} to {interval.high:.2f}, limit {limit_tokens:g} either way"
+    return Decision(outcome=outcome, reason=f"{seen}, {where}: {outcome}", p=p, interval=interval)
+
+
+def _effect(values: NDArray[np.float64]) -> float | None:
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return float(values.mean()) / spread if spread else None
 
 
 def finish_table(pairs: Sequence[Pair]) -> tuple[tuple[str | None, str | None, int], ...]:

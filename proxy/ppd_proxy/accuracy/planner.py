@@ -78,6 +78,24 @@ def unpaired_samples(rate: float, other_rate: float, alpha: float, power: float 
     return math.ceil(count) if count <= MOST else None
 
 
+def mean_samples(effect: float, alpha: float, power: float = POWER) -> int | None:
+    """Paired differences after which Student's test finds a mean of `effect` standard deviations, in the right
+    direction. None where the effect is 0 or it takes more than MOST."""
+    _require(alpha=alpha, power=power)
+    if math.isnan(effect):
+        raise ValueError("effect is nan, must be a number of standard deviations")
+    size = abs(effect)
+
+    def is_enough(count: int) -> bool:
+        if count < 2:
+            return False
+        bound = stats.t.isf(alpha / 2, count - 1)
+        return float(stats.nct.sf(bound, count - 1, size * math.sqrt(count))) >= power
+
+    # An effect below this takes more than MOST by the normal approximation.
+    return _smallest(is_enough) if size > 1.5 / math.sqrt(MOST) else None
+
+
 def detectable_rate(samples: int, rate: float, alpha: float, power: float = POWER) -> float | None:
     """The smallest rate above `rate` that two runs of `samples` each tell from it; None: not even 1."""
     return _least_rate(rate, 1.0, lambda other: _within(unpaired_samples(rate, other, alpha, power), samples))

@@ -84,6 +84,19 @@ def odds_ratio(hits: int, total: int, other_hits: int, other_total: int, confide
     return Ratio(float(found.statistic), Interval(float(ends.low), float(ends.high)))
 
 
+def paired_odds_ratio(one_only: int, other_only: int, confidence: float) -> Ratio:
+    """Odds of a hit in the other run over the odds in the one, of the same samples: the discordant pairs' ratio, with
+    the exact interval that goes with McNemar's test (Clopper and Pearson's of a coin)."""
+    _require_counts(one_only=one_only, other_only=other_only)
+    _require_level("confidence", confidence)
+    discordant = one_only + other_only
+    if not discordant:
+        return Ratio(None, Interval(0.0, math.inf))
+    ends = stats.binomtest(other_only, discordant).proportion_ci(confidence, method="exact")
+    low, high = (_odds(float(share)) for share in (ends.low, ends.high))
+    return Ratio(_odds(other_only / discordant), Interval(low, high))
+
+
 def sign_flip(differences: Sequence[float], seed: int, resamples: int = RESAMPLES) -> Permutation:
     """Permutation test of paired differences: how often the sum is at least as far from 0 when every sign is a coin.
 
@@ -147,6 +160,10 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = largest
     return tuple(adjusted)
+
+
+def _odds(share: float) -> float:
+    return share / (1 - share) if share < 1 else math.inf
 
 
 def _mean(count: int, mean: float, error: float, degrees: float, confidence: float) -> Mean:

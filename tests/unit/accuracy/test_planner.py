@@ -9,6 +9,7 @@ from ppd_proxy.accuracy.intervals import wilson
 from ppd_proxy.accuracy.planner import (
     detectable_harm,
     detectable_rate,
+    mean_samples,
     paired_power,
     paired_samples,
     rate_power,
@@ -68,6 +69,18 @@ def test_unpaired_samples_give_fisher_about_the_power_asked_for() -> None:
     drawn = np.random.default_rng(3).binomial(samples, [0.05, 0.15], (RUNS, 2)).tolist()
     found = sum(fisher(one, samples, other, samples) <= 0.05 and other > one for one, other in drawn)
     assert found / RUNS == pytest.approx(0.8, abs=0.04)
+
+
+@pytest.mark.parametrize(("effect", "published"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_samples_of_a_mean_as_published(effect: float, published: int) -> None:
+    """Cohen's small, medium and large effect in a paired t test: G*Power 3 and R's power.t.test."""
+    assert mean_samples(effect, 0.05) == mean_samples(-effect, 0.05) == published
+
+
+def test_no_effect_is_never_found() -> None:
+    assert mean_samples(0.0, 0.05) is None
+    with pytest.raises(ValueError, match="effect is nan"):
+        mean_samples(math.nan, 0.05)
 
 
 def test_equal_rates_are_never_told_apart() -> None:

@@ -16,6 +16,7 @@ from ppd_proxy.accuracy.significance import (
     holm,
     mcnemar,
     odds_ratio,
+    paired_odds_ratio,
     sign_flip,
     student,
     welch,
@@ -95,6 +96,22 @@ def test_an_odds_ratio_of_nothing_is_anything() -> None:
     found = odds_ratio(0, 100, 0, 100, 0.95)
     assert found.value is None
     assert found.interval == (0.0, math.inf)
+
+
+def test_paired_odds_ratio_as_published() -> None:
+    """Armitage and Berry 1994, p. 127: 12 and 2 discordant pairs; ratio 6, exact interval 1.335744 to 55.197091."""
+    found = paired_odds_ratio(2, 12, 0.95)
+    assert found.value == pytest.approx(6)
+    assert found.interval == pytest.approx((1.335744, 55.197091), rel=1e-6)
+
+
+def test_a_paired_odds_ratio_of_one_way_is_open_on_one_side() -> None:
+    """Ten of ten: the lower end of the coin's share is 0.025^(1/10)."""
+    found = paired_odds_ratio(0, 10, 0.95)
+    share = 0.025 ** (1 / 10)
+    assert (found.value, found.interval.high) == (math.inf, math.inf)
+    assert found.interval.low == pytest.approx(share / (1 - share))
+    assert paired_odds_ratio(0, 0, 0.95).value is None
 
 
 def enumerated(values: list[float]) -> float:
