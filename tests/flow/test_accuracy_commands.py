@@ -102,6 +102,8 @@ async def test_scored_samples_become_a_report(tmp_path: Path) -> None:
         summary = await run_command("summary", "--from-proxy", cluster.url, "--limit", "7")
         assert summary.data["samples"] == 7
         assert any("--limit" in note for note in summary.notes)
+        with pytest.raises(Mistake, match="--shadow-method replay"):
+            await run_command("length-bias", "--from-proxy", cluster.url)
         entropies = await run_command("entropy", "--from-proxy", cluster.url)
         assert entropies.data["comparison"]["unit"] == "samples"
 
@@ -130,6 +132,8 @@ async def test_replayed_samples_have_the_lengths_of_both_answers(tmp_path: Path)
         equal = [sample for sample in report.samples if sample.status == "equal"]
         assert equal
         assert all(len(sample.baseline.tokens) == len(sample.target.tokens) for sample in equal)
+        bias = await run_command("length-bias", "--from-proxy", cluster.url)
+        assert bias.data["pairs"] == 20
 
 
 async def test_hashes_alone_give_counts_and_say_so(tmp_path: Path) -> None:

@@ -71,15 +71,20 @@ class _Page(msgspec.Struct):
 
 
 def add_report_flags(
-    parser: argparse.ArgumentParser, *names: str, dest: str = "report", has_access: bool = True
+    parser: argparse.ArgumentParser,
+    *names: str,
+    dest: str = "report",
+    has_access: bool = True,
+    limit_flag: str = "--limit",
 ) -> None:
     """Where a report comes from: a file (`names`, by default `--report` and `--input`), or `--from-proxy`."""
     group = parser.add_argument_group("report")
     group.add_argument(*(names or ("--report", "--input")), dest=dest, metavar="FILE", help="what batch-compare wrote")
     group.add_argument("--from-proxy", metavar="URL", help="instead: the accuracy samples of a running ppd-proxy")
     group.add_argument(
-        "--limit", type=positive, metavar="N", help=f"newest samples that --from-proxy reads (default {LIMIT_SAMPLES})"
-    )
+        limit_flag, dest="proxy_limit", type=positive, default=LIMIT_SAMPLES, metavar="N",
+        help=f"newest samples that --from-proxy reads (default {LIMIT_SAMPLES})",
+    )  # fmt: skip
     if has_access:
         add_access_flags(parser)
 
@@ -98,7 +103,7 @@ async def report_from(
             raise Mistake(f"{flag} is missing; give a report of batch-compare, or --from-proxy with a proxy's URL")
         return read_report(context.directory / file, flag)
     access = access_of(args, context.settings)
-    report = await read_proxy(url_of("--from-proxy", url), access, args.limit or LIMIT_SAMPLES)
+    report = await read_proxy(url_of("--from-proxy", url), access, args.proxy_limit)
     if not has_both_answers:
         return report
     kept = [sample for sample in report.samples if sample.metadata.get("method") == "replay"]

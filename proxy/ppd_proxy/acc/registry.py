@@ -7,6 +7,8 @@ from ppd_proxy.acc.commands import (
     ab_test,
     aggregate,
     annotate,
+    batch_compare,
+    cache,
     compare_output,
     completion,
     config_validate,
@@ -20,11 +22,14 @@ from ppd_proxy.acc.commands import (
     length_bias,
     profiles,
     regression,
+    snapshot,
     summary,
 )
 
 COMMANDS: tuple[Command, ...] = (
     *compare_output.COMMANDS,
+    *batch_compare.COMMANDS,
+    *snapshot.COMMANDS,
     *entropy.COMMANDS,
     *length_bias.COMMANDS,
     *regression.COMMANDS,
@@ -37,6 +42,7 @@ COMMANDS: tuple[Command, ...] = (
     *summary.COMMANDS,
     *init.COMMANDS,
     *config_validate.COMMANDS,
+    *cache.COMMANDS,
     *history.COMMANDS,
     *dataset_stats.COMMANDS,
     *profiles.COMMANDS,

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from ppd_proxy.acc import gating
 from ppd_proxy.acc.files import write_whole
-from ppd_proxy.acc.reports import Interval, Report, Sample, Totals
-from ppd_proxy.accuracy.intervals import wilson
+from ppd_proxy.acc.reports import Report, Sample, Totals
 
 CONFIDENCE = 0.95
 
 
 def totals_of(samples: Sequence[Sample], confidence: float = CONFIDENCE) -> Totals:
     """Counts by status with Wilson intervals. Errors were not compared; rates are None where nothing was."""
-    counts = Counter(sample.status for sample in samples)
-    compared = len(samples) - counts["error"]
-    divergent = counts["tie"] + counts["real"] + counts["unclassified"]
-    not_ties = divergent - counts["tie"]
-    return Totals(
-        samples=len(samples),
-        compared=compared,
-        equal=counts["equal"],
-        tie=counts["tie"],
-        real=counts["real"],
-        unclassified=counts["unclassified"],
-        error=counts["error"],
-        confidence=confidence,
-        rate=divergent / compared if compared else None,
-        rate_interval=Interval(**wilson(divergent, compared, confidence)._asdict()),
-        real_rate=not_ties / compared if compared else None,
-        real_interval=Interval(**wilson(not_ties, compared, confidence)._asdict()),
-    )
+    return gating.totals_of((sample.status for sample in samples), confidence)
 
 
 def totals_in(report: Report) -> Totals:

@@ -99,7 +99,7 @@ def _plain(run: Run) -> dict[str, Any]:
 
 def _table(runs: Sequence[Run]) -> Table:
     table = Table("run", "at", "tag", "model", "dataset", "samples", "equal", "tie", "real", "unclassified", "error",
-                  "divergence", "beyond ties")  # fmt: skip
+                  "divergence", "real rate")  # fmt: skip
     for run in runs:
         totals = run.totals
         counts = (str(totals[name]) for name in ("samples", "equal", "tie", "real", "unclassified", "error"))

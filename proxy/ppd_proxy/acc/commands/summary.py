@@ -94,7 +94,7 @@ def _oneline(data: Mapping[str, Any]) -> Text:
         f"{data['equal']} equal, {data['tie']} tie, {data['real']} real, {data['unclassified']} unclassified",
         f"{data['error']} errors",
         f"divergence {percent(data['rate'])} ({percent(data['rate_low'])} to {percent(data['rate_high'])}),"
-        f" beyond ties {percent(data['real_rate'])} ({percent(data['real_rate_low'])} to"
+        f" real {percent(data['real_rate'])} ({percent(data['real_rate_low'])} to"
         f" {percent(data['real_rate_high'])}) at {share}",
         f"noise floor {nats(data['noise_largest_shift'])} of {data['noise_answers']} answers",
     ]
