@@ -138,6 +138,8 @@ def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
 def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms: float | None = None) -> Answer:
     """The answer that a choice is."""
     message = choice.message or Message(content=choice.text)
+    if _is_hollow(message, choice.token_ids):
+        raise ValueError("the answer's content is null, and it has neither reasoning nor tool calls")
     text = message.content or ""
     names, logprobs, tops = _scores(choice.logprobs)
     tokens: list[Token]
@@ -166,6 +168,12 @@ def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms:
         total_ms=total_ms,
         first_ms=first_ms,
     )
+
+
+def _is_hollow(message: Message, token_ids: list[int] | None) -> bool:
+    """Whether there is no text where there should be one. A single special token has none."""
+    has_other = message.reasoning is not None or message.reasoning_content is not None or message.tool_calls
+    return message.content is None and not has_other and (token_ids is None or len(token_ids) > 1)
 
 
 def read_scores(body: bytes, prompt_tokens: int, answer: Sequence[int]) -> list[Position]:
