@@ -112,8 +112,10 @@ class Engine:
 
         async def once() -> Answer:
             started_at = loop.time()
-            told = await self._send("POST", path, _encode(body), headers)
-            return _read(self.url + path, lambda: read_answer(told, total_ms=(loop.time() - started_at) * 1000))
+            told, response = await self._exchange("POST", path, _encode(body), headers)
+            total_ms = (loop.time() - started_at) * 1000
+            decision = response.headers.get("x-ppd-decision")
+            return _read(self.url + path, lambda: read_answer(told, total_ms=total_ms, decision=decision))
 
         return await self._with_retries(once)
 
@@ -137,6 +139,11 @@ class Engine:
         told = await self._with_retries(lambda: self._send("GET", path, None, {}))
         return _read(self.url + path, lambda: msgspec.json.decode(told))
 
+    async def text(self, path: str) -> str:
+        """As `get`, for an endpoint that answers with text. Raises EngineTrouble."""
+        told = await self._with_retries(lambda: self._send("GET", path, None, {}))
+        return told.decode(errors="replace")
+
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """As `get`, for a small endpoint that takes JSON."""
         told = await self._with_retries(lambda: self._send("POST", path, _encode(body), {}))
@@ -158,6 +165,12 @@ class Engine:
             await asyncio.sleep(delay_s)
 
     async def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+        return (await self._exchange(method, path, body, headers))[0]
+
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[bytes, aiohttp.ClientResponse]:
+        """The body, read to its end, and the response it came with."""
         url = self.url + path
         try:
             async with self._session.request(
@@ -175,7 +188,7 @@ class Engine:
             raise EngineTrouble("broken", f"{url} broke off: {str(error) or type(error).__name__}") from None
         if response.status != 200:
             raise _refusal(url, response, told)
-        return told
+        return told, response
 
 
 def _refusal(url: str, response: aiohttp.ClientResponse, told: bytes) -> EngineTrouble:
