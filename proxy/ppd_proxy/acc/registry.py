@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import compare_logprobs, compare_output
+from ppd_proxy.acc.commands import compare_logprobs, compare_output, detect, healthcheck
 
-COMMANDS: tuple[Command, ...] = (*compare_output.COMMANDS, *compare_logprobs.COMMANDS)
+COMMANDS: tuple[Command, ...] = (
+    *healthcheck.COMMANDS,
+    *compare_output.COMMANDS,
+    *compare_logprobs.COMMANDS,
+    *detect.COMMANDS,
+)
