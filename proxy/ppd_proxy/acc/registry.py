@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import compare_logprobs, compare_output, detect, healthcheck
+from ppd_proxy.acc.commands import compare_logprobs, compare_output, detect, fingerprint, healthcheck
 
 COMMANDS: tuple[Command, ...] = (
     *healthcheck.COMMANDS,
     *compare_output.COMMANDS,
     *compare_logprobs.COMMANDS,
     *detect.COMMANDS,
+    *fingerprint.COMMANDS,
 )
