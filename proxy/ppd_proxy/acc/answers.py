@@ -121,7 +121,7 @@ _reply = msgspec.json.Decoder(_Reply)
 _scored = msgspec.json.Decoder(_Scored)
 
 
-def read_answer(body: bytes, *, total_ms: float | None = None, decision: str | None = None) -> Answer:
+def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
     """The first choice of a JSON answer. Raises ValueError where it is none."""
     try:
         reply = _reply.decode(body)
@@ -155,7 +155,6 @@ def read_answer(body: bytes, *, total_ms: float | None = None, decision: str | N
         tool_calls=message.tool_calls or [],
         request_id=reply.id,
         total_ms=total_ms,
-        decision=decision,
     )
 
 

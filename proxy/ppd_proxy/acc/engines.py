@@ -114,8 +114,8 @@ class Engine:
             started_at = loop.time()
             told, response = await self._exchange("POST", path, _encode(body), headers)
             total_ms = (loop.time() - started_at) * 1000
-            decision = response.headers.get("x-ppd-decision")
-            return _read(self.url + path, lambda: read_answer(told, total_ms=total_ms, decision=decision))
+            answer = _read(self.url + path, lambda: read_answer(told, total_ms=total_ms))
+            return msgspec.structs.replace(answer, decision=response.headers.get("x-ppd-decision"))
 
         return await self._with_retries(once)
 

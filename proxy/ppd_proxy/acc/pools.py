@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.reports import STATUSES, Sample
@@ -51,14 +52,19 @@ def deltas_of(sample: Sample) -> list[float]:
     return [each for each in deltas if math.isfinite(each)]
 
 
-def judge_together(samples: Sequence[Sample], floor: Floor, *, alpha: float) -> Verdict:
-    """Differences first, then failures, then what could not be judged; `alpha` is for the test of the logprobs."""
+def judge_together(
+    samples: Sequence[Sample], floor: Floor, *, alpha: float, more_deltas: Sequence[float] = ()
+) -> Verdict:  # fmt: skip
+    """Differences first, then failures, then what could not be judged; `alpha` is for the test of the logprobs, which
+    `more_deltas` take part in (NaN is no number)."""
     counts: dict[str, int] = {status: sum(sample.status == status for sample in samples) for status in STATUSES}
     compared = len(samples) - counts["error"]
     divergent = counts["tie"] + counts["real"] + counts["unclassified"]
     deltas = [delta for sample in samples for delta in deltas_of(sample)]
+    deltas += [delta for delta in more_deltas if math.isfinite(delta)]
     precision = excess(deltas, floor.deltas)
     broken = sum(sample.not_numbers for sample in samples)
+    broken += sum(not math.isfinite(delta) for delta in more_deltas)
     code, reasons = _judge(samples, counts, precision, deltas, floor, alpha, broken)
     return Verdict(
         exit=code,
@@ -74,6 +80,17 @@ def judge_together(samples: Sequence[Sample], floor: Floor, *, alpha: float) -> 
         largest_delta=max(deltas, default=None),
         not_numbers=broken,
     )
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """Plain types for JSON."""
+    above = verdict.above_floor
+    return {
+        **asdict(verdict),
+        "exit": int(verdict.exit),
+        "interval": verdict.interval._asdict(),
+        "above_floor": above._asdict() if above is not None else None,
+    }
 
 
 def _judge(

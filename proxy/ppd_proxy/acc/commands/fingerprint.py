@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -32,7 +31,7 @@ from ppd_proxy.acc.flags import (
     option,
     positive,
 )
-from ppd_proxy.acc.pools import Verdict, judge_together
+from ppd_proxy.acc.pools import judge_together, verdict_data
 from ppd_proxy.acc.positions import DEFAULT_ALPHA
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.settings import Settings
@@ -179,17 +178,6 @@ _OUTCOMES = ("same", "different", "usage", "trouble", "unclassified")
 
 def _told_prompts(one: Answer, other: Answer) -> bool:
     return one.prompt_token_ids is not None and other.prompt_token_ids is not None
-
-
-def verdict_data(verdict: Verdict) -> dict[str, Any]:
-    """Plain types for JSON."""
-    above = verdict.above_floor
-    return {
-        **asdict(verdict),
-        "exit": int(verdict.exit),
-        "interval": verdict.interval._asdict(),
-        "above_floor": above._asdict() if above is not None else None,
-    }
 
 
 def _table(prints: Sequence[dict[str, Any]]) -> Table:

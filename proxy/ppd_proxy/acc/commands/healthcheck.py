@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import RenderableType
@@ -73,7 +74,7 @@ def _result(healths: list[Health]) -> Result:
     return Result(exit=code, data=data, view=tuple(lines), notes=tuple(notes))
 
 
-def health_table(healths: list[Health]) -> Table:
+def health_table(healths: Sequence[Health]) -> Table:
     """One row per engine."""
     table = Table("URL", "state", "model", "max len", "version", "logprobs", "token ids", "prompt logprobs",
                   "tokenizer", "latency")  # fmt: skip
