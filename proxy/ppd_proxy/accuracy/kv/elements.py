@@ -53,7 +53,7 @@ class ElementType:
     def smallest(self) -> float:
         """The smallest number above zero (subnormal)."""
         bias = 2 ** (self.exponent_bits - 1) - 1
-        return 2.0 ** (1 - bias - self.mantissa_bits)
+        return float(2.0 ** (1 - bias - self.mantissa_bits))
 
     @property
     def sign_bit(self) -> int:
@@ -122,7 +122,7 @@ def decode(raw: Raw, element: ElementType) -> Values:
 
 
 def _fp8_values(element: ElementType) -> NDArray[np.float32]:
-    """The 256 values by their code. With its exponent and mantissa at the top of an fp16, an e4m3 is off by 2^8 only."""
+    """The 256 values by their code. With exponent and mantissa at the top of an fp16, an e4m3 is off by 2^8 only."""
     codes = np.arange(256, dtype=np.uint16)
     magnitudes = (codes & 127) << (10 - element.mantissa_bits)
     values = (magnitudes | (codes & 128) << 8).view(np.float16).astype(np.float32)
@@ -156,7 +156,8 @@ def coarser(one: ElementType, other: ElementType) -> ElementType:
 
 def magnitudes_of(raw: Raw, element: ElementType) -> Raw:
     """The bits without the sign: they are in the order of the absolute values."""
-    return raw & raw.dtype.type(element.sign_bit - 1)
+    magnitudes: Raw = raw & raw.dtype.type(element.sign_bit - 1)
+    return magnitudes
 
 
 def ulp_distance(one: Raw, other: Raw, element: ElementType) -> Raw:
@@ -170,7 +171,7 @@ def ulp_distance(one: Raw, other: Raw, element: ElementType) -> Raw:
     distance: Raw = np.maximum(first, second, out=first)
     distance -= low
     # Across zero it is the sum of the magnitudes: twice the smaller one more.
-    across = one ^ other
+    across: Raw = one ^ other
     across >>= across.dtype.type(element.bits - 1)
     low *= across
     distance += low

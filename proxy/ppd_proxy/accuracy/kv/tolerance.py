@@ -9,10 +9,10 @@ Two results that were each rounded differ by twice that. So a tensor is within t
 up to the steps of the numbers near zero. Rows are judged one by one: a bad block does not drown in a long tensor.
 "Consistent with rounding" says more: every single element is where rounding would put it.
 
-Which type: what was declared (flag, metadata), else what the elements are. fp32 and fp64 say nothing of what was computed
-in. There the type is taken from the numbers: if those of the baseline (else of the target) all are bf16 numbers, say,
-the tolerance is bf16's. So fp32 values against their bf16 rounding are judged as bf16. What is declared is not
-coarsened, nor what the baseline shows: a bf16 cache that went through fp8 lost precision.
+Which type: what was declared (flag, metadata), else what the elements are. fp32 and fp64 say nothing of what was
+computed in. There the type is taken from the numbers: if those of the baseline (else of the target) all are bf16
+numbers, say, the tolerance is bf16's. So fp32 values against their bf16 rounding are judged as bf16. What is declared
+is not coarsened, nor what the baseline shows: a bf16 cache that went through fp8 lost precision.
 """
 
 from __future__ import annotations
