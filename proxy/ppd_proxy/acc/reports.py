@@ -144,7 +144,7 @@ class Totals(msgspec.Struct, kw_only=True):
     real_interval: Interval
 
 
-class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Report(msgspec.Struct, kw_only=True):
     """What batch-compare writes. `settings` are the effective ones."""
 
     kind: Literal["batch-compare"] = "batch-compare"

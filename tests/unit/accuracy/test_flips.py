@@ -45,5 +45,5 @@ def test_nothing_is_judged_without_a_floor_or_by_one_that_has_nan():
 
 
 def test_the_chance_is_that_of_a_rank():
-    flip = flip_of(0, [1], [2], [{"1": -0.5, "2": -0.51}], [{"2": -0.5, "1": -0.51}])
+    flip = flip_of(0, [1], [2], [{"1": -0.5, "2": -0.509}], [{"2": -0.5, "1": -0.509}])
     assert FLOOR.chance(flip) == pytest.approx((1 + 2) / (1 + 3))

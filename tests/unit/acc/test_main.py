@@ -1,0 +1,102 @@
+"""What is the same for every command of ppd-acc: options anywhere, JSON, exit codes, never a traceback."""
+
+import json
+import math
+
+import pytest
+
+from ppd_proxy.acc import main as program
+from ppd_proxy.acc.command import Command, Exit, Mistake, Result, Trouble
+
+TEXTS = ("compare-output", "--baseline-text", "a b", "--target-text", "a c")
+
+
+def run(capsys, *arguments):
+    code = program.main(arguments)
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out, err
+
+
+def add_nothing(parser):
+    pass
+
+
+def use(monkeypatch, run_it):
+    command = Command(name="try", summary="For tests.", add_arguments=add_nothing, run=run_it)
+    monkeypatch.setattr(program, "COMMANDS", (command,))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_options_of_every_command_stand_anywhere(capsys, place):
+    line = [TEXTS[0], "--baseline-text=a b", "--target-text=a c"]
+    line[place:place] = ["--json", "-"]
+    code, out, _ = run(capsys, *line)
+    assert code == Exit.DIFFERENT
+    assert json.loads(out)["sample"]["status"] == "unclassified"
+
+
+def test_json_says_kind_version_exit_and_outcome(capsys, tmp_path):
+    path = tmp_path / "told.json"
+    code, out, _ = run(capsys, *TEXTS, "--json", str(path))
+    told = json.loads(path.read_text())
+    assert (told["kind"], told["version"], told["exit"], told["outcome"]) == ("compare-output", 1, 1, "different")
+    assert code == 1
+    assert "word 1 is the first that differs" in out
+
+
+def test_quiet_says_nothing_but_the_exit_code(capsys):
+    assert run(capsys, "-q", *TEXTS)[:2] == (1, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        (),
+        ("no-such-command",),
+        (*TEXTS, "--no-such-flag"),
+        ("compare-output", "--max-tokens", "0"),
+        ("compare-output", "--temperature", "nan"),
+        ("compare-output", "--prompt", "x", "--profile", "warm", "--baseline", "http://a", "--target", "http://b"),
+        (*TEXTS, "--config", "missing.toml"),
+    ],
+)
+def test_a_mistake_in_usage_ends_with_two(capsys, line):
+    code, out, err = run(capsys, *line)
+    assert (code, out) == (2, "")
+    assert err.startswith("ppd-acc")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Mistake("field: wrong"), 2),
+        (Trouble("engine down"), 3),
+        (KeyboardInterrupt(), 3),
+        (RuntimeError("a defect"), 3),
+    ],
+)
+def test_what_a_command_raises_becomes_a_code_and_a_line(monkeypatch, capsys, error, code):
+    def fail(args, context):
+        raise error
+
+    use(monkeypatch, fail)
+    told, out, _ = run(capsys, "try", "--json", "-")
+    assert told == code
+    assert json.loads(out)["error"]
+
+
+def test_what_is_no_number_is_null_in_json(monkeypatch, capsys):
+    use(monkeypatch, lambda args, context: Result(exit=Exit.PASS, data={"x": [math.nan, math.inf, 1.5]}))
+    assert json.loads(run(capsys, "try", "--json", "-")[1])["x"] == [None, None, 1.5]
+
+
+def test_a_json_file_that_cannot_be_written_ends_with_three(monkeypatch, capsys, tmp_path):
+    use(monkeypatch, lambda args, context: Result(exit=Exit.PASS, data={}))
+    code, _, err = run(capsys, "try", "--json", str(tmp_path / "missing" / "told.json"))
+    assert (code, "told.json" in err) == (3, True)
+
+
+def test_every_command_has_help(capsys):
+    for command in program.COMMANDS:
+        assert run(capsys, *command.name.split(), "--help")[0] == 0
