@@ -42,8 +42,9 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blend:
-    """`overlaps` is the Jaccard index of the layers' high-deviation tokens, (layers, layers). `curve` has for each check
-    layer the coverage at each of `ratios`. `histogram` is of the first check layer's deviations: counts and edges."""
+    """`overlaps` is the Jaccard index of the layers' high-deviation tokens, (layers, layers). `curve` has for each
+    check layer the coverage at each of `ratios`. `histogram` is of the first check layer's deviations: counts, edges.
+    """
 
     layers: tuple[int, ...]
     tokens: int

@@ -31,16 +31,16 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """`errors` is the relative L2 of each token, `deviations` the squared difference summed over heads and channels of
-    each token (CacheBlend's KV deviation); infinite where something is not finite. `samples` are rows of baseline and
-    target."""
+    """`heat` has the first token of each of at most COLUMNS bins and the largest relative L2 of its tokens;
+    `deviations` the squared difference of each token summed over heads and channels (CacheBlend's KV deviation).
+    Both are infinite where something is not finite. `samples` are rows of baseline and target."""
 
     shape: tuple[int, int, int]
     figures: Figures
     verdict: Verdict
     findings: tuple[Finding, ...]
     details: Mapping[Axis, Figures]
-    errors: Floats
+    heat: tuple[tuple[int, ...], tuple[float, ...]]
     deviations: Floats
     samples: tuple[Sketch, Sketch]
     worst: Mapping[Axis, int]
@@ -64,7 +64,7 @@ def compare_tensors(baseline: Tensor, target: Tensor, rules: Rules) -> Compariso
         verdict=verdict,
         findings=findings,
         details={axis: by_axis[axis] for axis in rules.details},
-        errors=token_errors(rows),
+        heat=binned(token_errors(rows)),
         deviations=np.where(is_broken, np.inf, rows.squared_difference.sum(axis=0)),
         samples=(sample(baseline), sample(target)),
         worst={axis: _worst(each) for axis, each in by_axis.items()},
@@ -75,8 +75,8 @@ def _worst(figures: Figures) -> int:
     return int(np.argmax(np.nan_to_num(figures.relative_l2, nan=np.inf)))
 
 
-def binned(errors: Floats, columns: int = COLUMNS) -> tuple[list[int], list[float]]:
+def binned(errors: Floats, columns: int = COLUMNS) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """A heat map's row: the first token of each of at most `columns` bins, and the largest error in it."""
     count = min(columns, len(errors))
     starts = (np.arange(count) * len(errors)) // count
-    return starts.tolist(), np.maximum.reduceat(errors, starts).tolist()
+    return tuple(starts.tolist()), tuple(np.maximum.reduceat(errors, starts).tolist())
