@@ -244,7 +244,6 @@ def _notes(one: KvFile, other: KvFile) -> list[str]:
         first, second = one.metadata.get(name), other.metadata.get(name)
         if first is not None and second is not None and first != second:
             notes.append(f"metadata {name} differs: {first!r} in the baseline, {second!r} in the target")
-    for file in (one, other):
-        if file.metadata.get("dtype") is not None and file.declared is None:
-            notes.append(f"{file.path}: metadata dtype {file.metadata['dtype']!r} is unknown and not used")
+    unknown = [file for file in (one, other) if file.metadata.get("dtype") is not None and file.declared is None]
+    notes += [f"{file.path}: metadata dtype {file.metadata['dtype']!r} is unknown and not used" for file in unknown]
     return notes

@@ -21,7 +21,7 @@ _WORDS = MappingProxyType[str, Kind](
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayName:
-    """`layer` is None and `kind` empty where the name does not tell; `point` is where the published tool captured it."""
+    """`layer` is None and `kind` empty where the name does not tell; `point` is where in a request it was captured."""
 
     name: str
     layer: int | None = None

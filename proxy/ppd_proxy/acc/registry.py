@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import compare_output
+from ppd_proxy.acc.commands import check_kv, compare_output
 
-COMMANDS: tuple[Command, ...] = (*compare_output.COMMANDS,)
+COMMANDS: tuple[Command, ...] = (*check_kv.COMMANDS, *compare_output.COMMANDS)
