@@ -216,13 +216,25 @@ def _detail_table(name: str, axis: Axis, figures: Figures) -> Table:
 def _grouped(report: KvReport) -> list[dict[str, Any]]:
     """Findings of single arrays, equal ones together. What a moved layer explains is left out."""
     moved = {layer for finding in report.layers for layer in finding.layers}
-    groups: dict[str, tuple[Finding, list[str]]] = {}
+    groups: dict[str, list[tuple[str, Finding]]] = {}
     for each in report.checked:
         for finding in each.comparison.findings if each.comparison is not None else ():
-            if finding.kind == "stale" and each.pair.about.layer in moved:
+            if finding.kind in ("stale", "scattered") and each.pair.about.layer in moved:
                 continue
-            groups.setdefault(finding.text, (finding, []))[1].append(each.name)
-    return [{"arrays": names, **asdict(finding)} for finding, names in groups.values()]
+            key = finding.kind if finding.kind == "scattered" else finding.text
+            groups.setdefault(key, []).append((each.name, finding))
+    return [_group(members) for members in groups.values()]
+
+
+def _group(members: Sequence[tuple[str, Finding]]) -> dict[str, Any]:
+    finding = max((finding for _, finding in members), key=lambda each: each.error or 0.0)
+    names = [name for name, _ in members]
+    shown = {"arrays": names, **asdict(finding)}
+    if finding.kind == "scattered" and len(names) > 1:
+        shown["text"] = (
+            f"differences, relative L2 of a row up to {finding.error:.3g}; the worst array has {finding.text}"
+        )
+    return shown
 
 
 def _told_arrays(names: Sequence[str], report: KvReport) -> str:

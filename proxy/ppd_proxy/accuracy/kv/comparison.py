@@ -44,7 +44,7 @@ class Comparison:
     deviations: Floats
     samples: tuple[Sketch, Sketch]
     worst: Mapping[Axis, int]
-    """Where the relative L2 is the largest."""
+    """Place of the worst head, block and token."""
 
 
 def compare_tensors(baseline: Tensor, target: Tensor, rules: Rules) -> Comparison:
@@ -72,7 +72,10 @@ def compare_tensors(baseline: Tensor, target: Tensor, rules: Rules) -> Compariso
 
 
 def _worst(figures: Figures) -> int:
-    return int(np.argmax(np.nan_to_num(figures.relative_l2, nan=np.inf)))
+    """Where the relative L2 is the largest; what is not finite is worse."""
+    broken = figures.nan_baseline + figures.nan_target + figures.infinite_baseline + figures.infinite_target
+    is_broken = broken > 2 * figures.infinite_matches
+    return int(np.argmax(np.where(is_broken, np.inf, np.nan_to_num(figures.relative_l2, nan=np.inf))))
 
 
 def binned(errors: Floats, columns: int = COLUMNS) -> tuple[tuple[int, ...], tuple[float, ...]]:

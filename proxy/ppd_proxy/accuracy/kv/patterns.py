@@ -18,7 +18,7 @@ from ppd_proxy.accuracy.kv.rows import Rows, Tensor
 from ppd_proxy.accuracy.kv.sketches import Sketch, by_token, match_tolerance, nearest, own_distances, sketch
 
 Kind = Literal[
-    "not_finite", "zero", "scaled", "moved_heads", "moved_tokens", "stale", "small",
+    "not_finite", "zero", "scaled", "moved_heads", "moved_tokens", "stale", "scattered",
     "moved_layers", "key_for_value",
 ]  # fmt: skip
 Mask = NDArray[np.bool_]
@@ -31,7 +31,8 @@ _SHOWN_RANGES = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """`tokens` are ranges, the end excluded; `offset` is how far on the content comes from; `sources` says of each of
-    `heads` (or layers) whose content it holds; `factor` is target / baseline. Empty or None where it means nothing."""
+    `heads` (or layers) whose content it holds; `factor` is target / baseline; `error` the largest relative L2 of a row.
+    Empty or None where it means nothing."""
 
     kind: Kind
     text: str
@@ -41,6 +42,7 @@ class Finding:
     sources: tuple[int, ...] = ()
     offset: int | None = None
     factor: float | None = None
+    error: float | None = None
 
 
 def find_patterns(
@@ -201,34 +203,37 @@ def _thinned(places: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _rest(rows: Rows, left: Mask, block_size: int) -> Iterator[Finding]:
-    """What no move explains: unrelated content, or small differences."""
+    """What no move explains: unrelated content in a few stretches, or differences all over."""
     with np.errstate(all="ignore"):
         errors = np.sqrt(rows.squared_difference / rows.squared_baseline)
-    unrelated = left & ~(errors <= _UNRELATED)
-    stale = _tokens(unrelated)
-    if stale.any():
-        ranges = ranges_of(stale)
-        tokens = len(stale)
-        where = told_ranges(ranges) + _told_blocks(ranges, block_size, tokens)
-        heads = _heads(unrelated)
-        if len(heads) < rows.heads:
-            where += f", {told('head', heads)}"
-        name = "stale or foreign content"
-        if unrelated.all():
-            name, where = "unrelated content", "every head and token, as of another request"
-        elif len(ranges) == 1 and ranges[0][1] == tokens:
-            name = "stale tail"
-        yield Finding(kind="stale", text=f"{name}: {where}", tokens=ranges, heads=heads)
-    small = left & ~stale[None, :]
+    errors = np.nan_to_num(errors, nan=np.inf)
+    unrelated = left & (errors > _UNRELATED)
+    ranges = ranges_of(_tokens(unrelated))
+    small = left & ~_tokens(unrelated)[None, :]
+    if len(ranges) > _SHOWN_RANGES and small.any():
+        ranges, small = (), left
+    if ranges:
+        yield _stale(unrelated, ranges, float(errors[unrelated].max()), block_size)
     if small.any():
-        ranges = ranges_of(_tokens(small))
-        worst = float(errors[small].max())
+        places, worst = ranges_of(_tokens(small)), float(errors[small].max())
         text = (
-            f"small differences in {int(small.sum())} of {small.size} rows, relative L2 up to {worst:.3g}:"
-            f" {told_ranges(ranges)}"
+            f"differences in {int(small.sum())} of {small.size} rows, relative L2 up to {worst:.3g}:"
+            f" {told_ranges(places)}"
         )
-        heads = _heads(small)
-        yield Finding(kind="small", text=text, tokens=ranges, heads=heads)
+        yield Finding(kind="scattered", text=text, tokens=places, heads=_heads(small), error=worst)
+
+
+def _stale(unrelated: Mask, ranges: tuple[tuple[int, int], ...], error: float, block_size: int) -> Finding:
+    count, tokens = unrelated.shape
+    heads = _heads(unrelated)
+    name, where = "stale or foreign content", told_ranges(ranges) + _told_blocks(ranges, block_size, tokens)
+    if len(heads) < count:
+        where += f", {told('head', heads)}"
+    if unrelated.all():
+        name, where = "unrelated content", "every head and token, as of another request"
+    elif len(ranges) == 1 and ranges[0][1] == tokens:
+        name = "stale tail"
+    return Finding(kind="stale", text=f"{name}: {where}", tokens=ranges, heads=heads, error=error)
 
 
 def _tokens(mask: Mask) -> Mask:
