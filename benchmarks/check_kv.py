@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,19 @@ from numpy.typing import NDArray
 HEADS, CHANNELS, TOKENS = 8, 128, 16_384
 BYTES_PER_LAYER = 2 * HEADS * TOKENS * CHANNELS * 2
 READ_BYTES = 1 << 24
+# A process starts with its parent's memory as its peak, so the command is started by a small one.
+_MEASURING = """
+import json, resource, subprocess, sys, time
+started_at = time.perf_counter()
+done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+wall_s = time.perf_counter() - started_at
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+said = (done.stdout.strip() or done.stderr.strip()).splitlines()
+print(json.dumps({
+    "exit": done.returncode, "said": said[-1] if said else "", "peak_mb": usage.ru_maxrss * 1024 / 1e6,
+    "wall_s": wall_s, "cpu_s": usage.ru_utime + usage.ru_stime,
+}))
+"""
 
 
 def main() -> int:
@@ -79,24 +91,19 @@ def measure(paths: list[Path]) -> dict[str, float]:
     """One warm read first, so that the command does not wait for the disk either."""
     warm_read(paths)
     read_s = warm_read(paths)
-    command = [sys.executable, "-m", "ppd_proxy.acc.main", "check-kv", "--baseline", *map(str, paths[:1])]
-    started_at = time.perf_counter()
-    done = subprocess.run(
-        [*command, "--target", str(paths[1]), "--json", str(paths[0].with_suffix(".json"))],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    wall_s = time.perf_counter() - started_at
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = done.stdout.strip().splitlines()
-    print(told[-1] if told else done.stderr.strip(), file=sys.stderr)
+    command = [sys.executable, "-m", "ppd_proxy.acc.main", "check-kv", "--baseline", str(paths[0])]
+    command += ["--target", str(paths[1]), "--json", str(paths[0].with_suffix(".json"))]
+    done = subprocess.run([sys.executable, "-c", _MEASURING, *command], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout.splitlines()[-1])
+    print(told["said"], file=sys.stderr)
     return {
-        "exit": done.returncode,
+        "exit": told["exit"],
         "bytes": sum(path.stat().st_size for path in paths),
-        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
-        "wall_s": wall_s,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_mb": told["peak_mb"],
+        "wall_s": told["wall_s"],
+        "cpu_s": told["cpu_s"],
         "read_s": read_s,
-        "ratio": wall_s / read_s,
+        "ratio": told["wall_s"] / read_s,
     }
 
 
