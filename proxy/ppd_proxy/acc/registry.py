@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import check_kv, compare_logprobs, compare_output, detect, diagnose, fingerprint, healthcheck
+from ppd_proxy.acc.commands import (
+    check_kv,
+    compare_logprobs,
+    compare_output,
+    detect,
+    diagnose,
+    fingerprint,
+    healthcheck,
+)
 
 COMMANDS: tuple[Command, ...] = (
     *diagnose.COMMANDS,
