@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ppd_proxy.acc.answers import Position
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.compare import compare
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
@@ -49,15 +50,23 @@ class Asking:
         return {"cache_salt": f"{self.salt}-{name}"} if self.salt is not None else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefilled:
+    """A token of the baseline's answer in the prefill engine's prefill. `delta` is |logprob difference| from the
+    baseline's own prefill, `margin` how much likelier the prefill engine's best token is; NaN where one told none."""
+
+    delta: float
+    margin: float
+
+
 @dataclass(slots=True)
 class Experiments:
-    """Samples by the stage that they turned out to be of, routes by the one they were meant for. `prefilled` are
-    |logprob differences| of the baseline's answers between its own prefill and the prefill engine's; `troubles` say why
-    some are missing."""
+    """Samples by the stage that they turned out to be of, routes by the one they were meant for. `prefilled` are only
+    there where a prefill engine is asked by itself; `troubles` say why some are missing."""
 
     samples: dict[Stage, list[Sample]] = field(default_factory=dict)
     routes: dict[Stage, Counter[str]] = field(default_factory=dict)
-    prefilled: list[float] = field(default_factory=list)
+    prefilled: list[Prefilled] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
 
     def add(self, expected: Stage, sample: Sample) -> None:
@@ -124,16 +133,21 @@ async def _experiment(
         found.add("decode", await ask(parts.decode, "decode", alone))
 
 
-async def _prefilled(parts: Parts, question: Question, first: Sample, sampling: Sampling) -> list[float]:
-    """The baseline's answer in both prefills: as many tokens as it has, where P-only generates one. NaN where one of
-    them told no number. Raises EngineTrouble."""
+async def _prefilled(parts: Parts, question: Question, first: Sample, sampling: Sampling) -> list[Prefilled]:
+    """The baseline's answer in both prefills: as many tokens as it has, where P-only generates one. Raises
+    EngineTrouble."""
     tokens = [token for token in first.baseline.tokens if isinstance(token, int)]
     prompt = (await parts.baseline.ask(question, sampling)).prompt_token_ids
     if not tokens or len(tokens) != len(first.baseline.tokens) or not prompt:
         return []
     ours, theirs = await asyncio.gather(parts.baseline.score(prompt, tokens), parts.prefill.score(prompt, tokens))
-    pairs = zip((each.logprob for each in ours), (each.logprob for each in theirs), strict=True)
-    return [abs(one - other) if one is not None and other is not None else math.nan for one, other in pairs]
+    return [_prefilled_token(one, other) for one, other in zip(ours, theirs, strict=True)]
+
+
+def _prefilled_token(one: Position, other: Position) -> Prefilled:
+    if one.logprob is None or other.logprob is None or other.margin is None:
+        return Prefilled(delta=math.nan, margin=math.nan)
+    return Prefilled(delta=abs(one.logprob - other.logprob), margin=other.margin)
 
 
 def _later_turn(cold: Question, first: Sample, endpoint: Endpoint) -> Question | None:
@@ -157,6 +171,9 @@ class StageResult:
     verdict: Verdict | None
     routes: Mapping[str, int]
     samples: Sequence[Sample]
+    scored_tokens: int = 0
+    scored_real: int = 0
+    """Of the tokens that the prefill engine scored: those it holds another one for likelier, beyond the noise."""
 
     @property
     def has_latent(self) -> bool:
@@ -171,8 +188,8 @@ class StageResult:
             return None
         at_risk = sum(each.compared_tokens + (each.flip is not None) for each in self.samples)
         return Tally(
-            real=self.verdict.counts["real"],
-            at_risk=at_risk,
+            real=self.verdict.counts["real"] + self.scored_real,
+            at_risk=at_risk + self.scored_tokens,
             beyond=self.verdict.precision.beyond,
             tokens=self.verdict.precision.tokens,
         )
@@ -196,9 +213,14 @@ def _judge(stage: Stage, found: Experiments, floor: Floor, alpha: float) -> Stag
         told = ", ".join(routes)
         why = f"the proxy went another way: {told}" if told else "nothing could be asked for it"
         return StageResult(stage=stage, state="skipped", reasons=(why,), verdict=None, routes=routes, samples=())
-    more = found.prefilled if stage == "prefill" else ()
-    verdict = judge_together(samples, floor, alpha=alpha, more_deltas=more)
+    scored = found.prefilled if stage == "prefill" else []
+    verdict = judge_together(samples, floor, alpha=alpha, more_deltas=[each.delta for each in scored])
+    state, reasons = _STATES[verdict.exit], verdict.reasons
+    real = sum(each.margin > floor.largest_shift for each in scored) if floor.largest_shift is not None else 0
+    if real:
+        state = "broken"
+        reasons = (*reasons, f"{real} of {len(scored)} tokens are not the prefill engine's best, beyond the noise")
     return StageResult(
-        stage=stage, state=_STATES[verdict.exit], reasons=verdict.reasons, verdict=verdict, routes=routes,
-        samples=samples,
+        stage=stage, state=state, reasons=reasons, verdict=verdict, routes=routes, samples=samples,
+        scored_tokens=len(scored), scored_real=real,
     )  # fmt: skip

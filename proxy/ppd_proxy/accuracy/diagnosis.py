@@ -12,8 +12,8 @@ from typing import Literal
 
 State = Literal["clean", "broken", "inconclusive", "failed", "skipped"]
 Stage = Literal["prefill", "pd", "warm", "direct", "decode", "aggregated"]
-Place = Literal["model", "prefill", "transfer", "decode", "transfer or decode", "prefill, transfer or decode",
-                "direct", "cache", "aggregated"]  # fmt: skip
+Place = Literal["model", "prefill", "transfer", "decode", "prefill or transfer", "transfer or decode",
+                "prefill, transfer or decode", "direct", "cache", "aggregated"]  # fmt: skip
 _FEW = 3
 _ALPHA = 0.05
 
@@ -62,26 +62,36 @@ class Advice:
     why: str
 
 
-def locate(
-    states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], *, is_model_different: bool, is_kv_same: bool | None
-) -> Located:  # fmt: skip
-    """The first stage that breaks while what comes before it is right. `is_kv_same` is None without dumps."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What is known beside the stages. `is_kv_same` is None without dumps. `is_prefill_alone`: the first token came
+    from a prefill engine by itself; through a whole deployment the decode engine computes it on transferred KV."""
+
+    is_model_different: bool = False
+    is_kv_same: bool | None = None
+    is_prefill_alone: bool = False
+
+
+def locate(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], known: Conditions) -> Located:
+    """The first stage that breaks while what comes before it is right."""
     broken = {stage for stage, state in states.items() if state == "broken"}
-    if is_model_different:
+    if known.is_model_different:
         return Located(place="model", why="the engines have other models, tokenizers or chat templates")
     if "aggregated" in broken:
         return Located(place="aggregated", why="answers of the unsplit engines behind the proxy differ, too")
-    if "prefill" in broken:
+    if "prefill" in broken and known.is_prefill_alone:
         return Located(
             place="prefill", why="what the prefill computes, before any KV is moved, is different already: look at the"
             " prefill engine's weights, dtype, parallelism and kernels",
         )  # fmt: skip
     if "decode" in broken:
         return Located(place="decode", why="the decode engine differs when it computes everything itself")
+    if "prefill" in broken:
+        return _first_token(states, tallies, known)
     if "pd" in broken:
-        return _between(states, tallies, is_kv_same)
-    if is_kv_same is False:
-        return Located(place="transfer", why="the KV dumps differ, though no answer showed it")
+        return _later_tokens(states, tallies, known)
+    if known.is_kv_same is False:
+        return Located(place="prefill or transfer", why="the KV dumps differ, though no answer showed it")
     pd = "right" if states.get("pd") == "clean" else "not known to be wrong"
     if "direct" in broken:
         why = "the KV that the decode engine keeps from turn to turn, or what it computes on top of it"
@@ -95,32 +105,57 @@ def locate(
     return Located(place=None, why="no stage breaks")
 
 
-def _between(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], is_kv_same: bool | None) -> Located:
-    """pd breaks, and neither a prefill nor a decode engine alone is known to."""
-    cleared = {
-        stage
-        for stage in ("prefill", "decode")
-        if states.get(stage) == "clean" and stage in tallies and is_cleared(tallies[stage], tallies["pd"])
-    }
-    if is_kv_same is False:
-        return Located(place="transfer", why="answers differ and so do the KV dumps")
-    if is_kv_same:
+def _first_token(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], known: Conditions) -> Located:
+    """The first token through the whole deployment is different."""
+    if known.is_kv_same:
+        return Located(place="decode", why="the first token differs though the KV arrived as it should")
+    if known.is_kv_same is False:
+        return Located(place="prefill or transfer", why="the first token differs and so do the KV dumps")
+    if _is_right("decode", states, tallies, "prefill"):
+        return Located(
+            place="prefill or transfer", why="the first token differs, the decode engine by itself is right:"
+            " --prefill-node tells the two apart",
+        )  # fmt: skip
+    return Located(
+        place="prefill, transfer or decode", why="the first token differs already: --prefill-node and --decode-node, or"
+        " KV dumps, tell which of them it is",
+    )  # fmt: skip
+
+
+def _later_tokens(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], known: Conditions) -> Located:
+    """Whole answers differ, and nothing is known of the first token."""
+    is_prefill_right = _is_right("prefill", states, tallies, "pd")
+    if known.is_kv_same:
         return Located(place="decode", why="answers differ though the KV arrived as it should: the decode stage")
-    if "prefill" not in cleared:
+    if known.is_kv_same is False and is_prefill_right and known.is_prefill_alone:
+        return Located(place="transfer", why="the prefill is right, answers differ and so do the KV dumps")
+    if known.is_kv_same is False:
+        return Located(place="prefill or transfer", why="answers differ and so do the KV dumps")
+    if not is_prefill_right:
         seen = tallies["prefill"].tokens if "prefill" in tallies else 0
         return Located(
             place="prefill, transfer or decode", why=f"pd answers differ; P-only shows no fault, but saw {seen} tokens"
             " only: --prefill-node (its prefill then scores whole answers), or more --repeats",
         )  # fmt: skip
-    if "decode" in cleared:
+    if _is_right("decode", states, tallies, "pd"):
         return Located(
             place="transfer", why="the prefill is right, the decode engine by itself is right, both together are not:"
             " what is between them",
         )  # fmt: skip
+    if known.is_prefill_alone:
+        return Located(
+            place="transfer or decode", why="the prefill is right, what follows is not: --decode-node, or KV dumps,"
+            " tell the transfer from the decode stage",
+        )  # fmt: skip
     return Located(
-        place="transfer or decode", why="the prefill is right, what follows is not: --decode-node, or KV dumps, tell"
-        " the transfer from the decode stage",
-    )  # fmt: skip
+        place="decode", why="first tokens, which need all of the transferred KV, are right; those that follow are not"
+    )
+
+
+def _is_right(stage: Stage, states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], than: Stage) -> bool:
+    """Whether a stage is clean, and saw enough for that to mean something."""
+    is_known = states.get(stage) == "clean" and stage in tallies and than in tallies
+    return is_known and is_cleared(tallies[stage], tallies[than])
 
 
 def decision_guide(

@@ -30,7 +30,7 @@ async def serving(**answers):
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        yield "http://127.0.0.1:%d" % site._server.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
     finally:
         await runner.cleanup()
 

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import hypergeom, mannwhitneyu
 
-from ppd_proxy.accuracy.diagnosis import Tally, decision_guide, is_cleared, locate
+from ppd_proxy.accuracy.diagnosis import Conditions, Tally, decision_guide, is_cleared, locate
 
 CLEAN = {"prefill": "clean", "pd": "clean", "warm": "clean", "direct": "clean"}
 SEEN = {
@@ -13,10 +13,11 @@ SEEN = {
 }
 
 
-def located(states, tallies=SEEN, *, is_model_different=False, is_kv_same=None):
-    return locate(
-        {**CLEAN, **states}, tallies, is_model_different=is_model_different, is_kv_same=is_kv_same
-    ).place  # fmt: skip
+def located(states, tallies=SEEN, **known):
+    return locate({**CLEAN, **states}, tallies, Conditions(**known)).place
+
+
+ALONE = {"is_prefill_alone": True}
 
 
 @pytest.mark.parametrize(
@@ -24,23 +25,33 @@ def located(states, tallies=SEEN, *, is_model_different=False, is_kv_same=None):
     [
         ({}, {}, None),
         ({}, {"is_model_different": True}, "model"),
-        ({"prefill": "broken", "pd": "broken", "direct": "broken"}, {}, "prefill"),
-        ({"pd": "broken", "direct": "broken"}, {}, "transfer or decode"),
-        ({"pd": "broken", "decode": "clean"}, {}, "transfer"),
-        ({"pd": "broken", "decode": "broken"}, {}, "decode"),
-        ({"pd": "broken"}, {"is_kv_same": False}, "transfer"),
+        ({"prefill": "broken", "pd": "broken", "direct": "broken"}, ALONE, "prefill"),
+        ({"prefill": "broken", "pd": "broken"}, {}, "prefill, transfer or decode"),
+        ({"prefill": "broken", "pd": "broken"}, {"is_kv_same": False}, "prefill or transfer"),
+        ({"prefill": "broken", "pd": "broken"}, {"is_kv_same": True}, "decode"),
+        ({"pd": "broken", "direct": "broken"}, ALONE, "transfer or decode"),
+        ({"pd": "broken", "direct": "broken"}, {}, "decode"),
+        ({"pd": "broken", "decode": "clean"}, ALONE, "transfer"),
+        ({"pd": "broken", "decode": "broken"}, ALONE, "decode"),
+        ({"pd": "broken"}, {"is_kv_same": False, **ALONE}, "transfer"),
+        ({"pd": "broken"}, {"is_kv_same": False}, "prefill or transfer"),
         ({"pd": "broken"}, {"is_kv_same": True}, "decode"),
         ({"pd": "broken", "prefill": "inconclusive"}, {}, "prefill, transfer or decode"),
         ({"direct": "broken"}, {}, "direct"),
         ({"warm": "broken"}, {}, "cache"),
         ({"warm": "broken", "direct": "broken"}, {}, "direct"),
-        ({}, {"is_kv_same": False}, "transfer"),
+        ({}, {"is_kv_same": False}, "prefill or transfer"),
         ({"aggregated": "broken", "pd": "broken"}, {}, "aggregated"),
         ({"pd": "inconclusive"}, {}, None),
     ],
 )
 def test_the_first_stage_that_breaks_after_what_is_right_is_named(states, facts, place):
     assert located(states, **facts) == place
+
+
+def test_a_first_token_that_the_decode_engine_gets_right_by_itself_is_not_its_fault():
+    seen = {**SEEN, "prefill": Tally(real=4, at_risk=8, beyond=0, tokens=4)}
+    assert located({"prefill": "broken", "pd": "broken", "decode": "clean"}, seen) == "prefill or transfer"
 
 
 def test_a_stage_that_saw_too_few_tokens_is_not_cleared():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,13 +43,13 @@ from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.stages import Asking, Parts, StageResult, judge_stages, run_stages
 from ppd_proxy.acc.variations import variations
 from ppd_proxy.acc.views import Progress, noise_line, percent
-from ppd_proxy.accuracy.diagnosis import Advice, Located, decision_guide, locate
+from ppd_proxy.accuracy.diagnosis import Advice, Conditions, Located, decision_guide, locate
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import difference
 
 _REPEATS, _NOISE_ANSWERS = 4, 8
 _NAMES = (
-    ("prefill", "P-only: the first token"), ("pd", "pd: cold caches"), ("warm", "pd: the same again, warm"),
+    ("prefill", "P-only: first token"), ("pd", "pd: cold caches"), ("warm", "pd: the same again, warm"),
     ("direct", "direct: second turn"), ("decode", "D-only: the decode engine"), ("aggregated", "unsplit engines"),
 )  # fmt: skip
 _CONTRASTS = (("pd", "prefill"), ("warm", "pd"), ("direct", "pd"), ("decode", "prefill"))
@@ -90,6 +90,7 @@ class _Found:
     stages: Sequence[StageResult]
     troubles: Sequence[str]
     kv: KvOutcome | None
+    nodes: Mapping[str, str]
     settings: dict[str, Any]
 
 
@@ -124,7 +125,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     }  # fmt: skip
     kv = check_kv(dumps, args, context) if dumps is not None else None
     found = _Found(
-        healths=healths, floor=floor, stages=stages, troubles=experiments.troubles, kv=kv, settings=settings
+        healths=healths, floor=floor, stages=stages, troubles=experiments.troubles, kv=kv, nodes=nodes,
+        settings=settings,
     )
     return _result(found)
 
@@ -152,7 +154,10 @@ def _result(found: _Found) -> Result:
     states = {each.stage: each.state for each in found.stages}
     is_same = found.kv.is_match if found.kv is not None else None
     tallies = {each.stage: tally for each in found.stages if (tally := each.tally) is not None}
-    located = locate(states, tallies, is_model_different=bool(different), is_kv_same=is_same)
+    known = Conditions(
+        is_model_different=bool(different), is_kv_same=is_same, is_prefill_alone="prefill_node" in found.nodes
+    )
+    located = locate(states, tallies, known)
     guide = _guide(found, is_same)
     code = Exit.PASS
     if located.place is not None:
@@ -198,6 +203,7 @@ def _data(found: _Found, located: Located, guide: Sequence[Advice]) -> dict[str,
             {
                 "stage": each.stage, "name": _name(each.stage), "state": each.state, "reasons": each.reasons,
                 "routes": dict(each.routes), "verdict": verdict_data(each.verdict) if each.verdict else None,
+                "scored_tokens": each.scored_tokens, "scored_real": each.scored_real,
                 "samples": each.builtin_samples(),
             }
             for each in found.stages
