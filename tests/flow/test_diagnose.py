@@ -63,6 +63,19 @@ async def test_a_healthy_split_breaks_nowhere_and_its_routes_are_told():
     assert [len(stage["samples"]) for stage in result.data["stages"]] == [4, 4, 4, 4]
 
 
+async def test_the_proxy_is_detected_and_names_its_routes():
+    async with split() as (baseline, cluster):
+        found = await run_command("detect", cluster.url)
+        health = await run_command("healthcheck", baseline.url, cluster.url)
+    (endpoint,) = found.data["endpoints"]
+    assert endpoint["kind"] == "ppd-proxy"
+    assert {sign["told"].split(", ")[1] for sign in endpoint["signs"] if sign["source"] == "/engines"} == {
+        "prefill", "decode"
+    }  # fmt: skip
+    assert [each["decision"] for each in health.data["endpoints"]] == [None, "pd;reason=first_turn;turn=1"]
+    assert health.exit == Exit.PASS
+
+
 async def test_caches_are_cold_for_pd_and_warm_for_what_follows():
     async with split() as (baseline, cluster):
         await diagnosed(baseline, cluster, *ORDERED)
@@ -137,6 +150,14 @@ async def test_without_a_noise_floor_other_numbers_are_inconclusive():
                 "diagnose", "--baseline", one.url, "--target", other.url, *SHORT, "--noise-floor", "0"
             )
     assert (result.exit, place(result)) == (Exit.INCONCLUSIVE, None)
+
+
+async def test_one_model_may_be_served_under_two_names():
+    async with running_engine(EngineConfig(role="aggregated", model=MODEL)) as one:
+        async with running_engine(EngineConfig(role="aggregated", model=MODEL, model_name="other")) as other:
+            result = await run_command("diagnose", "--baseline", one.url, "--target", other.url, *SHORT)
+    assert result.exit == Exit.PASS
+    assert any("model's name differs" in note for note in result.notes)
 
 
 async def test_an_engine_that_is_not_there_stops_the_diagnosis():

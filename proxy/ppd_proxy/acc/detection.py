@@ -209,8 +209,11 @@ async def _ask(engine: Engine) -> Sign:
     """One token, with the offer that another engine decodes on."""
     params = {"do_remote_decode": True, "do_remote_prefill": False}
     question = Question(prompt="Name a river. " * 16, extra={"kv_transfer_params": params})
-    path, body = question.body("completions", await engine.model(), _ONE)
-    told = await engine.post(path, body)
+    try:
+        path, body = question.body("completions", await engine.model(), _ONE)
+        told = await engine.post(path, body)
+    except EngineTrouble as trouble:
+        return Sign(source="/v1/completions", told=f"nothing: {trouble}")
     given = told.get("kv_transfer_params") if isinstance(told, dict) else None
     if isinstance(given, dict) and given.get("remote_engine_id"):
         what = "it holds KV for another engine when asked to: a connector that can prefill"

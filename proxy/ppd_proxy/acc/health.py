@@ -167,14 +167,16 @@ def digest(ids: Sequence[int]) -> str:
     return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:16]
 
 
-_MUST_AGREE = (("model", "the model's name"), ("tokenizer", "the tokenizer"), ("rendering", "the prompt's tokens"))
+_NAME = (("model", "the model's name"),)
+_MUST_AGREE = (("tokenizer", "the tokenizer"), ("rendering", "the prompt's tokens"))
 _MAY_DIFFER = (("max_model_len", "max_model_len"), ("root", "where the model was loaded from"), ("version", "version"))
 
 
-def differences(healths: Sequence[Health]) -> tuple[list[str], list[str]]:
+def differences(healths: Sequence[Health], *, has_one_name: bool = True) -> tuple[list[str], list[str]]:
     """Sentences on what makes the engines incomparable, and on what is only worth knowing. Unknowns differ from
-    nothing."""
-    return _differing(healths, _MUST_AGREE), _differing(healths, _MAY_DIFFER)
+    nothing. `has_one_name`: another name is another model; otherwise one model may be served under several."""
+    must, may = (_NAME + _MUST_AGREE, _MAY_DIFFER) if has_one_name else (_MUST_AGREE, _NAME + _MAY_DIFFER)
+    return _differing(healths, must), _differing(healths, may)
 
 
 def _differing(healths: Sequence[Health], fields: Sequence[tuple[str, str]]) -> list[str]:

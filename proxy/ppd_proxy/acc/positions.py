@@ -143,6 +143,7 @@ class Comparison:
             "name": self.name,
             "has_same_prompt": self.has_same_prompt,
             "largest_divergence": self.largest_divergence,
+            "infinite_divergences": sum(row.divergence == math.inf for row in self.rows),
             "chance": self.chance,
             "decoded": asdict(self.decoded),
             "prefilled": asdict(self.prefilled),

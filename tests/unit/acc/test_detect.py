@@ -10,6 +10,7 @@ from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.detection import Sign, conclude
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
+from ppd_proxy.sim.faults import Fault
 
 
 @asynccontextmanager
@@ -118,6 +119,13 @@ async def test_an_engine_is_asked_for_kv_only_with_leave():
         result = await run_command("detect", engine.url, "--ask")
         assert [each.body["max_tokens"] for each in engine.requests] == [1]
     assert any("holds KV" in sign["told"] for sign in result.data["endpoints"][0]["signs"])
+
+
+async def test_an_engine_that_refuses_to_hand_over_is_still_described():
+    async with running_engine(EngineConfig(role="prefill")) as engine:
+        engine.faults.add(Fault(kind="status", path="/v1/completions"))
+        result = await run_command("detect", engine.url, "--ask")
+    assert (result.exit, result.data["endpoints"][0]["kind"]) == (Exit.PASS, "prefill")
 
 
 async def test_a_proxy_wins_over_what_it_passes_on():

@@ -47,7 +47,7 @@ from ppd_proxy.accuracy.diagnosis import Advice, Conditions, Located, decision_g
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import difference
 
-_REPEATS, _NOISE_ANSWERS = 4, 8
+_REPEATS, _NOISE_ANSWERS = 4, 24
 _NAMES = (
     ("prefill", "P-only: first token"), ("pd", "pd: cold caches"), ("warm", "pd: the same again, warm"),
     ("direct", "direct: second turn"), ("decode", "D-only: the decode engine"), ("aggregated", "unsplit engines"),
@@ -150,7 +150,7 @@ def _unhealthy(healths: Sequence[Health]) -> Result:
 
 
 def _result(found: _Found) -> Result:
-    different, notes = differences(found.healths)
+    different, notes = differences(found.healths, has_one_name=False)
     states = {each.stage: each.state for each in found.stages}
     is_same = found.kv.is_match if found.kv is not None else None
     tallies = {each.stage: tally for each in found.stages if (tally := each.tally) is not None}
