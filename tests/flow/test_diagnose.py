@@ -173,6 +173,14 @@ async def test_requests_that_fail_leave_the_diagnosis_partial():
         cluster.decodes[0].faults.add(Fault(kind="status", path=CHAT, nth=WARM, status=400))
         result = await diagnosed(baseline, cluster, *ORDERED)
     assert (result.exit, states(result)["warm"]) == (Exit.INFRASTRUCTURE, "failed")
+    assert any("--no-cache-salt" in note for note in result.notes)
+
+
+async def test_without_cache_salt_none_is_sent():
+    async with split() as (baseline, cluster):
+        await diagnosed(baseline, cluster, "--no-cache-salt")
+        sent = [*baseline.requests, *cluster.decodes[0].requests, *cluster.prefills[0].requests]
+    assert not any("cache_salt" in each.body for each in sent)
 
 
 @pytest.mark.parametrize(("change", "expected", "code"), [(0.0, None, 0), (0.5, "prefill or transfer", 1)])

@@ -173,6 +173,9 @@ def _result(found: _Found) -> Result:
         for each in found.stages
         if each.state == "clean" and each.verdict is not None and each.verdict.is_above_floor
     ]
+    refused = any(sample.error_reason == "status_400" for each in found.stages for sample in each.samples)
+    if refused and found.settings["salt"] is not None:
+        notes.append("an engine refused requests (400); if it is cache_salt that it refuses: --no-cache-salt")
     notes += [f"{_name(each.stage)}: skipped: {each.reasons[0]}" for each in found.stages if each.state == "skipped"]
     return Result(exit=code, data=_data(found, located, guide), view=_view(found, located, guide), notes=tuple(notes))
 
