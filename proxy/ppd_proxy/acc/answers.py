@@ -22,7 +22,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     `tokens` are token ids; names of tokens where an engine gives logprobs without ids; words, with `unit` "words",
     where it gives neither. `logprobs` (nats, None where there is no finite number) and `tops` (token to logprob, the
     likeliest ones) have one element per token, or are empty. `text` is the content without reasoning. `first_ms` is
-    the time to the first token, where the answer was streamed.
+    the time to the first token, where the answer was streamed. `decision` is our proxy's `x-ppd-decision`.
     """
 
     text: str
@@ -38,6 +38,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     total_ms: float | None = None
     first_ms: float | None = None
+    decision: str | None = None
 
     @property
     def is_cut(self) -> bool:

@@ -27,6 +27,7 @@ def side_of(answer: Answer) -> Side:
         request_id=answer.request_id,
         total_ms=answer.total_ms,
         first_ms=answer.first_ms,
+        decision=answer.decision,
     )
 
 
@@ -146,8 +147,12 @@ async def force(baseline: Engine, sample: Sample, prompt_token_ids: Sequence[int
     ids = [token for token in sample.target.tokens if isinstance(token, int)]
     if not ids or len(ids) != len(sample.target.tokens) or len(sample.target.logprobs) != len(ids):
         return None
-    positions = await baseline.score(prompt_token_ids, ids)
-    told = summarize(scores_of(sample.target.logprobs, positions))
+    return forced_of(sample.target.logprobs, await baseline.score(prompt_token_ids, ids))
+
+
+def forced_of(logprobs: Sequence[float | None], positions: Sequence[Position]) -> Forced:
+    """One answer's logprobs against what another engine's prefill makes of the same tokens, at least one."""
+    told = summarize(scores_of(logprobs, positions))
     return Forced(
         tokens=told.tokens,
         mean_delta=told.mean_delta,

@@ -114,8 +114,10 @@ class Engine:
 
         async def once() -> Answer:
             started_at = loop.time()
-            told = await self._send("POST", path, _encode(body), headers)
-            return _read(self.url + path, lambda: read_answer(told, total_ms=(loop.time() - started_at) * 1000))
+            told, response = await self._exchange("POST", path, _encode(body), headers)
+            total_ms = (loop.time() - started_at) * 1000
+            answer = _read(self.url + path, lambda: read_answer(told, total_ms=total_ms))
+            return msgspec.structs.replace(answer, decision=response.headers.get("x-ppd-decision"))
 
         return await self._with_retries(once)
 
@@ -133,7 +135,9 @@ class Engine:
                 async for data in response.content.iter_any():
                     at_ms = (clock() - started_at) * 1000
                     _read(self.url + path, partial(reader.feed, data, at_ms))
-            return _read(self.url + path, lambda: reader.finish((clock() - started_at) * 1000))
+            total_ms = (clock() - started_at) * 1000
+            decision = response.headers.get("x-ppd-decision")
+            return _read(self.url + path, lambda: reader.finish(total_ms, decision))
 
         return await self._with_retries(once)
 
@@ -157,6 +161,11 @@ class Engine:
         told = await self._with_retries(lambda: self._send("GET", path, None, {}))
         return _read(self.url + path, lambda: msgspec.json.decode(told))
 
+    async def text(self, path: str) -> str:
+        """As `get`, for an endpoint that answers with text. Raises EngineTrouble."""
+        told = await self._with_retries(lambda: self._send("GET", path, None, {}))
+        return told.decode(errors="replace")
+
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """As `get`, for a small endpoint that takes JSON."""
         told = await self._with_retries(lambda: self._send("POST", path, _encode(body), {}))
@@ -178,8 +187,14 @@ class Engine:
             await asyncio.sleep(delay_s)
 
     async def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+        return (await self._exchange(method, path, body, headers))[0]
+
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[bytes, aiohttp.ClientResponse]:
+        """The body, read to its end, and the response it came with."""
         async with self._open(method, path, body, headers) as response:
-            return await response.content.read(-1)
+            return await response.content.read(-1), response
 
     @asynccontextmanager
     async def _open(

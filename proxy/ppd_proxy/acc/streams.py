@@ -171,8 +171,9 @@ class StreamReader:
             if isinstance(piece, str):
                 known["function"][name] = known["function"].get(name, "") + piece
 
-    def finish(self, total_ms: float) -> Streamed:
-        """The answer, at the end of the stream. Raises ValueError where the stream ended before the answer did."""
+    def finish(self, total_ms: float, decision: str | None = None) -> Streamed:
+        """The answer, at the end of the stream; `decision` is our proxy's, from the headers. Raises ValueError where
+        the stream ended before the answer did."""
         if self._tail.strip():
             self.feed(b"\n", total_ms)
         if self._finish_reason is None:
@@ -190,8 +191,9 @@ class StreamReader:
         usage = self._whole.usage
         chunks = tuple(self._chunks)
         first_ms = chunks[0].at_ms if chunks else None
+        answer = answer_of(self._whole, choice, total_ms=total_ms, first_ms=first_ms)
         return Streamed(
-            answer=answer_of(self._whole, choice, total_ms=total_ms, first_ms=first_ms),
+            answer=msgspec.structs.replace(answer, decision=decision),
             chunks=chunks,
             is_done=self._is_done,
             counted_tokens=usage.completion_tokens if usage is not None else None,
