@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
 
+_WITHOUT_IDS = "lengths are in words, and the noise floor is of replays alone, so that ties may count as real"
 _STEP = 7919
 """A prime: places repeat only after as many cuts as the prompt has pieces, unless it has a multiple of it."""
 
@@ -43,13 +44,13 @@ async def cuts_of(engine: Engine, text: str, sampling: Sampling, *, wants_text: 
         return words, "--endpoint chat takes texts: lengths are in words, and the chat template comes on top"
     ids = await _token_ids(engine, text, sampling)
     if not ids:
-        return words, "the baseline tells no token ids of the prompt: lengths are in words"
+        return words, f"the baseline tells no token ids of the prompt: {_WITHOUT_IDS}"
     try:
         await engine.ask(Question(prompt=ids[:1]), replace(sampling, max_tokens=1))
     except EngineTrouble as trouble:
         if not is_refusal(trouble):
             raise
-        return words, f"the baseline takes no token ids ({trouble.reason}): lengths are in words"
+        return words, f"the baseline takes no token ids ({trouble.reason}): {_WITHOUT_IDS}"
     return Cuts(pieces=ids, unit="tokens"), None
 
 

@@ -129,9 +129,11 @@ async def test_lengths_are_in_words_only_where_ids_are_impossible(refuses, line,
 
 
 async def test_a_noise_floor_that_cannot_be_measured_is_trouble_with_a_way_out():
-    async with bisecting(from_length(10**9), refuses=("ids",)) as judged:
-        with pytest.raises(Trouble, match="--noise-floor 0"):
-            await judged("--repeats 2")
+    async with running_engine(engine_config()) as sim:
+        sim.faults.add(Fault(kind="status", path="/v1/chat"))
+        line = f"--baseline {sim.url} --target {sim.url} --prompt '{PROMPT}' --endpoint chat --retries 0"
+        with pytest.raises(Trouble, match=r"--baseline: noise floor: .*--noise-floor 0"):
+            await run(COMMAND, line)
 
 
 async def test_failures_leave_the_result_partial_and_many_end_it():

@@ -70,6 +70,10 @@ def with_other_text(body):
     return re.sub(rb'"content":" ', b'"content":"', body, count=1) if body.startswith(b"data:") else body
 
 
+def with_double_spaces(body):
+    return re.sub(rb'"content":" ', b'"content":"  ', body, count=1) if body.startswith(b"data:") else body
+
+
 def with_other_end(body):
     return body.replace(b'"finish_reason":"length"', b'"finish_reason":"stop"') if body.startswith(b"data:") else body
 
@@ -94,6 +98,18 @@ async def test_what_a_stream_says_beside_its_tokens_is_compared(edit, check, det
     findings = {each["check"]: each for each in result.data["findings"]}
     assert findings[check]["outcome"] == "different"
     assert detail in findings[check]["detail"]
+
+
+async def test_white_space_makes_no_difference_when_told_so():
+    async with (
+        running_engine(engine_config()) as one,
+        front(one.url, one.url, lambda body, under_way: False, edit=with_double_spaces) as other,
+    ):
+        line = f"--baseline {one.url} --target {other} --prompt 'A story' --max-tokens 12"
+        plain = await run(COMMAND, line)
+        told = await run(COMMAND, f"{line} --normalize-whitespace")
+    assert (plain.exit, told.exit) == (Exit.DIFFERENT, Exit.PASS)
+    assert told.data["matching"] == ["normalize-whitespace"]
 
 
 async def test_timing_gives_percentiles_of_both_engines():

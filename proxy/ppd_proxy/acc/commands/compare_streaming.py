@@ -22,11 +22,13 @@ from ppd_proxy.acc.flags import (
     add_noise_flag,
     add_pair_flags,
     add_sampling_flags,
+    between,
     needed,
     option,
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.matching import Matching
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.streams import Streamed
 from ppd_proxy.acc.timings import figures, figures_table
@@ -61,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", metavar="TEXT", required=True, help="asked on both engines at the same time")
     parser.add_argument("--timing", action="store_true", help="times to the first token and between tokens, too")
     parser.add_argument("--skip-healthcheck", action="store_true", help="accepted; there is no check before the prompt")
+    group = parser.add_argument_group("texts that count as equal although they are not")
+    group.add_argument("--normalize-whitespace", action="store_true", help="white space makes no difference")
+    group.add_argument("--ignore-case", action="store_true", help="upper and lower case make no difference")
+    group.add_argument("--numeric-tolerance", type=between(0, 1e300), metavar="F", help="numbers may differ by it")
     add_sampling_flags(parser)
     add_access_flags(parser)
     add_noise_flag(parser, _NOISE_ANSWERS)
@@ -80,7 +86,10 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         Asked(name=name, streamed=streamed, whole=whole)
         for name, streamed, whole in zip(("baseline", "target"), streams, wholes, strict=True)
     )
-    return _result(asked, question, sampling, floor, has_timing=args.timing)
+    matching = Matching(
+        has_whitespace=args.normalize_whitespace, has_case=args.ignore_case, numeric_tolerance=args.numeric_tolerance
+    )
+    return _result(asked, question, sampling, floor, matching, has_timing=args.timing)
 
 
 async def both(baseline: Awaitable[_T], target: Awaitable[_T]) -> tuple[_T, _T]:
@@ -98,7 +107,13 @@ async def both(baseline: Awaitable[_T], target: Awaitable[_T]) -> tuple[_T, _T]:
 
 
 def _result(
-    asked: tuple[Asked, ...], question: Question, sampling: Sampling, floor: Floor, *, has_timing: bool
+    asked: tuple[Asked, ...],
+    question: Question,
+    sampling: Sampling,
+    floor: Floor,
+    matching: Matching,
+    *,
+    has_timing: bool,
 ) -> Result:
     baseline, target = asked
     samples = {
@@ -106,15 +121,17 @@ def _result(
     }
     for each in asked:
         samples[each.name] = _compare(each.name, question, each.whole, each.streamed.answer, floor, sampling)
-    findings = [_judge("tokens of both streams", samples["streams"], baseline.streamed.answer, target.streamed.answer)]
+    first, second = (each.streamed.answer for each in asked)
+    findings = [_judge("tokens of both streams", samples["streams"], first, second, matching)]
     for each in asked:
         name = f"{each.name}, streamed against whole"
-        findings.append(_judge(name, samples[each.name], each.whole, each.streamed.answer))
+        findings.append(_judge(name, samples[each.name], each.whole, each.streamed.answer, matching))
     findings += _protocol(baseline.streamed, target.streamed)
     lines: list[Any] = [Text(f"{each.outcome}: {each.check}: {each.detail}") for each in findings]
     lines += [Text(line) for line in _counts(asked)]
     lines.append(Text(noise_line(floor)))
     data: dict[str, Any] = {
+        "matching": list(matching.names),
         "findings": [msgspec.to_builtins(each) for each in findings],
         "samples": {name: msgspec.to_builtins(sample) for name, sample in samples.items()},
         "streams": {each.name: _stream(each.streamed) for each in asked},
@@ -130,8 +147,11 @@ def _compare(name: str, question: Question, one: Answer, other: Answer, floor: F
     return compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy)
 
 
-def _judge(check: str, sample: Sample, one: Answer, other: Answer) -> Finding:
+def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Matching) -> Finding:
     """Equal tokens must be equal in text, reasoning and finish reason, too."""
+    is_other = sample.flip is not None or one.text != other.text
+    if is_other and matching.names and matching.is_same(one.text, other.text):
+        return Finding(check=check, outcome="equal", detail=f"the same text under {', '.join(matching.names)}")
     if sample.flip is not None:
         outcomes: Mapping[str, Outcome] = {"tie": "tie", "real": "different"}
         outcome = outcomes.get(sample.status, "different" if sample.unit == "words" else "unclassified")
