@@ -1,4 +1,7 @@
-"""The same prompt several times on one engine: how many answers are the most frequent one, and how the others part."""
+"""The same prompt several times on one engine: how many answers are the most frequent one, and how the others part.
+
+The most frequent answer is itself one of the runs, so few runs flatter the share: of two that differ, one is "equal".
+"""
 
 from __future__ import annotations
 

@@ -173,6 +173,12 @@ async def test_a_range_of_no_lengths_is_a_mistake():
             await run(COMMAND, f"{line} --over concurrency --max-level 1")
 
 
+async def test_block_boundaries_need_token_ids():
+    async with bisecting(from_length(10**9), refuses=("ids",)) as judged:
+        with pytest.raises(Mistake, match=r"--over blocks needs .* the baseline takes no token ids"):
+            await judged("--over blocks")
+
+
 def test_cuts_of_one_length_differ_and_the_first_is_the_beginning():
     cuts = Cuts(pieces=list(range(100)), unit="tokens")
     assert cuts.question(5, 0).prompt == [0, 1, 2, 3, 4]

@@ -106,6 +106,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
             cuts, reason = await cuts_of(baseline, text, sampling, wants_text=args.endpoint == "chat")
             cuts = replace(cuts, is_same=args.same_prompt)
             notes = [reason] if reason is not None else []
+            if args.over == "blocks" and cuts.unit != "tokens":
+                raise Mistake(f"--over blocks needs lengths in tokens, but {reason}")
             longest = _longest(args, cuts, notes)
             lengths = [length for length in (args.min_length, (args.min_length + longest) // 2, longest) if length]
             questions = [cuts.question(length, 0) for length in lengths]
