@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
@@ -27,7 +28,8 @@ SCHEDULES: tuple[Schedule, ...] = ("one after the other", "at once")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeated:
     """One prompt's answers on one engine. `majority` is the most frequent one, of equally frequent ones the first; None
-    where every run failed. `others` are the comparisons of the rest with it."""
+    where every run failed. `others` are the comparisons of the rest with it,
+    and of every run whose logprobs are not all numbers."""
 
     prompt: str
     runs: int
@@ -126,10 +128,11 @@ def _repeated(prompt: str, told: Sequence[Told], sampling: Sampling, floor: Floo
         return Repeated(prompt=prompt, runs=len(told), majority=None, others=(), distinct=0, errors=errors)
     frequent = counts.most_common(1)[0][0]
     majority = answers[keys.index(frequent)]
+    question, is_greedy = Question(prompt=prompt), sampling.is_greedy
     others = tuple(
-        compare_answers(str(number), Question(prompt=prompt), majority, answer, floor, is_greedy=sampling.is_greedy)
+        judge_broken_numbers(compare_answers(str(number), question, majority, answer, floor, is_greedy=is_greedy))
         for number, (key, answer) in enumerate(zip(keys, answers, strict=True))
-        if key != frequent
+        if key != frequent or None in answer.logprobs
     )
     return Repeated(
         prompt=prompt, runs=len(told), majority=majority, others=others, distinct=len(counts), errors=errors

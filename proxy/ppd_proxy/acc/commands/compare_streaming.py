@@ -12,6 +12,7 @@ import msgspec
 from rich.text import Text
 
 from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.broken_numbers import broken_sentence, judge_broken_numbers
 from ppd_proxy.acc.command import Command, Context, Exit, Result, Trouble
 from ppd_proxy.acc.compare import compare_answers, noise_of
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
@@ -144,11 +145,14 @@ def _result(
 
 
 def _compare(name: str, question: Question, one: Answer, other: Answer, floor: Floor, sampling: Sampling) -> Sample:
-    return compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy)
+    return judge_broken_numbers(compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy))
 
 
 def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Matching) -> Finding:
     """Equal tokens must be equal in text, reasoning and finish reason, too."""
+    if sample.not_numbers:
+        outcome: Outcome = "different" if sample.status == "real" else "unclassified"
+        return Finding(check=check, outcome=outcome, detail=broken_sentence(sample))
     is_other = sample.flip is not None or one.text != other.text
     if is_other and matching.names and matching.is_same(one.text, other.text):
         return Finding(check=check, outcome="equal", detail=f"the same text under {', '.join(matching.names)}")

@@ -15,6 +15,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from ppd_proxy.acc.broken_numbers import broken_sentence, judge_broken_numbers
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.compare import compare, noise_of
 from ppd_proxy.acc.decisions import decision_data
@@ -83,7 +84,7 @@ async def _compare_all(
     async def one(number: int, each: Perturbation) -> Sample:
         nonlocal done
         sample = await compare(baseline, target, str(number), Question(prompt=each.text), sampling, floor)
-        sample.tags = [each.kind]
+        judge_broken_numbers(sample).tags = [each.kind]
         done += 1
         progress(done)
         return sample
@@ -176,7 +177,7 @@ def _table(asked: Sequence[Perturbation], samples: Sequence[Sample]) -> Table:
     table.add_column("prompt", overflow="ellipsis", no_wrap=True, max_width=60)
     for each, sample in zip(asked, samples, strict=True):
         flip = sample.flip
-        cells = ("", "", "")
+        cells = (broken_sentence(sample), "", "")
         if flip is not None:
             chance = "" if flip.chance is None else f"{flip.chance:.3g}"
             cells = (f"{sample.unit[:-1]} {flip.position}", nats(flip.shift), chance)
