@@ -21,11 +21,12 @@ from ppd_proxy.acc.compare import compare_answers, force
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Engine, EngineTrouble
 from ppd_proxy.acc.flags import Access, Sampling
-from ppd_proxy.acc.matching import Matching
+from ppd_proxy.acc.normalizing import Matching
 from ppd_proxy.acc.reports import Sample, Status
 from ppd_proxy.acc.run_journal import RunJournal
 from ppd_proxy.acc.snapshots import Kept
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.tasks import Tasks
 
 Tops = Literal["all", "near", "none"]
 _NEAR = 5
@@ -56,10 +57,11 @@ class Source(Protocol):
 
 
 class Asked:
-    """Answers of an engine: paced and cached where that is wanted."""
+    """Answers of an engine: paced and cached where that is wanted. `side` is what it is in this run;
+    names of requests begin with `request_name`, without one they have none."""
 
     def __init__(
-        self, engine: Engine, access: Access, sampling: Sampling, *, pace: Pace | None = None,
+        self, engine: Engine, access: Access, sampling: Sampling, *, side: str, pace: Pace | None = None,
         cache: Cache | None = None, request_name: str | None = None,
     ) -> None:  # fmt: skip
         self.engine = engine
@@ -67,6 +69,7 @@ class Asked:
         self._sampling = sampling
         self._pace = pace
         self._cache = cache
+        self._side = side
         self._name = request_name
 
     async def answer(self, number: int, row: Row) -> Answer:
@@ -74,7 +77,7 @@ class Asked:
             return await self._ask(number, row)
         path, body = row.question.body(self._access.endpoint, await self.engine.model(), self._sampling)
         headers = {**self._access.headers, "authorization": self._access.api_key or ""}
-        key = key_of(self.engine.url + path, headers, body)
+        key = key_of(self._side, self.engine.url + path, headers, body)
         found = self._cache.get(key)
         if found is None:
             found = await self._ask(number, row)
@@ -85,7 +88,7 @@ class Asked:
         if self._pace is not None:
             await self._pace.wait()
         safe = _UNSAFE.sub("_", row.sample_id)[:64]
-        request_id = f"ppd-acc-{self._name}-{number}-{safe}" if self._name else None
+        request_id = f"{self._name}-{self._side}-{number}-{safe}" if self._name else None
         return await self.engine.ask(row.question, self._sampling, request_id=request_id)
 
 
@@ -124,13 +127,14 @@ class Batch:
     """One run. `finished` has the encoded samples of each row, one per target, None where the row is not finished.
 
     `is_enough` is asked with the statuses' counts (one per target) of the first rows of the dataset, row by row as far
-    as none is missing, so what it decides does not depend on which answers came first.
+    as none is missing, so what it decides does not depend on which answers came first. `progress` hears how many are
+    done after each of them, and every `beat_s`.
     """
 
     def __init__(
         self, rows: Sequence[Row], baseline: Source, targets: Sequence[Source], rules: Rules, *,
         journal: RunJournal | None = None, is_enough: Callable[[Sequence[Mapping[Status, int]]], bool] | None = None,
-        progress: Callable[[int, str], None] | None = None,
+        progress: Callable[[int, str], None] | None = None, beat_s: float = 5.0,
     ) -> None:  # fmt: skip
         self._rows = rows
         self._sources = (baseline, *targets)
@@ -138,6 +142,7 @@ class Batch:
         self._journal = journal
         self._is_enough = is_enough
         self._progress = progress
+        self._beat_s = beat_s
         self.finished: list[tuple[bytes, ...] | None] = [None] * len(rows)
         self._statuses: list[tuple[Status, ...] | None] = [None] * len(rows)
         self._in_order = 0
@@ -163,7 +168,18 @@ class Batch:
                     break
                 await self._finish(number)
 
-        await asyncio.gather(*(work() for _ in range(min(at_once, len(self._rows)))))
+        tasks = Tasks(asyncio.get_running_loop())
+        tasks.spawn(self._beat(), name="progress of a batch")
+        try:
+            await asyncio.gather(*(work() for _ in range(min(at_once, len(self._rows)))))
+        finally:
+            await tasks.stop()
+
+    async def _beat(self) -> None:
+        """People hear of a run that stands still, too."""
+        while self._progress is not None:
+            await asyncio.sleep(self._beat_s)
+            self._progress(self._done, self._told())
 
     async def _finish(self, number: int) -> None:
         row = self._rows[number]

@@ -68,7 +68,7 @@ async def capture(args: argparse.Namespace, context: Context) -> Result:
         count = option(args, settings, "noise_floor", NOISE_ANSWERS)
         floor = await measured_floor(rows, engine, sampling, count, context, has_progress=has_progress)
         source = Asked(
-            engine, access, sampling, pace=Pace(per_s) if per_s is not None else None, request_name="snapshot"
+            engine, access, sampling, side="snapshot", pace=Pace(per_s) if per_s is not None else None
         )  # fmt: skip
         progress = Progress(context.errors, "snapshot", len(rows)) if has_progress else None
         samples = await _answers(source, rows, access.concurrency, progress)
@@ -116,7 +116,8 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot", metavar="FILE", required=True, help="what snapshot capture wrote")
     parser.add_argument("--target", action="append", metavar="URL", help="what is held against it, repeatable")
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples")
-    parser.set_defaults(baseline=None, dataset=None, template=None, deduplicate=None, rerun=None, dry_run=False)
+    parser.set_defaults(baseline=None, dataset=None, template=None, deduplicate=None, rerun=None)
+    parser.set_defaults(rerun_merge=False, dry_run=False)
     add_sampling_flags(parser)
     add_access_flags(parser)
     add_batch_flags(parser)
