@@ -99,6 +99,7 @@ async def test_scored_samples_become_a_report(tmp_path: Path) -> None:
 
         told = await run_command("explain", "--from-proxy", cluster.url, "--sample", "request/3")
         assert any("first that differs" in sentence for sentence in told.data["story"])
+        assert all(isinstance(place["target_text"], str) for place in told.data["context"])
         summary = await run_command("summary", "--from-proxy", cluster.url, "--limit", "7")
         assert summary.data["samples"] == 7
         assert any("--limit" in note for note in summary.notes)
