@@ -151,3 +151,10 @@ def test_overhead_measures_each_proxy_in_turn(run_script):
     assert proxies["a"]["json"]["ratio"] == 1.0
     assert proxies["a"]["json"]["prefill_share"] < 0.6 < proxies["b"]["json"]["prefill_share"]
     assert all(kinds[kind]["failed"] == 0 for kinds in proxies.values() for kind in ("json", "sse"))
+
+
+def test_batch_compare_takes_at_most_two_milliseconds_of_cpu_per_request(run_script):
+    summary = last_line(run_script("benchmarks/acc_cpu.py", "--samples", 600))["ppd-acc"]
+    (run,) = summary["runs"]
+    assert (run["samples"], run["requests"]) == (600, 2 * 600 + 3 * 20)
+    assert summary["cpu_ms_per_request"] <= 2.0

@@ -21,7 +21,7 @@ from ppd_proxy.acc.compare import compare_answers, force
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Engine, EngineTrouble
 from ppd_proxy.acc.flags import Access, Sampling
-from ppd_proxy.acc.matching import Matching
+from ppd_proxy.acc.normalizing import Matching
 from ppd_proxy.acc.reports import Sample, Status
 from ppd_proxy.acc.run_journal import RunJournal
 from ppd_proxy.acc.snapshots import Kept
@@ -56,25 +56,26 @@ class Source(Protocol):
 
 
 class Asked:
-    """Answers of an engine: paced and cached where that is wanted."""
+    """Answers of an engine: paced and cached where that is wanted. `side` is what it is in this run."""
 
     def __init__(
-        self, engine: Engine, access: Access, sampling: Sampling, *, pace: Pace | None = None,
-        cache: Cache | None = None, request_name: str | None = None,
+        self, engine: Engine, access: Access, sampling: Sampling, *, side: str, pace: Pace | None = None,
+        cache: Cache | None = None, has_request_ids: bool = True,
     ) -> None:  # fmt: skip
         self.engine = engine
         self._access = access
         self._sampling = sampling
         self._pace = pace
         self._cache = cache
-        self._name = request_name
+        self._side = side
+        self._has_request_ids = has_request_ids
 
     async def answer(self, number: int, row: Row) -> Answer:
         if self._cache is None:
             return await self._ask(number, row)
         path, body = row.question.body(self._access.endpoint, await self.engine.model(), self._sampling)
         headers = {**self._access.headers, "authorization": self._access.api_key or ""}
-        key = key_of(self.engine.url + path, headers, body)
+        key = key_of(self._side, self.engine.url + path, headers, body)
         found = self._cache.get(key)
         if found is None:
             found = await self._ask(number, row)
@@ -85,7 +86,7 @@ class Asked:
         if self._pace is not None:
             await self._pace.wait()
         safe = _UNSAFE.sub("_", row.sample_id)[:64]
-        request_id = f"ppd-acc-{self._name}-{number}-{safe}" if self._name else None
+        request_id = f"ppd-acc-{self._side}-{number}-{safe}" if self._has_request_ids else None
         return await self.engine.ask(row.question, self._sampling, request_id=request_id)
 
 

@@ -14,7 +14,7 @@ from ppd_proxy.acc.command import Context, Mistake
 from ppd_proxy.acc.flags import add_noise_flag, between, option
 from ppd_proxy.acc.formats import FORMATS
 from ppd_proxy.acc.gating import Limits
-from ppd_proxy.acc.matching import NORMALIZERS, Matching
+from ppd_proxy.acc.normalizing import NORMALIZERS, Matching
 
 NOISE_ANSWERS = 20
 _INFINITE = 1e12

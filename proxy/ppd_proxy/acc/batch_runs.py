@@ -79,6 +79,7 @@ def settings_of(work: Work, options: Options) -> dict[str, Any]:
     return {
         "baseline": work.baseline,
         "snapshot": work.snapshot_name or None,
+        "captured_at": None if work.snapshot is None else work.snapshot.captured_at,
         "targets": list(work.targets),
         "model": access.model,
         "endpoint": access.endpoint,
@@ -111,7 +112,7 @@ async def conduct(work: Work, options: Options, context: Context) -> Done:
             sampling=work.sampling, floor=floor, matching=options.matching, tops=options.tops,
             forcing=baseline if options.is_forced else None,
         )  # fmt: skip
-        sources = [_asked(work, options, each, f"target{number}", cache) for number, each in enumerate(targets)]
+        sources = [_asked(work, options, each, "target", cache) for each in targets]
         stopped: list[Gate | None] = [None] * len(targets)
         batch = Batch(
             work.rows, _baseline(work, options, baseline, cache), sources, rules, journal=journal,
@@ -201,10 +202,10 @@ def _snapshot_info(work: Work) -> EngineInfo:
     return known or EngineInfo(url=work.snapshot_name)
 
 
-def _asked(work: Work, options: Options, engine: Engine, name: str, cache: Cache | None) -> Asked:
+def _asked(work: Work, options: Options, engine: Engine, side: str, cache: Cache | None) -> Asked:
     return Asked(
-        engine, work.access, work.sampling, cache=cache, pace=None if options.per_s is None else Pace(options.per_s),
-        request_name=name if options.has_request_ids else None,
+        engine, work.access, work.sampling, side=side, cache=cache, has_request_ids=options.has_request_ids,
+        pace=None if options.per_s is None else Pace(options.per_s),
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Answers on disk, for whoever asks for it: off by default, and never used for a noise floor.
 
-An entry's name is the SHA-256 of the URL, the headers and the whole body, so nothing that decides an answer can change
-unnoticed. Files that are no entries of ours are never touched.
+An entry's name is the SHA-256 of the side, the URL, the headers and the whole body, so nothing that decides an answer
+can change unnoticed. Files that are no entries of ours are never touched.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ class Cache:
             raise Trouble(f"--cache-dir {self.directory}: {error.strerror or error}") from None
 
 
-def key_of(url: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> str:
-    """`url` with its path; `headers` that are sent every time."""
-    sent = [url, sorted((name.lower(), value) for name, value in headers.items()), body]
+def key_of(side: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> str:
+    """`url` with its path; `headers` that are sent every time. Baseline and target never share an answer, not even
+    where they are the same engine: it would agree with itself by construction."""
+    sent = [side, url, sorted((name.lower(), value) for name, value in headers.items()), body]
     return hashlib.sha256(msgspec.json.encode(sent, order="deterministic")).hexdigest()
 
 

@@ -76,7 +76,7 @@ def read_dataset(
         raise Mistake(f"{name}: not UTF-8: {error.reason} at byte {error.start}") from None
     rows: list[Row] = []
     lines: dict[str, int] = {}
-    for line, fields in _fields(text, Path(path).suffix.lower(), name):
+    for line, fields in _fields(text, Path(path).suffix.lower(), name, needs_prompt=template is None):
         if limit is not None and len(rows) >= limit:
             break
         row = row_of(fields, line=line, number=len(rows), name=name, template=template)
@@ -196,10 +196,10 @@ def _filled(template: str, fields: Mapping[str, Any], where: str) -> str:
     return _PLACE.sub(value, template)
 
 
-def _fields(text: str, suffix: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _fields(text: str, suffix: str, name: str, *, needs_prompt: bool) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Line (from 1) and fields of every row."""
     if suffix == ".csv":
-        yield from _of_csv(text, name)
+        yield from _of_csv(text, name, needs_prompt=needs_prompt)
     elif suffix == ".json":
         yield from _of_array(text, name)
     else:
@@ -218,12 +218,12 @@ def _of_array(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, _object(each, f"{name}, element {number}")
 
 
-def _of_csv(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _of_csv(text: str, name: str, *, needs_prompt: bool) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Empty cells are missing fields. Cells of fields that go into the body are read as JSON where they are JSON."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [each.strip() for each in next(reader, [])]
-        if "prompt" not in header and "messages" not in header:
+        if needs_prompt and not {"prompt", "messages", "body"} & set(header):
             raise Mistake(f"{name}, line 1: the header is {header!r}; it must have a column prompt")
         if len(set(header)) < len(header):
             raise Mistake(f"{name}, line 1: a column twice in {header!r}")
@@ -239,7 +239,7 @@ def _of_csv(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _cell(key: str, cell: str) -> Any:
-    if key not in SENT and key != "messages":
+    if key not in SENT and key not in ("messages", "body"):
         return cell
     try:
         return msgspec.json.decode(cell)

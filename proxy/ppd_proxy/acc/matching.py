@@ -1,66 +1,177 @@
-"""When two texts count as equal although they are not: only what was asked for, and recorded with every sample."""
+"""Two batch reports side by side: which samples they share, and which of those diverged in which.
+
+A sample that was not compared (an error row) in either report is left out and listed. A tie is not counted as a
+divergence unless that is asked for: it is within the measured noise floor of its own run.
+"""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import msgspec
+from rich.table import Table
+from rich.text import Text
 
-NORMALIZERS = ("strip_thinking_tags", "normalize_json", "normalize_numbers")
-_SPACE = re.compile(r"\s+")
-_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*)\n\s*```\s*\Z", re.DOTALL)
-_NUMBER = re.compile(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.reports import Report, Sample, by_id
+from ppd_proxy.acc.views import percent
+from ppd_proxy.accuracy.gates import Decision
+from ppd_proxy.accuracy.intervals import Interval, wilson
+
+_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matching:
-    """`numeric_tolerance` is the largest difference of two numbers at the same place in otherwise equal texts."""
+class Rate:
+    """`hits` of the `compared` samples; the interval is Wilson's."""
 
-    has_whitespace: bool = False
-    has_case: bool = False
-    numeric_tolerance: float | None = None
-    normalizers: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What is applied, in the words of the flags; empty where texts are compared as they are."""
-        named = (("normalize-whitespace", self.has_whitespace), ("ignore-case", self.has_case))
-        tolerance = () if self.numeric_tolerance is None else (f"numeric-tolerance {self.numeric_tolerance:g}",)
-        return (*(name for name, is_on in named if is_on), *tolerance, *self.normalizers)
-
-    def is_same(self, one: str, other: str) -> bool:
-        """Whether two texts are equal under the rules; without rules, whether they are equal."""
-        one, other = self._normal(one), self._normal(other)
-        if one == other or self.numeric_tolerance is None:
-            return one == other
-        mine, theirs = _NUMBER.findall(one), _NUMBER.findall(other)
-        if _NUMBER.split(one) != _NUMBER.split(other) or len(mine) != len(theirs):
-            return False
-        return all(abs(_value(a) - _value(b)) <= self.numeric_tolerance for a, b in zip(mine, theirs, strict=True))
-
-    def _normal(self, text: str) -> str:
-        if "strip_thinking_tags" in self.normalizers:
-            text = _THINKING.sub("", text)
-        if "normalize_json" in self.normalizers:
-            text = _canonical(text)
-        if "normalize_numbers" in self.normalizers:
-            text = _NUMBER.sub(lambda found: f"{_value(found[0]):.12g}", text)
-        if self.has_whitespace:
-            text = _SPACE.sub(" ", text).strip()
-        return text.casefold() if self.has_case else text
+    compared: int
+    hits: int
+    ties: int
+    errors: int
+    rate: float | None
+    interval: Interval
 
 
-def _canonical(text: str) -> str:
-    """The same JSON in one spelling, without a code fence; a text that is no JSON stays as it is."""
-    fenced = _FENCE.match(text)
-    try:
-        value = msgspec.json.decode(fenced[1] if fenced else text)
-    except (msgspec.MsgspecError, RecursionError):
-        return text
-    return msgspec.json.encode(value, order="sorted").decode() if isinstance(value, dict | list) else text
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """`pairs` were compared in both reports, in the first one's order; `not_compared` are in both, but an error row in
+    one of them. `changed_prompts`: pairs whose prompts are not the same, so they may not be the same samples."""
+
+    pairs: tuple[tuple[Sample, Sample], ...]
+    not_compared: tuple[str, ...]
+    first_only: tuple[str, ...]
+    second_only: tuple[str, ...]
+    changed_prompts: tuple[str, ...]
 
 
-def _value(number: str) -> float:
-    return float(number.replace(",", ""))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """Ids of pairs by what became of them; `both` diverged twice, `neither` not once."""
+
+    regressions: tuple[str, ...]
+    fixes: tuple[str, ...]
+    both: tuple[str, ...]
+    neither: tuple[str, ...]
+
+
+def match(first: Report, second: Report) -> Matched:
+    """Pairs of samples with one id."""
+    ones, others = by_id(first), by_id(second)
+    shared = [(sample, others[name]) for name, sample in ones.items() if name in others]
+    pairs = tuple((one, other) for one, other in shared if "error" not in (one.status, other.status))
+    return Matched(
+        pairs=pairs,
+        not_compared=tuple(one.sample_id for one, other in shared if "error" in (one.status, other.status)),
+        first_only=tuple(name for name in ones if name not in others),
+        second_only=tuple(name for name in others if name not in ones),
+        changed_prompts=tuple(
+            one.sample_id for one, other in pairs if (one.prompt, one.messages) != (other.prompt, other.messages)
+        ),
+    )
+
+
+def require_pairs(matched: Matched, first: str, second: str) -> None:
+    """Raises Mistake where the reports share no id, Trouble where no shared sample was compared in both."""
+    if not matched.pairs and not matched.not_compared:
+        raise Mistake(
+            f"{first} and {second} have no sample_id in common: {len(matched.first_only)} ids only in the first,"
+            f" {len(matched.second_only)} only in the second; both must be runs of one dataset"
+        )
+    if not matched.pairs:
+        raise Trouble(
+            f"none of the {len(matched.not_compared)} shared samples was compared in both {first} and {second}"
+        )
+
+
+def is_hit(sample: Sample, *, count_ties: bool) -> bool:
+    """Whether a compared sample counts as divergent."""
+    return sample.is_divergent and (count_ties or sample.status != "tie")
+
+
+def changes(pairs: Sequence[tuple[Sample, Sample]], *, count_ties: bool) -> Changes:
+    """The pairs by what became of them."""
+    found: dict[tuple[bool, bool], list[str]] = {}
+    for one, other in pairs:
+        key = is_hit(one, count_ties=count_ties), is_hit(other, count_ties=count_ties)
+        found.setdefault(key, []).append(one.sample_id)
+    return Changes(
+        regressions=tuple(found.get((False, True), ())),
+        fixes=tuple(found.get((True, False), ())),
+        both=tuple(found.get((True, True), ())),
+        neither=tuple(found.get((False, False), ())),
+    )
+
+
+def rate_of(samples: Sequence[Sample], confidence: float, *, count_ties: bool) -> Rate:
+    """The share of divergent ones among the compared ones."""
+    compared = [sample for sample in samples if sample.status != "error"]
+    hits = sum(is_hit(sample, count_ties=count_ties) for sample in compared)
+    return Rate(
+        compared=len(compared),
+        hits=hits,
+        ties=sum(sample.status == "tie" for sample in compared),
+        errors=len(samples) - len(compared),
+        rate=hits / len(compared) if compared else None,
+        interval=wilson(hits, len(compared), confidence),
+    )
+
+
+def exit_of(decision: Decision) -> Exit:
+    """How a command that judges ends."""
+    return {"pass": Exit.PASS, "fail": Exit.DIFFERENT}.get(decision.outcome, Exit.INCONCLUSIVE)
+
+
+def notes_of(matched: Matched, first: str, second: str) -> tuple[str, ...]:
+    """What is to be known about the samples that no pair came of; `first` and `second` name the reports."""
+    told = []
+    for ids, what in (
+        (matched.first_only, f"only in {first}"),
+        (matched.second_only, f"only in {second}"),
+        (matched.not_compared, "not compared in one of the reports (error rows)"),
+        (matched.changed_prompts, "with another prompt in each report; are they the same samples?"),
+    ):
+        if ids:
+            told.append(f"{len(ids)} samples {what}: {listed(ids)}")
+    return tuple(told)
+
+
+def listed(ids: Sequence[str], most: int = _LISTED) -> str:
+    """Ids in a line; the JSON has all of them."""
+    more = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(ids[:most]) + more
+
+
+def rates_table(rows: Sequence[tuple[str, Rate]]) -> Table:
+    table = columns("report", "compared", "divergent", "rate", "interval", "ties", "errors")
+    for name, rate in rows:
+        counts = (str(rate.compared), str(rate.hits), percent(rate.rate), span(rate.interval), str(rate.ties))
+        table.add_row(Text(name), *counts, str(rate.errors))
+    return table
+
+
+def columns(*names: str) -> Table:
+    """A table that reads the same on a terminal and in a file."""
+    return Table(*names, box=None, pad_edge=False)
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A dataclass for JSON; intervals have named ends there."""
+    found = _named(asdict(value))
+    assert isinstance(found, dict)
+    return found
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return ends(value)
+    return {name: _named(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+
+def ends(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else interval._asdict()
+
+
+def span(interval: Interval) -> str:
+    return f"{percent(interval.low)} to {percent(interval.high)}"

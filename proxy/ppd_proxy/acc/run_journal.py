@@ -34,19 +34,32 @@ class Head(msgspec.Struct, kw_only=True):
     settings: dict[str, Any]
 
 
-class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """`start` is what was measured before the first sample; `row` and `samples` (one per target) are a finished row,
-    `has_error` whether one of them is an error."""
+class Started(msgspec.Struct, kw_only=True):
+    """What was measured before the first sample."""
 
-    start: msgspec.Raw | None = None
-    row: int | None = None
+    start: msgspec.Raw
+
+
+class Finished(msgspec.Struct, kw_only=True):
+    """One row: its samples (one per target), and whether one of them is an error."""
+
+    row: int
+    has_error: bool
+    samples: list[msgspec.Raw]
+
+
+class _Line(msgspec.Struct, kw_only=True):
+    """Either of the two."""
+
+    start: msgspec.Raw = msgspec.Raw(b"")
+    row: int = -1
     has_error: bool = False
     samples: list[msgspec.Raw] = []
 
 
 _encode = msgspec.json.Encoder().encode
 _head = msgspec.json.Decoder(Head)
-_line = msgspec.json.Decoder(Line)
+_line = msgspec.json.Decoder(_Line)
 
 
 def hash_of(settings: Mapping[str, Any]) -> str:
@@ -103,11 +116,12 @@ class RunJournal:
         return (cls.begin(path, settings) if found.is_empty else cls(path, found.length)), found
 
     def start(self, encoded: bytes) -> None:
-        self._write(_encode(Line(start=msgspec.Raw(encoded))))
+        self._write(_encode(Started(start=msgspec.Raw(encoded))))
 
     async def finished(self, row: int, samples: tuple[bytes, ...], *, has_error: bool) -> None:
         """Writes one row; every now and then also waits until the disk has all of them."""
-        self._write(_encode(Line(row=row, has_error=has_error, samples=[msgspec.Raw(each) for each in samples])))
+        told = Finished(row=row, has_error=has_error, samples=[msgspec.Raw(each) for each in samples])
+        self._write(_encode(told))
         if self._unsynced >= _SYNC_EVERY_LINES and not self._is_syncing:
             self._is_syncing, self._unsynced = True, 0
             try:
@@ -172,10 +186,11 @@ def _is_last(file: Any) -> bool:
     return not rest
 
 
-def _take(found: Found, line: Line) -> None:
-    if line.start is not None:
-        found.start = bytes(line.start)
-    if line.row is not None:
+def _take(found: Found, line: _Line) -> None:
+    start = bytes(line.start)
+    if start:
+        found.start = start
+    if line.row >= 0:
         if line.has_error:
             found.rows.pop(line.row, None)
         else:
@@ -202,7 +217,7 @@ def rows_in(path: Path) -> Iterator[int]:
         for number, line in enumerate(file):
             if number and line.endswith(b"\n"):
                 row = _line.decode(line).row
-                if row is not None:
+                if row >= 0:
                     yield row
 
 

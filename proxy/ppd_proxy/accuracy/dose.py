@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
 
 Floats = NDArray[np.float64]
 Line = Callable[[Floats], tuple[float, float]]
@@ -52,7 +52,7 @@ class Threshold:
 
     def chance(self, dose: float) -> float:
         """The fitted chance to diverge at a dose."""
-        return float(special.expit(self.intercept + self.slope * math.log(dose)))
+        return float(scipy.special.expit(self.intercept + self.slope * math.log(dose)))
 
 
 def fit(tried: Sequence[Tried], target: float, confidence: float, seed: int) -> Threshold | None:
@@ -68,7 +68,7 @@ def fit(tried: Sequence[Tried], target: float, confidence: float, seed: int) -> 
     free, best = data.maximum(lambda two: (two[0], two[1]), np.zeros(2))
     _, flat = data.maximum(lambda one: (one[0], 0.0), free[:1])
     intercept, slope = float(free[0]), float(free[1])
-    wanted = float(special.logit(target))
+    wanted = float(scipy.special.logit(target))
     log_dose = (wanted - intercept) / slope if slope > 1e-9 else None
     low, high = (None, None) if log_dose is None else data.interval(log_dose, slope, wanted, best, confidence)
     dose = data.back(log_dose)
@@ -80,7 +80,7 @@ def fit(tried: Sequence[Tried], target: float, confidence: float, seed: int) -> 
         is_extrapolated=dose is not None and not merged[0].dose <= dose <= merged[-1].dose,
         intercept=intercept - slope * data.centre / data.scale,
         slope=slope / data.scale,
-        dependence_p=float(stats.chi2.sf(max(0.0, 2 * (best - flat)), 1)),
+        dependence_p=float(scipy.stats.chi2.sf(max(0.0, 2 * (best - flat)), 1)),
         monotone_p=monotone(merged, seed),
     )
 
@@ -216,15 +216,17 @@ class _Data:
     def likelihood(self, intercept: float, slope: float) -> float:
         """The log-likelihood, and half the logarithm of the information's determinant: Firth's penalty."""
         line = intercept + slope * self.x
-        plain = float(np.sum(self.hits * special.log_expit(line) + (self.runs - self.hits) * special.log_expit(-line)))
-        weights = self.runs * special.expit(line) * special.expit(-line)
+        plain = float(
+            np.sum(self.hits * scipy.special.log_expit(line) + (self.runs - self.hits) * scipy.special.log_expit(-line))
+        )
+        weights = self.runs * scipy.special.expit(line) * scipy.special.expit(-line)
         total, first, second = (float(np.sum(weights * self.x**power)) for power in (0, 1, 2))
         determinant = total * second - first * first
         return plain + 0.5 * math.log(determinant) if determinant > 1e-300 else -1e9
 
     def maximum(self, parameters: Line, start: Floats) -> tuple[Floats, float]:
         """Where the penalised likelihood is largest, of the lines that `parameters` makes."""
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             lambda values: -self.likelihood(*parameters(values)),
             start,
             method="Nelder-Mead",
@@ -236,14 +238,14 @@ class _Data:
         self, at: float, slope: float, wanted: float, best: float, confidence: float
     ) -> tuple[float | None, float | None]:
         """Ends of the profile likelihood's interval of the place where the line reaches `wanted`, None where open."""
-        least = best - float(stats.chi2.ppf(confidence, 1)) / 2
+        least = best - float(scipy.stats.chi2.ppf(confidence, 1)) / 2
 
         def above(place: float) -> float:
             def against(log_slope: float) -> float:
                 return -self.likelihood(wanted - math.exp(log_slope) * place, math.exp(log_slope))
 
             around = (math.log(slope) - 12, math.log(slope) + 6)
-            return -float(optimize.minimize_scalar(against, bounds=around, method="bounded").fun) - least
+            return -float(scipy.optimize.minimize_scalar(against, bounds=around, method="bounded").fun) - least
 
         ends: list[float | None] = []
         for direction in (-1.0, 1.0):
@@ -253,7 +255,7 @@ class _Data:
             if step >= _WIDEST:
                 ends.append(None)
             else:
-                ends.append(float(optimize.brentq(above, inner, at + direction * step, xtol=1e-4)))
+                ends.append(float(scipy.optimize.brentq(above, inner, at + direction * step, xtol=1e-4)))
         return ends[0], ends[1]
 
 
@@ -276,5 +278,5 @@ def _rising(hits: NDArray[np.int64], runs: NDArray[np.int64]) -> Floats:
 
 
 def _log_likelihoods(hits: NDArray[np.int64], runs: NDArray[np.int64], shares: Floats) -> Floats:
-    found = special.xlogy(hits, shares) + special.xlog1py(runs - hits, -shares)
+    found = scipy.special.xlogy(hits, shares) + scipy.special.xlog1py(runs - hits, -shares)
     return np.asarray(found.sum(axis=1), dtype=np.float64)

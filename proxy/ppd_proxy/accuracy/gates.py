@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ppd_proxy.accuracy.intervals import Interval, difference, paired_difference, wilson
 from ppd_proxy.accuracy.planner import MOST, paired_samples, unpaired_samples
@@ -153,16 +153,16 @@ def _samples_to_clear(observed: float, limit: float, confidence: float) -> int |
     """Wilson's interval excludes the limit where the score test rejects it: solve that for the samples."""
     if observed == limit or not 0 < limit < 1:
         return None
-    z = float(stats.norm.isf((1 - confidence) / 2))
-    needed = z * z * limit * (1 - limit) / (observed - limit) ** 2
-    return math.ceil(needed + 1e-9) if needed <= MOST else None
+    z = float(scipy.stats.norm.isf((1 - confidence) / 2))
+    root = z * math.sqrt(limit * (1 - limit)) / abs(observed - limit)
+    return math.ceil(root * root + 1e-9) if root <= math.sqrt(MOST) else None
 
 
 def _count_to_clear(effect: float, count: int, confidence: float) -> int | None:
     """Values after which half of Student's interval is shorter than `effect` standard deviations."""
 
     def is_enough(values: int) -> bool:
-        return float(stats.t.ppf((1 + confidence) / 2, values - 1)) / math.sqrt(values) < effect
+        return float(scipy.stats.t.ppf((1 + confidence) / 2, values - 1)) / math.sqrt(values) < effect
 
     if not effect or not is_enough(MOST):
         return None

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 POWER = 0.8
 """The usual chance of finding what is there."""
@@ -31,8 +31,8 @@ def rate_power(samples: int, rate: float, limit: float, alpha: float) -> float:
     spread = _normal(alpha) * math.sqrt(limit * (1 - limit) / samples)
     # Wilson's interval excludes what the score test rejects.
     if rate > limit:
-        return float(stats.binom.sf(math.floor(samples * (limit + spread) + 1e-9), samples, rate))
-    return float(stats.binom.cdf(math.floor(samples * (limit - spread) + 1e-9), samples, rate))
+        return float(scipy.stats.binom.sf(math.floor(samples * (limit + spread) + 1e-9), samples, rate))
+    return float(scipy.stats.binom.cdf(math.floor(samples * (limit - spread) + 1e-9), samples, rate))
 
 
 def paired_samples(one_only: float, other_only: float, alpha: float, power: float = POWER) -> int | None:
@@ -53,10 +53,10 @@ def paired_power(samples: int, one_only: float, other_only: float, alpha: float)
     """Chance that the exact McNemar test of `samples` pairs rejects in favour of the larger share."""
     discordant = min(1.0, one_only + other_only)
     counts = _likely(samples, discordant)
-    chances = stats.binom.pmf(counts, samples, discordant)
+    chances = scipy.stats.binom.pmf(counts, samples, discordant)
     # The larger side must have at least `needed` of the discordant pairs: P(a coin shows that many) <= alpha / 2.
-    needed = stats.binom.isf(alpha / 2, counts, 0.5) + 1
-    found = stats.binom.sf(needed - 1, counts, max(one_only, other_only) / discordant)
+    needed = scipy.stats.binom.isf(alpha / 2, counts, 0.5) + 1
+    found = scipy.stats.binom.sf(needed - 1, counts, max(one_only, other_only) / discordant)
     return float(np.sum(chances * found))
 
 
@@ -72,7 +72,7 @@ def unpaired_samples(rate: float, other_rate: float, alpha: float, power: float 
         return None
     middle = (rate + other_rate) / 2
     null = _normal(alpha) * math.sqrt(2 * middle * (1 - middle))
-    there = float(stats.norm.ppf(power)) * math.sqrt(rate * (1 - rate) + other_rate * (1 - other_rate))
+    there = float(scipy.stats.norm.ppf(power)) * math.sqrt(rate * (1 - rate) + other_rate * (1 - other_rate))
     plain = max(0.0, null + there) ** 2 / apart**2
     count = plain / 4 * (1 + math.sqrt(1 + 4 / (plain * apart))) ** 2 if plain else 1.0
     return math.ceil(count) if count <= MOST else None
@@ -89,8 +89,8 @@ def mean_samples(effect: float, alpha: float, power: float = POWER) -> int | Non
     def is_enough(count: int) -> bool:
         if count < 2:
             return False
-        bound = stats.t.isf(alpha / 2, count - 1)
-        return float(stats.nct.sf(bound, count - 1, size * math.sqrt(count))) >= power
+        bound = scipy.stats.t.isf(alpha / 2, count - 1)
+        return float(scipy.stats.nct.sf(bound, count - 1, size * math.sqrt(count))) >= power
 
     # An effect below this takes more than MOST by the normal approximation.
     return _smallest(is_enough) if size > 1.5 / math.sqrt(MOST) else None
@@ -138,12 +138,12 @@ def _smallest(is_enough: Callable[[int], bool]) -> int | None:
 
 def _likely(samples: int, share: float) -> NDArray[np.int64]:
     """The counts that hold all but a billionth of the binomial distribution."""
-    low, high = stats.binom.ppf(5e-10, samples, share), stats.binom.ppf(1 - 5e-10, samples, share)
+    low, high = scipy.stats.binom.ppf(5e-10, samples, share), scipy.stats.binom.ppf(1 - 5e-10, samples, share)
     return np.arange(max(0, int(low)), min(samples, int(high)) + 1)
 
 
 def _normal(alpha: float) -> float:
-    return float(stats.norm.isf(alpha / 2))
+    return float(scipy.stats.norm.isf(alpha / 2))
 
 
 def _require(**shares: float) -> None:

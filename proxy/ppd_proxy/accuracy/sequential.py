@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import optimize, special
+import scipy
 
 from ppd_proxy.accuracy.intervals import Interval
 
@@ -54,16 +54,16 @@ def confidence_sequence(hits: int, total: int, alpha: float) -> Interval:
     """The rates that the samples do not exclude: the mixture over all rates is less than 1 / alpha times likelier."""
     if not total:
         return Interval(0.0, 1.0)
-    prior = float(special.betaln(_PRIOR, _PRIOR))
-    mixture = float(special.betaln(hits + _PRIOR, total - hits + _PRIOR)) - prior
+    prior = float(scipy.special.betaln(_PRIOR, _PRIOR))
+    mixture = float(scipy.special.betaln(hits + _PRIOR, total - hits + _PRIOR)) - prior
     least = mixture - math.log(1 / alpha)
 
     def beyond(rate: float) -> float:
         return _likelihood(hits, total, rate) - least
 
     observed = hits / total
-    low = optimize.brentq(beyond, 1e-300, observed) if hits else 0.0
-    high = optimize.brentq(beyond, observed, 1 - 1e-16) if hits < total else 1.0
+    low = scipy.optimize.brentq(beyond, 1e-300, observed) if hits else 0.0
+    high = scipy.optimize.brentq(beyond, observed, 1 - 1e-16) if hits < total else 1.0
     return Interval(float(low), float(high))
 
 
@@ -98,16 +98,18 @@ def _evidence(hits: float, total: int, limit: float) -> tuple[float, float]:
     if limit >= 1:
         return 0.0, math.inf
     ours, theirs = hits + _PRIOR, total - hits + _PRIOR
-    mixture = float(special.betaln(ours, theirs) - special.betaln(_PRIOR, _PRIOR))
+    mixture = float(scipy.special.betaln(ours, theirs) - scipy.special.betaln(_PRIOR, _PRIOR))
     mixture -= _likelihood(hits, total, limit)
     # The share of the beta distribution on each side of the limit, after the samples over before them.
-    over = _log(float(special.betaincc(ours, theirs, limit))) - _log(float(special.betaincc(_PRIOR, _PRIOR, limit)))
-    under = _log(float(special.betainc(ours, theirs, limit))) - _log(float(special.betainc(_PRIOR, _PRIOR, limit)))
+    over, under = (
+        _log(float(share(ours, theirs, limit))) - _log(float(share(_PRIOR, _PRIOR, limit)))
+        for share in (scipy.special.betaincc, scipy.special.betainc)
+    )
     return mixture + over, mixture + under
 
 
 def _likelihood(hits: float, total: int, rate: float) -> float:
-    return float(special.xlogy(hits, rate) + special.xlog1py(total - hits, -rate))
+    return float(scipy.special.xlogy(hits, rate) + scipy.special.xlog1py(total - hits, -rate))
 
 
 def _log(value: float) -> float:

@@ -1,7 +1,8 @@
 """Whether two runs differ: tests of paired and of unpaired results, and how large the difference is.
 
 Paired means the same samples on both sides. Every p is two-sided. Used by `ppd-acc` alone, so scipy is imported at the
-top. Counts that cannot be (negative, or more hits than samples) and values that are no finite number raise ValueError.
+top; it loads its parts on first use, as long as they are named in full (`scipy.stats.t`). Counts that cannot be
+(negative, or more hits than samples) and values that are no finite number raise ValueError.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.stats import contingency
 
 from ppd_proxy.accuracy.intervals import Interval
 
@@ -61,14 +61,14 @@ def mcnemar(one_only: int, other_only: int) -> float:
     """Exact test of paired outcomes, from the discordant pairs: hit in one run only, hit in the other only."""
     _require_counts(one_only=one_only, other_only=other_only)
     discordant = one_only + other_only
-    return float(stats.binomtest(one_only, discordant, 0.5).pvalue) if discordant else 1.0
+    return float(scipy.stats.binomtest(one_only, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def fisher(hits: int, total: int, other_hits: int, other_total: int) -> float:
     """Exact test of whether hits / total and other_hits / other_total, of different samples, have one rate."""
     _require_shares(hits, total, other_hits, other_total)
     table = np.array([[hits, total - hits], [other_hits, other_total - other_hits]])
-    return min(1.0, float(stats.fisher_exact(table).pvalue))
+    return min(1.0, float(scipy.stats.fisher_exact(table).pvalue))
 
 
 def odds_ratio(hits: int, total: int, other_hits: int, other_total: int, confidence: float) -> Ratio:
@@ -79,7 +79,7 @@ def odds_ratio(hits: int, total: int, other_hits: int, other_total: int, confide
     if hits + other_hits in (0, total + other_total):
         return Ratio(None, Interval(0.0, math.inf))
     table = [[other_hits, other_total - other_hits], [hits, total - hits]]
-    found = contingency.odds_ratio(table)
+    found = scipy.stats.contingency.odds_ratio(table)
     ends = found.confidence_interval(confidence)
     return Ratio(float(found.statistic), Interval(float(ends.low), float(ends.high)))
 
@@ -92,7 +92,7 @@ def paired_odds_ratio(one_only: int, other_only: int, confidence: float) -> Rati
     discordant = one_only + other_only
     if not discordant:
         return Ratio(None, Interval(0.0, math.inf))
-    ends = stats.binomtest(other_only, discordant).proportion_ci(confidence, method="exact")
+    ends = scipy.stats.binomtest(other_only, discordant).proportion_ci(confidence, method="exact")
     low, high = (_odds(float(share)) for share in (ends.low, ends.high))
     return Ratio(_odds(other_only / discordant), Interval(low, high))
 
@@ -168,14 +168,14 @@ def _odds(share: float) -> float:
 
 def _mean(count: int, mean: float, error: float, degrees: float, confidence: float) -> Mean:
     statistic = mean / error
-    half = float(stats.t.ppf((1 + confidence) / 2, degrees)) * error
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, degrees)) * error
     return Mean(
         count=count,
         mean=mean,
         interval=Interval(mean - half, mean + half),
         statistic=statistic,
         degrees=degrees,
-        p=min(1.0, 2 * float(stats.t.sf(abs(statistic), degrees))),
+        p=min(1.0, 2 * float(scipy.stats.t.sf(abs(statistic), degrees))),
     )
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from ppd_proxy.accuracy.intervals import Interval, wilson
 
@@ -76,7 +76,7 @@ class LogRank(NamedTuple):
 def kaplan_meier(answers: Sequence[Watched], confidence: float) -> Curve:
     """The survival curve with its pointwise band: Greenwood's variance on the log-log scale, which stays in [0, 1]."""
     times, events = _arrays(answers)
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     survival, variance = 1.0, 0.0
     steps = []
     for time in np.unique(times[events]).tolist():
@@ -138,9 +138,9 @@ def log_rank(first: Sequence[Watched], second: Sequence[Watched]) -> LogRank:
     arrays = [_arrays(answers) for answers in (first, second)]
     if not all(len(times) for times, _ in arrays) or not any(events.any() for _, events in arrays):
         return LogRank(None, 1.0)
-    censored = [stats.CensoredData.right_censored(times, ~events) for times, events in arrays]
+    censored = [scipy.stats.CensoredData.right_censored(times, ~events) for times, events in arrays]
     with np.errstate(divide="ignore", invalid="ignore"):  # no variance where nobody is at risk beside another
-        found = stats.logrank(censored[0], censored[1])
+        found = scipy.stats.logrank(censored[0], censored[1])
     statistic = float(found.statistic)
     # scipy's sign is that of the first sample's divergences beyond the expected ones.
     return LogRank(-statistic, float(found.pvalue)) if math.isfinite(statistic) else LogRank(None, 1.0)

@@ -94,6 +94,11 @@ def test_a_template_is_filled_from_the_row_and_a_missing_field_is_told(tmp_path)
         read_dataset(path, template=template)
 
 
+def test_a_table_without_prompts_is_enough_for_a_template(tmp_path):
+    path = written(tmp_path, "p.csv", "id,question\nx,why?\n")
+    assert read_dataset(path, template="Q: {question}").rows[0].question.prompt == "Q: why?"
+
+
 def test_several_datasets_keep_their_ids_apart(tmp_path):
     (tmp_path / "sub").mkdir()
     one, two = written(tmp_path, "a.jsonl", '{"prompt": "1"}'), written(tmp_path, "b.jsonl", '{"prompt": "2"}')

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
@@ -29,6 +29,7 @@ def played(design: Design, chance, seed: int) -> tuple[list[Tried], Next]:
     return tried, step
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=4, max_size=4).filter(lambda hits: sum(hits) > 0))
 def test_the_fit_solves_firths_equations(hits: list[int]) -> None:
     """Firth 1993: sum of (y - p + h (1/2 - p)) x over all runs is 0, with h the leverages. None of this is ours."""
@@ -102,6 +103,7 @@ def test_the_warning_keeps_its_error() -> None:
     assert sum(warned) / count <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / count)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=2, max_size=8))
 def test_the_rising_shares_are_scipys_isotonic_regression(rows: list[tuple[int, int]]) -> None:
     runs = np.array([hits + misses for hits, misses in rows])

@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.intervals import wilson
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 200), st.floats(0, 1))
 def test_a_rate_is_judged_by_the_bound_on_the_side_of_its_limit(hits: int, misses: int, limit: float) -> None:
     decision = gates.rate(hits, hits + misses, limit, 0.95)
@@ -29,6 +30,7 @@ def test_two_of_four_do_not_pass_a_gate_of_a_fifth() -> None:
     assert decision.interval == pytest.approx((0.15, 0.85), abs=5e-3)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 40), st.sampled_from([0.01, 0.05, 0.1, 0.3]))
 def test_the_missing_samples_at_the_same_rate_decide(hits: int, misses: int, limit: float) -> None:
     total = hits + misses
@@ -56,6 +58,11 @@ def test_no_hit_so_far_needs_73_samples_for_five_percent() -> None:
 def test_a_rate_that_equals_its_limit_is_never_decided() -> None:
     decision = gates.rate(5, 100, 0.05, 0.95)
     assert (decision.outcome, decision.more_samples) == ("inconclusive", None)
+
+
+def test_a_limit_that_no_number_of_samples_shows_has_none() -> None:
+    assert gates.rate(0, 0, 1e-308, 0.95).more_samples is None
+    assert gates.rate(50, 1000, 0.05 + 1e-12, 0.95).more_samples is None
 
 
 def test_a_limit_of_nothing_fails_on_what_is_seen_and_never_passes() -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -30,6 +30,7 @@ def is_surely_shorter(one: tuple[int, str], other: tuple[int, str]) -> bool:
     return one[1] == "stop" and (one[0] < other[0] or (one[0] == other[0] and other[1] == "length"))
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_the_score_counts_who_is_surely_shorter_and_longer(pairs: list[Pair]) -> None:
     sides = [(pair.baseline_tokens, pair.baseline_finish) for pair in pairs]
@@ -44,6 +45,7 @@ def test_the_score_counts_who_is_surely_shorter_and_longer(pairs: list[Pair]) ->
     assert found.score == sign_flip(differences, seed=0)
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_the_longer_one_is_told_only_where_it_is_known(pairs: list[Pair]) -> None:
     signs = length_bias(pairs, 0.95, seed=0).signs

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate
 
@@ -94,6 +94,7 @@ def test_the_evidence_is_the_mixture_of_likelihood_ratios(hits: int, total: int,
     assert math.exp(verdict.log_under) == pytest.approx(under, rel=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.01, 0.05, 0.3]))
 def test_the_next_sample_leaves_the_expected_evidence_where_it_was(hits: int, misses: int, limit: float) -> None:
     """A martingale at the limit itself: limit x E(after a hit) + (1 - limit) x E(after none) = E."""
@@ -104,6 +105,7 @@ def test_the_next_sample_leaves_the_expected_evidence_where_it_was(hits: int, mi
         assert limit * evidence[1] + (1 - limit) * evidence[2] == pytest.approx(evidence[0], rel=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(1, 60), st.sampled_from([0.02, 0.1]))
 def test_the_missing_samples_at_the_same_rate_decide(hits: int, misses: int, limit: float) -> None:
     total = hits + misses

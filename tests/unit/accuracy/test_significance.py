@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -32,6 +32,7 @@ def half_of_coins(least: int, count: int) -> float:
     return float(Fraction(ways, 2**count))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_mcnemar_is_a_fair_coin_over_the_discordant_pairs(one: int, other: int) -> None:
     assert mcnemar(one, other) == pytest.approx(half_of_coins(min(one, other), one + other))
@@ -54,6 +55,7 @@ def test_fisher_as_the_published_tool(
     assert fisher(hits, total, other_hits, other_total) == pytest.approx(published, rel=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.data())
 def test_fisher_adds_up_the_tables_that_are_no_likelier(total: int, other_total: int, data: st.DataObject) -> None:
     hits, other_hits = data.draw(st.integers(0, total)), data.draw(st.integers(0, other_total))
@@ -123,6 +125,7 @@ def enumerated(values: list[float]) -> float:
     return sum(each >= observed - 1e-9 for each in sums) / len(sums)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-6, 6), min_size=1, max_size=9))
 def test_sign_flips_of_a_few_are_enumerated(values: list[int]) -> None:
     found = sign_flip([each / 3 for each in values], seed=0)
@@ -209,6 +212,7 @@ def test_holm_as_worked_by_hand() -> None:
     assert holm([]) == ()
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_never_lowers_and_keeps_the_order(p_values: list[float]) -> None:
     adjusted = holm(p_values)

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -38,6 +38,7 @@ def test_survival_as_published() -> None:
     assert curve.median_interval == (12, None)
 
 
+@settings(deadline=None)
 @given(ANSWERS)
 def test_survival_and_band_as_scipy_has_them(answers: list[Watched]) -> None:
     if not any(answer.is_divergent for answer in answers):
@@ -86,6 +87,7 @@ def test_hazards_count_every_compared_token_once() -> None:
     assert found[2].hazard is None
 
 
+@settings(deadline=None)
 @given(ANSWERS, st.integers(1, 6))
 def test_even_bins_hold_every_divergence(answers: list[Watched], bins: int) -> None:
     edges = even_edges(answers, bins)

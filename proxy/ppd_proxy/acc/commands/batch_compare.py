@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,7 +66,12 @@ async def run_work(args: argparse.Namespace, context: Context, work: Work, optio
             f"{data['samples']} samples, {data['requests']} requests and more for answers that differ; nobody was asked"
         )
         return Result(exit=Exit.PASS, data={"dry_run": data}, view=(Text(told),), notes=tuple(notes))
-    done = await conduct(work, options, context)
+    try:
+        done = await conduct(work, options, context)
+    except asyncio.CancelledError:
+        if options.journal is not None:
+            context.errors.print(Text(f"what is finished is in {options.journal}; the same line with --resume goes on"))
+        raise
     # Samples are for --json only; whoever has no such option wants all.
     has_samples = getattr(args, "json", "-") is not None
     result = result_of(work, options, done, context, has_samples=has_samples)
@@ -82,6 +88,8 @@ def work_of(args: argparse.Namespace, context: Context, snapshot: Snapshot | Non
         raise Mistake("--baseline and --snapshot: only one of them can be the baseline")
     if args.concurrency is None:
         args.concurrency = settings.get("batch", "concurrency")
+    if snapshot is not None and snapshot.endpoint is not None and args.endpoint is None:
+        args.endpoint = snapshot.endpoint
     template = read_template(str(context.directory / args.template)) if args.template is not None else None
     datasets, rows = _rows(args, context, snapshot, template)
     selection = []

@@ -68,7 +68,7 @@ async def capture(args: argparse.Namespace, context: Context) -> Result:
         count = option(args, settings, "noise_floor", NOISE_ANSWERS)
         floor = await measured_floor(rows, engine, sampling, count, context, has_progress=has_progress)
         source = Asked(
-            engine, access, sampling, pace=Pace(per_s) if per_s is not None else None, request_name="snapshot"
+            engine, access, sampling, side="snapshot", pace=Pace(per_s) if per_s is not None else None
         )  # fmt: skip
         progress = Progress(context.errors, "snapshot", len(rows)) if has_progress else None
         samples = await _answers(source, rows, access.concurrency, progress)

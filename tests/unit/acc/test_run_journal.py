@@ -1,0 +1,109 @@
+"""The journal of a run: what survives, what is dropped, and what is not mixed."""
+
+import json
+
+import pytest
+
+from ppd_proxy.acc.command import Mistake, Trouble
+from ppd_proxy.acc.run_journal import RunJournal, read_journal, rows_in
+
+SETTINGS = {"baseline": "http://a", "sampling": {"seed": 42}, "noise_floor": 20}
+SAMPLE = b'{"sample_id":"x","status":"equal"}'
+
+
+async def journal_of(path, rows, *, errors=()):
+    journal = RunJournal.begin(path, SETTINGS)
+    journal.start(b'{"floor":{"shifts":[0.25]}}')
+    for row in rows:
+        await journal.finished(row, (SAMPLE,), has_error=row in errors)
+    journal.close()
+
+
+async def test_what_was_finished_is_found_again_byte_for_byte(tmp_path):
+    path = tmp_path / "j"
+    await journal_of(path, (3, 1, 2))
+    journal, found = RunJournal.resume(path, SETTINGS)
+    journal.close()
+    assert found.rows == {3: (SAMPLE,), 1: (SAMPLE,), 2: (SAMPLE,)}
+    assert json.loads(found.start) == {"floor": {"shifts": [0.25]}}
+
+
+@pytest.mark.parametrize("torn", [b'{"row":4,"samp', b'{"row":4,"has_error":false,"samples":[{"a":1}]}', b"\0\0\0\n"])
+async def test_a_torn_last_line_is_dropped_and_written_over(tmp_path, torn):
+    path = tmp_path / "j"
+    await journal_of(path, (0, 1))
+    with path.open("ab") as file:
+        file.write(torn)
+    journal, found = RunJournal.resume(path, SETTINGS)
+    assert sorted(found.rows) == [0, 1]
+    await journal.finished(4, (SAMPLE,), has_error=False)
+    journal.close()
+    assert list(rows_in(path)) == [0, 1, 4]
+
+
+async def test_a_run_that_goes_on_after_every_possible_cut_has_a_whole_journal(tmp_path):
+    whole = tmp_path / "whole"
+    await journal_of(whole, range(3))
+    body = whole.read_bytes()
+    for cut in range(len(body) + 1):
+        path = tmp_path / "j"
+        path.write_bytes(body[:cut])
+        journal, found = RunJournal.resume(path, SETTINGS)
+        for row in sorted(set(range(3)) - set(found.rows)):
+            await journal.finished(row, (SAMPLE,), has_error=False)
+        journal.close()
+        assert sorted(rows_in(path)) == [0, 1, 2], cut
+
+
+async def test_errors_are_not_finished(tmp_path):
+    await journal_of(tmp_path / "j", (0, 1, 2), errors=(1,))
+    assert sorted(read_journal(tmp_path / "j", SETTINGS).rows) == [0, 2]
+
+
+async def test_other_settings_are_refused_and_named(tmp_path):
+    path = tmp_path / "j"
+    await journal_of(path, (0,))
+    before = path.read_bytes()
+    with pytest.raises(Mistake) as raised:
+        RunJournal.resume(path, {**SETTINGS, "noise_floor": 3})
+    assert "noise_floor was 20 and is 3" in str(raised.value)
+    assert "sampling" not in str(raised.value)
+    assert path.read_bytes() == before
+
+
+async def test_a_broken_line_in_the_middle_is_told_with_its_number(tmp_path):
+    path = tmp_path / "j"
+    await journal_of(path, (0, 1))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"what?\n", *lines[2:]]))
+    with pytest.raises(Mistake, match="line 3: not a line of this journal"):
+        RunJournal.resume(path, SETTINGS)
+
+
+def test_another_file_is_no_journal_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes\nmore\n", encoding="utf-8")
+    with pytest.raises(Mistake, match="line 1: not a journal"):
+        RunJournal.resume(path, SETTINGS)
+    assert path.read_text(encoding="utf-8") == "my notes\nmore\n"
+
+
+async def test_beginning_again_keeps_the_old_journal(tmp_path):
+    await journal_of(tmp_path / "j", (0, 1))
+    RunJournal.begin(tmp_path / "j", SETTINGS).close()
+    assert list(rows_in(tmp_path / "j.old")) == [0, 1]
+    assert list(rows_in(tmp_path / "j")) == []
+
+
+def test_two_runs_cannot_write_one_journal(tmp_path):
+    journal, _ = RunJournal.resume(tmp_path / "j", SETTINGS)
+    try:
+        with pytest.raises(Mistake, match="another run is writing it"):
+            RunJournal.resume(tmp_path / "j", SETTINGS)
+    finally:
+        journal.close()
+
+
+def test_a_disk_that_takes_nothing_is_trouble(tmp_path):
+    with pytest.raises(Trouble, match="No such file or directory"):
+        RunJournal.begin(tmp_path / "none" / "j", SETTINGS)
