@@ -26,6 +26,7 @@ from ppd_proxy.acc.reports import Sample, Status
 from ppd_proxy.acc.run_journal import RunJournal
 from ppd_proxy.acc.snapshots import Kept
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.tasks import Tasks
 
 Tops = Literal["all", "near", "none"]
 _NEAR = 5
@@ -56,11 +57,12 @@ class Source(Protocol):
 
 
 class Asked:
-    """Answers of an engine: paced and cached where that is wanted. `side` is what it is in this run."""
+    """Answers of an engine: paced and cached where that is wanted. `side` is what it is in this run;
+    names of requests begin with `request_name`, without one they have none."""
 
     def __init__(
         self, engine: Engine, access: Access, sampling: Sampling, *, side: str, pace: Pace | None = None,
-        cache: Cache | None = None, has_request_ids: bool = True,
+        cache: Cache | None = None, request_name: str | None = None,
     ) -> None:  # fmt: skip
         self.engine = engine
         self._access = access
@@ -68,7 +70,7 @@ class Asked:
         self._pace = pace
         self._cache = cache
         self._side = side
-        self._has_request_ids = has_request_ids
+        self._name = request_name
 
     async def answer(self, number: int, row: Row) -> Answer:
         if self._cache is None:
@@ -86,7 +88,7 @@ class Asked:
         if self._pace is not None:
             await self._pace.wait()
         safe = _UNSAFE.sub("_", row.sample_id)[:64]
-        request_id = f"ppd-acc-{self._side}-{number}-{safe}" if self._has_request_ids else None
+        request_id = f"{self._name}-{self._side}-{number}-{safe}" if self._name else None
         return await self.engine.ask(row.question, self._sampling, request_id=request_id)
 
 
@@ -125,13 +127,14 @@ class Batch:
     """One run. `finished` has the encoded samples of each row, one per target, None where the row is not finished.
 
     `is_enough` is asked with the statuses' counts (one per target) of the first rows of the dataset, row by row as far
-    as none is missing, so what it decides does not depend on which answers came first.
+    as none is missing, so what it decides does not depend on which answers came first. `progress` hears how many are
+    done after each of them, and every `beat_s`.
     """
 
     def __init__(
         self, rows: Sequence[Row], baseline: Source, targets: Sequence[Source], rules: Rules, *,
         journal: RunJournal | None = None, is_enough: Callable[[Sequence[Mapping[Status, int]]], bool] | None = None,
-        progress: Callable[[int, str], None] | None = None,
+        progress: Callable[[int, str], None] | None = None, beat_s: float = 5.0,
     ) -> None:  # fmt: skip
         self._rows = rows
         self._sources = (baseline, *targets)
@@ -139,6 +142,7 @@ class Batch:
         self._journal = journal
         self._is_enough = is_enough
         self._progress = progress
+        self._beat_s = beat_s
         self.finished: list[tuple[bytes, ...] | None] = [None] * len(rows)
         self._statuses: list[tuple[Status, ...] | None] = [None] * len(rows)
         self._in_order = 0
@@ -164,7 +168,18 @@ class Batch:
                     break
                 await self._finish(number)
 
-        await asyncio.gather(*(work() for _ in range(min(at_once, len(self._rows)))))
+        tasks = Tasks(asyncio.get_running_loop())
+        tasks.spawn(self._beat(), name="progress of a batch")
+        try:
+            await asyncio.gather(*(work() for _ in range(min(at_once, len(self._rows)))))
+        finally:
+            await tasks.stop()
+
+    async def _beat(self) -> None:
+        """People hear of a run that stands still, too."""
+        while self._progress is not None:
+            await asyncio.sleep(self._beat_s)
+            self._progress(self._done, self._told())
 
     async def _finish(self, number: int) -> None:
         row = self._rows[number]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,9 @@ _IN_FILE = (("csv", "csv"), ("junit", "junit_path"))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`outputs` are files by the flag's name: output (the report), csv, junit, markdown, prometheus. `journal` is
-    where finished samples go; `is_own_journal`: nobody named it, so it goes when the report is complete."""
+    where finished samples go; `is_own_journal`: nobody named it, so it goes when the report is complete. `prices` are
+    USD per million input and output tokens. `request_name` begins the names of this run's requests, which no other
+    run's have."""
 
     limits: Limits
     noise_answers: int
@@ -40,8 +43,9 @@ class Options:
     is_resumed: bool
     outputs: Mapping[str, Path]
     cut_share: float | None
+    prices: tuple[float, float] | None
     has_progress: bool
-    has_request_ids: bool
+    request_name: str | None
 
 
 def add_batch_flags(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +89,8 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
     add("--numeric-tolerance", type=between(0, _INFINITE), metavar="F", help="numbers may differ by this much")
     add("--normalizer", action="append", choices=NORMALIZERS, help="applied to both texts, repeatable")
     add("--warn-truncated", type=between(0, 1), metavar="F", help="note when more answers than this share are cut")
+    for side in ("input", "output"):
+        add(f"--{side}-price", type=between(0, _INFINITE), metavar="USD", help=f"per million {side} tokens: tell costs")
     add("--logprob-gap-threshold", type=between(0, _INFINITE), metavar="F", help="means nothing here: --noise-floor")
 
 
@@ -134,9 +140,19 @@ def options_of(args: argparse.Namespace, context: Context) -> Options:
         is_resumed=is_resumed,
         outputs=outputs,
         cut_share=option(args, settings, "warn_truncated", None, "batch"),
+        prices=_prices(args, context),
         has_progress=not args.no_progress and not getattr(args, "quiet", False),
-        has_request_ids=not args.no_request_id,
+        request_name=None if args.no_request_id else f"ppd-acc-{secrets.token_hex(4)}",
     )
+
+
+def _prices(args: argparse.Namespace, context: Context) -> tuple[float, float] | None:
+    in_file = context.settings.tables.get("cost", {})
+    told = [
+        given if given is not None else in_file.get(f"{side}_price_per_m")
+        for side, given in (("input", args.input_price), ("output", args.output_price))
+    ]
+    return None if told == [None, None] else (float(told[0] or 0.0), float(told[1] or 0.0))
 
 
 def _outputs(args: argparse.Namespace, context: Context) -> dict[str, Path]:

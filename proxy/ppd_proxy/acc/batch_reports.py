@@ -84,6 +84,10 @@ def result_of(work: Work, options: Options, done: Done, context: Context, *, has
 def _told(work: Work, options: Options, done: Done, context: Context, target: int) -> Told:
     samples = [each[target] for each in done.finished if each is not None]
     briefs = [_brief.decode(each) for each in samples]
+    if work.merged:
+        own = {brief.sample_id: sample for brief, sample in zip(briefs, samples, strict=True)}
+        samples = [own.get(sample_id, earlier) for sample_id, earlier in work.merged]
+        briefs = [_brief.decode(each) for each in samples]
     totals = totals_of((each.status for each in briefs), options.limits.confidence)
     gate = gate_of(totals, options.limits, done.stopped[target])
     report = Report(
@@ -198,6 +202,19 @@ def _notes(told: Told, options: Options) -> Iterator[str]:
     cut = sum("length" in (each.baseline.finish_reason, each.target.finish_reason) for each in briefs)
     if options.cut_share is not None and briefs and cut / len(briefs) > options.cut_share:
         yield f"{cut} of {len(briefs)} answers were cut at --max-tokens, more than {percent(options.cut_share)}"
+    if options.prices is not None:
+        yield _costs(told, options.prices)
+
+
+def _costs(told: Told, prices: tuple[float, float]) -> str:
+    """Of the answers in this report; noise floor, scores and repeated requests come on top."""
+    asked = answered = 0
+    for sample in map(_sample.decode, told.samples):
+        answers = [side for side in (sample.baseline, sample.target) if side.tokens]
+        asked += len(answers) * (sample.prompt_tokens or 0)
+        answered += sum(len(side.tokens) for side in answers)
+    usd = (asked * prices[0] + answered * prices[1]) / 1e6
+    return f"{asked} prompt tokens and {answered} answer tokens: {usd:.4g} USD, without noise floor and repeats"
 
 
 def _run_notes(work: Work, done: Done, options: Options, code: Exit) -> list[str]:
@@ -212,6 +229,8 @@ def _run_notes(work: Work, done: Done, options: Options, code: Exit) -> list[str
     ]
     if done.recalled:
         notes.append(f"{done.recalled} samples were in the journal {options.journal} already")
+    elif options.is_resumed:
+        notes.append(f"--resume: no finished sample in {options.journal}, so all were asked")
     if None in done.finished:
         notes.append(f"{sum(each is None for each in done.finished)} samples were not asked: stopped early")
     if done.cache is not None:

@@ -48,6 +48,8 @@ class Work:
     template: str | None = None
     selection: tuple[str, ...] = ()
     """What made a choice among the dataset's rows, in words."""
+    merged: tuple[tuple[str, bytes], ...] = ()
+    """Ids and encoded samples of an earlier report that this run's samples are put into."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +206,7 @@ def _snapshot_info(work: Work) -> EngineInfo:
 
 def _asked(work: Work, options: Options, engine: Engine, side: str, cache: Cache | None) -> Asked:
     return Asked(
-        engine, work.access, work.sampling, side=side, cache=cache, has_request_ids=options.has_request_ids,
+        engine, work.access, work.sampling, side=side, cache=cache, request_name=options.request_name,
         pace=None if options.per_s is None else Pace(options.per_s),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ An `Engine` limits its own requests, tries again what may pass (connection error
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -107,10 +108,13 @@ class Engine:
     async def ask(self, question: Question, sampling: Sampling, *, request_id: str | None = None) -> Answer:
         """One answer with token ids and logprobs, as far as the engine gives them. Raises EngineTrouble."""
         path, body = question.body(self._access.endpoint, await self.model(), sampling)
-        headers = {"x-request-id": request_id} if request_id else {}
         loop = asyncio.get_running_loop()
+        attempts = itertools.count()
 
         async def once() -> Answer:
+            # An engine may still be at the attempt before, and takes no second request of that name.
+            number = next(attempts)
+            headers = {"x-request-id": f"{request_id}-{number}" if number else request_id} if request_id else {}
             started_at = loop.time()
             told = await self._send("POST", path, _encode(body), headers)
             return _read(self.url + path, lambda: read_answer(told, total_ms=(loop.time() - started_at) * 1000))

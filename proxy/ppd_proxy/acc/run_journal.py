@@ -102,6 +102,7 @@ class RunJournal:
         """A new one. What is there already is kept as PATH.old."""
         try:
             if path.exists() and path.stat().st_size:
+                cls(path, path.stat().st_size).close()  # not while another run writes it
                 os.replace(path, path.with_name(path.name + ".old"))
         except OSError as error:
             raise _trouble(path, error) from None

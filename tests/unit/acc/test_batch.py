@@ -1,13 +1,20 @@
 """How a batch asks: who at the same time, how many at once, how fast, under which names; and what it keeps."""
 
 import asyncio
+import re
 
 import pytest
 from aiohttp import web
 from tests.support.acc import run_command, scripted_engine
 from tests.support.batches import AT, TOKENS, answering, dataset, engine_of, pair
 
+from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.batch import Batch, Rules
 from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.datasets import Row
+from ppd_proxy.acc.engines import Question
+from ppd_proxy.acc.flags import Sampling
+from ppd_proxy.accuracy.flips import Floor
 
 
 async def run_on(tmp_path, baseline, target, *arguments, count=6, noise="0"):
@@ -79,7 +86,7 @@ async def test_every_request_has_a_name_of_its_own_that_a_header_can_hold(tmp_pa
         arguments = ("batch-compare", "--baseline", url, "--target", url, "--dataset", str(path), "--noise-floor", "0")
         await run_command(*arguments)
         assert len(set(seen.ids)) == 4
-        assert sorted(seen.ids)[0] == "ppd-acc-baseline-0-a_b_"
+        assert re.fullmatch(r"ppd-acc-[0-9a-f]{8}-baseline-0-a_b:_", min(seen.ids))
         seen.ids.clear()
         await run_command(*arguments, "--no-request-id")
         assert seen.ids == [None] * 4
@@ -138,3 +145,24 @@ async def test_ids_are_not_held_against_names(tmp_path):
     async with scripted_engine(answering({}, is_target=False)) as baseline, scripted_engine(named) as target:
         result = await run_on(tmp_path, baseline, target, count=1)
     assert (result.exit, result.data["samples"][0].unit) == (Exit.PASS, "words")
+
+
+async def test_a_run_that_stands_still_is_heard_of():
+    heard = asyncio.Event()
+    told = []
+
+    class Slow:
+        async def answer(self, number, row):
+            await heard.wait()
+            return Answer(text="a", tokens=["a"], unit="words")
+
+    def progress(done, extra):
+        told.append((done, extra))
+        heard.set()
+
+    rules = Rules(sampling=Sampling(temperature=0, top_p=1, seed=1, max_tokens=1, top_k=1), floor=Floor())
+    rows = [Row(sample_id="0", question=Question(prompt="q"), line=1)]
+    batch = Batch(rows, Slow(), [Slow()], rules, progress=progress, beat_s=0.001)
+    await batch.run(4)
+    assert told[0] == (0, "; 0 real, 0 tie, 0 unclassified, 0 error")
+    assert told[-1][0] == 1

@@ -198,10 +198,21 @@ async def test_duplicates_are_no_further_evidence(tmp_path):
     assert result.data["settings"]["selection"] == ["1 duplicates left out"]
 
 
-async def test_a_rerun_asks_only_what_differed(tmp_path):
+async def test_a_rerun_asks_only_what_differed_and_can_be_put_into_the_report(tmp_path):
     await compared(tmp_path, {"q1": 3.0, "q4": 0.01}, "--output", str(tmp_path / "first.json"))
-    result = await compared(tmp_path, {}, "--rerun", str(tmp_path / "first.json"))
-    assert [sample.sample_id for sample in result.data["samples"]] == ["s1", "s4"]
+    alone = await compared(tmp_path, {}, "--rerun", str(tmp_path / "first.json"))
+    assert [sample.sample_id for sample in alone.data["samples"]] == ["s1", "s4"]
+    merged = await compared(tmp_path, {"q4": 0.01}, "--rerun", str(tmp_path / "first.json"), "--rerun-merge")
+    statuses = ["equal"] * 10
+    statuses[4] = "tie"
+    assert [sample.status for sample in merged.data["samples"]] == statuses
+    assert (merged.exit, merged.data["totals"].samples) == (Exit.PASS, 10)
+
+
+async def test_costs_are_told_where_prices_are(tmp_path):
+    result = await compared(tmp_path, {}, "--input-price", "2", "--output-price", "10", noise="0")
+    # 20 answers to prompts of 3 tokens, 8 tokens each: 60 * 2 + 160 * 10 millionths.
+    assert any("60 prompt tokens and 160 answer tokens: 0.00172 USD" in note for note in result.notes)
 
 
 async def test_a_dry_run_asks_nobody(tmp_path):

@@ -95,11 +95,12 @@ async def test_beginning_again_keeps_the_old_journal(tmp_path):
     assert list(rows_in(tmp_path / "j")) == []
 
 
-def test_two_runs_cannot_write_one_journal(tmp_path):
+@pytest.mark.parametrize("open_again", [RunJournal.resume, RunJournal.begin])
+def test_two_runs_cannot_write_one_journal(tmp_path, open_again):
     journal, _ = RunJournal.resume(tmp_path / "j", SETTINGS)
     try:
         with pytest.raises(Mistake, match="another run is writing it"):
-            RunJournal.resume(tmp_path / "j", SETTINGS)
+            open_again(tmp_path / "j", SETTINGS)
     finally:
         journal.close()
 

@@ -28,7 +28,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     url_of,
 )
-from ppd_proxy.acc.reports import read_report
+from ppd_proxy.acc.reports import Report, read_report
 from ppd_proxy.acc.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of
 
 
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N rows of each dataset")
     parser.add_argument("--deduplicate", action="store_true", default=None, help="leave out what is asked already")
     parser.add_argument("--rerun", metavar="REPORT", help="only the samples that differ or are errors in this report")
+    parser.add_argument("--rerun-merge", action="store_true", help="and put them into that report's other samples")
     parser.add_argument("--dry-run", action="store_true", help="check everything, ask nobody")
     add_sampling_flags(parser)
     add_access_flags(parser)
@@ -97,9 +98,15 @@ def work_of(args: argparse.Namespace, context: Context, snapshot: Snapshot | Non
         kept = _unique(rows)
         selection.append(f"{len(rows) - len(kept)} duplicates left out")
         rows = kept
+    merged: list[tuple[str, bytes]] = []
     if args.rerun is not None:
-        rows = _divergent(args.rerun, context, rows)
+        report = read_report(context.directory / args.rerun, "--rerun")
+        rows = _divergent(args.rerun, report, rows)
         selection.append(f"what differs in {args.rerun}")
+        if args.rerun_merge:
+            merged = [(sample.sample_id, msgspec.json.encode(sample)) for sample in report.samples]
+    elif args.rerun_merge:
+        raise Mistake("--rerun-merge: into what? give --rerun REPORT")
     recalled: Mapping[str, Kept] = {}
     if snapshot is not None:
         recalled = answers_for(snapshot, rows, f"--snapshot {args.snapshot}")
@@ -116,6 +123,7 @@ def work_of(args: argparse.Namespace, context: Context, snapshot: Snapshot | Non
         recalled=recalled,
         template=template,
         selection=tuple(selection),
+        merged=tuple(merged),
     )
 
 
@@ -188,9 +196,10 @@ def _unique(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(kept)
 
 
-def _divergent(path: str, context: Context, rows: Sequence[Row]) -> tuple[Row, ...]:
-    report = read_report(context.directory / path, "--rerun")
+def _divergent(path: str, report: Report, rows: Sequence[Row]) -> tuple[Row, ...]:
     wanted = {sample.sample_id for sample in report.samples if sample.status != "equal"}
+    if not wanted:
+        raise Mistake(f"--rerun {path}: all of its samples are equal; there is nothing to ask again")
     found = tuple(row for row in rows if row.sample_id in wanted)
     if not found:
         raise Mistake(f"--rerun {path}: none of its {len(wanted)} samples that differ is in the dataset")
