@@ -99,6 +99,13 @@ async def test_scored_samples_become_a_report(tmp_path: Path) -> None:
 
         told = await run_command("explain", "--from-proxy", cluster.url, "--sample", "request/3")
         assert any("first that differs" in sentence for sentence in told.data["story"])
+        assert all(isinstance(place["target_text"], str) for place in told.data["context"])
+        old = await run_command(
+            "explain", "--from-proxy", cluster.url, "--limit", "1", "--sample", report.samples[0].sample_id
+        )
+        assert old.data["prompt_tokens"] == report.samples[0].prompt_tokens
+        with pytest.raises(Mistake, match="did you mean request/"):
+            await run_command("explain", "--from-proxy", cluster.url, "--sample", "request/99999")
         summary = await run_command("summary", "--from-proxy", cluster.url, "--limit", "7")
         assert summary.data["samples"] == 7
         assert any("--limit" in note for note in summary.notes)

@@ -15,8 +15,6 @@ Shell = Literal["bash", "zsh", "fish"]
 SHELLS: tuple[Shell, ...] = ("bash", "zsh", "fish")
 NAMES = ("ppd-acc", "xpyd-acc")
 """Both console scripts are completed."""
-_FILES = ("FILE", "FILES")
-_DIRECTORIES = ("DIR",)
 
 
 def script_of(parser: argparse.ArgumentParser, shell: Shell) -> str:
@@ -25,17 +23,20 @@ def script_of(parser: argparse.ArgumentParser, shell: Shell) -> str:
         return _fish(parser)
     for each in _parsers(parser):
         for action in each._actions:
-            metavar = action.metavar if isinstance(action.metavar, str) else ""
-            if metavar in _FILES:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
-            elif metavar in _DIRECTORIES:
-                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            if _is_path(action):
+                is_directory = str(action.metavar).startswith("DIR")
+                action.complete = shtab.DIRECTORY if is_directory else shtab.FILE  # type: ignore[attr-defined]
     script = str(shtab.complete(parser, shell=shell))
     first, second = NAMES
     if shell == "bash":
         registered = [line for line in script.splitlines() if line.startswith("complete ") and line.endswith(first)]
         return "\n".join([script.rstrip("\n"), *(line.removesuffix(first) + second for line in registered), ""])
     return script.replace(f"#compdef {first}", f"#compdef {first} {second}", 1)
+
+
+def _is_path(action: argparse.Action) -> bool:
+    """By its metavar: FILE, FILE.png, DIR."""
+    return isinstance(action.metavar, str) and action.metavar.startswith(("FILE", "DIR"))
 
 
 def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -81,7 +82,7 @@ def _fish_option(program: str, action: argparse.Action, condition: str) -> Itera
         return
     start = f"complete -c {program} -n {_quoted(condition)}"
     choices = f" -a {_quoted(' '.join(map(str, action.choices)))}" if action.choices else ""
-    is_path = action.metavar in (*_FILES, *_DIRECTORIES)
+    is_path = _is_path(action)
     if not action.option_strings:
         if choices or is_path:
             yield start + (choices or " -F")

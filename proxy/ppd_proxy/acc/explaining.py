@@ -171,7 +171,7 @@ def _route(sample: Sample) -> str:
     told = sample.metadata
     pair = f" by {told['pair']}" if told.get("pair") else ""
     threshold = told.get("threshold")
-    beyond = "" if threshold is None else f", far beyond {nats(threshold)}"
+    beyond = "" if threshold is None else f"; no healthy answer like it is beyond {nats(threshold)}"
     return f"the proxy served it as {told.get('route')}{pair}, turn {told.get('turn')}: {told['outcome']}{beyond}"
 
 

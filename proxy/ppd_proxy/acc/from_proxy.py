@@ -143,6 +143,16 @@ async def read_proxy(url: str, access: Access, limit: int) -> Report:
     )
 
 
+async def with_sample(report: Report, sample_id: str, url: str, access: Access) -> Report:
+    """The report, and in it this sample of the proxy, however old it is. As it is where there is no such one."""
+    if any(sample.sample_id == sample_id for sample in report.samples):
+        return report
+    async with engines(access, url) as (proxy,):
+        row = await _whole(proxy, JournalRow(sample_id=sample_id))
+    samples = [sample_of(row), *report.samples] if row.seq else report.samples
+    return msgspec.structs.replace(report, samples=samples)
+
+
 async def _listed(proxy: Engine, limit: int) -> tuple[list[JournalRow], bool]:
     """The newest rows first, and whether there are older ones."""
     found: dict[str, JournalRow] = {}

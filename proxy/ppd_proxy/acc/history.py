@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,11 @@ class History:
             run = int(cursor.lastrowid or 0)
             for sample in report.samples:
                 row = row_of(sample, run, at=report.created_at or now, model=model)
-                self._connection.execute(rows.INSERT, rows.encode(rows.without_text(row, storage), storage))
+                try:
+                    columns = rows.encode(rows.without_text(row, storage), storage)
+                except (ValueError, OverflowError, struct.error) as error:
+                    raise Mistake(f"--report {path}: sample {sample.sample_id}: {error}") from None
+                self._connection.execute(rows.INSERT, columns)
                 self._connection.execute(
                     "INSERT INTO run_samples VALUES (?, ?, ?, ?)",
                     (run, _readable(sample.sample_id), sample.status, row.sample_id),

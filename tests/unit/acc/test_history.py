@@ -6,7 +6,7 @@ import stat
 import pytest
 from tests.support.acc import run_command
 from tests.support.journal import row
-from tests.support.reports import equal, failed, parted, published, written
+from tests.support.reports import equal, failed, parted, published, side, written
 
 from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.history import default_path
@@ -138,6 +138,14 @@ async def test_errors_are_no_results(tmp_path):
     path = written(tmp_path, *[failed(f"s{n}") for n in range(20)], name="errors.json", created_at=2.0)
     await run_command("history save", "--report", path, "--tag", "t", "--db", str(tmp_path / "h.db"))
     assert (await history(tmp_path, "trend")).exit == Exit.INCONCLUSIVE
+
+
+async def test_numbers_that_no_journal_holds_are_a_mistake_and_nothing_is_saved(tmp_path):
+    sample = equal("s0", target=side([-1, 2**40]), baseline=side([-1, 2**40]))
+    path = written(tmp_path, equal("first"), sample)
+    with pytest.raises(Mistake, match="sample s0"):
+        await run_command("history save", "--report", path, "--db", str(tmp_path / "h.db"))
+    assert (await history(tmp_path, "list")).data["runs"] == []
 
 
 async def test_old_runs_are_purged_but_the_newest_stay(tmp_path):

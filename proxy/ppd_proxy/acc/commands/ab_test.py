@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Result, Trouble
 from ppd_proxy.acc.flags import between
-from ppd_proxy.acc.pairing import (
+from ppd_proxy.acc.matching import (
     Matched,
     Rate,
     changes,

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Result, Trouble
-from ppd_proxy.acc.pairing import columns, ends, is_hit, plain, rate_of, rates_table, span
+from ppd_proxy.acc.matching import columns, ends, is_hit, plain, rate_of, rates_table, span
 from ppd_proxy.acc.reports import Sample, read_report
 from ppd_proxy.acc.views import percent
 from ppd_proxy.accuracy.intervals import Interval, wilson

@@ -143,6 +143,8 @@ def _view(data: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[
 def _shown(told: Mapping[str, float | None]) -> str:
     if told["median"] is None:
         return "unknown"
+    if told["low"] == told["high"]:
+        return f"{told['median']:.4g}"
     return f"{told['median']:.4g} ({told['low']:.4g} to {told['high']:.4g})"
 
 

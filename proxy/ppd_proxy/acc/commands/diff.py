@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Result
 from ppd_proxy.acc.commands.regression import change_of, changes_table
-from ppd_proxy.acc.pairing import columns, match, notes_of, plain, rate_of, rates_table, require_pairs
+from ppd_proxy.acc.matching import columns, match, notes_of, plain, rate_of, rates_table, require_pairs
 from ppd_proxy.acc.reports import STATUSES, Report, Sample, read_report
 
 _CONFIDENCE = 0.95

@@ -18,7 +18,7 @@ from ppd_proxy.acc.command import Command, Context, Exit, Result
 from ppd_proxy.acc.engines import EngineTrouble, engines
 from ppd_proxy.acc.explaining import Advice, Place, advice, places, split_texts, story, token_ids
 from ppd_proxy.acc.flags import access_of, not_negative, url_of
-from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
+from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from, with_sample
 from ppd_proxy.acc.reports import Report, Sample
 from ppd_proxy.accuracy.flips import Token
 
@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace, context: Context) -> Result:
     report = await report_from(args, context)
+    if args.from_proxy is not None:
+        url = url_of("--from-proxy", args.from_proxy)
+        report = await with_sample(report, args.sample, url, access_of(args, context.settings))
     sample = sample_of(report, args.sample)
     annotation = NOTHING
     if args.report is not None:

@@ -15,7 +15,7 @@ from ppd_proxy.acc.commands.ab_test import ALPHA
 from ppd_proxy.acc.flags import between
 from ppd_proxy.acc.from_proxy import add_report_flags, report_from
 from ppd_proxy.acc.from_proxy import notes_of as proxy_notes_of
-from ppd_proxy.acc.pairing import columns, exit_of, plain
+from ppd_proxy.acc.matching import columns, exit_of, plain
 from ppd_proxy.acc.reports import Report, Sample
 from ppd_proxy.accuracy.lengths import LengthBias, Pair, finish_table, judge, length_bias
 from ppd_proxy.accuracy.significance import Mean

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from rich.table import Table
+from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Result
 from ppd_proxy.acc.settings import BUILT_IN_PROFILES
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     for name, values in sorted(settings.profiles.items()):
         source = str(settings.source) if name in own else "built in"
         profiles[name] = {"values": dict(values), "source": source}
-        table.add_row(name, *(str(values.get(key, "")) for key in _COLUMNS), source)
+        table.add_row(*(Text(str(each)) for each in (name, *(values.get(key, "") for key in _COLUMNS), source)))
     replaced = [name for name in own if name in BUILT_IN_PROFILES]
     notes = tuple(f"profiles.{name} of the file replaces the built-in one" for name in replaced)
     return Result(exit=Exit.PASS, data={"profiles": profiles}, view=(table,), notes=notes)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Result
 from ppd_proxy.acc.commands.ab_test import add_test_flags
-from ppd_proxy.acc.pairing import (
+from ppd_proxy.acc.matching import (
     changes,
     columns,
     ends,
