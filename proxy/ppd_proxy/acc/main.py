@@ -128,7 +128,7 @@ def _tell(command: Command, args: argparse.Namespace, out: Console, err: Console
                 err.print(Text(f"note: {note}"))
             if not to_standard_output:
                 for part in result.view:
-                    out.print(part)
+                    out.print(part, crop=False)  # `views.verbatim` is never cut
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stderr.close()
@@ -196,7 +196,7 @@ def lines_of(result: Result) -> Iterator[str]:
     console = Console(file=None, width=_WIDTH_WHEN_PIPED, highlight=False)
     with console.capture() as captured:
         for part in result.view:
-            console.print(part)
+            console.print(part, crop=False)
     yield from captured.get().splitlines()
 
 

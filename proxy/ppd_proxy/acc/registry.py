@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import compare_output
+from ppd_proxy.acc.commands import (
+    annotate,
+    compare_output,
+    completion,
+    config_validate,
+    explain,
+    filter,
+    init,
+    profiles,
+    summary,
+)
 
-COMMANDS: tuple[Command, ...] = (*compare_output.COMMANDS,)
+COMMANDS: tuple[Command, ...] = (
+    *compare_output.COMMANDS,
+    *explain.COMMANDS,
+    *filter.COMMANDS,
+    *annotate.COMMANDS,
+    *summary.COMMANDS,
+    *init.COMMANDS,
+    *config_validate.COMMANDS,
+    *profiles.COMMANDS,
+    *completion.COMMANDS,
+)
