@@ -12,11 +12,13 @@ from ppd_proxy.acc.commands import (
     filter,
     init,
     profiles,
+    report,
     summary,
 )
 
 COMMANDS: tuple[Command, ...] = (
     *compare_output.COMMANDS,
+    *report.COMMANDS,
     *explain.COMMANDS,
     *filter.COMMANDS,
     *annotate.COMMANDS,
