@@ -128,6 +128,8 @@ def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
     except (msgspec.MsgspecError, IndexError, RecursionError) as error:
         raise ValueError(f"not an answer with a choice: {error}") from None
     message = choice.message or _Message(content=choice.text)
+    if _is_hollow(message, choice.token_ids):
+        raise ValueError("the answer's content is null, and it has neither reasoning nor tool calls")
     text = message.content or ""
     names, logprobs, tops = _scores(choice.logprobs)
     tokens: list[Token]
@@ -155,6 +157,12 @@ def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
         request_id=reply.id,
         total_ms=total_ms,
     )
+
+
+def _is_hollow(message: _Message, token_ids: list[int] | None) -> bool:
+    """Whether there is no text where there should be one. A single special token has none."""
+    has_other = message.reasoning is not None or message.reasoning_content is not None or message.tool_calls
+    return message.content is None and not has_other and (token_ids is None or len(token_ids) > 1)
 
 
 def read_scores(body: bytes, prompt_tokens: int, answer: Sequence[int]) -> list[Position]:

@@ -37,7 +37,7 @@ def compare_answers(
 
     Sampled answers differ by chance: their difference is `unclassified` whatever its margin.
     """
-    has_both_tokens = baseline.unit == target.unit == "tokens"
+    has_both_tokens = _has_same_kind(baseline, target)
     ones: Sequence[flips.Token] = baseline.tokens if has_both_tokens else baseline.text.split()
     others: Sequence[flips.Token] = target.tokens if has_both_tokens else target.text.split()
     position = flips.first_difference(ones, others)
@@ -82,6 +82,13 @@ def compare_answers(
         not_numbers=len(deltas) - len(finite),
         has_same_finish=baseline.finish_reason == target.finish_reason,
     )
+
+
+def _has_same_kind(baseline: Answer, target: Answer) -> bool:
+    """Whether both have tokens, and both ids or both names: an id never equals a name."""
+    if not baseline.unit == target.unit == "tokens":
+        return False
+    return not baseline.tokens or not target.tokens or (baseline.ids is None) == (target.ids is None)
 
 
 def _calls(answer: Answer) -> list[tuple[object, object]]:
@@ -171,15 +178,18 @@ async def noise_floor(
     baseline: Engine, questions: Sequence[Question], sampling: Sampling, count: int, report: Callable[[int], None]
 ) -> flips.Floor:
     """The baseline against itself: `count` answers (of the questions in turn), asked twice and scored by its own
-    prefill. Nothing is cached; `report` hears how many are done. Raises EngineTrouble."""
+    prefill. Nothing is cached; `report` hears how many are done. Answers that fail are left out; raises EngineTrouble
+    where all of them do. An engine that cannot score is measured by its replays alone."""
     shifts: list[float] = []
     deltas: list[float] = []
-    flipped = done = 0
+    troubles: list[EngineTrouble] = []
+    flipped = answers = done = 0
 
     async def one(question: Question) -> None:
-        nonlocal flipped, done
+        nonlocal flipped, answers
         first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
         position = flips.first_difference(first.tokens, second.tokens)
+        answers += 1
         flipped += position is not None
         common = position if position is not None else len(first.tokens)
         deltas.extend(_deltas(first, second, common).tolist())
@@ -190,12 +200,21 @@ async def noise_floor(
             if first.logprobs:
                 deltas.extend((scores.candidate - scores.baseline).tolist())
             shifts.extend(_shifts(first.tops, [each.top for each in positions]))
+
+    async def tried(question: Question) -> None:
+        nonlocal done
+        try:
+            await one(question)
+        except EngineTrouble as trouble:
+            troubles.append(trouble)
         done += 1
         report(done)
 
     if questions:
-        await asyncio.gather(*(one(questions[number % len(questions)]) for number in range(count)))
-    return flips.floor_of(shifts, deltas, answers=done, flips=flipped)
+        await asyncio.gather(*(tried(questions[number % len(questions)]) for number in range(count)))
+    if troubles and not answers:
+        raise troubles[0]
+    return flips.floor_of(shifts, deltas, answers=answers, flips=flipped)
 
 
 def _shifts(ones: Sequence[dict[str, float]], others: Sequence[dict[str, float]]) -> list[float]:

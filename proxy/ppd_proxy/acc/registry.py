@@ -5,6 +5,8 @@ from __future__ import annotations
 from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands import (
     annotate,
+    batch_compare,
+    cache,
     compare_output,
     completion,
     config_validate,
@@ -13,18 +15,22 @@ from ppd_proxy.acc.commands import (
     init,
     profiles,
     report,
+    snapshot,
     summary,
 )
 
 COMMANDS: tuple[Command, ...] = (
     *compare_output.COMMANDS,
     *report.COMMANDS,
+    *batch_compare.COMMANDS,
     *explain.COMMANDS,
     *filter.COMMANDS,
     *annotate.COMMANDS,
     *summary.COMMANDS,
+    *snapshot.COMMANDS,
     *init.COMMANDS,
     *config_validate.COMMANDS,
+    *cache.COMMANDS,
     *profiles.COMMANDS,
     *completion.COMMANDS,
 )

@@ -1,0 +1,237 @@
+"""What a run is told as: one report per target, its files, and what people read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from ppd_proxy.acc.batch_options import Options
+from ppd_proxy.acc.batch_runs import Done, Work, settings_of
+from ppd_proxy.acc.command import Context, Exit, Result
+from ppd_proxy.acc.compare import noise_of
+from ppd_proxy.acc.files import write_whole
+from ppd_proxy.acc.formats import FORMATS
+from ppd_proxy.acc.gating import Gate, gate_of, totals_of, worst_of
+from ppd_proxy.acc.reports import Flip, Report, Sample, Status, Totals
+from ppd_proxy.acc.views import nats, noise_line, percent
+
+_SHOWN = 10
+_encode = msgspec.json.Encoder().encode
+_sample = msgspec.json.Decoder(Sample)
+
+
+class _End(msgspec.Struct, frozen=True, gc=False):
+    finish_reason: str | None = None
+
+
+class _Brief(msgspec.Struct, kw_only=True):
+    """What the summary needs of an encoded sample."""
+
+    sample_id: str
+    status: Status
+    unit: Literal["tokens", "words"] = "tokens"
+    baseline: _End = _End()
+    target: _End = _End()
+    flip: Flip | None = None
+    compared_tokens: int = 0
+    has_same_finish: bool = True
+    error: str | None = None
+    failed: str | None = None
+    tags: list[str] = []
+
+
+_brief = msgspec.json.Decoder(_Brief)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """One target's report without its samples, these encoded, and what they come to."""
+
+    report: Report
+    gate: Gate
+    samples: Sequence[bytes]
+    briefs: Sequence[_Brief]
+
+    @property
+    def totals(self) -> Totals:
+        assert self.report.totals is not None, "told makes them"
+        return self.report.totals
+
+
+def result_of(work: Work, options: Options, done: Done, context: Context, *, has_samples: bool) -> Result:
+    """Writes all files and says what they say. Raises Trouble where one cannot be written."""
+    tolds = [_told(work, options, done, context, target) for target in range(len(work.targets))]
+    written = [line for number, told in enumerate(tolds) for line in _write(options, told, number, len(tolds))]
+    code = worst_of(told.gate for told in tolds)
+    _drop_journal(options, tolds, is_complete=None not in done.finished)
+    data: Mapping[str, Any] = (
+        _data(tolds[0], has_samples) if len(tolds) == 1 else {"targets": [_data(told, has_samples) for told in tolds]}
+    )
+    notes = [note for told in tolds for note in _notes(told, options)] + _run_notes(work, done, options, code)
+    view = [part for told in tolds for part in _view(told, done)]
+    return Result(exit=code, data=data, view=(*view, *map(Text, written)), notes=tuple(dict.fromkeys(notes)))
+
+
+def _told(work: Work, options: Options, done: Done, context: Context, target: int) -> Told:
+    samples = [each[target] for each in done.finished if each is not None]
+    briefs = [_brief.decode(each) for each in samples]
+    totals = totals_of((each.status for each in briefs), options.limits.confidence)
+    gate = gate_of(totals, options.limits, done.stopped[target])
+    report = Report(
+        tool=f"ppd-acc {version('ppd-proxy')}",
+        created_at=context.wall_clock(),
+        settings=_effective(work, options),
+        baseline=done.baseline,
+        target=done.targets[target],
+        datasets=list(work.datasets),
+        noise=noise_of(done.floor),
+        totals=totals,
+        gate=gate.described(options.limits),
+    )
+    return Told(report=report, gate=gate, samples=samples, briefs=briefs)
+
+
+def _effective(work: Work, options: Options) -> dict[str, Any]:
+    access = work.access
+    return {
+        **settings_of(work, options),
+        "headers": sorted(access.headers),
+        "concurrency": access.concurrency,
+        "timeout_s": access.timeout_s,
+        "retries": access.retries,
+        "rate_limit": options.per_s,
+        "cache_ttl_s": None if options.cache_dir is None else options.cache_ttl_s,
+        "early_stop": options.limits.is_sequential,
+    }
+
+
+def _write(options: Options, told: Told, number: int, targets: int) -> Iterator[str]:
+    for flag, path in options.outputs.items():
+        own = path if targets == 1 else path.with_name(f"{path.stem}.{number}{path.suffix}")
+        if flag == "output":
+            write_whole(own, encoded_report(told.report, told.samples), "--output")
+        else:
+            parts = FORMATS[flag](told.report, map(_sample.decode, told.samples))
+            write_whole(own, (part.encode() for part in parts), f"--{flag}")
+        yield f"{'report' if flag == 'output' else flag}: {own}"
+
+
+def encoded_report(report: Report, samples: Iterable[bytes]) -> Iterator[bytes]:
+    """The report with samples that are encoded already, a line each."""
+    head, place, tail = _encode(report).rpartition(b'"samples":[]')
+    assert place, "a report without samples has an empty list of them"
+    yield head + b'"samples":['
+    for number, sample in enumerate(samples):
+        yield b",\n" if number else b"\n"
+        yield sample
+    yield b"\n]" + tail + b"\n"
+
+
+def _data(told: Told, has_samples: bool) -> dict[str, Any]:
+    data: dict[str, Any] = msgspec.structs.asdict(told.report)
+    data["samples"] = [_sample.decode(each) for each in told.samples] if has_samples else []
+    return data
+
+
+def _drop_journal(options: Options, tolds: Sequence[Told], *, is_complete: bool) -> None:
+    """A journal that nobody asked for goes when the report has everything and nothing is worth asking again."""
+    if options.journal is None or not options.is_own_journal or not is_complete:
+        return
+    if not any(told.totals.error for told in tolds):
+        Path(options.journal).unlink(missing_ok=True)
+
+
+def _view(told: Told, done: Done) -> Iterator[Any]:
+    totals, gate = told.totals, told.gate
+    target = told.report.target.url if told.report.target is not None else "target"
+    yield Text(f"{gate.outcome}: {gate.reason}", style="bold")
+    yield Text(f"{done.baseline.url} against {target}")
+    table = Table("", "samples", "share", "interval", box=None, pad_edge=False)
+    for name, count, share, interval in (
+        ("different", totals.compared - totals.equal, totals.rate, totals.rate_interval),
+        ("real", totals.real, totals.real_rate, totals.real_interval),
+    ):
+        table.add_row(name, str(count), percent(share), f"{percent(interval.low)} to {percent(interval.high)}")
+    for name, count in (("tie", totals.tie), ("unclassified", totals.unclassified), ("error", totals.error)):
+        table.add_row(name, str(count), "", "")
+    table.add_row("all", str(totals.samples), "", "")
+    yield table
+    yield Text(noise_line(done.floor))
+    worst = [each for each in told.briefs if each.status in ("real", "unclassified", "error")]
+    for each in worst[:_SHOWN]:
+        yield Text(f"  {each.sample_id!r} {each.status}: {_what(each)}")
+    if len(worst) > _SHOWN:
+        yield Text(f"  and {len(worst) - _SHOWN} more")
+
+
+def _what(brief: _Brief) -> str:
+    if brief.status == "error":
+        return f"{brief.failed}: {brief.error}"
+    if brief.flip is None:
+        return ", ".join(brief.tags) or "different tool calls"
+    shift = "" if brief.flip.shift is None else f", shift {'at least ' * brief.flip.is_bound}{nats(brief.flip.shift)}"
+    return f"first difference at {brief.unit[:-1]} {brief.flip.position}{shift}"
+
+
+def _notes(told: Told, options: Options) -> Iterator[str]:
+    briefs = [each for each in told.briefs if each.status != "error"]
+    words = sum(each.unit == "words" for each in briefs)
+    if words:
+        yield f"{words} samples were compared by words: their engines tell no token ids"
+    finishes = sum(each.status == "equal" and not each.has_same_finish for each in briefs)
+    if finishes:
+        yield f"{finishes} equal answers have different finish reasons"
+    tags = Counter(tag.partition(":")[0] for each in briefs for tag in each.tags)
+    if tags["equal-by"]:
+        yield f"{tags['equal-by']} different texts count as equal by {', '.join(options.matching.names)}"
+    if tags["not-forced"]:
+        yield f"{tags['not-forced']} different answers could not be scored by the baseline"
+    cut = sum("length" in (each.baseline.finish_reason, each.target.finish_reason) for each in briefs)
+    if options.cut_share is not None and briefs and cut / len(briefs) > options.cut_share:
+        yield f"{cut} of {len(briefs)} answers were cut at --max-tokens, more than {percent(options.cut_share)}"
+
+
+def _run_notes(work: Work, done: Done, options: Options, code: Exit) -> list[str]:
+    notes = []
+    if not work.sampling.is_greedy:
+        notes.append(f"temperature is {work.sampling.temperature:g}: sampled answers differ by chance, so no difference"
+                     " is classified")  # fmt: skip
+    notes += [
+        f"{target.url} serves {target.model!r}, the baseline {done.baseline.model!r}"
+        for target in done.targets
+        if done.baseline.model is not None and target.model != done.baseline.model
+    ]
+    if done.recalled:
+        notes.append(f"{done.recalled} samples were in the journal {options.journal} already")
+    if None in done.finished:
+        notes.append(f"{sum(each is None for each in done.finished)} samples were not asked: stopped early")
+    if done.cache is not None:
+        notes.append(f"cache {done.cache.directory}: {done.cache.hits} answers were in it, {done.cache.misses} not")
+    if done.retries:
+        notes.append(f"{done.retries} requests had to be sent again")
+    if code == Exit.INFRASTRUCTURE and options.journal is not None:
+        notes.append("--resume asks again for the samples that are errors")
+    return notes
+
+
+def dry_data(work: Work, options: Options) -> dict[str, Any]:
+    """What would be asked, by nobody yet."""
+    rows, engines = len(work.rows), len(work.targets) + (work.baseline is not None)
+    noise = 3 * options.noise_answers if work.baseline is not None else 0
+    return {
+        "settings": _effective(work, options),
+        "samples": rows,
+        "requests": rows * engines + noise,
+        "longest_prompt_characters": max((len(row.question.text) for row in work.rows), default=0),
+        "limits": dataclasses.asdict(options.limits),
+        "outputs": {flag: str(path) for flag, path in options.outputs.items()},
+    }
