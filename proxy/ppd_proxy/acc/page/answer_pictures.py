@@ -14,6 +14,7 @@ from ppd_proxy.acc.page.drawing import (
     framed,
     label,
     mark,
+    nothing,
     path,
     place,
     plot_area,
@@ -21,7 +22,7 @@ from ppd_proxy.acc.page.drawing import (
     whisker,
 )
 from ppd_proxy.acc.page.markup import Markup, element, table
-from ppd_proxy.acc.page.scales import Scale, number, rounded_up
+from ppd_proxy.acc.page.scales import Kind, Scale, number, rounded_up
 from ppd_proxy.acc.page.series import Bin, Differences, Finishes, Share, survival
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.accuracy.intervals import wilson
@@ -32,7 +33,8 @@ _RISK_BOTTOM = 84.0
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    return "unknown" if value is None else f"{100 * value:.{digits}f} %"
+    """With a space that no line breaks at."""
+    return "unknown" if value is None else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def interval(share: Share) -> str:
@@ -48,14 +50,14 @@ def shares_picture(shares: Sequence[Share], confidence: float) -> Markup:
     known = [share for share in shares if share.total]
     high = min(1.0, rounded_up(max((share.interval.high for share in known), default=1.0)))
     x = Scale(low=0.0, high=high, start=24.0, end=WIDTH - 24.0)
-    rows, bottom = [], 52.0 + 78.0 * len(shares)
+    rows, bottom = [], 52.0 + 84.0 * len(shares)
     for each in x.ticks(5):
         rows.append(path([(x(each), 24.0), (x(each), bottom)], "grid"))
         rows.append(label(x(each), bottom + 18, percent(each, 0 if high > 0.05 else 2), "tick middle"))
     rows.append(path([(x.start, bottom), (x.end, bottom)], "axis"))
     rows.append(label((x.start + x.end) / 2, bottom + 38, "share of answers", "title middle"))
     for line, (share, class_) in enumerate(zip(shares, _SHARE_CLASSES, strict=True)):
-        top = 46.0 + 78.0 * line
+        top = 46.0 + 84.0 * line
         rows.append(label(x.start, top, share.name, "name"))
         rows.append(label(x.end, top, told(share) if share.total else "not measured", "value end"))
         if share.total:
@@ -94,7 +96,7 @@ def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) ->
     name, title = "survival", "How long answers stay equal"
     watched = [_watched(sample) for sample in samples]
     if not watched or not max(watched):
-        return framed(name, title, f"No answer of any {unit} was compared.", Markup(""))
+        return nothing(name, title, f"No answer of any {unit} was compared.")
     curves = [(survival(samples, confidence, is_tie_counted=True), "any", "no difference")]
     if any(sample.status == "tie" for sample in samples):
         curves.append((survival(samples, confidence, is_tie_counted=False), "real", "none but ties"))
@@ -103,12 +105,22 @@ def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) ->
     lowest = min(bounds, default=0.95)
     low = 0.0 if lowest < 0.5 else max(0.0, int((lowest - 0.02) * 20) / 20)
     x, y = plot_area(low_x=0, high_x=longest, low_y=low, high_y=1.0, bottom=_RISK_BOTTOM)
+    positions = [value for value in x.ticks() if value == int(value)]
     from_where = "" if low == 0 else f", axis from {percent(low, 0)}"
-    parts = [axes(x, y, f"{unit[:-1]} position", f"share still equal{from_where}", show_y=lambda v: percent(v, 0))]
+    parts = [
+        axes(
+            x,
+            y,
+            f"{unit[:-1]} position",
+            f"share still equal{from_where}",
+            show_y=lambda v: percent(v, 0),
+            ticks_x=positions,
+        )
+    ]
     for curve, class_, _ in curves:
         parts += _curve(curve, longest, x, y, class_)
     parts.append(label(4, HEIGHT - 24, "still compared", "tick"))
-    for value in x.ticks():
+    for value in positions:
         at_risk = sum(each > value for each in watched)
         parts.append(label(x(value), HEIGHT - 6, f"{at_risk:,}", "tick middle"))
     every = curves[0][0]
@@ -131,7 +143,7 @@ def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) ->
             keys=[Key(class_=class_, label=f"answers with {label_} so far") for _, class_, label_ in curves],
             note=f"Kaplan-Meier with its {percent(confidence, 0)} band. An answer that ends equal counts up to its end,"
             " then no longer.",
-            numbers=_survival_numbers(curves, watched, x.ticks(10), unit),
+            numbers=_survival_numbers(curves, watched, [v for v in x.ticks(10) if v == int(v)], unit),
         )
     )
 
@@ -174,7 +186,7 @@ def lengths_picture(bins: Sequence[Bin], floor: Share, unit: str, confidence: fl
     """The share of answers that differ, by the prompt's length."""
     name, title = "lengths", "Difference by prompt length"
     if not bins:
-        return framed(name, title, "No sample tells how long its prompt is.", Markup(""))
+        return nothing(name, title, "No sample tells how long its prompt is.")
     first, last = bins[0].divergent, bins[-1].divergent
     finding = "All prompts are about equally long."
     if len(bins) > 1:
@@ -199,7 +211,7 @@ def hazard_picture(bins: Sequence[Bin], unit: str, confidence: float) -> Markup:
     name, title = "hazard", "Where answers part"
     one = unit[:-1]
     if not bins:
-        return framed(name, title, f"No {one} was compared.", Markup(""))
+        return nothing(name, title, f"No {one} was compared.")
     first, rest = bins[0].divergent, [each.divergent for each in bins[1:]]
     if not rest or not sum(each.total for each in rest):
         finding = f"Only the first {one} of each answer was compared."
@@ -209,7 +221,7 @@ def hazard_picture(bins: Sequence[Bin], unit: str, confidence: float) -> Markup:
             interval=wilson(sum(each.hits for each in rest), sum(each.total for each in rest), confidence),
         )  # fmt: skip
         finding = (
-            f"The first {one}, which prefill gives, differs {_held_against(first, later)} later ones"
+            f"The first {one}{', which prefill gives,' if one == 'token' else ''} differs {_held_against(first, later)} later ones"
             f" ({percent(first.value)} against {percent(later.value, 2)} per {one})."
         )
     return _by_bins(
@@ -242,9 +254,12 @@ def _by_bins(
 ) -> Markup:
     """Shares with intervals side by side, one place per bin, whatever its width."""
     tops = [each.divergent.interval.high for each in bins] + ([floor.interval.high] if floor else [])
-    x, y = plot_area(low_x=0, high_x=len(bins), low_y=0.0, high_y=min(1.0, rounded_up(max(tops))))
-    digits = 0 if y.high > 0.04 else 1 if y.high > 0.004 else 2
-    parts = [axes(x, y, *axis_titles, show_y=lambda v: percent(v, digits), ticks_x=())]
+    high, middle_top = min(1.0, rounded_up(max(tops))), sorted(tops)[len(tops) // 2]
+    has_ties = any(each.divergent.hits != each.real.hits for each in bins)
+    is_bent = high > 8 * middle_top
+    kind: Kind = "knee" if is_bent else "linear"
+    x, y = plot_area(low_x=0, high_x=len(bins), low_y=0.0, high_y=high, kind_y=kind, knee=middle_top)
+    parts = [axes(x, y, *axis_titles, show_y=lambda v: f"{100 * v:.3g}\u00a0%", ticks_x=())]
     if floor is not None:
         low, high = y(floor.interval.low), y(floor.interval.high)
         corners = [(x.start, low), (x.end, low), (x.end, high), (x.start, high)]
@@ -253,14 +268,14 @@ def _by_bins(
     for at, each in enumerate(bins):
         middle = x(at + 0.5)
         parts.append(label(middle, y.start + 18, _range(each.low, each.high), "tick middle"))
-        for share, class_, shape, aside in ((each.divergent, "any", "dot", -6), (each.real, "real", "diamond", 6)):
+        pair = ((each.divergent, "any", "dot", -6), (each.real, "real", "diamond", 6))
+        for share, class_, shape, aside in pair if has_ties else [(each.divergent, "any", "dot", 0)]:
             parts.append(whisker(middle + aside, y(share.interval.low), y(share.interval.high), class_))
             told_here = f"{_range(each.low, each.high)}, {share.name}: {told(share)}"
             parts.append(mark(shape, middle + aside, y(share.value or 0.0), class_, told_here))
-    keys = [
-        Key(class_="any", label="differ", kind="dot"),
-        Key(class_="real", label="differ by more than a tie", kind="diamond"),
-    ]
+    keys = [Key(class_="any", label="all differences" if has_ties else bins[0].real.name, kind="dot")]
+    if has_ties:
+        keys.append(Key(class_="real", label=bins[0].real.name, kind="diamond"))
     if floor is not None:
         keys.append(Key(class_="floor", label="noise floor: baseline asked again", kind="area"))
     return figure(
@@ -271,9 +286,9 @@ def _by_bins(
             description=f"Shares with intervals for {len(bins)} ranges: {axis_titles[1]} by {axis_titles[0]}.",
             parts=parts,
             keys=keys,
-            note=note,
+            note=note + (f" The axis is logarithmic above {percent(middle_top)}." if is_bent else ""),
             numbers=table(
-                (heads[1], heads[0], "Differ", "Interval", "More than a tie", "Interval"),
+                (heads[1], heads[0], "All differences", "Interval", bins[0].real.name.capitalize(), "Interval"),
                 [
                     (
                         _range(b.low, b.high), b.divergent.total, percent(b.divergent.value, 2), interval(b.divergent),
@@ -301,7 +316,7 @@ def differences_picture(differences: Differences, unit: str) -> Markup:
     total = differences.same + sum(each.count for each in differences.bins)
     if not differences.bins:
         finding = f"All {total:,} answers are equally long on both sides." if total else "No answer was compared."
-        return framed(name, title, finding, Markup(""))
+        return nothing(name, title, finding)
     bins = differences.bins
     x, y = plot_area(low_x=0, high_x=len(bins), low_y=0, high_y=rounded_up(max(each.count for each in bins)))
     parts = [axes(x, y, f"target \u2212 baseline ({unit})", "answers", ticks_x=())]
@@ -362,7 +377,7 @@ def finishes_table(finishes: Finishes) -> Markup:
     name, title = "finishes", "How answers ended"
     total = sum(finishes.counts.values())
     if not total:
-        return framed(name, title, "No answer was compared.", Markup(""))
+        return nothing(name, title, "No answer was compared.")
     same = sum(count for (one, other), count in finishes.counts.items() if one == other)
     finding = (
         f"All {total:,} pairs ended for the same reason."

@@ -13,6 +13,7 @@ from ppd_proxy.acc.annotations import Annotation
 from ppd_proxy.acc.page import answer_pictures as answers
 from ppd_proxy.acc.page import logprob_pictures as logprobs
 from ppd_proxy.acc.page import sections, series
+from ppd_proxy.acc.page.drawing import Nothing
 from ppd_proxy.acc.page.kv_picture import Heat, heat_picture
 from ppd_proxy.acc.page.markup import Markup, element, join
 from ppd_proxy.acc.page.samples import Listed, listed
@@ -88,6 +89,7 @@ def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | Non
         ]
     if heat is not None:
         found.append(heat_picture(heat))
+    found.sort(key=lambda each: isinstance(each, Nothing))
     return (
         element("section", element("h2", "Findings"), element("div", *found, class_="figures")) if found else Markup("")
     )

@@ -58,24 +58,33 @@ def figure(picture: Picture) -> Markup:
                   numbers=picture.numbers, is_wide=picture.is_wide)  # fmt: skip
 
 
+class Nothing(Markup):
+    """A figure that has nothing to draw, and says why."""
+
+    __slots__ = ()
+
+
+def nothing(name: str, title: str, why: str) -> Nothing:
+    return Nothing(framed(name, title, why, None))
+
+
 def framed(
     name: str,
     title: str,
     finding: str,
-    content: Markup,
+    content: Markup | None,
     *,
     keys: Sequence[Key] = (),
     note: str = "",
     numbers: Markup | None = None,
     is_wide: bool = False,
 ) -> Markup:
-    """A figure around a picture, a table, or the sentence that there is nothing to draw."""
-    legend = element("ul", *(_entry(key) for key in keys), class_="legend") if keys else None
+    """A figure around a picture or a table."""
     return element(
         "figure",
         element("figcaption", element("h3", title), element("p", finding, class_="finding")),
         content,
-        legend,
+        element("ul", *(_entry(key) for key in keys), class_="legend") if keys else None,
         element("p", note, class_="note") if note else None,
         element("details", element("summary", "Numbers"), numbers, class_="numbers") if numbers else None,
         id=name,
@@ -97,7 +106,8 @@ def _entry(key: Key) -> Markup:
 
 
 def plot_area(
-    *, low_x: float, high_x: float, low_y: float, high_y: float, kind_x: Kind = "linear", kind_y: Kind = "linear", knee: float = 1.0,
+    *, low_x: float, high_x: float, low_y: float, high_y: float, kind_x: Kind = "linear",
+    kind_y: Kind = "linear", knee: float = 1.0,
     right: float = RIGHT, bottom: float = BOTTOM,
 ) -> tuple[Scale, Scale]:  # fmt: skip
     return (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ppd_proxy.acc.page.drawing import LEFT, Picture, figure, framed, label, path, place
+from ppd_proxy.acc.page.drawing import LEFT, Picture, figure, label, nothing, path, place
 from ppd_proxy.acc.page.markup import Markup, element, table
 from ppd_proxy.acc.page.scales import number
 
@@ -57,7 +57,7 @@ def heat_picture(heat: Heat) -> Markup:
     name, title = "kv", "KV error by layer and position"
     panels = [panel for panel in heat.panels if any(row.values for row in panel.rows)]
     if not panels:
-        return framed(name, title, "The check of the KV dumps compared no array.", Markup(""), is_wide=True)
+        return nothing(name, title, "The check of the KV dumps compared no array.")
     values = [value for panel in panels for row in panel.rows for value in row.values]
     edges = levels([value for value in values if value is not None])
     width = (_WIDTH - _RIGHT - LEFT * len(panels) - _GAP * (len(panels) - 1)) / len(panels)

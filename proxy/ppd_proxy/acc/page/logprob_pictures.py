@@ -13,9 +13,9 @@ from ppd_proxy.acc.page.drawing import (
     axes,
     dots,
     figure,
-    framed,
     label,
     mark,
+    nothing,
     path,
     plot_area,
     shape_of,
@@ -37,8 +37,8 @@ def positions_picture(deltas: Deltas, noise: Noise) -> Markup:
     name, title = "positions", "Logprob difference by position"
     cloud = deltas.cloud
     if not cloud.total:
-        return framed(name, title, "No engine told logprobs of tokens: there is nothing to hold against each other.",
-                      Markup(""))  # fmt: skip
+        why = "No engine told logprobs of tokens: there is nothing to hold against each other."
+        return nothing(name, title, why)
     lines = floor_lines(noise)
     largest = max(band.largest for band in deltas.bands)
     y = _nats_scale(cloud.y, [largest, *lines.values()])
@@ -86,7 +86,7 @@ def prompts_picture(cloud: Cloud, noise: Noise, unit: str) -> Markup:
     """Each sample's largest |logprob difference| by the length of its prompt."""
     name, title = "prompts", "Largest logprob difference by prompt length"
     if not cloud.total:
-        return framed(name, title, "No sample has logprobs and a known prompt length.", Markup(""))
+        return nothing(name, title, "No sample has logprobs and a known prompt length.")
     lines = floor_lines(noise)
     y = _nats_scale(cloud.y, list(lines.values()))
     low, high = max(1.0, float(cloud.x.min())), max(2.0, float(cloud.x.max()))
@@ -126,7 +126,7 @@ def margins_picture(found: Sequence[Margin], noise: Noise, anchors: Mapping[str,
     """Both margins of each first difference; the tie region of the noise floor is shaded."""
     name, title = "margins", "How sure both were where they part"
     if not found:
-        return framed(name, title, "No first difference has known margins.", Markup(""))
+        return nothing(name, title, "No first difference has known margins.")
     shift = noise.largest_shift
     high = max([*((each.baseline or 0.0) for each in found), *((each.target or 0.0) for each in found)])
     high = rounded_up(max(high, 1.15 * (shift or 0.0), 1e-3))

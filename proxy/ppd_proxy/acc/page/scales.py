@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-_LEAST_GAP = 34.0
+_LEAST_GAP = 26.0
 Kind = Literal["linear", "log", "knee"]
 
 
@@ -109,4 +109,6 @@ def number(value: float) -> str:
     if abs(value) < 1e-3:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e\u2212{abs(int(exponent))}".replace("-", "\u2212")
-    return f"{value:.4g}".replace("-", "\u2212")
+    if abs(value) >= 100:
+        return f"{value:.0f}".replace("-", "\u2212")
+    return f"{value:.3g}".replace("-", "\u2212")

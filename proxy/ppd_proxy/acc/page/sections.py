@@ -14,7 +14,7 @@ from ppd_proxy.acc.reports import EngineInfo, Report, Totals
 from ppd_proxy.accuracy.intervals import wilson
 
 _SIGNS = (("pass", "\u2713", "Pass"), ("fail", "\u2715", "Fail"), ("inconclusive", "?", "Inconclusive"),
-          ("trouble", "!", "Trouble"))  # fmt: skip
+          ("partial", "!", "Partial"))  # fmt: skip
 _LEAST_GATE = ("outcome", "reason")
 _MOST_CELL = 400
 

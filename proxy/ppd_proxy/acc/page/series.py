@@ -83,8 +83,8 @@ class Margin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """From `low` to `high` (inclusive): the share that differs, and that differs by more than a tie. Of prompts of that
-    length, or of tokens at these positions."""
+    """From `low` to `high` (inclusive): the share that differs, and that differs by no tie. Of prompts of that length,
+    or of tokens at these positions."""
 
     low: int
     high: int
@@ -123,15 +123,21 @@ def compared(report: Report) -> list[Sample]:
     return [sample for sample in report.samples if sample.status != "error"]
 
 
+def no_tie(samples: Iterable[Sample]) -> str:
+    """What differences are called that are no tie: an unclassified one may be."""
+    has_unclassified = any(sample.status == "unclassified" for sample in samples)
+    return "real or unclassified differences" if has_unclassified else "real differences"
+
+
 def shares(report: Report, confidence: float) -> tuple[Share, ...]:
-    """Any difference, more than a tie, and the baseline against itself."""
+    """Any difference, those that are no tie, and the baseline against itself."""
     samples = compared(report)
     divergent = sum(sample.is_divergent for sample in samples)
     ties = sum(sample.status == "tie" for sample in samples)
     noise = report.noise
     return (
         _share("Answers that differ", divergent, len(samples), confidence),
-        _share("Differ by more than a tie", divergent - ties, len(samples), confidence),
+        _share(no_tie(samples).capitalize(), divergent - ties, len(samples), confidence),
         _share("Noise floor: baseline asked again", noise.flips, noise.answers, confidence),
     )
 
@@ -153,7 +159,7 @@ def hazard_bins(samples: Sequence[Sample], confidence: float, bins: int = _HAZAR
             low=each.start,
             high=each.stop - 1,
             divergent=_share("differ", each.diverged, each.exposure_tokens, confidence),
-            real=_share("more than a tie", other.diverged, other.exposure_tokens, confidence),
+            real=_share(no_tie(samples), other.diverged, other.exposure_tokens, confidence),
         )
         for each, other in found
         if each.exposure_tokens
@@ -266,7 +272,7 @@ def rates_by_length(samples: Sequence[Sample], unit: str, confidence: float, bin
                 low=min(length for length, _ in inside),
                 high=max(length for length, _ in inside),
                 divergent=_share("differ", divergent, len(inside), confidence),
-                real=_share("more than a tie", divergent - ties, len(inside), confidence),
+                real=_share(no_tie(samples), divergent - ties, len(inside), confidence),
             )
         )
     return found

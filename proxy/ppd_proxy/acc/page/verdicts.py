@@ -7,8 +7,8 @@ from typing import Literal
 
 from ppd_proxy.acc.reports import Report, Totals
 
-Outcome = Literal["pass", "fail", "inconclusive", "trouble"]
-OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "inconclusive", "trouble")
+Outcome = Literal["pass", "fail", "inconclusive", "partial"]
+OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "inconclusive", "partial")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,9 @@ def _judged(report: Report, totals: Totals) -> tuple[Outcome, str]:
     if totals.real:
         return "fail", "A difference beyond the noise floor fails when no limit is set."
     if not totals.compared:
-        return ("trouble", "Every sample failed.") if totals.error else ("inconclusive", "The report has no samples.")
+        return ("partial", "Every sample failed.") if totals.error else ("inconclusive", "The report has no samples.")
     if totals.error:
-        return "trouble", f"{totals.error:,} of {totals.samples:,} samples failed, so the comparison is not complete."
+        return "partial", f"{totals.error:,} of {totals.samples:,} samples failed, so the comparison is not complete."
     if totals.unclassified:
         if report.imported_from is not None:
             return "inconclusive", "An imported report has words and no logprobs: ties and faults look the same in it."
@@ -55,14 +55,18 @@ def _told(report: Report, totals: Totals) -> str:
     if not totals.compared:
         return f"None of {totals.error:,} samples could be compared" if totals.error else "Nothing was compared"
     if totals.real:
-        return f"{totals.real:,} of {many} answers differ by more than noise"
+        return f"{totals.real:,} of {many} answers {_differ(totals.real)} by more than noise"
     if totals.unclassified:
-        return f"{totals.unclassified:,} of {many} answers differ, and it is not known why"
+        return f"{totals.unclassified:,} of {many} answers {_differ(totals.unclassified)}, and it is not known why"
     if totals.tie:
-        return f"{totals.tie:,} of {many} answers differ, by ties only"
+        return f"{totals.tie:,} of {many} answers {_differ(totals.tie)}, by ties only"
     if any(not sample.has_same_finish for sample in report.samples):
         return f"All {many} answers have the same {_unit(report)}"
     return f"All {many} answers are equal"
+
+
+def _differ(count: int) -> str:
+    return "differs" if count == 1 else "differ"
 
 
 def _unit(report: Report) -> str:
