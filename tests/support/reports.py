@@ -19,9 +19,10 @@ _SHIFTS: dict[str, tuple[float, float]] = {"tie": (0.01, 0.02), "real": (3.0, 1.
 
 
 def sample(
-    sample_id: str, status: Status = "equal", *, at: int = 3, tokens: int = 12, prompt_tokens: int = 10, **more: Any
-) -> Sample:
-    """An answer of `tokens` tokens, each a word; the first difference of a divergent one is at `at`."""
+    sample_id: str, status: Status = "equal", *, at: int = 3, tokens: int = 12, prompt_tokens: int = 10,
+    target_tokens: int | None = None, **more: Any
+) -> Sample:  # fmt: skip
+    """Answers of `tokens` tokens, each a word; those of a divergent sample differ from `at` on."""
     if status == "error":
         return Sample(
             sample_id=sample_id, status="error", prompt="a prompt", error="http://pd answered 500: out of memory",
@@ -34,13 +35,15 @@ def sample(
     names = [f" word{number}" for number in range(tokens)]
     theirs = [*names[:at], *(f" other{number}" for number in range(at, tokens))] if status != "equal" else names
     one, other = _SHIFTS.get(status, (None, None))
+    if target_tokens is not None:
+        theirs, others = theirs[:target_tokens], others[:target_tokens]
     told: dict[str, Any] = {
         "prompt": "a prompt of some words",
         "prompt_tokens": prompt_tokens,
         "baseline": Side(text="".join(names), tokens=[*names], logprobs=logprobs, finish_reason="stop", total_ms=12.5),
         "target": Side(text="".join(theirs), tokens=[*theirs], logprobs=others, finish_reason="stop"),
         "compared_tokens": tokens if status == "equal" else at,
-        "max_delta": max(deltas[: tokens if status == "equal" else max(1, at)]),
+        "max_delta": max(deltas[: tokens if status == "equal" else max(1, at)], default=None),
         "max_delta_at": 0,
     }
     if status != "equal":
@@ -75,8 +78,9 @@ def mixed(count: int = 60) -> Report:
     statuses: list[Status] = ["equal"] * 14 + ["tie"] * 3 + ["real", "unclassified", "error"]
     samples = [
         sample(
-            f"s{number}", statuses[number % len(statuses)], at=lots.randrange(12), tokens=lots.choice((12, 12, 12, 18)),
+            f"s{number}", statuses[number % len(statuses)], at=lots.randrange(11), tokens=lots.choice((12, 18)),
             prompt_tokens=int(10 * 2 ** lots.uniform(0, 7.6)),
+            target_tokens=(11, 12, None)[number % 3] if number % len(statuses) >= 14 else None,
         )
         for number in range(count)
     ]  # fmt: skip

@@ -11,19 +11,17 @@ from ppd_proxy.acc.page.drawing import (
     Picture,
     axes,
     figure,
-    framed,
     label,
     mark,
     nothing,
     path,
-    place,
     plot_area,
     stairs,
     whisker,
 )
-from ppd_proxy.acc.page.markup import Markup, element, table
-from ppd_proxy.acc.page.scales import Kind, Scale, number, rounded_up
-from ppd_proxy.acc.page.series import Bin, Differences, Finishes, Share, survival
+from ppd_proxy.acc.page.markup import Markup, table
+from ppd_proxy.acc.page.scales import Kind, Scale, rounded_up
+from ppd_proxy.acc.page.series import Bin, Share, survival
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.accuracy.intervals import wilson
 from ppd_proxy.accuracy.survival import Curve, survival_at
@@ -216,12 +214,11 @@ def hazard_picture(bins: Sequence[Bin], unit: str, confidence: float) -> Markup:
     if not rest or not sum(each.total for each in rest):
         finding = f"Only the first {one} of each answer was compared."
     else:
-        later = Share(
-            name="later", hits=sum(each.hits for each in rest), total=sum(each.total for each in rest),
-            interval=wilson(sum(each.hits for each in rest), sum(each.total for each in rest), confidence),
-        )  # fmt: skip
+        hits, total = sum(each.hits for each in rest), sum(each.total for each in rest)
+        later = Share(name="later", hits=hits, total=total, interval=wilson(hits, total, confidence))
+        by_prefill = ", which prefill gives," if one == "token" else ""
         finding = (
-            f"The first {one}{', which prefill gives,' if one == 'token' else ''} differs {_held_against(first, later)} later ones"
+            f"The first {one}{by_prefill} differs {_held_against(first, later)} later ones"
             f" ({percent(first.value)} against {percent(later.value, 2)} per {one})."
         )
     return _by_bins(
@@ -308,97 +305,3 @@ def _range(low: int, high: int) -> str:
 
 def _brief(value: int) -> str:
     return f"{value:,}" if value < 10_000 else f"{value / 1000:.3g}k" if value < 1_000_000 else f"{value / 1e6:.3g}M"
-
-
-def differences_picture(differences: Differences, unit: str) -> Markup:
-    """Histogram of target's length minus baseline's, without those of equal length."""
-    name, title = "differences", "Difference in answer length"
-    total = differences.same + sum(each.count for each in differences.bins)
-    if not differences.bins:
-        finding = f"All {total:,} answers are equally long on both sides." if total else "No answer was compared."
-        return nothing(name, title, finding)
-    bins = differences.bins
-    x, y = plot_area(low_x=0, high_x=len(bins), low_y=0, high_y=rounded_up(max(each.count for each in bins)))
-    parts = [axes(x, y, f"target \u2212 baseline ({unit})", "answers", ticks_x=())]
-    zero = next(at for at, each in enumerate(bins) if each.low <= 0 <= each.high) + 0.5
-    every = max(1, len(bins) // 7)
-    for at, each in enumerate(bins):
-        left, right = x(at) + 1, x(at + 1) - 1
-        told_here = f"{_signed_range(each)} {unit}: {each.count} answers, {each.cut} of them cut at the limit"
-        parts.append(_bar(left, right, y(0), y(each.count), "bar any", told_here))
-        parts.append(_bar(left, right, y(0), y(each.cut), "bar cut", told_here))
-        if (at - int(zero)) % every == 0:
-            parts.append(label((left + right) / 2, y.start + 18, _signed((each.low + each.high) // 2), "tick middle"))
-    parts.append(path([(x(zero), y.start), (x(zero), y.end)], "line floor dashes"))
-    cut = sum(each.cut for each in bins)
-    keys = [Key(class_="bar any", label="ended by themselves", kind="area")]
-    if cut:
-        keys.append(Key(class_="bar cut", label="a side was cut at max_tokens", kind="area"))
-    return figure(
-        Picture(
-            name=name,
-            title=title,
-            finding=f"{differences.same:,} of {total:,} answers are equally long; over all, the target's are"
-            f" {number(abs(differences.mean))} {unit} {'longer' if differences.mean > 0 else 'shorter'} on average.",
-            description=f"Histogram of length differences in {len(bins)} bins.",
-            parts=parts,
-            keys=keys,
-            note="Answers of equal length are left out. A cut side would have gone on: its difference is a bound."
-            " length-bias tests for bias.",
-            numbers=table(
-                (f"Difference ({unit})", "Answers", "Cut"),
-                [(_signed_range(each), each.count, each.cut) for each in bins if each.count],
-                caption="Answers by length difference",
-            ),
-        )
-    )
-
-
-def _bar(left: float, right: float, bottom: float, top: float, class_: str, told_here: str) -> Markup:
-    if bottom - top < 0.05:
-        return Markup("")
-    return element(
-        "rect", element("title", told_here), x=place(left), y=place(top), width=place(right - left),
-        height=place(bottom - top), class_=class_,
-    )  # fmt: skip
-
-
-def _signed(value: int) -> str:
-    return f"+{value:,}" if value > 0 else f"\u2212{-value:,}" if value < 0 else "0"
-
-
-def _signed_range(each: object) -> str:
-    low, high = each.low, each.high  # type: ignore[attr-defined]
-    return _signed(low) if low == high else f"{_signed(low)} to {_signed(high)}"
-
-
-def finishes_table(finishes: Finishes) -> Markup:
-    """How answers ended, baseline by target."""
-    name, title = "finishes", "How answers ended"
-    total = sum(finishes.counts.values())
-    if not total:
-        return nothing(name, title, "No answer was compared.")
-    same = sum(count for (one, other), count in finishes.counts.items() if one == other)
-    finding = (
-        f"All {total:,} pairs ended for the same reason."
-        if same == total
-        else f"{total - same:,} of {total:,} pairs ended for different reasons."
-    )
-    rows = [
-        (f"baseline: {mine}", *(_count(finishes.counts[mine, theirs], mine == theirs) for theirs in finishes.reasons))
-        for mine in finishes.reasons
-    ]
-    head = ("", *(f"target: {reason}" for reason in finishes.reasons))
-    return framed(
-        name,
-        title,
-        finding,
-        table(head, rows, caption="Finish reasons: pairs of answers", class_="counts"),
-        is_wide=True,
-    )
-
-
-def _count(count: int, is_same: bool) -> Markup | str:
-    if count == 0:
-        return "0"
-    return f"{count:,}" if is_same else element("strong", f"{count:,}", class_="different")

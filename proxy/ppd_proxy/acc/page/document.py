@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from ppd_proxy.acc.annotations import Annotation
 from ppd_proxy.acc.page import answer_pictures as answers
+from ppd_proxy.acc.page import length_pictures as lengths
 from ppd_proxy.acc.page import logprob_pictures as logprobs
 from ppd_proxy.acc.page import sections, series
 from ppd_proxy.acc.page.drawing import Nothing
@@ -84,8 +85,8 @@ def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | Non
             answers.lengths_picture(
                 series.rates_by_length(samples, prompt_unit, confidence), shares[-1], prompt_unit, confidence
             ),
-            answers.differences_picture(series.length_differences(samples), unit),
-            answers.finishes_table(series.finishes(samples)),
+            lengths.differences_picture(series.length_differences(samples), unit),
+            lengths.finishes_table(series.finishes(samples)),
         ]
     if heat is not None:
         found.append(heat_picture(heat))

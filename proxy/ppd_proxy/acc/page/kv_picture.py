@@ -151,13 +151,14 @@ def _scale(edges: Sequence[float], top: float, has_none: bool) -> list[Markup]:
 
 def _finding(panels: Sequence[Panel], heat: Heat) -> str:
     known = [(value, panel, row) for panel in panels for row in panel.rows for value in row.values if value is not None]
-    broken = sum(value is None for panel in panels for row in panel.rows for value in row.values)
+    every = [value for panel in panels for row in panel.rows for value in row.values]
+    broken = every.count(None)
     told = []
     if heat.is_match is not None:
         told.append("check-kv finds the dumps the same up to rounding." if heat.is_match else
                     "check-kv finds that the dumps differ.")  # fmt: skip
     if broken:
-        told.append(f"{broken:,} cells hold numbers that are not finite.")
+        told.append(f"{broken:,} of {len(every):,} cells hold numbers that are not finite.")
     if known:
         worst, panel, row = max(known, key=lambda each: each[0])
         where = f" ({panel.name}, layer {row.label})" if worst > 0 else ""

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 _VOID = ("meta", "br", "input", "col", "link")
-_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
-_DIRECTIONS = {
-    code: f"\u27e8U+{code:04X}\u27e9" for code in (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-}
-_VISIBLE: Mapping[int, int | str] = MappingProxyType({**_PICTURES, 0x7F: 0x2421, **_DIRECTIONS})
+_DIRECTIONS = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE: Mapping[int, int | str] = MappingProxyType(
+    {
+        **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
+        0x7F: 0x2421,
+        **{code: f"\u27e8U+{code:04X}\u27e9" for code in _DIRECTIONS},
+    }
+)
 """Control characters as pictures, and marks that turn the direction of text as their names."""
 
 

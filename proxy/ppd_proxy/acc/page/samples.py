@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -140,7 +141,7 @@ def _sample(sample: Sample, annotation: Annotation, anchor: str, unit: str) -> M
         data_shift=shift,
         data_position=sample.first_divergence,
         data_prompt=length,
-        data_delta=sample.max_delta,
+        data_delta=sample.max_delta if sample.max_delta is not None and math.isfinite(sample.max_delta) else None,
     )
 
 

@@ -104,6 +104,8 @@ def number(value: float) -> str:
     """Short, for an axis: 0.05, 12, 1,500, 2e-06."""
     if value == 0:
         return "0"
+    if not math.isfinite(value):
+        return "no number"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) < 1e-3:

@@ -246,10 +246,14 @@ def margins(samples: Iterable[Sample]) -> list[Margin]:
             is_bound=sample.flip.is_bound,
         )
         for sample in samples
-        if sample.flip is not None
-        and (sample.flip.baseline_margin is not None or sample.flip.target_margin is not None)
+        if sample.flip is not None and _is_known(sample.flip.baseline_margin, sample.flip.target_margin)
     ]
     return sorted(found, key=lambda each: -((each.baseline or 0.0) + (each.target or 0.0)))
+
+
+def _is_known(*margins: float | None) -> bool:
+    told = [each for each in margins if each is not None]
+    return bool(told) and all(math.isfinite(each) for each in told)
 
 
 def rates_by_length(samples: Sequence[Sample], unit: str, confidence: float, bins: int = _RATE_BINS) -> list[Bin]:
