@@ -2,8 +2,8 @@
 """Takes docs/pictures/report.png and report-dark.png: a report page of two simulated engines, one of them faulty.
 
 The target has numerical noise of its own, answers now and then as if its KV cache were damaged, and sometimes fails;
-KV dumps with a stale block and a bad layer stand beside it. Needs Chromium: chromium or chromium-browser on the PATH,
-or CHROMIUM=FILE.
+a made-up check of KV dumps with a stale block and a bad layer stands beside it. Needs Pillow (matplotlib brings it)
+and Chromium: chromium or chromium-browser on the PATH, or CHROMIUM=FILE.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from PIL import Image, ImageChops
 
 from ppd_proxy.acc.annotations import Annotation
 from ppd_proxy.acc.compare import compare, force, noise_floor, noise_of
@@ -29,6 +30,7 @@ from ppd_proxy.acc.engines import Engine, Question, engines
 from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.page.document import Extras, page_of
 from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row
+from ppd_proxy.acc.page.samples import in_order
 from ppd_proxy.acc.report_files import totals_of
 from ppd_proxy.acc.reports import Dataset, EngineInfo, Report, Sample
 from ppd_proxy.sim.config import EngineConfig
@@ -42,7 +44,8 @@ CREATED_AT = 1_790_000_000.0
 _NOISE_NATS, _TARGET_NOISE_NATS = 0.01, 0.015
 _SAMPLES, _NOISE_ANSWERS = 240, 24
 _LAYERS, _TOKENS, _BIN_TOKENS = 28, 1024, 8
-_WIDTH, _HEIGHT, _MOST_BYTES = 1240, 3120, 300_000
+_LISTED = 12
+_WIDTH, _HEIGHT, _MARGIN, _MOST_BYTES = 1240, 7000, 30, 300_000
 _SAMPLING = Sampling(temperature=0.0, top_p=1.0, seed=42, max_tokens=96, top_k=5)
 _ACCESS = Access(
     model=None, api_key=None, headers={}, endpoint="chat", timeout_s=30.0, retries=0, retry_delay_s=0.0, concurrency=8
@@ -52,24 +55,23 @@ _ACCESS = Access(
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", metavar="FILE", help="keep the page, too")
-    parser.add_argument("--report", metavar="FILE", help="keep the report, too")
     args = parser.parse_args(argv)
     browser = chromium()
     if browser is None:
         print("no Chromium found; install it, or set CHROMIUM", file=sys.stderr)
         return 3
     report = asyncio.run(_compared())
-    real = [sample.sample_id for sample in report.samples if sample.status == "real"]
-    notes = {real[0]: Annotation(sample_id=real[0], note="seen again with a cold cache", labels=["kv", "open"])}
-    page = page_of(report, Extras(annotations=notes, heat=_heat(), files=[("report", "results.json")]))
-    if args.report is not None:
-        Path(args.report).write_bytes(msgspec.json.encode(report))
+    worst = in_order(report.samples)[0].sample_id
+    notes = {worst: Annotation(sample_id=worst, note="seen again with a cold cache", labels=["kv", "open"])}
+    files = [("report", "results.json"), ("KV check", "kv.json")]
+    page = page_of(report, Extras(annotations=notes, heat=_heat(), files=files, most_samples=_LISTED))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(args.page or Path(folder) / "report.html")
-        file.write_text(page.html, encoding="utf-8")
+        file.write_text(page.html.replace('id="sample-0"', 'id="sample-0" open'), encoding="utf-8")
         for name, flags in (("report", ()), ("report-dark", ("--blink-settings=preferredColorScheme=0",))):
             picture = PICTURES / f"{name}.png"
             screenshot(browser, file, picture, *flags)
+            _shrink(picture)
             if picture.stat().st_size > _MOST_BYTES:
                 print(f"{picture}: {picture.stat().st_size} bytes, at most {_MOST_BYTES}", file=sys.stderr)
                 return 1
@@ -93,6 +95,15 @@ def screenshot(browser: str, page: Path, picture: Path, *flags: str, size: tuple
             ],
             check=True, capture_output=True, timeout=120,
         )  # fmt: skip
+
+
+def _shrink(picture: Path) -> None:
+    """Without the empty rows below the page, in 96 colours."""
+    whole = Image.open(picture).convert("RGB")
+    ground = Image.new("RGB", whole.size, whole.getpixel((0, whole.height - 1)))
+    box = ImageChops.difference(whole, ground).getbbox()
+    bottom = min(whole.height, box[3] + _MARGIN) if box else whole.height
+    whole.crop((0, 0, whole.width, bottom)).quantize(96, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 async def _compared() -> Report:

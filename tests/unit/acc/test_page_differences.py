@@ -68,3 +68,7 @@ def test_long_texts_are_cut_around_the_difference():
     cut, before, after = around(Cut(before="b" * 100, differing="x", after="a" * 50), 20)
     assert parts(cut) == ("b" * 20, "x", "a" * 20)
     assert (before, after) == (80, 30)
+
+
+def test_a_text_that_was_not_kept_is_not_taken_for_one_that_ended():
+    assert first_difference_of(told("", "so it is", position=1, ones=[1, 2], others=[1, 3])) is None

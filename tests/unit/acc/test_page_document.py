@@ -200,3 +200,10 @@ def test_totals_of_the_report_are_taken_over():
     told.totals = msgspec.structs.replace(told.totals, confidence=0.99)
     assert isinstance(told.totals, Totals)
     assert "99\u00a0% interval" in read(told).text
+
+
+def test_a_side_whose_text_was_not_kept_says_so():
+    told = sample("a", "real", at=1, baseline=Side(tokens=[1, 2]), target=Side(text="so it is", tokens=[1, 3]))
+    text = read(report([told])).text
+    assert "(the text was not kept)" in text
+    assert "so it is" in text

@@ -40,9 +40,9 @@ class Marked:
 
 
 def first_difference_of(sample: Sample) -> Marked | None:
-    """None where there is no first difference."""
+    """None where there is no first difference, or a text was not kept."""
     flip = sample.flip
-    if flip is None:
+    if flip is None or any(side.tokens and not side.text for side in (sample.baseline, sample.target)):
         return None
     if sample.unit == "words":
         return Marked(

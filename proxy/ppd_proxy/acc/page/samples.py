@@ -195,8 +195,8 @@ def _content(message: Mapping[str, object]) -> str:
 def _texts(sample: Sample, marked: Marked | None) -> Markup:
     if marked is None:
         if sample.baseline.text == sample.target.text:
-            return element("div", element("h4", "Both answers"), _plain(sample.baseline.text))
-        both = (_plain(sample.baseline.text), _plain(sample.target.text))
+            return element("div", element("h4", "Both answers"), _plain(sample.baseline))
+        both = (_plain(sample.baseline), _plain(sample.target))
         by = ""
     else:
         both = (_cut_text(marked.baseline), _cut_text(marked.target))
@@ -208,8 +208,11 @@ def _texts(sample: Sample, marked: Marked | None) -> Markup:
     return element("div", *columns, class_="pair")
 
 
-def _plain(text: str) -> Markup:
-    return element("pre", _short(text, 2 * _MOST_CHARACTERS), class_="text")
+def _plain(side: Side) -> Markup:
+    if not side.text:
+        told = "(the text was not kept)" if side.tokens else "(empty)"
+        return element("pre", element("i", told), class_="text")
+    return element("pre", _short(side.text, 2 * _MOST_CHARACTERS), class_="text")
 
 
 def _cut_text(cut: Cut) -> Markup:
@@ -292,7 +295,7 @@ def _delta_facts(sample: Sample) -> list[tuple[str, object]]:
     forced = sample.forced
     if forced is not None:
         found += [
-            ("target's tokens under the baseline", f"{forced.tokens:,} tokens, {100 * forced.token_accuracy:.2f} %"),
+            ("target's tokens under the baseline", f"{forced.tokens:,}, {100 * forced.token_accuracy:.2f} % its best"),
             ("forced |logprob difference|", f"mean {number(forced.mean_delta)}, max {number(forced.max_delta)} nats at"
              f" {forced.max_delta_at:,}"),
             ("forced likelihood difference", f"{number(forced.likelihood_delta)} nats"),
