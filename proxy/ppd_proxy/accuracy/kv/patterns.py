@@ -22,7 +22,7 @@ Kind = Literal[
     "moved_layers", "key_for_value",
 ]  # fmt: skip
 Mask = NDArray[np.bool_]
-_PROBES = 256
+_PROBES = 96
 _MOVES = 8
 _UNRELATED = 0.5
 _SHOWN_RANGES = 4
