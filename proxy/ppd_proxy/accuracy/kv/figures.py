@@ -30,8 +30,8 @@ _Reduction = Callable[[NDArray[Any]], NDArray[Any]]
 class Figures:
     """Arrays with one element per head, block or token; of no dimension for a whole tensor. Counts are integers.
 
-    `pairs` are finite on both sides, `changed` of them differ. `cosine_distance` is 1 - cosine without the rounding that
-    the difference from 1 would suffer.
+    `pairs` are finite on both sides, `changed` of them differ. `cosine_distance` is 1 - cosine without the rounding
+    that the difference from 1 would suffer.
     """
 
     pairs: NDArray[np.int64]
