@@ -151,3 +151,17 @@ def test_overhead_measures_each_proxy_in_turn(run_script):
     assert proxies["a"]["json"]["ratio"] == 1.0
     assert proxies["a"]["json"]["prefill_share"] < 0.6 < proxies["b"]["json"]["prefill_share"]
     assert all(kinds[kind]["failed"] == 0 for kinds in proxies.values() for kind in ("json", "sse"))
+
+
+def test_check_kv_measures_its_memory_and_time(run_script, tmp_path):
+    done = run_script("benchmarks/check_kv.py", "--gigabytes", 0.05, "--directory", tmp_path, "--json")
+    figures = last_line(done)
+    assert (figures["exit"], list(tmp_path.iterdir())) == (0, [])
+    assert figures["bytes"] > 2 * 60_000_000
+    assert 30 < figures["peak_mb"] < 400
+
+
+def test_check_kv_fails_where_a_limit_is_exceeded(run_script, tmp_path):
+    done = run_script("benchmarks/check_kv.py", "--gigabytes", 0.05, "--directory", tmp_path, "--limit-mb", 1)
+    assert done.returncode == 1
+    assert "at most 1)" in done.stdout

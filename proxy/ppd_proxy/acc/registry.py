@@ -7,6 +7,7 @@ from ppd_proxy.acc.commands import (
     annotate,
     batch_compare,
     cache,
+    check_kv,
     compare_output,
     completion,
     config_validate,
@@ -21,6 +22,7 @@ from ppd_proxy.acc.commands import (
 
 COMMANDS: tuple[Command, ...] = (
     *compare_output.COMMANDS,
+    *check_kv.COMMANDS,
     *report.COMMANDS,
     *batch_compare.COMMANDS,
     *explain.COMMANDS,
