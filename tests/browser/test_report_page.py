@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.browser import chromium, opened_tab
-from tests.support.reports import mixed, published, report, sample
+from tests.support.page_reports import mixed, published, report, sample
 
 from ppd_proxy.acc.page.document import Extras, page_of
 from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row

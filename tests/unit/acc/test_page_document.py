@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import msgspec
 import pytest
-from tests.support.reports import mixed, published, report, sample
+from tests.support.page_reports import mixed, published, report, sample
 
 from ppd_proxy.acc.annotations import Annotation
 from ppd_proxy.acc.page.document import Extras, page_of

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from tests.support.reports import report, sample
+from tests.support.page_reports import report, sample
 
 from ppd_proxy.acc.page import series
 from ppd_proxy.acc.reports import Flip, Noise, Side

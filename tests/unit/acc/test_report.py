@@ -3,7 +3,7 @@ import json
 
 import pytest
 from tests.support.acc import run_command
-from tests.support.reports import encoded, mixed, published, report, sample
+from tests.support.page_reports import encoded, mixed, published, report, sample
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
 from ppd_proxy.acc.main import lines_of
