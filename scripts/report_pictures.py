@@ -172,8 +172,8 @@ def _heat() -> Heat:
             rows.append(Row(label=str(layer), starts=starts, values=tuple(errors.tolist()), tokens=_TOKENS))
         panels.append(Panel(name=name, rows=tuple(rows)))
     found = (
-        "V of layers 9 to 27: tokens 528 to 559 are another prompt's.",
-        "K and V of layer 17: six times the error.",
+        "V of layers 9 to 27: tokens 528 to 559 are another prompt's",
+        "K and V of layer 17: six times the error",
     )
     return Heat(panels=tuple(panels), is_match=False, findings=found)
 

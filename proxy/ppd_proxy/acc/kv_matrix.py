@@ -10,11 +10,18 @@ import msgspec
 from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row
 
+_SHOWN_ARRAYS = 3
 _NAMES = MappingProxyType({"key": "K", "value": "V", "latent": "Latent"})
 
 
 class _Finding(msgspec.Struct):
     text: str = ""
+    arrays: list[str] = []
+
+    @property
+    def line(self) -> str:
+        more = f" and {len(self.arrays) - _SHOWN_ARRAYS} more" if len(self.arrays) > _SHOWN_ARRAYS else ""
+        return f"{self.text} [{', '.join(self.arrays[:_SHOWN_ARRAYS])}{more}]" if self.arrays else self.text
 
 
 class _Row(msgspec.Struct):
@@ -63,7 +70,7 @@ def read_heat(path: Path, flag: str) -> Heat:
         )
         panels.append(Panel(name=_NAMES.get(kind or "", kind or "Arrays"), rows=tuple(_row(each) for each in own)))
     return Heat(
-        panels=tuple(panels), is_match=told.match, findings=tuple(each.text for each in told.findings if each.text)
+        panels=tuple(panels), is_match=told.match, findings=tuple(each.line for each in told.findings if each.text)
     )
 
 

@@ -1,9 +1,12 @@
 import json
 
+import numpy as np
 import pytest
+from tests.support.acc import run_command
 
 from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.kv_matrix import read_heat
+from ppd_proxy.acc.main import to_json
 from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row, heat_picture, level, levels
 
 
@@ -86,3 +89,32 @@ def test_neighbours_of_one_colour_are_drawn_as_one():
     rows = tuple(Row(label=str(n), starts=tuple(range(128)), values=values, tokens=128) for n in range(80))
     told = heat_picture(Heat(panels=(Panel(name="K", rows=rows),)))
     assert len(told) < 30_000
+
+
+def test_findings_name_their_arrays_as_far_as_a_line_holds_them(tmp_path):
+    found = [{"text": "stale", "arrays": ["a", "b", "c", "d", "e"]}, {"text": "swapped", "arrays": []}]
+    heat = read_heat(written(tmp_path, findings=found), "--kv")
+    assert heat.findings == ("stale [a, b, c and 2 more]", "swapped")
+
+
+async def test_what_check_kv_writes_is_what_is_read(tmp_path):
+    lots = np.random.default_rng(1)
+    arrays = {f"layer_{layer}_{kind}": lots.normal(size=(2, 32, 4)) for layer in (0, 1) for kind in ("key", "value")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    arrays["layer_1_value"][:, 16:] = 0.0
+    arrays["layer_0_key"][0, 3, 0] = np.nan
+    np.savez(tmp_path / "b.npz", **arrays)
+    result = await run_command("check-kv", "--kv-dump-a", "a.npz", "--kv-dump-b", "b.npz", at=tmp_path)
+    (tmp_path / "kv.json").write_text(to_json({"kind": "check-kv", **result.data}))
+
+    heat = read_heat(tmp_path / "kv.json", "--kv")
+
+    assert [(panel.name, len(panel.rows), panel.rows[0].tokens) for panel in heat.panels] == [
+        ("K", 2, 32),
+        ("V", 2, 32),
+    ]
+    zeroed = [value for first, _, value in heat.panels[1].rows[1].bins() if first >= 16]
+    assert zeroed == pytest.approx([1.0] * len(zeroed))
+    assert [first for first, _, value in heat.panels[0].rows[0].bins() if value is None] == [3]
+    assert heat.is_match is False
+    assert heat.findings

@@ -68,7 +68,7 @@ def heat_picture(heat: Heat) -> Markup:
         parts += _panel(panel, heat.tokens, edges, LEFT + at * (LEFT + _GAP + width), width, height)
     bottom = _TOP + most * height
     parts += _scale(edges, bottom + 62, None in values)
-    more = f" And {len(heat.findings) - _MOST_FINDINGS} more." if len(heat.findings) > _MOST_FINDINGS else ""
+    more = f"; and {len(heat.findings) - _MOST_FINDINGS} more" if len(heat.findings) > _MOST_FINDINGS else ""
     return figure(
         Picture(
             name=name,
@@ -76,7 +76,7 @@ def heat_picture(heat: Heat) -> Markup:
             finding=_finding(panels, heat),
             description=f"Heat map of the relative error, {most} layers by {heat.tokens} token positions.",
             parts=parts,
-            note=" ".join(heat.findings[:_MOST_FINDINGS]) + more,
+            note="; ".join(heat.findings[:_MOST_FINDINGS]) + more,
             numbers=table(
                 ("Layer", "Tensor", "Median", "Largest", "At token", "No numbers"),
                 [_numbers(panel, row) for panel in panels for row in panel.rows],
