@@ -207,3 +207,19 @@ def test_a_side_whose_text_was_not_kept_says_so():
     text = read(report([told])).text
     assert "(the text was not kept)" in text
     assert "so it is" in text
+
+
+@pytest.mark.parametrize(
+    ("reasons", "finding"),
+    [
+        ([("stop", "stop"), ("length", "length")], "All 2 pairs ended for the same reason."),
+        ([("stop", "stop"), ("stop", "length"), (None, "stop")], "1 of 2 pairs ended for different reasons."),
+        ([(None, "stop"), (None, None)], "No engine told why its answers ended, or only one did."),
+    ],
+)
+def test_a_finish_reason_that_was_not_told_is_no_different_one(reasons, finding):
+    samples = [
+        sample(f"s{n}", baseline=Side(tokens=[1], finish_reason=one), target=Side(tokens=[1], finish_reason=other))
+        for n, (one, other) in enumerate(reasons)
+    ]
+    assert finding in read(report(samples)).text

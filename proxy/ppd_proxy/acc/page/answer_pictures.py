@@ -96,7 +96,7 @@ def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) ->
     if not watched or not max(watched):
         return nothing(name, title, f"No answer of any {unit} was compared.")
     curves = [(survival(samples, confidence, is_tie_counted=True), "any", "no difference")]
-    if any(sample.status == "tie" for sample in samples):
+    if any(sample.status == "tie" and sample.flip is not None for sample in samples):
         curves.append((survival(samples, confidence, is_tie_counted=False), "real", "none but ties"))
     longest = max(watched)
     bounds = [step.interval.low if step.interval else 0.0 for curve, _, _ in curves for step in curve.steps]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ppd_proxy.acc.page.markup import Markup, element, join
+from ppd_proxy.acc.page.markup import Markup, element
 from ppd_proxy.acc.page.scales import Kind, Scale, number
 
 WIDTH, HEIGHT = 560.0, 330.0
@@ -196,11 +196,3 @@ def whisker(left: float, low: float, high: float, class_: str, *, is_flat: bool 
 
 def place(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
-
-
-def words(*parts: str | None) -> str:
-    return " ".join(part for part in parts if part)
-
-
-def together(parts: Iterable[Markup], class_: str = "") -> Markup:
-    return element("g", join(parts), class_=class_ or None)

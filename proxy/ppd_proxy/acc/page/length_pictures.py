@@ -16,7 +16,7 @@ from ppd_proxy.acc.page.drawing import (
 )
 from ppd_proxy.acc.page.markup import Markup, element, table
 from ppd_proxy.acc.page.scales import number, rounded_up
-from ppd_proxy.acc.page.series import DifferenceBin, Differences, Finishes
+from ppd_proxy.acc.page.series import NOT_TOLD, DifferenceBin, Differences, Finishes
 
 
 def differences_picture(differences: Differences, unit: str) -> Markup:
@@ -87,14 +87,19 @@ def finishes_table(finishes: Finishes) -> Markup:
     total = sum(finishes.counts.values())
     if not total:
         return nothing(name, title, "No answer was compared.")
-    same = sum(count for (one, other), count in finishes.counts.items() if one == other)
-    finding = (
-        f"All {total:,} pairs ended for the same reason."
-        if same == total
-        else f"{total - same:,} of {total:,} pairs ended for different reasons."
-    )
+    known = sum(count for pair, count in finishes.counts.items() if NOT_TOLD not in pair)
+    differing = sum(count for pair, count in finishes.counts.items() if _is_differing(*pair))
+    if not known:
+        finding = "No engine told why its answers ended, or only one did."
+    elif not differing:
+        finding = f"All {known:,} pairs ended for the same reason."
+    else:
+        finding = f"{differing:,} of {known:,} pairs ended for different reasons."
     rows = [
-        (f"baseline: {mine}", *(_count(finishes.counts[mine, theirs], mine == theirs) for theirs in finishes.reasons))
+        (
+            f"baseline: {mine}",
+            *(_count(finishes.counts[mine, theirs], _is_differing(mine, theirs)) for theirs in finishes.reasons),
+        )
         for mine in finishes.reasons
     ]
     head = ("", *(f"target: {reason}" for reason in finishes.reasons))
@@ -107,7 +112,9 @@ def finishes_table(finishes: Finishes) -> Markup:
     )
 
 
-def _count(count: int, is_same: bool) -> Markup | str:
-    if count == 0:
-        return "0"
-    return f"{count:,}" if is_same else element("strong", f"{count:,}", class_="different")
+def _is_differing(mine: str, theirs: str) -> bool:
+    return mine != theirs and NOT_TOLD not in (mine, theirs)
+
+
+def _count(count: int, is_differing: bool) -> Markup | str:
+    return element("strong", f"{count:,}") if count and is_differing else f"{count:,}"

@@ -28,7 +28,6 @@ class Listed:
 
     markup: Markup
     anchors: Mapping[str, str]
-    total: int
 
 
 def listed(samples: Sequence[Sample], annotations: Mapping[str, Annotation], most: int) -> Listed:
@@ -45,7 +44,7 @@ def listed(samples: Sequence[Sample], annotations: Mapping[str, Annotation], mos
             break
         shown.append(drawn)
         anchors[sample.sample_id] = anchor
-    return Listed(markup=_section(shown, samples, unit), anchors=anchors, total=len(samples))
+    return Listed(markup=_section(shown, samples, unit), anchors=anchors)
 
 
 def in_order(samples: Sequence[Sample]) -> list[Sample]:

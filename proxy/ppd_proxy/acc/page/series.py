@@ -18,6 +18,7 @@ from ppd_proxy.accuracy.survival import Curve, Watched, even_edges, hazards, kap
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 MOST_POINTS = 2000
+NOT_TOLD = "not told"
 _RATE_BINS = 6
 _HAZARD_BINS = 6
 _POSITION_BINS = 24
@@ -312,7 +313,7 @@ def finishes(samples: Iterable[Sample]) -> Finishes:
 
 
 def _finish(sample: Sample) -> tuple[str, str]:
-    return sample.baseline.finish_reason or "not told", sample.target.finish_reason or "not told"
+    return sample.baseline.finish_reason or NOT_TOLD, sample.target.finish_reason or NOT_TOLD
 
 
 def _widths() -> Iterable[int]:
