@@ -23,8 +23,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     `tokens` are token ids; names of tokens where an engine gives logprobs without ids; words, with `unit` "words",
     where it gives neither. `logprobs` (nats, None where there is no finite number) and `tops` (token to logprob, the
-    likeliest ones) have one element per token, or are empty. `text` is the content without reasoning. `first_ms` is
-    the time to the first token, where the answer was streamed. `decision` is our proxy's `x-ppd-decision`.
+    likeliest ones) have one element per token, or are empty; so has `token_texts`, None where a token's own text is not
+    told. `text` is the content without reasoning. `first_ms` is the time to the first token, where the answer was
+    streamed. `decision` is our proxy's `x-ppd-decision`.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     unit: Unit
     logprobs: list[float | None] = []
     tops: list[dict[str, float]] = []
+    token_texts: list[str | None] = []
     prompt_tokens: int | None = None
     prompt_token_ids: list[int] | None = None
     finish_reason: str | None = None
@@ -63,8 +65,12 @@ class Entry(msgspec.Struct, gc=False):
     top_logprobs: list[Entry] | None = None
 
 
+class Content(Entry, gc=False):
+    bytes: list[int] | None = None
+
+
 class Logprobs(msgspec.Struct, gc=False):
-    content: list[Entry] | None = None
+    content: list[Content] | None = None
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float | None] | None] | None = None
@@ -154,6 +160,7 @@ def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms:
         tokens, unit = [*text.split()], "words"
     if len(logprobs) != len(tokens):
         logprobs, tops = [], []
+    texts = [_text(entry) for entry in (choice.logprobs.content if choice.logprobs is not None else None) or ()]
     prompt_ids = reply.prompt_token_ids or choice.prompt_token_ids
     counted = reply.usage.prompt_tokens if reply.usage is not None else None
     return Answer(
@@ -162,6 +169,7 @@ def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms:
         unit="tokens" if unit == "tokens" else "words",
         logprobs=logprobs,
         tops=tops,
+        token_texts=texts if len(texts) == len(tokens) else [],
         prompt_tokens=len(prompt_ids) if prompt_ids is not None else counted,
         prompt_token_ids=prompt_ids,
         finish_reason=choice.finish_reason,
@@ -189,6 +197,15 @@ def read_scores(body: bytes, prompt_tokens: int, answer: Sequence[int]) -> list[
     if len(positions) != len(answer):
         raise ValueError(f"prompt logprobs of {len(positions)} tokens; the answer has {len(answer)}")
     return [_position(token, known) for token, known in zip(answer, positions, strict=True)]
+
+
+def _text(entry: Content) -> str | None:
+    """What the token reads as, also where it is named by its id; a stand-in for its text is none."""
+    try:
+        text = bytes(entry.bytes).decode(errors="replace") if entry.bytes is not None else None
+    except ValueError:  # numbers that are no bytes
+        return None
+    return None if text == entry.token and text.startswith("token_id:") else text
 
 
 def _position(token: int, known: Mapping[str, _PromptEntry] | None) -> Position:

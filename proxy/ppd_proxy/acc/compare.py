@@ -52,6 +52,8 @@ def compare_answers(
             position=position,
             baseline_token=found.baseline_token,
             target_token=found.target_token,
+            baseline_text=_text_at(baseline, position) if has_both_tokens else None,
+            target_text=_text_at(target, position) if has_both_tokens else None,
             baseline_margin=found.baseline_margin,
             target_margin=found.target_margin,
             shift=found.shift,
@@ -90,6 +92,10 @@ def _has_same_kind(baseline: Answer, target: Answer) -> bool:
     if not baseline.unit == target.unit == "tokens":
         return False
     return not baseline.tokens or not target.tokens or (baseline.ids is None) == (target.ids is None)
+
+
+def _text_at(answer: Answer, position: int) -> str | None:
+    return answer.token_texts[position] if position < len(answer.token_texts) else None
 
 
 def _calls(answer: Answer) -> list[tuple[object, object]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,17 +113,12 @@ def check_dumps(
         pairs, notes = pair_up(one.entries, other.entries)
         block_size = options.block_size or one.block_size or other.block_size or BLOCK_SIZE
         notes = [*one.notes, *other.notes, *notes, *_notes(one, other)]
-        rules = Rules(
-            declared=_declared(one, other, options.dtype),
-            limits=options.limits,
-            block_size=block_size,
-            details=options.details,
-        )
+        rules = Rules(limits=options.limits, block_size=block_size, details=options.details)
         checked, sampled = [], []
         for done, pair in enumerate(pairs):
             if progress is not None:
                 progress(done, len(pairs))
-            found = _check(one, other, pair, rules)
+            found = _check(one, other, pair, replace(rules, declared=_declared(one, other, pair, options.dtype)))
             sampled += _sampled(found)
             checked.append(_without_samples(found, options))
         if progress is not None and pairs:
@@ -177,12 +172,16 @@ def _type(entry: Entry | None) -> str | None:
     return entry.element.name if entry.element is not None else entry.type_name
 
 
-def _declared(one: KvFile, other: KvFile, given: ElementType | None) -> ElementType | None:
-    if given is not None:
+def _declared(one: KvFile, other: KvFile, pair: Pair, given: ElementType | None) -> ElementType | None:
+    """The type whose rounding is allowed: the flag's, else what both dumps' metadata say, unless these arrays are
+    coarser (a dump names its first layer's type)."""
+    if given is not None or one.declared is None or other.declared is None:
         return given
-    if one.declared is None or other.declared is None:
-        return None
-    return coarser(one.declared, other.declared)
+    found = coarser(one.declared, other.declared)
+    for file, name in ((one, pair.baseline), (other, pair.target)):
+        element = file.entries[name].element if name is not None else None
+        found = coarser(found, element) if element is not None else found
+    return found
 
 
 def _sampled(checked: Checked) -> list[Sampled]:
@@ -204,21 +203,8 @@ def _without_samples(checked: Checked, options: Options) -> Checked:
     if comparison is None:
         return checked
     empty = np.zeros((0, 0), np.float32)
-    slim = Comparison(
-        shape=comparison.shape,
-        figures=comparison.figures,
-        verdict=comparison.verdict,
-        findings=comparison.findings,
-        details=comparison.details,
-        heat=comparison.heat,
-        deviations=comparison.deviations if options.has_deviations else np.zeros(0),
-        samples=(empty, empty),
-        worst=comparison.worst,
-    )
-    return Checked(
-        pair=checked.pair, status=checked.status, reason=checked.reason, shapes=checked.shapes, types=checked.types,
-        comparison=slim,
-    )  # fmt: skip
+    deviations = comparison.deviations if options.has_deviations else np.zeros(0)
+    return replace(checked, comparison=replace(comparison, deviations=deviations, samples=(empty, empty)))
 
 
 def _side(file: KvFile) -> Side:

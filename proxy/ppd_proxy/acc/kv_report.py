@@ -18,7 +18,18 @@ from ppd_proxy.accuracy.kv.patterns import Finding
 
 _FIGURES = ("mse", "relative_l2", "max_abs", "mean_abs", "cosine", "max_ulp", "mean_ulp")
 _COUNTS = ("nan_baseline", "nan_target", "infinite_baseline", "infinite_target", "infinite_matches")
-_DETAILS = ("mse", "relative_l2", "max_abs", "mean_abs", "cosine", "max_ulp", "mean_ulp", "nan_baseline", "nan_target")
+_DETAILS = (
+    "changed",
+    "mse",
+    "relative_l2",
+    "max_abs",
+    "mean_abs",
+    "cosine",
+    "max_ulp",
+    "mean_ulp",
+    "nan_baseline",
+    "nan_target",
+)
 _SHOWN_ARRAYS, _SHOWN_FINDINGS, _SHOWN_DETAILED, _SHOWN_PLACES = 40, 20, 4, 10
 _TREND_LAYERS, _TREND = 6, 0.8
 _WORDS = MappingProxyType(
@@ -80,6 +91,7 @@ def _array(each: Checked) -> dict[str, Any]:
         "consistent_with": rounding.name if rounding is not None else None,
         "elements": int(np.prod(found.shape)),
         "pairs": int(found.figures.pairs),
+        "changed": int(found.figures.changed),
         **{name: float(getattr(found.figures, name)) for name in _FIGURES},
         **{name: int(getattr(found.figures, name)) for name in _COUNTS},
         "worst": dict(found.worst),

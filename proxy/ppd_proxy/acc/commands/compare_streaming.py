@@ -29,7 +29,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
-from ppd_proxy.acc.matching import Matching
+from ppd_proxy.acc.normalizing import Matching
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.streams import Streamed
 from ppd_proxy.acc.timings import figures, figures_table

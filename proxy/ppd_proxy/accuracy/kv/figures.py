@@ -30,10 +30,12 @@ _Reduction = Callable[[NDArray[Any]], NDArray[Any]]
 class Figures:
     """Arrays with one element per head, block or token; of no dimension for a whole tensor. Counts are integers.
 
-    `cosine_distance` is 1 - cosine without the rounding that the difference from 1 would suffer.
+    `pairs` are finite on both sides, `changed` of them differ. `cosine_distance` is 1 - cosine without the rounding
+    that the difference from 1 would suffer.
     """
 
     pairs: NDArray[np.int64]
+    changed: NDArray[np.int64]
     mse: Floats
     relative_l2: Floats
     max_abs: Floats
@@ -92,6 +94,7 @@ def _figures(rows: Rows, total: _Reduction, highest: _Reduction) -> Figures:
         unless_empty = np.where(pairs > 0, 0.0, np.nan)
         return Figures(
             pairs=pairs,
+            changed=total(rows.changed),
             mse=difference / pairs,
             relative_l2=relative(difference, baseline) + unless_empty,
             max_abs=highest(rows.largest_difference) + unless_empty,

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ppd_proxy.accuracy.kv.elements import ElementType
+from ppd_proxy.accuracy.kv.elements import BF16, ElementType
 from ppd_proxy.accuracy.kv.rows import Rows, Tensor
 from ppd_proxy.accuracy.kv.sketches import Sketch, by_token, match_tolerance, nearest, own_distances, sketch
 
@@ -22,9 +22,10 @@ Kind = Literal[
     "moved_layers", "key_for_value",
 ]  # fmt: skip
 Mask = NDArray[np.bool_]
-_PROBES = 256
+_PROBES = 96
 _MOVES = 8
 _UNRELATED = 0.5
+_FITTING = 0.95
 _SHOWN_RANGES = 4
 
 
@@ -103,7 +104,7 @@ def _scaled(ones: Sketch, others: Sketch, left: Mask, element: ElementType) -> I
         where = "" if len(heads) == len(left) else f", {told('head', heads)}"
         if sum(stop - start for start, stop in ranges) < left.shape[1]:
             where += f", {told_ranges(ranges)}"
-        text = f"scaled: the target is {whole:.6g} times the baseline{where}"
+        text = f"scaled: the target is {_told_factor(whole, element)} times the baseline{where}"
         yield Finding(kind="scaled", text=text, tokens=ranges, heads=heads, factor=whole), left.copy()
         return
     factors = {}
@@ -114,8 +115,13 @@ def _scaled(ones: Sketch, others: Sketch, left: Mask, element: ElementType) -> I
         if factor is not None:
             factors[head] = (factor, only)
     for head, (factor, only) in factors.items():
-        text = f"scaled: head {head} is {factor:.6g} times the baseline's"
+        text = f"scaled: head {head} is {_told_factor(factor, element)} times the baseline's"
         yield Finding(kind="scaled", text=text, heads=(head,), factor=factor), only
+
+
+def _told_factor(factor: float, element: ElementType) -> str:
+    """With the digits that rounding leaves."""
+    return f"{factor:.6g}" if element.mantissa_bits > BF16.mantissa_bits else f"{factor:.3g}"
 
 
 def _factor(ones: Sketch, others: Sketch, rows: Mask, element: ElementType) -> float | None:
@@ -127,7 +133,7 @@ def _factor(ones: Sketch, others: Sketch, rows: Mask, element: ElementType) -> f
     factor = float(np.vecdot(left, right).sum()) / length
     limit = min(0.25, max(8 * element.unit_roundoff, 1e-5)) * abs(factor)
     rest = own_distances((left - factor * right + right).astype(np.float32), right.astype(np.float32))
-    is_fitting = np.quantile(rest, 0.95) <= limit
+    is_fitting = np.sort(rest)[int(_FITTING * (len(rest) - 1))] <= limit
     return factor if is_fitting and factor and abs(factor - 1) > 2 * element.unit_roundoff else None
 
 

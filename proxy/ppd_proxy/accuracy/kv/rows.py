@@ -49,7 +49,8 @@ class Tensor(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Rows:
-    """Figures of each row, shape (heads, tokens). Over pairs of which both are finite, `pairs` of them.
+    """Figures of each row, shape (heads, tokens). Over pairs of which both are finite, `pairs` of them;
+    `changed` of these differ.
 
     `used_bits_*` are the OR of all raw integers in the type `element` that both were compared in. `infinite_matches`
     are infinities of one sign on both sides.
@@ -67,6 +68,7 @@ class Rows:
     total_ulp: Floats
     largest_ulp: Floats
     pairs: Counts
+    changed: Counts
     nan_baseline: Counts
     nan_target: Counts
     infinite_baseline: Counts
@@ -92,7 +94,7 @@ class Rows:
 
 _SUMS = ("squared_difference", "squared_baseline", "squared_target", "total_difference", "total_ulp")
 _MAXIMA = ("largest_difference", "largest_baseline", "largest_target", "largest_ulp")
-_COUNTS = ("pairs", "nan_baseline", "nan_target", "infinite_baseline", "infinite_target", "infinite_matches")
+_COUNTS = ("pairs", "changed", "nan_baseline", "nan_target", "infinite_baseline", "infinite_target", "infinite_matches")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,6 +111,7 @@ class _Piece:
     total_ulp: Any = 0.0
     largest_ulp: Any = 0.0
     pairs: Any = 0
+    changed: Any = 0
     nan_baseline: Any = 0
     nan_target: Any = 0
     infinite_baseline: Any = 0
@@ -199,6 +202,7 @@ def _compare_finite(ones: Raw, others: Raw, first: Raw, second: Raw, element: El
         largest_target=other_largest,
         total_ulp=distance.sum(axis=1, dtype=np.float64) if element is FP64 else distance.sum(axis=1, dtype=np.uint64),
         largest_ulp=distance.max(axis=1),
+        changed=np.count_nonzero(distance, axis=1),
     )
 
 

@@ -136,13 +136,14 @@ def judge(
     rounding, steps = _rounding(rows, grids, element, baseline, target)
     if limits.are_given:
         return _by_limits(figures, element, rounding, limits)
+    changed = f"{int(figures.changed)} of {int(figures.pairs)} elements differ"
     if rounding is not None and rounding.mantissa_bits >= element.mantissa_bits:
-        reason = f"consistent with {rounding.name} rounding: every element within {steps}"
+        reason = f"consistent with {rounding.name} rounding: every element within {steps}, {changed}"
         return Verdict(status="rounding", element=element, rounding=rounding, reason=reason)
     beyond = rows_beyond(rows, element)
     allowed = f"{ROUNDINGS} x 2^-{element.mantissa_bits + 1}"
     if not beyond.any():
-        reason = f"within {element.name} tolerance: relative L2 of every row at most {allowed}"
+        reason = f"within {element.name} tolerance: relative L2 of every row at most {allowed}, {changed}"
         return Verdict(status="tolerance", element=element, rounding=None, reason=reason)
     head, token = (int(index) for index in np.argwhere(beyond)[0])
     reason = (
