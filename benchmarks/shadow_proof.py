@@ -21,6 +21,7 @@ import asyncio
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,16 @@ from shadow_cluster import Watched, dump, noise_row, prompt_of, real_cluster, ro
 
 DATA = Path(__file__).parent / "data"
 FAULTS = {
-    "bitflip": "bitflip:0.001",
     "layer_swap": "layer_swap",
     "block_shift": "block_shift",
     "stale": "stale",
     "zero_tail": "zero_tail",
     "fp8": "fp8",
     "scale": "scale:1.2",
+    "bitflip": "bitflip:0.001",
 }
+"""`bitflip` is the last: it makes infinite KV, which stays in freed blocks, and vLLM's CPU attention multiplies unused
+slots of a block by zero. Requests that get such a block later break too (status 400), whatever their route."""
 CONVERSATIONS = 40
 MOST_SAMPLES = 200
 CONCURRENCY = 8
@@ -75,20 +78,20 @@ async def until_red(watched: Watched, most: int) -> dict[str, Any]:
     """
     sent = 0
     reds: dict[str, int] = {}
+    decisions: Counter[str] = Counter()
     told: dict[str, Any] = {}
     while sent < most and not {"route:pd", "pair"} <= reds.keys():
         await watched.ask_many(10, CONCURRENCY)
         sent += 10
-        direct = await watched.later_turns(10, CONCURRENCY)
-        if not all(decision.startswith("direct") for decision in direct):
-            raise RuntimeError(f"a later turn was not direct: {direct}")
+        decisions.update(await watched.later_turns(10, CONCURRENCY))
         told = await watched.settled()
         for scope in told["scopes"]:
             if scope["verdict"] == "red":
                 reds.setdefault(kind_of(scope), sent)
     scopes = {kind_of(each): each["verdict"] for each in told["scopes"]}
     advice = next((each["advice"] for each in told["scopes"] if each["advice"]), None)
-    return {"samples": sent, "red_after": reds, "scopes": scopes, "advice": advice}
+    later = Counter(";".join(decision.split(";")[:2]) for decision in decisions.elements())
+    return {"samples": sent, "red_after": reds, "scopes": scopes, "advice": advice, "later_turns": dict(later)}
 
 
 async def faults(watched: Watched, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -127,7 +130,7 @@ async def faults(watched: Watched, arguments: argparse.Namespace) -> dict[str, A
     for name, each in found.items():
         reds = each["red_after"]
         print(f"{name:<12}{each['samples']:>8}{reds.get('route:pd', '-'):>10}{reds.get('pair', '-'):>6}", end="")
-        print(f"   {each['scopes']}; {each['advice']}")
+        print(f"   {each['scopes']}; {each['advice']}; later turns {each['later_turns']}")
     return found
 
 

@@ -158,3 +158,17 @@ def test_batch_compare_takes_at_most_two_milliseconds_of_cpu_per_request(run_scr
     (run,) = summary["runs"]
     assert (run["samples"], run["requests"]) == (600, 2 * 600 + 3 * 20)
     assert summary["cpu_ms_per_request"] <= 2.0
+
+
+def test_check_kv_measures_its_memory_and_time(run_script, tmp_path):
+    done = run_script("benchmarks/check_kv.py", "--gigabytes", 0.05, "--directory", tmp_path, "--json")
+    figures = last_line(done)
+    assert (figures["exit"], list(tmp_path.iterdir())) == (0, [])
+    assert figures["bytes"] > 2 * 60_000_000
+    assert 30 < figures["peak_mb"] < 400
+
+
+def test_check_kv_fails_where_a_limit_is_exceeded(run_script, tmp_path):
+    done = run_script("benchmarks/check_kv.py", "--gigabytes", 0.05, "--directory", tmp_path, "--limit-mb", 1)
+    assert done.returncode == 1
+    assert "at most 1)" in done.stdout

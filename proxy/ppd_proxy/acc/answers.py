@@ -23,8 +23,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     `tokens` are token ids; names of tokens where an engine gives logprobs without ids; words, with `unit` "words",
     where it gives neither. `logprobs` (nats, None where there is no finite number) and `tops` (token to logprob, the
-    likeliest ones) have one element per token, or are empty. `text` is the content without reasoning. `first_ms` is
-    the time to the first token, where the answer was streamed.
+    likeliest ones) have one element per token, or are empty; so has `token_texts`, None where a token's own text is not
+    told. `text` is the content without reasoning. `first_ms` is the time to the first token, where the answer was
+    streamed. `decision` is our proxy's `x-ppd-decision`.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     unit: Unit
     logprobs: list[float | None] = []
     tops: list[dict[str, float]] = []
+    token_texts: list[str | None] = []
     prompt_tokens: int | None = None
     prompt_token_ids: list[int] | None = None
     finish_reason: str | None = None
@@ -40,6 +42,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
     total_ms: float | None = None
     first_ms: float | None = None
+    decision: str | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -56,43 +59,52 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return self.unit == "tokens" and all(isinstance(token, int) for token in self.tokens)
 
 
-class _Entry(msgspec.Struct, gc=False):
+class Entry(msgspec.Struct, gc=False):
     token: str = ""
     logprob: float | None = None
-    top_logprobs: list[_Entry] | None = None
+    top_logprobs: list[Entry] | None = None
 
 
-class _Logprobs(msgspec.Struct, gc=False):
-    content: list[_Entry] | None = None
+class Content(Entry, gc=False):
+    bytes: list[int] | None = None
+
+
+class Logprobs(msgspec.Struct, gc=False):
+    content: list[Content] | None = None
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float | None] | None] | None = None
 
 
-class _Message(msgspec.Struct, gc=False):
+class Message(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
 
 
-class _Choice(msgspec.Struct, gc=False):
-    message: _Message | None = None
+class Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    message: Message | None = None
+    delta: Message | None = None
     text: str | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: Logprobs | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
 
 
-class _Usage(msgspec.Struct, gc=False):
+class Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
-class _Reply(msgspec.Struct, gc=False):
-    choices: list[_Choice]
+class Reply(msgspec.Struct, gc=False):
+    """A JSON answer, or all chunks of a stream as one."""
+
+    choices: list[Choice]
     id: str | None = None
-    usage: _Usage | None = None
+    usage: Usage | None = None
     prompt_token_ids: list[int] | None = None
 
 
@@ -118,7 +130,7 @@ class _Scored(msgspec.Struct, gc=False):
     choices: list[_ScoredChoice]
 
 
-_reply = msgspec.json.Decoder(_Reply)
+_reply = msgspec.json.Decoder(Reply)
 _scored = msgspec.json.Decoder(_Scored)
 
 
@@ -129,7 +141,12 @@ def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
         choice = reply.choices[0]
     except (msgspec.MsgspecError, IndexError, RecursionError) as error:
         raise ValueError(f"not an answer with a choice: {error}") from None
-    message = choice.message or _Message(content=choice.text)
+    return answer_of(reply, choice, total_ms=total_ms)
+
+
+def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms: float | None = None) -> Answer:
+    """The answer that a choice is."""
+    message = choice.message or Message(content=choice.text)
     if _is_hollow(message, choice.token_ids):
         raise ValueError("the answer's content is null, and it has neither reasoning nor tool calls")
     text = message.content or ""
@@ -143,6 +160,7 @@ def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
         tokens, unit = [*text.split()], "words"
     if len(logprobs) != len(tokens):
         logprobs, tops = [], []
+    texts = [_text(entry) for entry in (choice.logprobs.content if choice.logprobs is not None else None) or ()]
     prompt_ids = reply.prompt_token_ids or choice.prompt_token_ids
     counted = reply.usage.prompt_tokens if reply.usage is not None else None
     return Answer(
@@ -151,6 +169,7 @@ def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
         unit="tokens" if unit == "tokens" else "words",
         logprobs=logprobs,
         tops=tops,
+        token_texts=texts if len(texts) == len(tokens) else [],
         prompt_tokens=len(prompt_ids) if prompt_ids is not None else counted,
         prompt_token_ids=prompt_ids,
         finish_reason=choice.finish_reason,
@@ -158,10 +177,11 @@ def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
         tool_calls=message.tool_calls or [],
         request_id=reply.id,
         total_ms=total_ms,
+        first_ms=first_ms,
     )
 
 
-def _is_hollow(message: _Message, token_ids: list[int] | None) -> bool:
+def _is_hollow(message: Message, token_ids: list[int] | None) -> bool:
     """Whether there is no text where there should be one. A single special token has none."""
     has_other = message.reasoning is not None or message.reasoning_content is not None or message.tool_calls
     return message.content is None and not has_other and (token_ids is None or len(token_ids) > 1)
@@ -179,6 +199,15 @@ def read_scores(body: bytes, prompt_tokens: int, answer: Sequence[int]) -> list[
     return [_position(token, known) for token, known in zip(answer, positions, strict=True)]
 
 
+def _text(entry: Content) -> str | None:
+    """What the token reads as, also where it is named by its id; a stand-in for its text is none."""
+    try:
+        text = bytes(entry.bytes).decode(errors="replace") if entry.bytes is not None else None
+    except ValueError:  # numbers that are no bytes
+        return None
+    return None if text == entry.token and text.startswith("token_id:") else text
+
+
 def _position(token: int, known: Mapping[str, _PromptEntry] | None) -> Position:
     entries = known or {}
     top = {name: number for name, entry in entries.items() if (number := _finite(entry.logprob)) is not None}
@@ -188,7 +217,7 @@ def _position(token: int, known: Mapping[str, _PromptEntry] | None) -> Position:
     return Position(logprob, own.rank if own is not None else None, margin, top)
 
 
-def _scores(given: _Logprobs | None) -> tuple[list[str], list[float | None], list[dict[str, float]]]:
+def _scores(given: Logprobs | None) -> tuple[list[str], list[float | None], list[dict[str, float]]]:
     """Names, logprobs and likeliest tokens."""
     if given is None:
         return [], [], []

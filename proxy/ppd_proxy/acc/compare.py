@@ -27,6 +27,7 @@ def side_of(answer: Answer) -> Side:
         request_id=answer.request_id,
         total_ms=answer.total_ms,
         first_ms=answer.first_ms,
+        decision=answer.decision,
     )
 
 
@@ -51,6 +52,8 @@ def compare_answers(
             position=position,
             baseline_token=found.baseline_token,
             target_token=found.target_token,
+            baseline_text=_text_at(baseline, position) if has_both_tokens else None,
+            target_text=_text_at(target, position) if has_both_tokens else None,
             baseline_margin=found.baseline_margin,
             target_margin=found.target_margin,
             shift=found.shift,
@@ -89,6 +92,10 @@ def _has_same_kind(baseline: Answer, target: Answer) -> bool:
     if not baseline.unit == target.unit == "tokens":
         return False
     return not baseline.tokens or not target.tokens or (baseline.ids is None) == (target.ids is None)
+
+
+def _text_at(answer: Answer, position: int) -> str | None:
+    return answer.token_texts[position] if position < len(answer.token_texts) else None
 
 
 def _calls(answer: Answer) -> list[tuple[object, object]]:
@@ -146,8 +153,12 @@ async def force(baseline: Engine, sample: Sample, prompt_token_ids: Sequence[int
     ids = [token for token in sample.target.tokens if isinstance(token, int)]
     if not ids or len(ids) != len(sample.target.tokens) or len(sample.target.logprobs) != len(ids):
         return None
-    positions = await baseline.score(prompt_token_ids, ids)
-    told = summarize(scores_of(sample.target.logprobs, positions))
+    return forced_of(sample.target.logprobs, await baseline.score(prompt_token_ids, ids))
+
+
+def forced_of(logprobs: Sequence[float | None], positions: Sequence[Position]) -> Forced:
+    """One answer's logprobs against what another engine's prefill makes of the same tokens, at least one."""
+    told = summarize(scores_of(logprobs, positions))
     return Forced(
         tokens=told.tokens,
         mean_delta=told.mean_delta,

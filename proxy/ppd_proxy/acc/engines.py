@@ -12,6 +12,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -20,6 +21,7 @@ import msgspec
 from ppd_proxy.acc.answers import Answer, Position, read_answer, read_scores
 from ppd_proxy.acc.command import Trouble
 from ppd_proxy.acc.flags import Access, Sampling
+from ppd_proxy.acc.streams import Streamed, StreamReader
 from ppd_proxy.upstream.client import engine_headers, make_session
 
 _encode = msgspec.json.Encoder().encode
@@ -116,8 +118,30 @@ class Engine:
             number = next(attempts)
             headers = {"x-request-id": f"{request_id}-{number}" if number else request_id} if request_id else {}
             started_at = loop.time()
-            told = await self._send("POST", path, _encode(body), headers)
-            return _read(self.url + path, lambda: read_answer(told, total_ms=(loop.time() - started_at) * 1000))
+            told, response = await self._exchange("POST", path, _encode(body), headers)
+            total_ms = (loop.time() - started_at) * 1000
+            answer = _read(self.url + path, lambda: read_answer(told, total_ms=total_ms))
+            return msgspec.structs.replace(answer, decision=response.headers.get("x-ppd-decision"))
+
+        return await self._with_retries(once)
+
+    async def stream(self, question: Question, sampling: Sampling, *, request_id: str | None = None) -> Streamed:
+        """As `ask`, streamed, with usage at the end. Raises EngineTrouble, for a stream that breaks off, too."""
+        path, body = question.body(self._access.endpoint, await self.model(), sampling)
+        encoded = _encode(body | {"stream": True, "stream_options": {"include_usage": True}})
+        headers = {"x-request-id": request_id} if request_id else {}
+        clock = asyncio.get_running_loop().time
+
+        async def once() -> Streamed:
+            reader = StreamReader()
+            started_at = clock()
+            async with self._open("POST", path, encoded, headers) as response:
+                async for data in response.content.iter_any():
+                    at_ms = (clock() - started_at) * 1000
+                    _read(self.url + path, partial(reader.feed, data, at_ms))
+            total_ms = (clock() - started_at) * 1000
+            decision = response.headers.get("x-ppd-decision")
+            return _read(self.url + path, lambda: reader.finish(total_ms, decision))
 
         return await self._with_retries(once)
 
@@ -141,6 +165,11 @@ class Engine:
         told = await self._with_retries(lambda: self._send("GET", path, None, {}))
         return _read(self.url + path, lambda: msgspec.json.decode(told))
 
+    async def text(self, path: str) -> str:
+        """As `get`, for an endpoint that answers with text. Raises EngineTrouble."""
+        told = await self._with_retries(lambda: self._send("GET", path, None, {}))
+        return told.decode(errors="replace")
+
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """As `get`, for a small endpoint that takes JSON."""
         told = await self._with_retries(lambda: self._send("POST", path, _encode(body), {}))
@@ -162,13 +191,29 @@ class Engine:
             await asyncio.sleep(delay_s)
 
     async def _send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+        return (await self._exchange(method, path, body, headers))[0]
+
+    async def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[bytes, aiohttp.ClientResponse]:
+        """The body, read to its end, and the response it came with."""
+        async with self._open(method, path, body, headers) as response:
+            return await response.content.read(-1), response
+
+    @asynccontextmanager
+    async def _open(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response with status 200; every failure, while its content is read too, is an EngineTrouble."""
         url = self.url + path
         try:
             async with self._session.request(
                 method, url, data=body, headers={**self._headers, **headers}, timeout=self._timeout,
                 allow_redirects=False,
             ) as response:  # fmt: skip
-                told = await response.content.read(-1)
+                if response.status != 200:
+                    raise _refusal(url, response, await response.content.read(-1))
+                yield response
         except TimeoutError:
             raise EngineTrouble("timeout", f"{url} took more than {self._timeout.total:g} s") from None
         except aiohttp.InvalidURL:
@@ -177,9 +222,6 @@ class Engine:
             raise EngineTrouble("unreachable", f"{url} cannot be reached: {error.os_error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise EngineTrouble("broken", f"{url} broke off: {str(error) or type(error).__name__}") from None
-        if response.status != 200:
-            raise _refusal(url, response, told)
-        return told
 
 
 def _refusal(url: str, response: aiohttp.ClientResponse, told: bytes) -> EngineTrouble:

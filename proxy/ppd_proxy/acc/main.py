@@ -22,6 +22,7 @@ from rich.text import Text
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.registry import COMMANDS
 from ppd_proxy.acc.settings import Settings, SettingsError, load_settings
+from ppd_proxy.acc.views import is_verbatim
 
 log = logging.getLogger("ppd_acc")
 VERSION = 1
@@ -128,7 +129,7 @@ def _tell(command: Command, args: argparse.Namespace, out: Console, err: Console
                 err.print(Text(f"note: {note}"))
             if not to_standard_output:
                 for part in result.view:
-                    out.print(part)
+                    out.print(part, soft_wrap=is_verbatim(part))
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stderr.close()
@@ -196,7 +197,7 @@ def lines_of(result: Result) -> Iterator[str]:
     console = Console(file=None, width=_WIDTH_WHEN_PIPED, highlight=False)
     with console.capture() as captured:
         for part in result.view:
-            console.print(part)
+            console.print(part, soft_wrap=is_verbatim(part))
     yield from captured.get().splitlines()
 
 

@@ -21,7 +21,8 @@ REPORT_VERSION = 1
 
 
 class Side(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One engine's answer. `logprobs` (nats) has one number per token, or is empty; `entropies` their bounds."""
+    """One engine's answer. `logprobs` (nats) has one number per token, or is empty. `decision` is our proxy's
+    `x-ppd-decision`."""
 
     text: str = ""
     tokens: list[Token] = []
@@ -31,6 +32,7 @@ class Side(msgspec.Struct, kw_only=True, omit_defaults=True):
     request_id: str | None = None
     total_ms: float | None = None
     first_ms: float | None = None
+    decision: str | None = None
 
 
 class Flip(msgspec.Struct, kw_only=True, omit_defaults=True):

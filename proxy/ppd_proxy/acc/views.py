@@ -21,6 +21,15 @@ def percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.2f} %"
 
 
+def verbatim(text: str) -> Text:
+    """Text that is neither wrapped nor cut, however long its lines: what programs read."""
+    return Text(text, no_wrap=True)
+
+
+def is_verbatim(part: object) -> bool:
+    return isinstance(part, Text) and part.no_wrap is True
+
+
 def noise_line(floor: Floor) -> str:
     """One line, to stand beside numbers."""
     if not floor.answers:

@@ -15,7 +15,7 @@ times its weight: by the union bound it passes c within the products of a day wi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +97,49 @@ class Detector:
         self._lengths[slot] = 0
         for seen in self._seen.values():
             seen.before[slot] = seen.total
+
+
+class Evidence:
+    """A scope's detectors: one of all its samples and one of each of its `parts` (the routes). A fault of one part
+    alone would drown among the samples of the others, as pd turns do where most turns are direct.
+
+    `value` is the largest of their values over their number: by the union bound it is held against the same bound as
+    one detector's.
+    """
+
+    def __init__(self, parts: Iterable[str] = ()) -> None:
+        self._whole = Detector()
+        self._parts = {part: Detector() for part in parts}
+        self._all: dict[str | None, Detector] = {None: self._whole}
+        self._all.update(self._parts)
+        self.value = 0.0
+        self.span = 0
+        """Samples in the product that weighs most: since about when something is wrong."""
+        self.part: str | None = None
+        """Whose samples they are; None: all."""
+
+    def restart(self) -> None:
+        """Forget the samples, not how many products started today."""
+        for detector in self._all.values():
+            detector.restart()
+        self.value, self.span, self.part = 0.0, 0, None
+
+    def renew(self, key: Key) -> None:
+        """The key's reference is a new one: its urn begins with that."""
+        for detector in self._all.values():
+            detector.renew(key)
+
+    def add(
+        self, key: Key, counts: tuple[int, int, int], category: Category, *, day: int, part: str | None = None
+    ) -> float:
+        """One more sample, of a part or of none that is kept apart. Returns `value`."""
+        self._whole.add(key, counts, category, day=day)
+        if part in self._parts:
+            self._parts[part].add(key, counts, category, day=day)
+        self.part = max(self._all, key=lambda each: (self._all[each].value, each is not None))
+        strongest = self._all[self.part]
+        self.value, self.span = strongest.value / len(self._all), strongest.span
+        return self.value
 
 
 def samples_to(value: float, threshold: float, counts: Mapping[Category, int]) -> int | None:

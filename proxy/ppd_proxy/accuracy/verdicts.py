@@ -5,9 +5,9 @@
     green    the excess over the noise floor is below the tolerance, by the upper end of its interval
     unknown  none of these: too few samples, or no noise floor
 
-A red scope stays red until a whole block of samples taken after it turned red is no worse than the floor, or a person
-resets it. The detectors of all scopes together raise a false red on at most `false_alarms` of the days: each gets its
-share (Bonferroni).
+A red scope stays red until a whole block of samples taken after it turned red, of the route that made it red, is no
+worse than the floor, or a person resets it. The detectors of all scopes together raise a false red on at most
+`false_alarms` of the days: each gets its share (Bonferroni).
 
 Before red the noise is measured again (`wanted_noise`), on the suspicious prompts themselves first. If it has changed
 too (a new vLLM version on all engines, another kind of text), the floor is started anew and everything is unknown until
@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
-from ppd_proxy.accuracy.evidence import Detector, samples_to
+from ppd_proxy.accuracy.evidence import Detector, Evidence, samples_to
 from ppd_proxy.accuracy.intervals import Interval, difference
 from ppd_proxy.accuracy.noise import Category, Judgement, Key, NoiseFloor, Outcome
 from ppd_proxy.accuracy.scores import Statistics
@@ -33,6 +33,7 @@ from ppd_proxy.accuracy.scores import Statistics
 Verdict = Literal["green", "amber", "red", "unknown"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ALL = "all"
+_ROUTES = ("route:pd", "route:direct")
 _DAY_S = 86400.0
 _LEAST_SCOPES = 4
 _AMBER_RATIO = 5.0
@@ -86,12 +87,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Scope:
-    """`beyond` and `keys` count what is in the window; `accusing` is the window that turned the scope red."""
+    """`beyond` and `keys` count what is in the window; `accusing` is the window that turned the scope red, `accused`
+    the route whose samples did; the other route's say nothing then of whether it is over."""
 
-    def __init__(self) -> None:
-        self.detector = Detector()
+    def __init__(self, name: str) -> None:
+        self.detector = Evidence(() if name in _ROUTES else _ROUTES)
         self.is_red = False
         self.accusing: tuple[Judged, ...] = ()
+        self.accused: str | None = None
         self.restart(is_red=False)
 
     def restart(self, *, is_red: bool) -> None:
@@ -127,7 +130,7 @@ class Verdicts:
     def __init__(self, floor: NoiseFloor, tolerances: Tolerances) -> None:
         self.floor = floor
         self._tolerances = tolerances
-        self._scopes: dict[str, _Scope] = {ALL: _Scope()}
+        self._scopes: dict[str, _Scope] = {ALL: _Scope(ALL)}
         self._noise: dict[Key, Detector] = {}
         self._fresh: dict[Key, deque[float]] = {}
         self._alarms: dict[str, str] = {}
@@ -174,15 +177,17 @@ class Verdicts:
         if reference is None:
             return None
         judgement = reference.judge(statistics, is_greedy=key.is_greedy)
-        judged = Judged(
-            key, judgement.category, judgement.outcome, prompt_tokens, statistics.first_difference is None
-        )
-        for name in dict.fromkeys((ALL, *scopes)):
-            scope = self._scopes.setdefault(name, _Scope())
+        judged = Judged(key, judgement.category, judgement.outcome, prompt_tokens, statistics.first_difference is None)
+        names = dict.fromkeys((ALL, *scopes))
+        route = next((name for name in names if name in _ROUTES), None)
+        for name in names:
+            scope = self._scopes.setdefault(name, _Scope(name))
             if identity is not None and scope.is_known(identity):
                 continue
+            if scope.is_red and scope.accused not in (None, route):
+                continue
             scope.append(judged)
-            scope.detector.add(key, reference.counts, judgement.category, day=int(now // _DAY_S))
+            scope.detector.add(key, reference.counts, judgement.category, day=int(now // _DAY_S), part=route)
             self._step(scope)
         return judgement
 
@@ -191,14 +196,14 @@ class Verdicts:
         if why is None:
             self._alarms.pop(scope, None)
         else:
-            self._scopes.setdefault(scope, _Scope())
+            self._scopes.setdefault(scope, _Scope(scope))
             self._alarms[scope] = why
 
     def reset(self, scope: str | None = None) -> None:
         """Forget a scope's samples and verdict, or those of all scopes; the noise floor stays."""
         for name in [scope] if scope is not None else list(self._scopes):
             if name in self._scopes:
-                self._scopes[name] = _Scope()
+                self._scopes[name] = _Scope(name)
 
     def forget(self, scope: str) -> None:
         """The scope is gone (an engine left)."""
@@ -251,7 +256,7 @@ class Verdicts:
             if noise is not None and noise.value >= _NOISE_DOUBTED:
                 self._recalibrate(key, keep=noise.span)
                 return
-            scope.accusing = tuple(scope.window)
+            scope.accusing, scope.accused = tuple(scope.window), scope.detector.part
             scope.restart(is_red=True)
 
     def _is_suspicious(self, scope: _Scope) -> bool:

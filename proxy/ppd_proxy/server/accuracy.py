@@ -53,7 +53,7 @@ def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth) -> Blueprint:
         )
         return {"samples": found}
 
-    @blueprint.get("/samples/<sample_id>")
+    @blueprint.get("/samples/<path:sample_id>")
     async def sample(sample_id: str) -> dict[str, Any]:
         return await running().sample(sample_id)
 

@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.accuracy.healthy import KEY, Source
 
-from ppd_proxy.accuracy.evidence import SPACING, Detector
+from ppd_proxy.accuracy.evidence import SPACING, Detector, Evidence
 from ppd_proxy.accuracy.noise import CATEGORIES, NoiseFloor
 from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
 
@@ -66,6 +66,37 @@ def test_faults_in_some_answers_turn_their_scopes_red_and_no_others() -> None:
     assert watch.is_now("route:pd") == "red"
     assert watch.is_now("pair:q>d") == "green"
     assert watch.is_now("route:direct") == "green"
+
+
+def test_faults_of_one_route_do_not_drown_among_the_other_turns_of_a_pair() -> None:
+    """Most turns are direct: faults in a twentieth of the pd turns are a hundredth of the pair's samples."""
+    watch = Watch(floor_samples=3000)
+    for number in range(80):
+        watch.play(5, share=0.2 if number % 4 == 0 else 0.0)
+        watch.play(20, scopes=("route:direct", "pair:p>d"))
+    assert watch.is_now("pair:p>d") == "red"
+    assert watch.is_now("route:direct") == "green"
+
+
+def test_evidence_of_a_part_is_stronger_than_of_the_whole() -> None:
+    counts, whole, parts = (2970, 30, 1), Detector(), Evidence(("pd", "direct"))
+    for number in range(1000):
+        is_pd = number % 5 == 0
+        category = "far" if number % 100 == 0 else "within"
+        whole.add(KEY, counts, category, day=0)
+        parts.add(KEY, counts, category, day=0, part="pd" if is_pd else "direct")
+    assert parts.part == "pd"
+    assert parts.value > 100 * whole.value
+
+
+def test_a_scope_that_one_route_turned_red_is_not_cleared_by_the_other() -> None:
+    watch = Watch(floor_samples=3000)
+    watch.play(200, share=0.2)
+    assert watch.is_now("pair:p>d") == "red"
+    watch.play(600, scopes=("route:direct", "pair:p>d"))
+    assert watch.is_now("pair:p>d") == "red"
+    watch.play(400)
+    assert watch.is_now("pair:p>d") == "green"
 
 
 def test_a_red_scope_shows_what_turned_it_red() -> None:
@@ -174,9 +205,7 @@ def test_a_detector_rarely_passes_its_bound_on_healthy_samples() -> None:
             floor.add(KEY, source.sample())
         reference, detector = floor.reference(KEY), Detector()
         values = [
-            detector.add(
-                KEY, reference.counts, reference.judge(source.sample(), is_greedy=True).category, day=0
-            )
+            detector.add(KEY, reference.counts, reference.judge(source.sample(), is_greedy=True).category, day=0)
             for _ in range(500)
         ]
         passed += max(values) >= 20

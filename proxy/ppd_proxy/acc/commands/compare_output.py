@@ -70,14 +70,15 @@ def result_of(sample: Sample, floor: Floor) -> Result:
     code = {"equal": Exit.PASS, "tie": Exit.PASS, "real": Exit.DIFFERENT}.get(sample.status, Exit.INCONCLUSIVE)
     if sample.status == "unclassified" and sample.unit == "words":
         code = Exit.DIFFERENT
-    lines = [Text(_headline(sample)), Text(noise_line(floor))]
+    lines = [Text(headline(sample)), Text(noise_line(floor))]
     if sample.flip is not None:
         lines += [Text(f"baseline: {sample.baseline.text!r}"), Text(f"target:   {sample.target.text!r}")]
     data = {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
     return Result(exit=code, data=data, view=tuple(lines))
 
 
-def _headline(sample: Sample) -> str:
+def headline(sample: Sample) -> str:
+    """One line: where two answers part, and what that is taken for."""
     if sample.flip is None:
         return (
             f"{'different tool calls' if sample.status == 'real' else 'equal'}: {sample.compared_tokens} {sample.unit}"

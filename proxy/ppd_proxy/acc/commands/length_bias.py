@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from rich.table import Table
@@ -12,8 +13,10 @@ from rich.text import Text
 from ppd_proxy.acc.command import Command, Context, Mistake, Result, Trouble
 from ppd_proxy.acc.commands.ab_test import ALPHA
 from ppd_proxy.acc.flags import between
+from ppd_proxy.acc.from_proxy import add_report_flags, report_from
+from ppd_proxy.acc.from_proxy import notes_of as proxy_notes_of
 from ppd_proxy.acc.matching import columns, exit_of, plain
-from ppd_proxy.acc.reports import Report, Sample, read_report
+from ppd_proxy.acc.reports import Report, Sample
 from ppd_proxy.accuracy.lengths import LengthBias, Pair, finish_table, judge, length_bias
 from ppd_proxy.accuracy.significance import Mean
 
@@ -21,7 +24,7 @@ _SEED = 42
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--report", required=True, metavar="FILE", help="batch report")
+    add_report_flags(parser, limit_flag="--proxy-limit")
     parser.add_argument(
         "--alpha", type=between(1e-9, 0.5), default=ALPHA, metavar="P", help=f"significance level (default {ALPHA})"
     )
@@ -30,8 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    return result_of(read_report(args.report, "--report"), args.report, args.alpha, args.limit)
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    report = await report_from(args, context, has_both_answers=True)
+    name = args.report if args.report is not None else args.from_proxy
+    result = result_of(report, name, args.alpha, args.limit)
+    return replace(result, notes=(*proxy_notes_of(report), *result.notes))
 
 
 def result_of(report: Report, name: str, alpha: float, limit_tokens: float | None) -> Result:

@@ -1,0 +1,35 @@
+"""completion: a script with which a shell completes ppd-acc."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.text import Text
+
+from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.completions import SHELLS, script_of
+from ppd_proxy.acc.files import write_whole
+from ppd_proxy.acc.views import verbatim
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, help="for which shell")
+    parser.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+
+
+def run(args: argparse.Namespace, context: Context) -> Result:
+    from ppd_proxy.acc.main import build_parser  # which imports every command
+
+    script = script_of(build_parser(), args.shell)
+    data = {"shell": args.shell, "script": script}
+    if args.output is None:
+        return Result(exit=Exit.PASS, data=data, view=(verbatim(script.rstrip("\n")),))
+    write_whole(context.directory / args.output, (script.encode(),), "--output")
+    return Result(exit=Exit.PASS, data=data, view=(Text(f"wrote {args.output}"),))
+
+
+COMMANDS = (
+    Command(
+        name="completion", summary="A completion script for bash, zsh or fish.", add_arguments=add_arguments, run=run,
+    ),
+)  # fmt: skip

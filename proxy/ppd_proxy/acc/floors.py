@@ -1,0 +1,23 @@
+"""The noise floor as a command measures it: with progress, and with a way out where an engine cannot be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ppd_proxy.acc.command import Context, Trouble
+from ppd_proxy.acc.compare import noise_floor
+from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
+from ppd_proxy.acc.flags import Sampling
+from ppd_proxy.acc.views import Progress
+from ppd_proxy.accuracy.flips import Floor
+
+
+async def measured_floor(
+    engine: Engine, questions: Sequence[Question], sampling: Sampling, count: int, context: Context, name: str
+) -> Floor:
+    """`name` is the flag that the engine was given by. Raises Trouble."""
+    progress = Progress(context.errors, "noise floor", count)
+    try:
+        return await noise_floor(engine, questions, sampling, count, progress)
+    except EngineTrouble as trouble:
+        raise Trouble(f"--{name}: noise floor: {trouble} (--noise-floor 0 does without it)") from None

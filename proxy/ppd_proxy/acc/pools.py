@@ -1,0 +1,128 @@
+"""Several comparisons of one kind, judged together against one noise floor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.reports import STATUSES, Sample
+from ppd_proxy.acc.views import nats
+from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.intervals import Interval, difference, wilson
+from ppd_proxy.accuracy.precision import Excess, excess
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`counts` by status. `divergent` are ties, real and unclassified differences among `compared` answers, `interval`
+    Wilson's of their share; `above_floor` Newcombe's of that share minus the share of the baseline's own replays that
+    differ, None without any. `precision` is of the logprobs before the first differences."""
+
+    exit: Exit
+    reasons: tuple[str, ...]
+    counts: dict[str, int]
+    compared: int
+    divergent: int
+    interval: Interval
+    above_floor: Interval | None
+    precision: Excess
+    largest_delta: float | None
+    not_numbers: int
+
+    @property
+    def is_above_floor(self) -> bool:
+        """Whether answers differ more often than the baseline's replays do, by more than chance."""
+        return self.above_floor is not None and self.above_floor.low > 0
+
+
+def deltas_of(sample: Sample) -> list[float]:
+    """|logprob difference| in nats of the tokens before the first difference, where both engines told a number."""
+    if sample.unit != "tokens" or not sample.baseline.logprobs or not sample.target.logprobs:
+        return []
+    pairs = zip(
+        sample.baseline.logprobs[: sample.compared_tokens], sample.target.logprobs[: sample.compared_tokens],
+        strict=True,
+    )  # fmt: skip
+    deltas = (abs(one - other) for one, other in pairs if one is not None and other is not None)
+    return [each for each in deltas if math.isfinite(each)]
+
+
+def judge_together(
+    samples: Sequence[Sample], floor: Floor, *, alpha: float, more_deltas: Sequence[float] = ()
+) -> Verdict:  # fmt: skip
+    """Differences first, then failures, then what could not be judged; `alpha` is for the test of the logprobs, which
+    `more_deltas` take part in (NaN is no number)."""
+    counts: dict[str, int] = {status: sum(sample.status == status for sample in samples) for status in STATUSES}
+    compared = len(samples) - counts["error"]
+    divergent = counts["tie"] + counts["real"] + counts["unclassified"]
+    deltas = [delta for sample in samples for delta in deltas_of(sample)]
+    deltas += [delta for delta in more_deltas if math.isfinite(delta)]
+    precision = excess(deltas, floor.deltas)
+    broken = sum(sample.not_numbers for sample in samples)
+    broken += sum(not math.isfinite(delta) for delta in more_deltas)
+    code, reasons = _judge(samples, counts, precision, deltas, floor, alpha, broken)
+    return Verdict(
+        exit=code,
+        reasons=tuple(reasons),
+        counts=counts,
+        compared=compared,
+        divergent=divergent,
+        interval=wilson(divergent, compared, CONFIDENCE),
+        above_floor=(
+            difference(divergent, compared, floor.flips, floor.answers, CONFIDENCE) if floor.answers else None
+        ),
+        precision=precision,
+        largest_delta=max(deltas, default=None),
+        not_numbers=broken,
+    )
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """Plain types for JSON."""
+    above = verdict.above_floor
+    return {
+        **asdict(verdict),
+        "exit": int(verdict.exit),
+        "interval": verdict.interval._asdict(),
+        "above_floor": above._asdict() if above is not None else None,
+    }
+
+
+def _judge(
+    samples: Sequence[Sample], counts: dict[str, int], precision: Excess, deltas: Sequence[float], floor: Floor,
+    alpha: float, broken: int,
+) -> tuple[Exit, list[str]]:  # fmt: skip
+    wrong = []
+    if broken:
+        wrong.append(f"{broken} logprobs are missing or no numbers")
+    if counts["real"]:
+        wrong.append(f"{counts['real']} real differences: no healthy token moved as much")
+    if precision.chance is not None and precision.chance < alpha:
+        wrong.append(
+            f"{precision.beyond} of {precision.tokens} logprob differences are beyond all {precision.healthy} healthy"
+            f" ones, the largest {nats(precision.largest)} (p = {precision.chance:.3g}): lost precision"
+        )
+    if wrong:
+        return Exit.DIFFERENT, wrong
+    if counts["error"]:
+        failed = next(sample.error for sample in samples if sample.status == "error")
+        return Exit.INFRASTRUCTURE, [f"{counts['error']} of {len(samples)} comparisons failed: {failed}"]
+    if not any(sample.compared_tokens or sample.flip is not None for sample in samples):
+        return Exit.INCONCLUSIVE, ["no token was compared"]
+    if counts["unclassified"]:
+        return Exit.INCONCLUSIVE, [f"{counts['unclassified']} differences cannot be classified by margins"]
+    if counts["tie"] == 0 and not any(deltas):
+        return Exit.PASS, ["equal, bit for bit" if deltas else "equal; no logprobs were told"]
+    if floor.broken or (precision.chance is None and deltas):
+        return Exit.INCONCLUSIVE, ["there is no noise floor to hold the logprobs against (--noise-floor N)"]
+    if precision.least is not None and precision.least >= alpha:
+        return Exit.INCONCLUSIVE, [
+            f"{precision.tokens} tokens against {precision.healthy} healthy ones cannot show p < {alpha:g}"
+        ]
+    ties = f"{counts['tie']} ties; " if counts["tie"] else ""
+    return Exit.PASS, [f"{ties}logprobs as close as the baseline is to itself"]

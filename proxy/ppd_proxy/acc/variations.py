@@ -1,0 +1,21 @@
+"""More prompts like the given ones: different to a cache and to the noise, alike in length and content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ppd_proxy.acc.engines import Question
+
+
+def variations(prompts: Sequence[str], count: int) -> list[Question]:
+    """`count` different questions: the prompts, then each with a numbered first line, in turn.
+
+    The same prompt asked often is one sample asked often: a greedy engine repeats itself, and what repeats must not be
+    counted as if it were independent.
+    """
+    return [Question(prompt=vary(prompts[number % len(prompts)], number // len(prompts))) for number in range(count)]
+
+
+def vary(prompt: str, number: int) -> str:
+    """The prompt itself for 0."""
+    return f"(variation {number})\n{prompt}" if number else prompt

@@ -1,0 +1,60 @@
+import re
+
+import pytest
+from tests.support.acc_commands import engine_config, front, run
+
+from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.commands import bisect, compare_streaming, reproducibility, sensitivity, watch
+from ppd_proxy.sim.engine import running_engine
+
+WORDS = " ".join(["word"] * 20)
+
+
+def without_a_number(body):
+    """A logprob in the middle of the answer is null, as JSON has it for NaN."""
+    numbers = list(re.finditer(rb'"logprob":-?[0-9.e-]+|(?<="token_logprobs":\[)-?[0-9.e-]+', body))
+    if not numbers:
+        return body
+    found = numbers[0]
+    null = b'"logprob":null' if found[0].startswith(b'"') else b"null"
+    return body[: found.start()] + null + body[found.end() :]
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        (compare_streaming, "--prompt 'A story'"),
+        (sensitivity, "--prompt 'A story' --perturbations 2"),
+        (bisect, f"--prompt '{WORDS}' --repeats 2"),
+        (bisect, f"--prompt '{WORDS}' --repeats 2 --over concurrency --max-level 2"),
+        (watch, "--prompt 'A story' --interval 0 --max-iterations 2"),
+    ],
+)
+@pytest.mark.parametrize(("side", "expected"), [("target", Exit.DIFFERENT), ("baseline", Exit.INCONCLUSIVE)])
+async def test_a_logprob_that_is_no_number_never_passes(module, line, side, expected):
+    (command,) = module.COMMANDS
+    async with (
+        running_engine(engine_config()) as one,
+        front(one.url, one.url, lambda body, under_way: False, edit=without_a_number) as broken,
+    ):
+        urls = {"baseline": one.url, "target": one.url} | {side: broken}
+        told = " ".join(f"--{name} {url}" for name, url in urls.items())
+        result = await run(command, f"{told} {line} --max-tokens 6 --retries 0")
+    assert result.exit == expected
+
+
+async def test_a_run_without_a_number_is_not_equal_to_the_others():
+    (command,) = reproducibility.COMMANDS
+    bodies = []
+
+    def third(body):
+        bodies.append(body)
+        return without_a_number(body) if len(bodies) == 4 else body  # after the list of models
+
+    async with (
+        running_engine(engine_config()) as one,
+        front(one.url, one.url, lambda body, under_way: False, edit=third) as broken,
+    ):
+        result = await run(command, f"--url {broken} --prompt 'A story' --runs 4 --max-tokens 4")
+    assert result.exit == Exit.DIFFERENT
+    assert result.data["figures"][0]["real"] == 1
