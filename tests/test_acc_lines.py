@@ -1,7 +1,7 @@
 """Every command line that the guide and our manual print is run, literally, and ends as it says it does.
 
-Two equal simulated engines answer for the two hosts; only host names are replaced. The files that lines read are made
-here or by the lines before them.
+Two equal simulated engines answer for the two hosts, a split cluster with accuracy shadowing for the proxy; only host
+names are replaced. The files that lines read are in data/acc, made here, or by the lines before them.
 """
 
 import json
@@ -24,8 +24,8 @@ TESTS = Path(__file__).parent
 GUIDE = TESTS / "acc_guide.txt"
 MANUAL = TESTS.parent / "docs" / "ppd-acc.md"
 FILES = TESTS / "data" / "acc"
+SCHEMA = jsonschema.Draft202012Validator(acc_schema.schema())
 LINE = re.compile(r"^(?:ppd-acc|xpyd-acc) .*?  # exit (?P<code>[0-4])$")
-NOISE = "[model]\nprefill_noise_nats = 0.02\n"
 
 
 def lines_of(text: str) -> list[str]:
@@ -39,41 +39,53 @@ def unmarked(lines: list[str]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory) -> Iterator[dict[str, str]]:
-    """Where the two hosts of the documents are."""
-    config = tmp_path_factory.mktemp("engines") / "engine.toml"
-    config.write_text(NOISE)
-    command = [sys.executable, "-m", "ppd_proxy.cli.main", "simulate", "--role", "aggregated", "--port", "0"]
-    engines = [
-        subprocess.Popen([*command, "--config", str(config)], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+def hosts() -> Iterator[dict[str, str]]:
+    """Where the hosts of the documents are."""
+    command = [sys.executable, "-m", "tests.support.acc_stack"]
+    stack = subprocess.Popen(command, cwd=TESTS.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        urls = [engine.stdout.readline().removeprefix("listening on ").strip() for engine in engines]
-        yield dict(zip(("http://aggregated:8000", "http://pd-endpoint:8001"), urls, strict=True))
+        yield json.loads(stack.stdout.readline())
     finally:
-        for engine in engines:
-            engine.terminate()
-            engine.wait()
-            engine.stdout.close()
+        stack.terminate()
+        stack.wait()
+        stack.stdout.close()
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> Path:
     """The documents' working directory."""
     path = tmp_path_factory.mktemp("work")
-    if FILES.is_dir():
-        shutil.copytree(FILES, path, dirs_exist_ok=True)
-    prompts = "".join(f'{{"id": "p{number}", "prompt": "Tell me about the number {number}"}}\n' for number in range(12))
-    (path / "prompts.jsonl").write_text(prompts)
+    shutil.copytree(FILES, path, dirs_exist_ok=True)
+    for name, divergent in (("before", 5), ("after", 15)):
+        results = [
+            {"sample_id": f"s{number}", "prompt": f"prompt {number}", "baseline_output": "one two three",
+             "target_output": "one two four" if number < divergent else "one two three",
+             "exact_match": number >= divergent, "first_divergence_index": 2 if number < divergent else None}
+            for number in range(100)
+        ]  # fmt: skip
+        (path / f"{name}.json").write_text(json.dumps({"schema_version": 2, "results": results}))
+    (path / "timings.json").write_text(
+        '{"kv_load": 0.02, "selection": 0.01, "partial_recompute": 0.1, "generation": 0.05}'
+    )
+    write_dumps(path)
+    return path
+
+
+def write_dumps(path: Path) -> None:
+    """A dump, its equal, one with a block that was moved, one rounded to bf16."""
     chance = np.random.default_rng(1)
     planes = {
         f"layer_{layer}_{kind}": chance.standard_normal((2, 48, 8), dtype=np.float32)
         for layer in range(3)
         for kind in ("key", "value")
     }
-    for name in ("baseline_kv.npz", "transfer_kv.npz"):
-        np.savez(path / name, allow_pickle=False, **planes)
-    return path
+    damaged = {name: np.roll(plane, 16, axis=1) for name, plane in planes.items()}
+    rounded = {
+        name: ((plane.view(np.uint32) + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
+        for name, plane in planes.items()
+    }
+    for name, arrays in (("baseline", planes), ("transfer", planes), ("damaged", damaged), ("rounded", rounded)):
+        np.savez(path / f"{name}_kv.npz", allow_pickle=False, **arrays)
 
 
 def run(line, hosts, directory, monkeypatch, capsys):
@@ -89,8 +101,9 @@ def run(line, hosts, directory, monkeypatch, capsys):
     out, err = capsys.readouterr()
     told = directory / "told.json"
     if told.is_file():
-        jsonschema.validate(json.loads(told.read_text(encoding="utf-8")), acc_schema.schema())
+        breaches = [error.message for error in SCHEMA.iter_errors(json.loads(told.read_text(encoding="utf-8")))]
         told.unlink()
+        err += "".join(f"Traceback or schema: the JSON breaks the schema: {breach[:200]}" for breach in breaches)
     return code, out + err
 
 
@@ -99,12 +112,18 @@ def test_every_printed_line_ends_as_it_says(document, hosts, directory, monkeypa
     lines = lines_of(document.read_text(encoding="utf-8"))
     assert lines
     assert not list(unmarked(lines))
+    reports = 0
     wrong = []
     for line in lines:
         code, said = run(line, hosts, directory, monkeypatch, capsys)
         if code != int(LINE.match(line)["code"]) or "Traceback" in said:
             wrong.append(f"{line}\n    ended with {code}: {said[-400:]}")
     assert not wrong, "\n".join(wrong)
+    for name in ("results.json", "equal.json", "live.json"):
+        if (directory / name).is_file():
+            SCHEMA.validate(json.loads((directory / name).read_text(encoding="utf-8")))
+            reports += 1
+    assert reports
 
 
 def test_a_line_without_an_exit_code_is_noticed():

@@ -147,7 +147,7 @@ def _failed(
     err.print(Text(f"ppd-acc {command.name}: {message}"))
     if args.json is not None:
         try:
-            _write_json(args.json, _document(command, code, {"error": message}, ()))
+            _write_json(args.json, _document(command, code, {"message": message}, ()))
         except OSError as error:
             err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
     return code

@@ -83,7 +83,7 @@ def test_what_a_command_raises_becomes_a_code_and_a_line(monkeypatch, capsys, er
     use(monkeypatch, fail)
     told, out, _ = run(capsys, "try", "--json", "-")
     assert told == code
-    assert json.loads(out)["error"]
+    assert json.loads(out)["message"]
 
 
 def test_what_is_no_number_is_null_in_json(monkeypatch, capsys):

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Writes docs/ppd-acc.schema.json, the JSON Schema of everything `ppd-acc` writes as JSON, from the code.
+
+`--check` only says whether the file is what it would write.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.main import VERSION
+from ppd_proxy.acc.registry import COMMANDS
+from ppd_proxy.acc.reports import Report
+
+SCHEMA = Path(__file__).parents[1] / "docs" / "ppd-acc.schema.json"
+
+
+def schema() -> dict[str, Any]:
+    """A document is a report (what batch-compare writes with --output) or a command's result (`--json`)."""
+    _, definitions = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
+    definitions["Result"] = {
+        "title": "Result",
+        "description": "What --json writes. Beside these fields stand those of the command.",
+        "type": "object",
+        "required": ["kind", "version", "exit", "outcome", "notes"],
+        "properties": {
+            "kind": {"enum": sorted(command.name for command in COMMANDS)},
+            "version": {"const": VERSION},
+            "exit": {"enum": [int(code) for code in Exit]},
+            "outcome": {"enum": [code.name.lower() for code in Exit]},
+            "notes": {"type": "array", "items": {"type": "string"}},
+            "message": {"type": "string", "description": "Why it failed, where it did."},
+        },
+    }
+    definitions["Report"]["required"] = ["kind", "version", "samples"]
+    for name in ("Report", "Sample", "Side", "Flip", "Forced", "Totals", "Noise"):
+        definitions[name]["additionalProperties"] = False
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ppd-acc",
+        "if": {"required": ["exit"]},
+        "then": {"$ref": "#/$defs/Result"},
+        "else": {"$ref": "#/$defs/Report"},
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def main() -> int:
+    text = json.dumps(schema(), indent=2) + "\n"
+    if "--check" in sys.argv[1:]:
+        return int(not SCHEMA.is_file() or SCHEMA.read_text(encoding="utf-8") != text)
+    SCHEMA.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
