@@ -14,10 +14,19 @@ from tests.support.acc import chat_answer, scored_prompt, scripted_engine
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FAULTS = ("status", "null", "broken", "not_json", "hang")
-PROMPT_IDS = (1, 2, 3)
+PROMPT_TOKENS = 3
 TOKENS = tuple(range(10, 18))
 AT = 4
-NOISE_NATS = 0.05
+NOISE_NATS = 0.005
+
+
+def prompt_ids(gap: float) -> tuple[int, ...]:
+    """A prompt by whose ids the prefill knows how large the gap is."""
+    return (1, 2, round(1e6 * gap))
+
+
+def gap_of(token_ids: Sequence[int]) -> float:
+    return token_ids[2] / 1e6
 
 
 def tops_of(tokens: Sequence[int], other: int, gap: float) -> list[dict[int, float]]:
@@ -35,10 +44,10 @@ def answering(gaps: Mapping[str, float], *, is_target: bool) -> Callable[[Mappin
     def answer(body: Mapping[str, Any]) -> Mapping[str, Any]:
         if "prompt_logprobs" in body:
             moved = {
-                len(PROMPT_IDS) + place: {
+                PROMPT_TOKENS + place: {
                     token: number - NOISE_NATS * rank for rank, (token, number) in enumerate(top.items())
                 }
-                for place, top in enumerate(tops_of(TOKENS, 99, 1.0))
+                for place, top in enumerate(tops_of(TOKENS, 99, gap_of(body["prompt"])))
             }
             return scored_prompt(body["prompt"], moved)
         prompt = body["messages"][-1]["content"]
@@ -46,7 +55,7 @@ def answering(gaps: Mapping[str, float], *, is_target: bool) -> Callable[[Mappin
         tokens = [*TOKENS[:AT], 99, *TOKENS[AT + 1 :]] if gap is not None and is_target else list(TOKENS)
         tops = tops_of(tokens, TOKENS[AT] if tokens[AT] == 99 else 99, 1.0 if gap is None else gap)
         text = " ".join(map(str, tokens))
-        return chat_answer(tokens, tops, text=text, prompt=PROMPT_IDS)
+        return chat_answer(tokens, tops, text=text, prompt=prompt_ids(1.0 if gap is None else gap))
 
     return answer
 

@@ -13,6 +13,7 @@ from ppd_proxy.acc.answers import Answer, Position
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.reports import Flip, Forced, Noise, Sample, Side, Status
+from ppd_proxy.acc.variations import vary_question
 from ppd_proxy.accuracy import flips
 from ppd_proxy.accuracy.scores import Floats, Scores, summarize
 
@@ -190,14 +191,15 @@ async def noise_floor(
 ) -> flips.Floor:
     """The baseline against itself: `count` answers (of the questions in turn), asked twice and scored by its own
     prefill. Nothing is cached; `report` hears how many are done. Answers that fail are left out; raises EngineTrouble
-    where all of them do. An engine that cannot score is measured by its replays alone."""
+    where all of them do. An engine that cannot score is measured by its replays alone. Where there are fewer questions,
+    they are varied: the same one measured twice is one measurement."""
     shifts: list[float] = []
     deltas: list[float] = []
     troubles: list[EngineTrouble] = []
-    flipped = answers = done = 0
+    flipped = answers = scored = done = 0
 
     async def one(question: Question) -> None:
-        nonlocal flipped, answers
+        nonlocal flipped, answers, scored
         first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
         position = flips.first_difference(first.tokens, second.tokens)
         answers += 1
@@ -211,6 +213,7 @@ async def noise_floor(
             if first.logprobs:
                 deltas.extend((scores.candidate - scores.baseline).tolist())
             shifts.extend(_shifts(first.tops, [each.top for each in positions]))
+            scored += 1
 
     async def tried(question: Question) -> None:
         nonlocal done
@@ -222,10 +225,11 @@ async def noise_floor(
         report(done)
 
     if questions:
-        await asyncio.gather(*(tried(questions[number % len(questions)]) for number in range(count)))
+        rounds = ((questions[number % len(questions)], number // len(questions)) for number in range(count))
+        await asyncio.gather(*(tried(vary_question(question, turn)) for question, turn in rounds))
     if troubles and not answers:
         raise troubles[0]
-    return flips.floor_of(shifts, deltas, answers=answers, flips=flipped)
+    return flips.floor_of(shifts, deltas, answers=answers, flips=flipped, is_scored=scored > 0)
 
 
 def _shifts(ones: Sequence[dict[str, float]], others: Sequence[dict[str, float]]) -> list[float]:

@@ -201,6 +201,7 @@ class Watcher:
             state.floor = await noise_floor(
                 self._baseline, self._questions, self._sampling, plan.noise_answers, lambda _: None
             )
+            state.floor = state.floor.of_run(len(self._questions))
         except EngineTrouble as trouble:
             return f"--baseline: noise floor: {trouble}" if state.floor_at is None else None
         state.floor_at = at

@@ -17,7 +17,7 @@ async def test_an_engine_that_repeats_itself_passes_under_both_schedules():
         result = await run(COMMAND, f"--url {sim.url} --prompt one --prompt two --runs 4 --max-tokens 8")
         asked = sum(each.path == CHAT for each in sim.requests)
     assert result.exit == Exit.PASS
-    assert asked == 2 * 2 * 4 + 2 * 3  # both schedules, and the noise floor's three answers twice
+    assert asked == 2 * 2 * 4 + 2 * 12  # both schedules, and the noise floor's twelve answers twice
     sequential, at_once = result.data["figures"]
     assert (sequential["schedule"], at_once["schedule"]) == ("one after the other", "at once")
     for figures in (sequential, at_once):

@@ -30,7 +30,7 @@ async def test_everything_that_a_comparison_needs_is_kept(tmp_path):
 
 
 async def test_a_target_is_judged_by_the_noise_of_that_time(tmp_path):
-    async with pair({"q1": 3.0, "q2": 0.01}) as (baseline, target):
+    async with pair({"q1": 3.0, "q2": 0.002}) as (baseline, target):
         await captured(tmp_path, baseline)
         path = str(tmp_path / "s.json")
         same = await run_command("snapshot compare", "--snapshot", path, "--target", baseline)

@@ -40,7 +40,7 @@ from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
 
 Found = Literal["threshold", "boundary", "always", "never", "not monotone", "unclear"]
-_NOISE_ANSWERS, _REPEATS, _BLOCK, _BOUNDARIES, _MOST_RUNS, _LEVELS = 6, 5, 16, 5, 200, 16
+_NOISE_ANSWERS, _REPEATS, _BLOCK, _BOUNDARIES, _MOST_RUNS, _LEVELS = 12, 5, 16, 5, 200, 16
 _CONFIDENCE = 0.95
 _EXITS: tuple[tuple[Found, Exit], ...] = (
     ("threshold", Exit.DIFFERENT), ("boundary", Exit.DIFFERENT), ("always", Exit.DIFFERENT), ("never", Exit.PASS),

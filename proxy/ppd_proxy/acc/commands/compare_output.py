@@ -26,7 +26,7 @@ from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
-_NOISE_ANSWERS = 3
+_NOISE_ANSWERS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ from ppd_proxy.acc.timings import figures, figures_table
 from ppd_proxy.acc.views import nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
-_NOISE_ANSWERS = 3
+_NOISE_ANSWERS = 8
 _T = TypeVar("_T")
 Outcome = Literal["equal", "tie", "different", "unclassified"]
 

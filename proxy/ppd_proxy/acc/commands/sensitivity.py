@@ -40,7 +40,7 @@ from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
 
-_NOISE_ANSWERS, _PERTURBATIONS, _CONFIDENCE = 6, 5, 0.95
+_NOISE_ANSWERS, _PERTURBATIONS, _CONFIDENCE = 12, 5, 0.95
 _ORIGINAL = "as it is"
 
 
@@ -67,6 +67,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     async with engines(access_of(args, context.settings), *urls) as (baseline, target):
         questions = [Question(prompt=each.text) for each in asked]
         floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
+        floor = floor.of_run(len(asked))
         samples = await _compare_all(baseline, target, asked, sampling, floor, context)
     if all(sample.status == "error" for sample in samples):
         raise Trouble(f"--{samples[0].failed}: {samples[0].error}")
