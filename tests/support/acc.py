@@ -21,8 +21,8 @@ Answering = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def command_of(name: str) -> Command:
-    (found,) = [command for command in COMMANDS if command.name == name]
-    return found
+    (found,) = [listed for listed in COMMANDS if listed.name == name]
+    return found.load()
 
 
 async def run_command(name: str, *arguments: str, settings: Settings | None = None, at: Path | None = None) -> Result:
