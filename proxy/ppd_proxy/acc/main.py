@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -220,15 +220,6 @@ def _set_up_logging(args: argparse.Namespace) -> None:
     verbosity = args.verbose or 0
     level = logging.ERROR if args.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr, force=True)
-
-
-def lines_of(result: Result) -> Iterator[str]:
-    """What people read, as plain text; for tests and for documents."""
-    console = Console(file=None, width=_WIDTH_WHEN_PIPED, highlight=False)
-    with console.capture() as captured:
-        for part in result.view:
-            console.print(part, soft_wrap=is_verbatim(part))
-    yield from captured.get().splitlines()
 
 
 if __name__ == "__main__":
