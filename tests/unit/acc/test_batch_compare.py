@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.acc import run_command, scripted_engine
-from tests.support.batches import AT, FAULTS, NOISE_NATS, answering, dataset, faulty_engine, pair, rows_in
+from tests.support.acc import run_command
+from tests.support.acc_engines import AT, FAULTS, NOISE_NATS, answering, faulty_engine, pair, scripted_engine
+from tests.support.acc_reports import dataset, rows_in
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
 from ppd_proxy.acc.reports import read_report

@@ -1,10 +1,10 @@
 import re
 
 import pytest
-from tests.support.acc_commands import engine_config, front, run
+from tests.support.acc import run_line
+from tests.support.acc_engines import engine_config, front
 
 from ppd_proxy.acc.command import Exit
-from ppd_proxy.acc.commands import bisect, compare_streaming, reproducibility, sensitivity, watch
 from ppd_proxy.sim.engine import running_engine
 
 WORDS = " ".join(["word"] * 20)
@@ -21,30 +21,28 @@ def without_a_number(body):
 
 
 @pytest.mark.parametrize(
-    ("module", "line"),
+    ("command", "line"),
     [
-        (compare_streaming, "--prompt 'A story'"),
-        (sensitivity, "--prompt 'A story' --perturbations 2"),
-        (bisect, f"--prompt '{WORDS}' --repeats 2"),
-        (bisect, f"--prompt '{WORDS}' --repeats 2 --over concurrency --max-level 2"),
-        (watch, "--prompt 'A story' --interval 0 --max-iterations 2"),
+        ("compare-streaming", "--prompt 'A story'"),
+        ("sensitivity", "--prompt 'A story' --perturbations 2"),
+        ("bisect", f"--prompt '{WORDS}' --repeats 2"),
+        ("bisect", f"--prompt '{WORDS}' --repeats 2 --over concurrency --max-level 2"),
+        ("watch", "--prompt 'A story' --interval 0 --max-iterations 2"),
     ],
 )
 @pytest.mark.parametrize(("side", "expected"), [("target", Exit.DIFFERENT), ("baseline", Exit.INCONCLUSIVE)])
-async def test_a_logprob_that_is_no_number_never_passes(module, line, side, expected):
-    (command,) = module.COMMANDS
+async def test_a_logprob_that_is_no_number_never_passes(command, line, side, expected):
     async with (
         running_engine(engine_config()) as one,
         front(one.url, one.url, lambda body, under_way: False, edit=without_a_number) as broken,
     ):
         urls = {"baseline": one.url, "target": one.url} | {side: broken}
         told = " ".join(f"--{name} {url}" for name, url in urls.items())
-        result = await run(command, f"{told} {line} --max-tokens 6 --retries 0")
+        result = await run_line(command, f"{told} {line} --max-tokens 6 --retries 0")
     assert result.exit == expected
 
 
 async def test_a_run_without_a_number_is_not_equal_to_the_others():
-    (command,) = reproducibility.COMMANDS
     bodies = []
 
     def third(body):
@@ -55,6 +53,6 @@ async def test_a_run_without_a_number_is_not_equal_to_the_others():
         running_engine(engine_config()) as one,
         front(one.url, one.url, lambda body, under_way: False, edit=third) as broken,
     ):
-        result = await run(command, f"--url {broken} --prompt 'A story' --runs 4 --max-tokens 4")
+        result = await run_line("reproducibility", f"--url {broken} --prompt 'A story' --runs 4 --max-tokens 4")
     assert result.exit == Exit.DIFFERENT
     assert result.data["figures"][0]["real"] == 1

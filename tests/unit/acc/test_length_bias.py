@@ -1,11 +1,10 @@
 """length-bias: in tokens, with cut answers as such, and how it ends."""
 
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc import lines_of, run_command
 from tests.support.acc_reports import sample, write, write_published
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
-from ppd_proxy.acc.main import lines_of
 from ppd_proxy.acc.reports import Side
 
 

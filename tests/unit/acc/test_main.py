@@ -2,17 +2,20 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 
 from ppd_proxy.acc import main as program
 from ppd_proxy.acc.command import Command, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.registry import COMMANDS, Listed
 
 TEXTS = ("compare-output", "--baseline-text", "a b", "--target-text", "a c")
 
 
-def run(capsys, *arguments):
-    code = program.main(arguments)
+def run(capsys, *arguments, commands=COMMANDS):
+    code = program.main(arguments, commands)
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return code, out, err
@@ -22,9 +25,10 @@ def add_nothing(parser):
     pass
 
 
-def use(monkeypatch, run_it):
-    command = Command(name="try", summary="For tests.", add_arguments=add_nothing, run=run_it)
-    monkeypatch.setattr(program, "COMMANDS", (command,))
+def only(run_it):
+    """A command `try`."""
+    command = Command(name="try", add_arguments=add_nothing, run=run_it)
+    return (Listed(name="try", summary="For tests.", load=lambda: command),)
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -76,27 +80,53 @@ def test_a_mistake_in_usage_ends_with_two(capsys, line):
         (RuntimeError("a defect"), 3),
     ],
 )
-def test_what_a_command_raises_becomes_a_code_and_a_line(monkeypatch, capsys, error, code):
+def test_what_a_command_raises_becomes_a_code_and_a_line(capsys, error, code):
     def fail(args, context):
         raise error
 
-    use(monkeypatch, fail)
-    told, out, _ = run(capsys, "try", "--json", "-")
+    told, out, _ = run(capsys, "try", "--json", "-", commands=only(fail))
     assert told == code
     assert json.loads(out)["message"]
 
 
-def test_what_is_no_number_is_null_in_json(monkeypatch, capsys):
-    use(monkeypatch, lambda args, context: Result(exit=Exit.PASS, data={"x": [math.nan, math.inf, 1.5]}))
-    assert json.loads(run(capsys, "try", "--json", "-")[1])["x"] == [None, None, 1.5]
+def test_what_is_no_number_is_null_in_json(capsys):
+    commands = only(lambda args, context: Result(exit=Exit.PASS, data={"x": [math.nan, math.inf, 1.5]}))
+    assert json.loads(run(capsys, "try", "--json", "-", commands=commands)[1])["x"] == [None, None, 1.5]
 
 
-def test_a_json_file_that_cannot_be_written_ends_with_three(monkeypatch, capsys, tmp_path):
-    use(monkeypatch, lambda args, context: Result(exit=Exit.PASS, data={}))
-    code, _, err = run(capsys, "try", "--json", str(tmp_path / "missing" / "told.json"))
+def test_a_json_file_that_cannot_be_written_ends_with_three(capsys, tmp_path):
+    commands = only(lambda args, context: Result(exit=Exit.PASS, data={}))
+    code, _, err = run(capsys, "try", "--json", str(tmp_path / "missing" / "told.json"), commands=commands)
     assert (code, "told.json" in err) == (3, True)
 
 
 def test_every_command_has_help(capsys):
-    for command in program.COMMANDS:
-        assert run(capsys, *command.name.split(), "--help")[0] == 0
+    for listed in COMMANDS:
+        assert run(capsys, *listed.name.split(), "--help")[0] == 0
+        assert listed.load().name == listed.name
+
+
+def test_a_command_without_numbers_imports_neither_its_neighbours_nor_scipy():
+    code = """
+import sys
+from ppd_proxy.acc.main import main
+assert main(["profiles", "-q"]) == 0
+assert main(["--help"]) == 0
+print(sorted(set(sys.modules) & {"scipy", "numpy", "aiohttp", "ppd_proxy.acc.commands.diagnose"}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "Find the stage" in done.stdout
+
+
+@pytest.mark.parametrize("place", [1, 3])
+def test_json_without_a_file_is_standard_output(capsys, place):
+    line = [TEXTS[0], "--baseline-text=a b", "--target-text=a c"]
+    line[place:place] = ["--json"]
+    code, out, _ = run(capsys, *line)
+    assert (code, json.loads(out)["kind"]) == (Exit.DIFFERENT, "compare-output")
+
+
+def test_a_url_is_no_json_file(capsys):
+    code, _, err = run(capsys, "healthcheck", "http://a:1", "--json", "http://b:1")
+    assert (code, "write --json - before a URL" in err) == (Exit.USAGE, True)

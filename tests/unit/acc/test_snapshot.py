@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from tests.support.acc import run_command, scripted_engine
-from tests.support.batches import NOISE_NATS, TOKENS, answering, dataset, faulty_engine, pair
+from tests.support.acc import run_command
+from tests.support.acc_engines import NOISE_NATS, TOKENS, answering, faulty_engine, pair, scripted_engine
+from tests.support.acc_reports import dataset
 
 from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.snapshots import read_snapshot

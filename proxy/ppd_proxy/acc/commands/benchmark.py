@@ -211,11 +211,4 @@ def _result(head: dict[str, Any], measured: Measured) -> Result:
     return Result(exit=Exit.INFRASTRUCTURE if failed else Exit.PASS, data=data, view=tuple(view), notes=tuple(notes))
 
 
-COMMANDS = (
-    Command(
-        name="benchmark",
-        summary="Measure the latency and throughput of one engine.",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="benchmark", add_arguments=add_arguments, run=run),)

@@ -344,11 +344,4 @@ def _table(title: str, trials: Trials, threshold: dose.Threshold | None) -> Tabl
     return table
 
 
-COMMANDS = (
-    Command(
-        name="bisect",
-        summary="Find the prompt length or the load from which on two engines part.",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="bisect", add_arguments=add_arguments, run=run),)

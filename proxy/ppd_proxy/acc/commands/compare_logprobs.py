@@ -191,9 +191,4 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-COMMANDS = (
-    Command(
-        name="compare-logprobs", summary="Compare two engines' logprobs token by token, against the noise floor.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="compare-logprobs", add_arguments=add_arguments, run=run),)

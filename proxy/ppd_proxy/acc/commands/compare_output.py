@@ -103,9 +103,4 @@ def _given(args: argparse.Namespace, side: str) -> str | None:
         raise Mistake(f"--{side}-file {file}: {error}") from None
 
 
-COMMANDS = (
-    Command(
-        name="compare-output", summary="Compare the answers of two engines to one prompt.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="compare-output", add_arguments=add_arguments, run=run),)

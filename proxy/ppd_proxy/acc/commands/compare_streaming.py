@@ -252,11 +252,4 @@ def _rows(timing: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     return rows
 
 
-COMMANDS = (
-    Command(
-        name="compare-streaming",
-        summary="Compare streamed answers of two engines by token ids.",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="compare-streaming", add_arguments=add_arguments, run=run),)

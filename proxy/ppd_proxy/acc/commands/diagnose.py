@@ -280,9 +280,4 @@ def _name(stage: str) -> str:
     return dict(_NAMES)[stage]
 
 
-COMMANDS = (
-    Command(
-        name="diagnose", summary="Find the stage of a split deployment that breaks: the whole pipeline in one command.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="diagnose", add_arguments=add_arguments, run=run),)

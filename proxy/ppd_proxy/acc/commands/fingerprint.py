@@ -200,9 +200,4 @@ def _probes(samples: Sequence[Sample]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="fingerprint", summary="Tell a model by its answers to fixed probes, or whether two engines are the same.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="fingerprint", add_arguments=add_arguments, run=run),)

@@ -260,11 +260,4 @@ def _table(tallies: Sequence[Tally], confidence: float) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="reproducibility",
-        summary="Ask again and again: how often is the answer the same?",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="reproducibility", add_arguments=add_arguments, run=run),)

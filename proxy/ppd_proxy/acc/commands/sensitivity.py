@@ -186,11 +186,4 @@ def _table(asked: Sequence[Perturbation], samples: Sequence[Sample]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="sensitivity",
-        summary="Change a prompt a little, again and again: do the engines part?",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="sensitivity", add_arguments=add_arguments, run=run),)

@@ -190,8 +190,4 @@ def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     return Result(exit=exit_of(end, state, decision), data=data, view=view, notes=notes)
 
 
-COMMANDS = (
-    Command(
-        name="watch", summary="Compare two engines every so often, for days.", add_arguments=add_arguments, run=run
-    ),
-)
+COMMANDS = (Command(name="watch", add_arguments=add_arguments, run=run),)
