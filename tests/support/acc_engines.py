@@ -202,10 +202,11 @@ async def front(
     *,
     refuses: tuple[str, ...] = (),
     edit: Callable[[bytes], bytes] = bytes,
+    computes_nan: bool = False,
 ) -> AsyncIterator[str]:
     """An engine that is a second one for some requests: `is_other` gets the body and how many requests are under way,
     this one included. `edit` changes what it answers. It answers 404 to the paths in `refuses`, and 400 to token ids
-    where "ids" is among them."""
+    where "ids" is among them. `computes_nan`: it refuses to tell logprobs, as vLLM does where they are NaN."""
     under_way = 0
 
     async def pass_on(request: web.Request) -> web.Response:
@@ -215,6 +216,9 @@ async def front(
         body = await request.json() if request.method == "POST" else {}
         if "ids" in refuses and isinstance(body.get("prompt"), list):
             return web.Response(status=400)
+        if computes_nan and (body.get("logprobs") is not None or body.get("prompt_logprobs") is not None):
+            message = "Out of range float values are not JSON compliant"
+            return web.json_response({"error": {"message": message, "code": 400}}, status=400)
         under_way += 1
         try:
             # Whoever was sent at the same time has arrived, too.

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.broken_numbers import is_targets_fault
 from ppd_proxy.acc.cache import Cache, key_of
 from ppd_proxy.acc.compare import compare_answers, force
 from ppd_proxy.acc.datasets import Row
@@ -265,9 +266,7 @@ def _look_for_broken_numbers(sample: Sample) -> None:
     none nothing is known."""
     if not sample.not_numbers or sample.status == "real":
         return
-    common = sample.compared_tokens
-    pairs = zip(sample.baseline.logprobs[:common], sample.target.logprobs[:common], strict=False)
-    is_ours = any(theirs is None and mine is not None for mine, theirs in pairs)
+    is_ours = is_targets_fault(sample)
     sample.status = "real" if is_ours else "unclassified"
     sample.tags.append("target-not-a-number" if is_ours else "baseline-not-a-number")
 

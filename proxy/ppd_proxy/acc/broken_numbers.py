@@ -9,11 +9,15 @@ def judge_broken_numbers(sample: Sample) -> Sample:
     """Makes a comparison `real` where the target gives no number and the baseline does, `unclassified` where the
     baseline gives none either: then nothing is known. Gives the same sample back."""
     if sample.not_numbers and sample.status != "real":
-        common = sample.compared_tokens
-        pairs = zip(sample.baseline.logprobs[:common], sample.target.logprobs[:common], strict=False)
-        is_targets = any(theirs is None and mine is not None for mine, theirs in pairs)
-        sample.status = "real" if is_targets else "unclassified"
+        sample.status = "real" if is_targets_fault(sample) else "unclassified"
     return sample
+
+
+def is_targets_fault(sample: Sample) -> bool:
+    """Whether the target gives no number where the baseline does, up to the first difference."""
+    end = sample.compared_tokens + (sample.flip is not None)
+    pairs = zip(sample.baseline.logprobs[:end], sample.target.logprobs[:end], strict=False)
+    return any(theirs is None and mine is not None for mine, theirs in pairs)
 
 
 def broken_sentence(sample: Sample) -> str:

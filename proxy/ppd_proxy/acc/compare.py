@@ -83,7 +83,7 @@ def compare_answers(
         mean_delta=float(finite.mean()) if len(finite) else None,
         max_delta=float(finite.max()) if len(finite) else None,
         max_delta_at=int(np.nanargmax(np.where(np.isfinite(deltas), deltas, -1.0))) if len(finite) else None,
-        not_numbers=len(deltas) - len(finite),
+        not_numbers=len(deltas) - len(finite) + (has_both_tokens and _is_hidden(baseline, target, common)),
         has_same_finish=baseline.finish_reason == target.finish_reason,
     )
 
@@ -112,6 +112,12 @@ def _deltas(baseline: Answer, target: Answer, common: int) -> Floats:
     theirs = [math.nan if each is None else each for each in target.logprobs[:common]]
     deltas: Floats = np.abs(np.array(mine) - np.array(theirs))
     return deltas
+
+
+def _is_hidden(baseline: Answer, target: Answer, position: int) -> bool:
+    """Whether a logprob at the first difference is no number: then no margin is."""
+    told = (answer.logprobs[position] for answer in (baseline, target) if position < len(answer.logprobs))
+    return None in tuple(told)
 
 
 async def compare(

@@ -22,15 +22,18 @@ from ppd_proxy.acc.answers import Answer, Position, read_answer, read_scores
 from ppd_proxy.acc.command import Trouble
 from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.streams import Streamed, StreamReader
+from ppd_proxy.core.answer import is_not_a_number
 from ppd_proxy.upstream.client import engine_headers, make_session
 
 _encode = msgspec.json.Encoder().encode
 _Told = TypeVar("_Told")
+_NOT_NUMBERS = "not_numbers"
 _PATHS = (("chat", "/v1/chat/completions"), ("completions", "/v1/completions"))
 
 
 class EngineTrouble(Trouble):
-    """An engine that gave no usable answer. `reason`: unreachable, timeout, status_<n>, broken or bad_answer."""
+    """An engine that gave no usable answer. `reason`: unreachable, timeout, status_<n>, not_numbers, broken or
+    bad_answer."""
 
     def __init__(self, reason: str, message: str, *, is_passing: bool = True, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
@@ -108,8 +111,23 @@ class Engine:
         return [each for each in data if isinstance(each, dict)]
 
     async def ask(self, question: Question, sampling: Sampling, *, request_id: str | None = None) -> Answer:
-        """One answer with token ids and logprobs, as far as the engine gives them. Raises EngineTrouble."""
+        """One answer with token ids and logprobs, as far as the engine gives them. Raises EngineTrouble.
+
+        vLLM 0.32 refuses to write an answer with a logprob that is NaN. Then it is asked for the tokens alone, and none
+        of their logprobs counts as a number.
+        """
         path, body = question.body(self._access.endpoint, await self.model(), sampling)
+        try:
+            return await self._answer(path, body, request_id)
+        except EngineTrouble as trouble:
+            if trouble.reason != _NOT_NUMBERS:
+                raise
+        bare = {name: value for name, value in body.items() if name not in ("logprobs", "top_logprobs")}
+        answer = await self._answer(path, bare, f"{request_id}-bare" if request_id else None)
+        count = len(answer.tokens)
+        return msgspec.structs.replace(answer, logprobs=[None] * count, tops=[{} for _ in range(count)])
+
+    async def _answer(self, path: str, body: Mapping[str, Any], request_id: str | None) -> Answer:
         loop = asyncio.get_running_loop()
         attempts = itertools.count()
 
@@ -228,7 +246,7 @@ def _refusal(url: str, response: aiohttp.ClientResponse, told: bytes) -> EngineT
     status = response.status
     after = response.headers.get("retry-after", "")
     return EngineTrouble(
-        f"status_{status}",
+        _NOT_NUMBERS if is_not_a_number(told) else f"status_{status}",
         f"{url} answered {status}: {told[:200].decode(errors='replace')}",
         is_passing=status in (408, 429) or status >= 500,
         retry_after_s=min(float(after), 60.0) if after.isdigit() else 0.0,

@@ -47,6 +47,8 @@ class Health:
     rendering: str | None = None
     decision: str | None = None
     missing: tuple[str, ...] = ()
+    has_broken_numbers: bool = False
+    """Whether it is not healthy because logprobs are missing or no numbers."""
 
     @property
     def is_healthy(self) -> bool:
@@ -98,6 +100,7 @@ async def _generate(engine: Engine, depth: int, found: dict[str, Any], missing: 
     if not answer.tokens and not answer.reasoning:
         raise EngineTrouble("bad_answer", f"{engine.url} generated no token")
     if None in answer.logprobs:
+        found["has_broken_numbers"] = True
         found["error"] = f"{answer.logprobs.count(None)} of {len(answer.logprobs)} logprobs are missing or no numbers"
     given = min(depth, max((len(top) for top in answer.tops), default=0)) if answer.logprobs else 0
     rendered = answer.prompt_token_ids
@@ -158,6 +161,7 @@ async def _can_score(engine: Engine, answer: Answer, found: dict[str, Any], miss
         return False
     broken = sum(each.logprob is None for each in positions)
     if broken:
+        found["has_broken_numbers"] = True
         found["error"] = f"{broken} of {len(positions)} prompt logprobs are missing or no numbers"
     return True
 

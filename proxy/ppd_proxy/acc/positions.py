@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ppd_proxy.acc.answers import Answer, Position
+from ppd_proxy.acc.broken_numbers import is_targets_fault
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.reports import Forced, Sample
 from ppd_proxy.acc.views import nats
@@ -114,6 +115,12 @@ class Comparison:
         return self.sample.not_numbers + (self.forced.not_numbers if self.forced is not None else 0)
 
     @property
+    def has_targets_fault(self) -> bool:
+        """Whether the target gives no number where the baseline does, or after the first difference."""
+        ours, theirs = self.sample.baseline.logprobs, self.sample.target.logprobs
+        return is_targets_fault(self.sample) or (None in theirs and None not in ours)
+
+    @property
     def is_bitwise_equal(self) -> bool:
         """Whether every number that both told of their decoding is the same."""
         return (
@@ -174,6 +181,8 @@ def judge(found: Comparison, floor: Floor, *, alpha: float, limit: float | None)
     wrong = list(_wrong(found, alpha, limit))
     if wrong:
         return Exit.DIFFERENT, wrong
+    if found.not_numbers:
+        return Exit.INCONCLUSIVE, [f"{found.not_numbers} logprobs of the baseline are missing or no numbers"]
     if not found.rows:
         return Exit.INCONCLUSIVE, ["neither engine generated a token: nothing was compared"]
     if found.is_bitwise_equal:
@@ -193,7 +202,7 @@ def judge(found: Comparison, floor: Floor, *, alpha: float, limit: float | None)
 
 def _wrong(found: Comparison, alpha: float, limit: float | None) -> list[str]:
     wrong = []
-    if found.not_numbers:
+    if found.has_targets_fault:
         wrong.append(f"{found.not_numbers} logprobs are missing or no numbers")
     if found.has_same_prompt is False:
         wrong.append("the prompt has other tokens on the target: tokenizer or chat template differ")

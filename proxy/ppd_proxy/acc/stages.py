@@ -187,8 +187,9 @@ class StageResult:
         if self.verdict is None:
             return None
         at_risk = sum(each.compared_tokens + (each.flip is not None) for each in self.samples)
+        found = self.verdict.counts["real"] + self.scored_real + self.verdict.not_numbers
         return Tally(
-            real=self.verdict.counts["real"] + self.scored_real,
+            real=min(at_risk + self.scored_tokens, found),
             at_risk=at_risk + self.scored_tokens,
             beyond=self.verdict.precision.beyond,
             tokens=self.verdict.precision.tokens,

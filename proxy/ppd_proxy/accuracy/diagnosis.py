@@ -20,8 +20,8 @@ _ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What a stage saw: `real` differences among `at_risk` tokens (up to each answer's first difference), and logprobs
-    `beyond` the noise floor among `tokens`."""
+    """What a stage saw: `real` differences and logprobs that are no numbers among `at_risk` tokens (up to each
+    answer's first difference), and logprobs `beyond` the noise floor among `tokens`."""
 
     real: int
     at_risk: int

@@ -252,3 +252,30 @@ def test_equal_layers_are_not_blamed():
     same = [sampled(layer, "key", values(), values(), is_different=False) for layer in range(3)]
     assert find_moved_layers(same) == ()
     assert find_moved_layers(dump([0, 1, 2])) == ()
+
+
+def spoken(seed, vocabulary=12):
+    """The V of a first layer: a word has the same one wherever it comes."""
+    words = np.random.default_rng(seed).integers(0, vocabulary, TOKENS)
+    return rounded(gaussian(HEADS, vocabulary, CHANNELS, seed=1)[:, words], "bf16")
+
+
+def test_words_that_come_again_in_another_prompt_are_no_moves():
+    (finding,) = found(spoken(2), spoken(3))
+    assert finding.kind == "stale"
+
+
+def test_a_few_words_that_come_again_are_no_move():
+    one, other = spoken(2), spoken(2)
+    other[:, 100:106] = one[:, [20, 21, 22, 3, 90, 57]]
+    assert {finding.kind for finding in found(one, other)} == {"stale"}
+
+
+def test_moved_blocks_are_found_among_words_that_come_again():
+    one = spoken(2, vocabulary=80)
+    other = one.copy()
+    other[:, 32:48], other[:, 112:128] = one[:, 112:128], one[:, 32:48]
+    assert sorted(finding.text for finding in found(one, other)) == [
+        "block 2 holds block 7 (of 16 tokens): tokens 32 to 47",
+        "block 7 holds block 2 (of 16 tokens): tokens 112 to 127",
+    ]

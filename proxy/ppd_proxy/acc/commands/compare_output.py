@@ -9,6 +9,7 @@ import msgspec
 from rich.text import Text
 
 from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.broken_numbers import broken_sentence, judge_broken_numbers
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.compare import compare, compare_answers, noise_floor, noise_of
 from ppd_proxy.acc.engines import Question, engines
@@ -58,7 +59,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     async with engines(access_of(args, context.settings), *urls) as (baseline, target):
         progress = Progress(context.errors, "noise floor", count)
         floor = await noise_floor(baseline, [question], sampling, count, progress)
-        sample = await compare(baseline, target, "0", question, sampling, floor)
+        sample = judge_broken_numbers(await compare(baseline, target, "0", question, sampling, floor))
     if sample.error is not None:
         raise Trouble(f"--{sample.failed}: {sample.error}")
     return result_of(sample, floor)
@@ -71,6 +72,8 @@ def result_of(sample: Sample, floor: Floor) -> Result:
     if sample.status == "unclassified" and sample.unit == "words":
         code = Exit.DIFFERENT
     lines = [Text(headline(sample)), Text(noise_line(floor))]
+    if sample.not_numbers:
+        lines.insert(0, Text(broken_sentence(sample)))
     if sample.flip is not None:
         lines += [Text(f"baseline: {sample.baseline.text!r}"), Text(f"target:   {sample.target.text!r}")]
     data = {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
@@ -80,9 +83,8 @@ def result_of(sample: Sample, floor: Floor) -> Result:
 def headline(sample: Sample) -> str:
     """One line: where two answers part, and what that is taken for."""
     if sample.flip is None:
-        return (
-            f"{'different tool calls' if sample.status == 'real' else 'equal'}: {sample.compared_tokens} {sample.unit}"
-        )
+        what = "different tool calls" if sample.status == "real" and not sample.not_numbers else "equal"
+        return f"{what}: {sample.compared_tokens} {sample.unit}"
     flip = sample.flip
     margins = ""
     if flip.shift is not None:

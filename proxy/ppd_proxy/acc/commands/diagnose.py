@@ -111,7 +111,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
     async with engines(access, *urls) as asked:
         healths = await asyncio.gather(*(check_health(engine) for engine in asked))
-        if not all(health.is_healthy for health in healths):
+        if not healths[0].is_healthy or not all(health.is_healthy or health.has_broken_numbers for health in healths):
             return _unhealthy(healths)
         floor = await noise_floor(
             asked[0], variations(prompts, count), sampling, count, Progress(context.errors, "noise floor", count)
@@ -169,6 +169,7 @@ def _result(found: _Found) -> Result:
     elif "inconclusive" in states.values():
         code = Exit.INCONCLUSIVE
     notes += different
+    notes += [f"{health.url}: {health.error}" for health in found.healths if not health.is_healthy]
     notes += [f"P-only: not scored by teacher forcing: {trouble}" for trouble in dict.fromkeys(found.troubles)]
     notes += [
         f"{_name(each.stage)}: answers differ more often than the baseline's replays do, by ties only"
@@ -191,7 +192,9 @@ def _guide(found: _Found, is_same: bool | None) -> list[Advice]:
             lengths[sample.status == "real"].append(sample.prompt_tokens or 0)
     return decision_guide(
         {each.stage: each.state for each in found.stages},
-        is_divergent=any(each.verdict is not None and each.verdict.counts["real"] > 0 for each in through),
+        is_divergent=any(
+            each.verdict is not None and (each.verdict.counts["real"] or each.verdict.not_numbers) for each in through
+        ),
         has_latent=any(each.has_latent for each in found.stages),
         is_kv_same=is_same,
         equal_lengths=lengths[False],

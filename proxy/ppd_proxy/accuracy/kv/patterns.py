@@ -169,23 +169,43 @@ def told_moves(name: str, moved: Sequence[int], sources: Sequence[int], count: i
 def _moved_tokens(
     ones: Sketch, others: Sketch, left: Mask, tolerance: float, block_size: int
 ) -> Iterator[tuple[Finding, Mask]]:
-    """Positions that hold another position's content, by how far on it comes from."""
+    """Positions that hold another position's content, by how far on it comes from.
+
+    The first layer's V depends on the token alone, so that a word which comes again has the same V elsewhere. A move is
+    of whole blocks, or of half of what differs and as much as a block, or of all that differs.
+    """
     tokens = len(ones)
     left = left.copy()
+    differing = int(np.count_nonzero(left))
+    enough = min(differing, max(block_size, differing / 2))
     for offset in _offsets(ones, others, left, tolerance, block_size):
-        places = np.flatnonzero(left)
-        places = places[(places + offset >= 0) & (places + offset < tokens)]
-        is_found = own_distances(ones[places], others[places + offset]) <= tolerance
-        moved = np.zeros(tokens, np.bool_)
-        moved[places[is_found]] = True
-        if not moved.any():
+        places = np.arange(max(0, -offset), min(tokens, tokens - offset))
+        is_same = np.zeros(tokens, np.bool_)
+        is_same[places] = own_distances(ones[places], others[places + offset]) <= tolerance
+        runs = ranges_of(is_same)
+        if np.count_nonzero(is_same & left) < enough:
+            runs = tuple(run for run in runs if _is_block(run, block_size, tokens))
+        ranges = tuple(_trimmed(run, left) for run in runs if left[slice(*run)].any())
+        if not ranges:
             continue
+        moved = np.zeros(tokens, np.bool_)
+        for run in ranges:
+            moved[slice(*run)] = True
         left &= ~moved
-        ranges = ranges_of(moved)
         text = f"position p holds p{offset:+d}: {told_ranges(ranges)}"
         if offset % block_size == 0 and _are_blocks(ranges, block_size, tokens):
             text = _told_moved_blocks(ranges, block_size, offset)
         yield Finding(kind="moved_tokens", text=text, tokens=ranges, offset=offset), moved[None, :]
+
+
+def _is_block(run: tuple[int, int], block_size: int, tokens: int) -> bool:
+    return run[1] - run[0] >= block_size or _are_blocks((run,), block_size, tokens)
+
+
+def _trimmed(run: tuple[int, int], left: Mask) -> tuple[int, int]:
+    """Without the positions at its ends that do not differ; it has some that do."""
+    places = np.flatnonzero(left[slice(*run)])
+    return run[0] + int(places[0]), run[0] + int(places[-1]) + 1
 
 
 def _offsets(ones: Sketch, others: Sketch, left: Mask, tolerance: float, block_size: int) -> list[int]:
