@@ -37,7 +37,8 @@ def compare_answers(
 ) -> Sample:
     """What differs between two answers to one question, up to the first difference.
 
-    Sampled answers differ by chance: their difference is `unclassified` whatever its margin.
+    Sampled answers differ by chance: their difference is `unclassified` whatever its margin. A greedy answer that ends
+    before the other one is `real` where it is empty or was cut at the token limit that both had: no margin explains it.
     """
     has_both_tokens = _has_same_kind(baseline, target)
     ones: Sequence[flips.Token] = baseline.tokens if has_both_tokens else baseline.text.split()
@@ -45,10 +46,14 @@ def compare_answers(
     position = flips.first_difference(ones, others)
     status: Status = "equal"
     flip = None
+    tags: list[str] = []
     if position is not None:
         tops = (baseline.tops, target.tops) if has_both_tokens else ((), ())
         found = flips.flip_of(position, ones, others, *tops)
         status = floor.judge(found) if is_greedy else "unclassified"
+        lost = _lost(baseline, target, position) if is_greedy else None
+        if lost is not None:
+            status, tags = "real", [lost]
         flip = Flip(
             position=position,
             baseline_token=found.baseline_token,
@@ -85,7 +90,21 @@ def compare_answers(
         max_delta_at=int(np.nanargmax(np.where(np.isfinite(deltas), deltas, -1.0))) if len(finite) else None,
         not_numbers=len(deltas) - len(finite),
         has_same_finish=baseline.finish_reason == target.finish_reason,
+        tags=tags,
     )
+
+
+def _lost(baseline: Answer, target: Answer, position: int) -> str | None:
+    """How the one that ends at the first difference lost the rest: `empty`, `cut-short`, or None where it did not or
+    nobody knows (an engine may end without listing its end token). Words tell nothing but that one side is empty."""
+    shorter, longer = sorted((baseline, target), key=lambda answer: len(answer.tokens))
+    if "tokens" not in (baseline.unit, target.unit) or not longer.tokens:
+        return None
+    if not shorter.tokens:
+        has_other = shorter.text or shorter.reasoning or shorter.tool_calls
+        return None if shorter.unit == "words" and has_other else "empty"
+    is_prefix = _has_same_kind(baseline, target) and position == len(shorter.tokens)
+    return "cut-short" if is_prefix and shorter.is_cut else None
 
 
 def _has_same_kind(baseline: Answer, target: Answer) -> bool:

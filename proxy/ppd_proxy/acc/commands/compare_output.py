@@ -90,7 +90,8 @@ def headline(sample: Sample) -> str:
             f"; margins {nats(flip.baseline_margin)} and {nats(flip.target_margin)}, shift"
             f" {'at least ' if flip.is_bound else ''}{nats(flip.shift)}"
         )
-    return f"{sample.status}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}"
+    why = f" ({', '.join(sample.tags)})" if sample.tags else ""
+    return f"{sample.status}{why}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}"
 
 
 def _given(args: argparse.Namespace, side: str) -> str | None:

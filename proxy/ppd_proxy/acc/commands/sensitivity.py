@@ -85,7 +85,8 @@ async def _compare_all(
     async def one(number: int, each: Perturbation) -> Sample:
         nonlocal done
         sample = await compare(baseline, target, str(number), Question(prompt=each.text), sampling, floor)
-        judge_broken_numbers(sample).tags = [each.kind]
+        sample = judge_broken_numbers(sample)
+        sample.tags = [each.kind, *sample.tags]
         done += 1
         progress(done)
         return sample
@@ -164,7 +165,7 @@ def _told(rate: dict[str, Any]) -> str:
 def _by_kind(changed: Sequence[Sample]) -> dict[str, dict[str, int]]:
     kinds = dict.fromkeys(sample.tags[0] for sample in changed)
     return {
-        kind: {status: sum(each.status == status and each.tags == [kind] for each in changed) for status in STATUSES}
+        kind: {status: sum(each.status == status and each.tags[0] == kind for each in changed) for status in STATUSES}
         for kind in kinds
     }
 
