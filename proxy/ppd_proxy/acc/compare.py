@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ppd_proxy.acc.answers import Answer, Position
+from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.reports import Flip, Forced, Noise, Sample, Side, Status
@@ -39,6 +40,7 @@ def compare_answers(
 
     Sampled answers differ by chance: their difference is `unclassified` whatever its margin. A greedy answer that ends
     before the other one is `real` where it is empty or was cut at the token limit that both had: no margin explains it.
+    A logprob that is no number never passes (`judge_broken_numbers`).
     """
     has_both_tokens = _has_same_kind(baseline, target)
     ones: Sequence[flips.Token] = baseline.tokens if has_both_tokens else baseline.text.split()
@@ -74,7 +76,7 @@ def compare_answers(
     common = position if position is not None else len(ones)
     deltas = _deltas(baseline, target, common) if has_both_tokens else np.array([])
     finite = deltas[np.isfinite(deltas)]
-    return Sample(
+    sample = Sample(
         sample_id=sample_id,
         status=status,
         unit="tokens" if has_both_tokens else "words",
@@ -92,6 +94,7 @@ def compare_answers(
         has_same_finish=baseline.finish_reason == target.finish_reason,
         tags=tags,
     )
+    return judge_broken_numbers(sample)
 
 
 def _lost(baseline: Answer, target: Answer, position: int) -> str | None:

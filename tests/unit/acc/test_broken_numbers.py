@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from tests.support.acc import run_line
+from tests.support.acc import lines_of, run_line
 from tests.support.acc_engines import engine_config, front
 
 from ppd_proxy.acc.command import Exit
@@ -23,6 +23,7 @@ def without_a_number(body):
 @pytest.mark.parametrize(
     ("command", "line"),
     [
+        ("compare-output", "--prompt 'A story'"),
         ("compare-streaming", "--prompt 'A story'"),
         ("sensitivity", "--prompt 'A story' --perturbations 2"),
         ("bisect", f"--prompt '{WORDS}' --repeats 2"),
@@ -56,3 +57,14 @@ async def test_a_run_without_a_number_is_not_equal_to_the_others():
         result = await run_line("reproducibility", f"--url {broken} --prompt 'A story' --runs 4 --max-tokens 4")
     assert result.exit == Exit.DIFFERENT
     assert result.data["figures"][0]["real"] == 1
+
+
+async def test_a_headline_says_that_equal_tokens_have_logprobs_that_are_no_numbers():
+    async with (
+        running_engine(engine_config()) as one,
+        front(one.url, one.url, lambda body, under_way: False, edit=without_a_number) as broken,
+    ):
+        line = f"--baseline {one.url} --target {broken} --prompt 'A story' --max-tokens 6"
+        result = await run_line("compare-output", line)
+    assert next(lines_of(result)) == "real: the same 6 tokens, but 1 logprobs are no numbers"
+    assert result.data["sample"]["tags"] == ["target-not-a-number"]

@@ -9,6 +9,7 @@ import msgspec
 from rich.text import Text
 
 from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.broken_numbers import broken_sentence
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.compare import compare, compare_answers, noise_floor, noise_of
 from ppd_proxy.acc.engines import Question, engines
@@ -80,9 +81,10 @@ def result_of(sample: Sample, floor: Floor) -> Result:
 def headline(sample: Sample) -> str:
     """One line: where two answers part, and what that is taken for."""
     if sample.flip is None:
-        return (
-            f"{'different tool calls' if sample.status == 'real' else 'equal'}: {sample.compared_tokens} {sample.unit}"
-        )
+        compared = f"{sample.compared_tokens} {sample.unit}"
+        if sample.not_numbers:
+            return f"{sample.status}: the same {compared}, but {broken_sentence(sample)}"
+        return f"{'different tool calls' if sample.status == 'real' else 'equal'}: {compared}"
     flip = sample.flip
     margins = ""
     if flip.shift is not None:

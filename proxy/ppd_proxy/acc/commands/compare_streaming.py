@@ -12,7 +12,7 @@ import msgspec
 from rich.text import Text
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.broken_numbers import broken_sentence, judge_broken_numbers
+from ppd_proxy.acc.broken_numbers import broken_sentence
 from ppd_proxy.acc.command import Command, Context, Exit, Result, Trouble
 from ppd_proxy.acc.compare import compare_answers, noise_of
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
@@ -145,7 +145,7 @@ def _result(
 
 
 def _compare(name: str, question: Question, one: Answer, other: Answer, floor: Floor, sampling: Sampling) -> Sample:
-    return judge_broken_numbers(compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy))
+    return compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy)
 
 
 def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Matching) -> Finding:

@@ -15,7 +15,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.broken_numbers import broken_sentence, judge_broken_numbers
+from ppd_proxy.acc.broken_numbers import broken_sentence
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.compare import compare, noise_of
 from ppd_proxy.acc.decisions import decision_data
@@ -85,7 +85,6 @@ async def _compare_all(
     async def one(number: int, each: Perturbation) -> Sample:
         nonlocal done
         sample = await compare(baseline, target, str(number), Question(prompt=each.text), sampling, floor)
-        sample = judge_broken_numbers(sample)
         sample.tags = [each.kind, *sample.tags]
         done += 1
         progress(done)
