@@ -6,11 +6,14 @@ A flag that is given wins, then the profile, then the file's [defaults], then th
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.settings import Settings
@@ -22,6 +25,9 @@ _BUILT_IN: Mapping[str, Any] = MappingProxyType(
         "timeout": 120.0, "retries": 3, "retry_delay": 0.5, "concurrency": 8,
     }
 )  # fmt: skip
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,15 @@ def between(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def prompt_text(text: str) -> str:
+    """A prompt as an argument: JSON in UTF-8 has no lone surrogates, which is how bytes that are not UTF-8 arrive."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"character {error.start} is not UTF-8: {text!a:.80}") from None
+    return text
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
@@ -152,16 +167,23 @@ def sampling_of(args: argparse.Namespace, settings: Settings) -> Sampling:
 
 
 def access_of(args: argparse.Namespace, settings: Settings) -> Access:
-    """Raises Mistake for a header that is none or an endpoint that does not exist."""
+    """Raises Mistake for an endpoint that does not exist, and for a header, a key or a model that cannot be sent."""
     name = option(args, settings, "profile")
     profile = settings.profile(name) if name is not None else {}
     endpoint = option(args, settings, "endpoint", _BUILT_IN["endpoint"])
     if endpoint not in ("chat", "completions"):
         raise Mistake(f"defaults.endpoint is {endpoint!r}; it must be chat or completions")
-    key = os.environ.get("PPD_ACC_API_KEY") or os.environ.get("XPYD_ACC_API_KEY")
+    key = option(
+        args, settings, "api_key", os.environ.get("PPD_ACC_API_KEY") or os.environ.get("XPYD_ACC_API_KEY")
+    )  # fmt: skip
+    if key is not None and _UNSENDABLE.search(key):
+        raise Mistake("--api-key (or api_key, or PPD_ACC_API_KEY) has a control character; it must be one line")
+    model = option(args, settings, "model", profile.get("model"))
+    if model is not None and _UNSENDABLE.search(model):
+        raise Mistake(f"--model is {model!a}; it must be UTF-8 without control characters")
     return Access(
-        model=option(args, settings, "model", profile.get("model")),
-        api_key=option(args, settings, "api_key", key),
+        model=model,
+        api_key=key,
         headers=_headers(args, settings),
         endpoint=cast("Endpoint", endpoint),
         timeout_s=float(option(args, settings, "timeout", _BUILT_IN["timeout"])),
@@ -182,9 +204,27 @@ def needed(args: argparse.Namespace, settings: Settings, name: str) -> str:
 
 def url_of(flag: str, url: str) -> str:
     """The URL without a trailing slash or /v1. Raises Mistake."""
-    if not url.startswith(("http://", "https://")) or len(url.split("//", 1)[1].strip("/")) == 0:
-        raise Mistake(f"{flag} is {url!r}; it must be a URL such as http://engine:8000")
+    wrong = _wrong_in(url)
+    if wrong is not None:
+        raise Mistake(f"{flag} is {url!a}: {wrong}; it must be a URL such as http://engine:8000")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def _wrong_in(url: str) -> str | None:
+    if not url.startswith(("http://", "https://")):
+        return "it begins with neither http:// nor https://"
+    if re.search(r"\s", url) or _UNSENDABLE.search(url):
+        return "it has a space or a control character"
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+        elif not _HOST.fullmatch(host) or not host.encode("idna"):
+            return f"{host!a} is no host name"
+    except ValueError as error:
+        return str(error)
+    return "port 0 cannot be reached" if port == 0 else None
 
 
 def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
@@ -192,6 +232,11 @@ def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
     for header in getattr(args, "header", None) or ():
         name, colon, value = header.partition(":")
         if not colon or not name.strip():
-            raise Mistake(f"--header {name!r}: it must be 'NAME: VALUE'")
+            raise Mistake(f"--header {name!a}: it must be 'NAME: VALUE'")
         found[name.strip()] = value.strip()
+    for name, value in found.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise Mistake(f"header {name!a}: a name has letters, digits and -, such as x-tenant")
+        if _UNSENDABLE.search(value):
+            raise Mistake(f"header {name}: its value has a control character; it must be one line")
     return found

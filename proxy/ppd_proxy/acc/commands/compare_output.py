@@ -21,6 +21,7 @@ from ppd_proxy.acc.flags import (
     add_sampling_flags,
     needed,
     option,
+    prompt_text,
     sampling_of,
 )
 from ppd_proxy.acc.reports import Sample
@@ -32,7 +33,7 @@ _NOISE_ANSWERS = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="asked on both engines")
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="asked on both engines")
     for side in ("baseline", "target"):
         group = parser.add_mutually_exclusive_group()
         group.add_argument(f"--{side}-text", metavar="TEXT", help=f"instead of asking: the {side}'s answer")

@@ -26,6 +26,7 @@ from ppd_proxy.acc.flags import (
     between,
     needed,
     option,
+    prompt_text,
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
@@ -61,7 +62,9 @@ class Asked:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", required=True, help="asked on both engines at the same time")
+    parser.add_argument(
+        "--prompt", type=prompt_text, metavar="TEXT", required=True, help="asked on both engines at the same time",
+    )  # fmt: skip
     parser.add_argument("--timing", action="store_true", help="times to the first token and between tokens, too")
     parser.add_argument("--skip-healthcheck", action="store_true", help="accepted; there is no check before the prompt")
     group = parser.add_argument_group("texts that count as equal although they are not")

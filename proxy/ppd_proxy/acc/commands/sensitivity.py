@@ -30,6 +30,7 @@ from ppd_proxy.acc.flags import (
     needed,
     option,
     positive,
+    prompt_text,
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
@@ -46,7 +47,7 @@ _ORIGINAL = "as it is"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", required=True, help="what is changed")
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", required=True, help="what is changed")
     parser.add_argument(
         "--perturbations", type=positive, default=_PERTURBATIONS, metavar="N",
         help=f"changed prompts, drawn by --seed (default {_PERTURBATIONS})",
