@@ -18,6 +18,9 @@ from ppd_proxy.acc.variations import vary_question
 from ppd_proxy.accuracy import flips
 from ppd_proxy.accuracy.scores import Floats, Scores, summarize
 
+_FLOOR_WORKERS = 512
+"""Answers of a noise floor at once; how many of them an engine is asked at once is its own limit."""
+
 
 def side_of(answer: Answer) -> Side:
     return Side(
@@ -246,9 +249,13 @@ async def noise_floor(
         done += 1
         report(done)
 
-    if questions:
-        rounds = ((questions[number % len(questions)], number // len(questions)) for number in range(count))
-        await asyncio.gather(*(tried(vary_question(question, turn)) for question, turn in rounds))
+    numbers = iter(range(count if questions else 0))
+
+    async def work() -> None:
+        for number in numbers:
+            await tried(vary_question(questions[number % len(questions)], number // len(questions)))
+
+    await asyncio.gather(*(work() for _ in range(min(count, _FLOOR_WORKERS))))
     if troubles and not answers:
         raise troubles[0]
     return flips.floor_of(shifts, deltas, answers=answers, flips=flipped, is_scored=scored > 0)

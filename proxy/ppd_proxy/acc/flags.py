@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from ppd_proxy.acc.command import Mistake
-from ppd_proxy.acc.settings import Settings
+from ppd_proxy.acc.settings import RANGES, Settings
 
 Endpoint = Literal["chat", "completions"]
 _BUILT_IN: Mapping[str, Any] = MappingProxyType(
@@ -86,6 +86,19 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
+def whole_number_of(key: str) -> Callable[[str], int]:
+    """A whole number in the range that the file's key has."""
+    low, high = RANGES[key]
+
+    def number(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} must be from {low} to {high}")
+        return value
+
+    return number
+
+
 def prompt_text(text: str) -> str:
     """A prompt as an argument: JSON in UTF-8 has no lone surrogates, which is how bytes that are not UTF-8 arrive."""
     try:
@@ -100,7 +113,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--profile", metavar="NAME", help="named settings: greedy, stochastic or one of the file's")
     group.add_argument("--temperature", type=between(0, 100), metavar="F", help="0 is greedy (default 0)")
     group.add_argument("--top-p", type=between(1e-9, 1), metavar="F", help="nucleus sampling (default 1)")
-    group.add_argument("--seed", type=int, metavar="N", help="default 42")
+    group.add_argument("--seed", type=whole_number_of("seed"), metavar="N", help="default 42")
     group.add_argument("--max-tokens", type=positive, metavar="N", help="length limit of an answer (default 64)")
     group.add_argument("--top-k", type=positive, metavar="N", help="logprobs per token (default 5)")
 
@@ -126,7 +139,7 @@ def add_pair_flags(parser: argparse.ArgumentParser, *, has_target: bool = True) 
 
 def add_noise_flag(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
-        "--noise-floor", type=not_negative, metavar="N",
+        "--noise-floor", type=whole_number_of("noise_floor"), metavar="N",
         help=f"answers that the baseline gives twice and scores itself, never cached; 0: none (default {default})",
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ import pytest
 from ppd_proxy.acc import main as program
 from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.flags import url_of
+from ppd_proxy.acc.settings import RANGES
 
 ASKING = ("compare-output", "--baseline", "http://127.0.0.1:1", "--target", "http://127.0.0.1:1", "--prompt", "x")
 
@@ -70,3 +71,13 @@ def test_what_no_header_can_hold_is_a_mistake(capsys, arguments):
 def test_what_no_header_can_hold_is_a_mistake_of_the_file_too(capsys, tmp_path, setting):
     (tmp_path / "c.toml").write_text(f"[defaults]\n{setting}\n")
     assert "secret" not in ends_with_usage(capsys, *ASKING, "--config", str(tmp_path / "c.toml"))
+
+
+@pytest.mark.parametrize(("flag", "key"), [("--seed", "seed"), ("--noise-floor", "noise_floor")])
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_flag_has_the_range_of_its_key_in_the_file(capsys, tmp_path, flag, key, end):
+    past = RANGES[key][end] + (1 if end else -1)
+    assert "must be from" in ends_with_usage(capsys, *ASKING, f"{flag}={past}")
+    if abs(past) < 2**63:  # TOML has no larger ones
+        (tmp_path / "c.toml").write_text(f"[defaults]\n{key} = {past}\n")
+        assert "must be from" in ends_with_usage(capsys, *ASKING, "--config", str(tmp_path / "c.toml"))
