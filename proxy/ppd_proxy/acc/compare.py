@@ -71,7 +71,7 @@ def compare_answers(
             is_bound=found.is_bound,
             chance=floor.chance(found),
         )
-    elif baseline.tool_calls and _calls(baseline) != _calls(target):
+    elif _calls(baseline) != _calls(target):
         status = "real"  # the same tokens read in two ways: not the model's doing
     elif not has_both_tokens and baseline.text != target.text:
         status = "unclassified"  # words hide it: white space

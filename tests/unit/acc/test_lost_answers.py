@@ -60,3 +60,11 @@ def test_a_sampled_answer_may_end_anywhere():
 def test_a_cut_answer_that_parts_before_its_end_is_judged_by_its_margins():
     sample = judged(answer(WHOLE), answer((5, 9)))
     assert (sample.status, sample.tags) == ("unclassified", [])
+
+
+@pytest.mark.parametrize("is_baselines", [True, False])
+def test_a_tool_call_that_only_one_side_reads_from_the_same_tokens_is_real(is_baselines):
+    call = {"function": {"name": "weather", "arguments": "{}"}}
+    with_call, without = answer(WHOLE, tool_calls=[call]), answer(WHOLE)
+    assert judged(*((with_call, without) if is_baselines else (without, with_call))).status == "real"
+    assert judged(with_call, with_call).status == judged(without, without).status == "equal"
