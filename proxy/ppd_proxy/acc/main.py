@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
+import io
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -55,10 +58,26 @@ class _CommandParser(_Parser):
 
 def main(argv: Sequence[str] | None = None, commands: Sequence[Listed] = COMMANDS) -> int:
     """Runs one command and returns the exit code."""
+    try:
+        return _main(argv, commands)
+    except KeyboardInterrupt:
+        return Exit.INFRASTRUCTURE
+    except Exception as error:  # before there is a command, or in telling what it said
+        log.debug("a defect", exc_info=error)
+        with contextlib.suppress(OSError, ValueError):  # a stream that is closed
+            sys.stderr.write(f"ppd-acc: a defect of ppd-acc: {type(error).__name__}: {error}\n")
+        return Exit.INFRASTRUCTURE
+
+
+def _main(argv: Sequence[str] | None, commands: Sequence[Listed]) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever an engine, a file or an argument says can be printed
+            stream.reconfigure(errors="backslashreplace")
     out, err = _console(sys.stdout), _console(sys.stderr)
     try:
         args = build_parser(commands).parse_args(arguments)
+        _check_json_file(args.json)
     except SystemExit as stop:  # how argparse ends --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     except Mistake as mistake:
@@ -67,7 +86,7 @@ def main(argv: Sequence[str] | None = None, commands: Sequence[Listed] = COMMAND
     _set_up_logging(args)
     command: Command = args.command
     try:
-        result = _run(command, args, out, err)
+        return _tell(command, args, out, err, _run(command, args, out, err))
     except (Mistake, SettingsError) as mistake:
         return _failed(command, args, out, err, Exit.USAGE, str(mistake))
     except Trouble as trouble:
@@ -81,7 +100,6 @@ def main(argv: Sequence[str] | None = None, commands: Sequence[Listed] = COMMAND
         log.debug("a defect", exc_info=error)
         told = f"a defect of ppd-acc: {type(error).__name__}: {error} (-vv shows where)"
         return _failed(command, args, out, err, Exit.INFRASTRUCTURE, told)
-    return _tell(command, args, out, err, result)
 
 
 def build_parser(commands: Sequence[Listed] = COMMANDS, *, is_complete: bool = False) -> argparse.ArgumentParser:
@@ -131,6 +149,19 @@ def _json_file(text: str) -> str:
     return text
 
 
+def _check_json_file(name: str | None) -> None:
+    """Before any work is done. Raises Mistake where the file cannot be written."""
+    if name is None or name == "-":
+        return
+    path = Path(name)
+    if path.is_dir():
+        raise Mistake(f"--json {name}: is a directory; it must be a file")
+    if not path.parent.is_dir():
+        raise Mistake(f"--json {name}: there is no directory {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise Mistake(f"--json {name}: cannot be written")
+
+
 def _run(command: Command, args: argparse.Namespace, out: Console, err: Console) -> Result:
     # `config validate` and `init` work on a file that may be wrong.
     settings = Settings() if command.name in ("config validate", "init") else load_settings(args.config, Path())
@@ -173,13 +204,14 @@ def _tell(command: Command, args: argparse.Namespace, out: Console, err: Console
 def _failed(
     command: Command, args: argparse.Namespace, out: Console, err: Console, code: Exit, message: str
 ) -> int:  # fmt: skip
-    """The reason on standard error, and as JSON where JSON was asked for."""
-    err.print(Text(f"ppd-acc {command.name}: {message}"))
-    if args.json is not None:
-        try:
-            _write_json(args.json, _document(command, code, {"message": message}, ()))
-        except OSError as error:
-            err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
+    """The reason on standard error, and as JSON where JSON was asked for; one that cannot be told leaves the code."""
+    with contextlib.suppress(OSError):
+        err.print(Text(f"ppd-acc {command.name}: {message}"))
+        if args.json is not None:
+            try:
+                _write_json(args.json, _document(command, code, {"message": message}, ()))
+            except OSError as error:
+                err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
     return code
 
 
@@ -189,16 +221,22 @@ def _document(command: Command, code: Exit, data: Mapping[str, Any], notes: Sequ
 
 
 def _write_json(path: str, document: Mapping[str, Any]) -> None:
-    text = to_json(document)
     if path == "-":
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(to_json(document, sys.stdout.encoding or "utf-8") + "\n")
     else:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        Path(path).write_text(to_json(document) + "\n", encoding="utf-8")
 
 
-def to_json(document: Any) -> str:
-    """Strict JSON, indented: what is no number (NaN, infinities) becomes null."""
-    return json.dumps(_plain(msgspec.to_builtins(document)), indent=2, ensure_ascii=False, allow_nan=False)
+def to_json(document: Any, encoding: str = "utf-8") -> str:
+    """Strict JSON, indented: what is no number (NaN, infinities) becomes null. Text that the encoding does not have
+    (lone surrogates in UTF-8) is escaped."""
+    plain = _plain(msgspec.to_builtins(document))
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(plain, indent=2, ensure_ascii=True, allow_nan=False)
+    return text
 
 
 def _plain(value: Any) -> Any:

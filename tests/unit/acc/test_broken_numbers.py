@@ -2,7 +2,7 @@ import re
 import shlex
 
 import pytest
-from tests.support.acc import run_command, run_line
+from tests.support.acc import lines_of, run_command, run_line
 from tests.support.acc_engines import engine_config, front
 
 from ppd_proxy.acc.command import Exit
@@ -103,3 +103,14 @@ async def test_diagnose_goes_on_where_the_target_computes_nan():
     assert {each["stage"]: each["state"] for each in result.data["stages"]}["pd"] == "broken"
     assert (result.exit, result.data["located"]["place"]) == (Exit.DIFFERENT, "transfer")
     assert "logprobs are missing or no numbers" in "".join(result.notes)
+
+
+async def test_a_headline_says_that_equal_tokens_have_logprobs_that_are_no_numbers():
+    async with (
+        running_engine(engine_config()) as one,
+        front(one.url, one.url, lambda body, under_way: False, edit=without_a_number) as broken,
+    ):
+        line = f"--baseline {one.url} --target {broken} --prompt 'A story' --max-tokens 6"
+        result = await run_line("compare-output", line)
+    assert next(lines_of(result)) == "real: the same 6 tokens, but 1 logprobs are no numbers"
+    assert result.data["sample"]["tags"] == ["target-not-a-number"]

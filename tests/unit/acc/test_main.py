@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -94,10 +95,62 @@ def test_what_is_no_number_is_null_in_json(capsys):
     assert json.loads(run(capsys, "try", "--json", "-", commands=commands)[1])["x"] == [None, None, 1.5]
 
 
-def test_a_json_file_that_cannot_be_written_ends_with_three(capsys, tmp_path):
-    commands = only(lambda args, context: Result(exit=Exit.PASS, data={}))
-    code, _, err = run(capsys, "try", "--json", str(tmp_path / "missing" / "told.json"), commands=commands)
-    assert (code, "told.json" in err) == (3, True)
+@pytest.mark.parametrize(("name", "why"), [("missing/told.json", "there is no directory"), (".", "is a directory")])
+def test_a_json_file_that_cannot_be_written_ends_with_two_before_any_work(capsys, tmp_path, name, why):
+    def work(args, context):
+        raise AssertionError("worked")
+
+    code, out, err = run(capsys, "try", "--json", str(tmp_path / name), commands=only(work))
+    assert (code, out, why in err) == (Exit.USAGE, "", True)
+
+
+def test_a_json_file_whose_directory_is_gone_afterwards_ends_with_three(capsys, tmp_path):
+    def work(args, context):
+        (tmp_path / "kept").rmdir()
+        return Result(exit=Exit.PASS, data={})
+
+    (tmp_path / "kept").mkdir()
+    code, _, err = run(capsys, "try", "--json", str(tmp_path / "kept" / "told.json"), commands=only(work))
+    assert (code, "told.json" in err) == (Exit.INFRASTRUCTURE, True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ImportError("no module")])
+def test_a_command_that_cannot_be_loaded_ends_with_three(capsys, error):
+    def load():
+        raise error
+
+    assert run(capsys, "try", commands=(Listed(name="try", summary="For tests.", load=load),))[0] == 3
+
+
+def test_a_view_that_cannot_be_shown_is_told_in_one_line(capsys):
+    class Broken:
+        def __rich__(self):
+            raise RuntimeError("no view")
+
+    commands = only(lambda args, context: Result(exit=Exit.PASS, data={}, view=(Broken(),)))
+    code, _, err = run(capsys, "try", commands=commands)
+    assert (code, "no view" in err) == (Exit.INFRASTRUCTURE, True)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("text", ["\u00e9", "\U0001f600", "\udce9"])
+def test_any_text_can_be_printed_and_is_valid_json(encoding, text, tmp_path):
+    line = [sys.executable, "-m", "ppd_proxy.acc.main", "compare-output", "--baseline-text", text, "--target-text", "b"]
+    for more in ([], ["--json", "-"], ["--json", str(tmp_path / "told.json")]):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+        done = subprocess.run([*line, *more], capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (Exit.DIFFERENT, b"")
+        if more == ["--json", "-"]:
+            assert json.loads(done.stdout)["sample"]["baseline"]["text"] == text
+    told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    assert told["sample"]["baseline"]["text"] == text
+
+
+def test_a_mistake_names_an_argument_that_cannot_be_printed():
+    line = [sys.executable, "-m", "ppd_proxy.acc.main", "\udce9"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "1"}
+    done = subprocess.run(line, capture_output=True, env=environment, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (Exit.USAGE, False)
 
 
 def test_every_command_has_help(capsys):

@@ -29,6 +29,7 @@ from ppd_proxy.acc.flags import (
     needed,
     option,
     positive,
+    prompt_text,
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
@@ -61,7 +62,7 @@ class Verdict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="what is cut to a length")
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="what is cut to a length")
     parser.add_argument("--prompt-file", metavar="FILE", help="the same, from a file (UTF-8)")
     parser.add_argument("--over", choices=("length", "concurrency", "blocks"), default="length", help="default length")
     parser.add_argument("--min-length", type=positive, default=1, metavar="N", help="tokens (default 1)")
