@@ -107,6 +107,7 @@ def run(line, hosts, directory, monkeypatch, capsys):
     return code, out + err
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", [GUIDE, MANUAL], ids=["guide", "manual"])
 def test_every_printed_line_ends_as_it_says(document, hosts, directory, monkeypatch, capsys):
     lines = lines_of(document.read_text(encoding="utf-8"))

@@ -16,7 +16,6 @@ from typing import Literal, Protocol
 import msgspec
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.broken_numbers import is_targets_fault
 from ppd_proxy.acc.cache import Cache, key_of
 from ppd_proxy.acc.compare import compare_answers, force
 from ppd_proxy.acc.datasets import Row
@@ -221,7 +220,6 @@ class Batch:
         is_greedy = _is_greedy(row, rules.sampling)
         sample = compare_answers(row.sample_id, row.question, ours, theirs, rules.floor, is_greedy=is_greedy)
         sample.metadata = metadata
-        _look_for_broken_numbers(sample)
         _match(sample, ours, theirs, rules.matching)
         if rules.forcing is not None and sample.is_divergent and ours.prompt_token_ids:
             try:
@@ -259,16 +257,6 @@ def _failed(
 def _is_greedy(row: Row, sampling: Sampling) -> bool:
     told = (row.question.extra or {}).get("temperature", sampling.temperature)
     return isinstance(told, int | float) and told < 1e-5
-
-
-def _look_for_broken_numbers(sample: Sample) -> None:
-    """A target that gives no number where the baseline does is broken, whatever its text; where the baseline gives
-    none nothing is known."""
-    if not sample.not_numbers or sample.status == "real":
-        return
-    is_ours = is_targets_fault(sample)
-    sample.status = "real" if is_ours else "unclassified"
-    sample.tags.append("target-not-a-number" if is_ours else "baseline-not-a-number")
 
 
 def _match(sample: Sample, ours: Answer, theirs: Answer, matching: Matching) -> None:

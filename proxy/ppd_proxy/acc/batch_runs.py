@@ -107,6 +107,7 @@ async def conduct(work: Work, options: Options, context: Context) -> Done:
         async with _journal(work, options) as (journal, found):
             baseline = opened[0] if work.baseline is not None else None
             floor = await _floor(work, options, context, baseline, infos, journal, found)
+            floor = floor.of_run(len(work.rows))
             return await _sampled(work, options, context, opened, infos, floor, journal, found)
 
 

@@ -7,9 +7,11 @@ from ppd_proxy.acc.reports import Sample
 
 def judge_broken_numbers(sample: Sample) -> Sample:
     """Makes a comparison `real` where the target gives no number and the baseline does, `unclassified` where the
-    baseline gives none either: then nothing is known. Gives the same sample back."""
+    baseline gives none either: then nothing is known. A tag says which. Gives the same sample back."""
     if sample.not_numbers and sample.status != "real":
-        sample.status = "real" if is_targets_fault(sample) else "unclassified"
+        is_targets = is_targets_fault(sample)
+        sample.status = "real" if is_targets else "unclassified"
+        sample.tags.append("target-not-a-number" if is_targets else "baseline-not-a-number")
     return sample
 
 

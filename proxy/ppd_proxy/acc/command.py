@@ -64,9 +64,8 @@ Run = Callable[[argparse.Namespace, Context], Result | Coroutine[Any, Any, Resul
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """`name` has a space where a command has subcommands: `history save`. `run` may be a coroutine function."""
+    """`name` is the one that `registry.py` lists, with what it does. `run` may be a coroutine function."""
 
     name: str
-    summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Run

@@ -10,11 +10,16 @@ from typing import Literal
 import numpy as np
 
 from ppd_proxy.acc.answers import Answer, Position
+from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.reports import Flip, Forced, Noise, Sample, Side, Status
+from ppd_proxy.acc.variations import vary_question
 from ppd_proxy.accuracy import flips
 from ppd_proxy.accuracy.scores import Floats, Scores, summarize
+
+_FLOOR_WORKERS = 512
+"""Answers of a noise floor at once; how many of them an engine is asked at once is its own limit."""
 
 
 def side_of(answer: Answer) -> Side:
@@ -36,7 +41,9 @@ def compare_answers(
 ) -> Sample:
     """What differs between two answers to one question, up to the first difference.
 
-    Sampled answers differ by chance: their difference is `unclassified` whatever its margin.
+    Sampled answers differ by chance: their difference is `unclassified` whatever its margin. A greedy answer that ends
+    before the other one is `real` where it is empty or was cut at the token limit that both had: no margin explains it.
+    A logprob that is no number never passes (`judge_broken_numbers`).
     """
     has_both_tokens = _has_same_kind(baseline, target)
     ones: Sequence[flips.Token] = baseline.tokens if has_both_tokens else baseline.text.split()
@@ -44,10 +51,14 @@ def compare_answers(
     position = flips.first_difference(ones, others)
     status: Status = "equal"
     flip = None
+    tags: list[str] = []
     if position is not None:
         tops = (baseline.tops, target.tops) if has_both_tokens else ((), ())
         found = flips.flip_of(position, ones, others, *tops)
         status = floor.judge(found) if is_greedy else "unclassified"
+        lost = _lost(baseline, target, position) if is_greedy else None
+        if lost is not None:
+            status, tags = "real", [lost]
         flip = Flip(
             position=position,
             baseline_token=found.baseline_token,
@@ -60,7 +71,7 @@ def compare_answers(
             is_bound=found.is_bound,
             chance=floor.chance(found),
         )
-    elif baseline.tool_calls and _calls(baseline) != _calls(target):
+    elif _calls(baseline) != _calls(target):
         status = "real"  # the same tokens read in two ways: not the model's doing
     elif not has_both_tokens and baseline.text != target.text:
         status = "unclassified"  # words hide it: white space
@@ -68,7 +79,7 @@ def compare_answers(
     common = position if position is not None else len(ones)
     deltas = _deltas(baseline, target, common) if has_both_tokens else np.array([])
     finite = deltas[np.isfinite(deltas)]
-    return Sample(
+    sample = Sample(
         sample_id=sample_id,
         status=status,
         unit="tokens" if has_both_tokens else "words",
@@ -84,7 +95,22 @@ def compare_answers(
         max_delta_at=int(np.nanargmax(np.where(np.isfinite(deltas), deltas, -1.0))) if len(finite) else None,
         not_numbers=len(deltas) - len(finite) + (has_both_tokens and _is_hidden(baseline, target, common)),
         has_same_finish=baseline.finish_reason == target.finish_reason,
+        tags=tags,
     )
+    return judge_broken_numbers(sample)
+
+
+def _lost(baseline: Answer, target: Answer, position: int) -> str | None:
+    """How the one that ends at the first difference lost the rest: `empty`, `cut-short`, or None where it did not or
+    nobody knows (an engine may end without listing its end token). Words tell nothing but that one side is empty."""
+    shorter, longer = sorted((baseline, target), key=lambda answer: len(answer.tokens))
+    if "tokens" not in (baseline.unit, target.unit) or not longer.tokens:
+        return None
+    if not shorter.tokens:
+        has_other = shorter.text or shorter.reasoning or shorter.tool_calls
+        return None if shorter.unit == "words" and has_other else "empty"
+    is_prefix = _has_same_kind(baseline, target) and position == len(shorter.tokens)
+    return "cut-short" if is_prefix and shorter.is_cut else None
 
 
 def _has_same_kind(baseline: Answer, target: Answer) -> bool:
@@ -196,14 +222,15 @@ async def noise_floor(
 ) -> flips.Floor:
     """The baseline against itself: `count` answers (of the questions in turn), asked twice and scored by its own
     prefill. Nothing is cached; `report` hears how many are done. Answers that fail are left out; raises EngineTrouble
-    where all of them do. An engine that cannot score is measured by its replays alone."""
+    where all of them do. An engine that cannot score is measured by its replays alone. Where there are fewer questions,
+    they are varied: the same one measured twice is one measurement."""
     shifts: list[float] = []
     deltas: list[float] = []
     troubles: list[EngineTrouble] = []
-    flipped = answers = done = 0
+    flipped = answers = scored = done = 0
 
     async def one(question: Question) -> None:
-        nonlocal flipped, answers
+        nonlocal flipped, answers, scored
         first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
         position = flips.first_difference(first.tokens, second.tokens)
         answers += 1
@@ -217,6 +244,7 @@ async def noise_floor(
             if first.logprobs:
                 deltas.extend((scores.candidate - scores.baseline).tolist())
             shifts.extend(_shifts(first.tops, [each.top for each in positions]))
+            scored += 1
 
     async def tried(question: Question) -> None:
         nonlocal done
@@ -227,11 +255,16 @@ async def noise_floor(
         done += 1
         report(done)
 
-    if questions:
-        await asyncio.gather(*(tried(questions[number % len(questions)]) for number in range(count)))
+    numbers = iter(range(count if questions else 0))
+
+    async def work() -> None:
+        for number in numbers:
+            await tried(vary_question(questions[number % len(questions)], number // len(questions)))
+
+    await asyncio.gather(*(work() for _ in range(min(count, _FLOOR_WORKERS))))
     if troubles and not answers:
         raise troubles[0]
-    return flips.floor_of(shifts, deltas, answers=answers, flips=flipped)
+    return flips.floor_of(shifts, deltas, answers=answers, flips=flipped, is_scored=scored > 0)
 
 
 def _shifts(ones: Sequence[dict[str, float]], others: Sequence[dict[str, float]]) -> list[float]:

@@ -6,14 +6,17 @@ A flag that is given wins, then the profile, then the file's [defaults], then th
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 from ppd_proxy.acc.command import Mistake
-from ppd_proxy.acc.settings import Settings
+from ppd_proxy.acc.settings import RANGES, Settings
 
 Endpoint = Literal["chat", "completions"]
 _BUILT_IN: Mapping[str, Any] = MappingProxyType(
@@ -22,6 +25,9 @@ _BUILT_IN: Mapping[str, Any] = MappingProxyType(
         "timeout": 120.0, "retries": 3, "retry_delay": 0.5, "concurrency": 8,
     }
 )  # fmt: skip
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +86,34 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
+def whole_number_of(key: str) -> Callable[[str], int]:
+    """A whole number in the range that the file's key has."""
+    low, high = RANGES[key]
+
+    def number(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} must be from {low} to {high}")
+        return value
+
+    return number
+
+
+def prompt_text(text: str) -> str:
+    """A prompt as an argument: JSON in UTF-8 has no lone surrogates, which is how bytes that are not UTF-8 arrive."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"character {error.start} is not UTF-8: {text!a:.80}") from None
+    return text
+
+
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling (greedy and seeded unless told otherwise)")
     group.add_argument("--profile", metavar="NAME", help="named settings: greedy, stochastic or one of the file's")
     group.add_argument("--temperature", type=between(0, 100), metavar="F", help="0 is greedy (default 0)")
     group.add_argument("--top-p", type=between(1e-9, 1), metavar="F", help="nucleus sampling (default 1)")
-    group.add_argument("--seed", type=int, metavar="N", help="default 42")
+    group.add_argument("--seed", type=whole_number_of("seed"), metavar="N", help="default 42")
     group.add_argument("--max-tokens", type=positive, metavar="N", help="length limit of an answer (default 64)")
     group.add_argument("--top-k", type=positive, metavar="N", help="logprobs per token (default 5)")
 
@@ -111,7 +139,7 @@ def add_pair_flags(parser: argparse.ArgumentParser, *, has_target: bool = True) 
 
 def add_noise_flag(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
-        "--noise-floor", type=not_negative, metavar="N",
+        "--noise-floor", type=whole_number_of("noise_floor"), metavar="N",
         help=f"answers that the baseline gives twice and scores itself, never cached; 0: none (default {default})",
     )  # fmt: skip
 
@@ -152,16 +180,23 @@ def sampling_of(args: argparse.Namespace, settings: Settings) -> Sampling:
 
 
 def access_of(args: argparse.Namespace, settings: Settings) -> Access:
-    """Raises Mistake for a header that is none or an endpoint that does not exist."""
+    """Raises Mistake for an endpoint that does not exist, and for a header, a key or a model that cannot be sent."""
     name = option(args, settings, "profile")
     profile = settings.profile(name) if name is not None else {}
     endpoint = option(args, settings, "endpoint", _BUILT_IN["endpoint"])
     if endpoint not in ("chat", "completions"):
         raise Mistake(f"defaults.endpoint is {endpoint!r}; it must be chat or completions")
-    key = os.environ.get("PPD_ACC_API_KEY") or os.environ.get("XPYD_ACC_API_KEY")
+    key = option(
+        args, settings, "api_key", os.environ.get("PPD_ACC_API_KEY") or os.environ.get("XPYD_ACC_API_KEY")
+    )  # fmt: skip
+    if key is not None and _UNSENDABLE.search(key):
+        raise Mistake("--api-key (or api_key, or PPD_ACC_API_KEY) has a control character; it must be one line")
+    model = option(args, settings, "model", profile.get("model"))
+    if model is not None and _UNSENDABLE.search(model):
+        raise Mistake(f"--model is {model!a}; it must be UTF-8 without control characters")
     return Access(
-        model=option(args, settings, "model", profile.get("model")),
-        api_key=option(args, settings, "api_key", key),
+        model=model,
+        api_key=key,
         headers=_headers(args, settings),
         endpoint=cast("Endpoint", endpoint),
         timeout_s=float(option(args, settings, "timeout", _BUILT_IN["timeout"])),
@@ -182,9 +217,27 @@ def needed(args: argparse.Namespace, settings: Settings, name: str) -> str:
 
 def url_of(flag: str, url: str) -> str:
     """The URL without a trailing slash or /v1. Raises Mistake."""
-    if not url.startswith(("http://", "https://")) or len(url.split("//", 1)[1].strip("/")) == 0:
-        raise Mistake(f"{flag} is {url!r}; it must be a URL such as http://engine:8000")
+    wrong = _wrong_in(url)
+    if wrong is not None:
+        raise Mistake(f"{flag} is {url!a}: {wrong}; it must be a URL such as http://engine:8000")
     return url.rstrip("/").removesuffix("/v1")
+
+
+def _wrong_in(url: str) -> str | None:
+    if not url.startswith(("http://", "https://")):
+        return "it begins with neither http:// nor https://"
+    if re.search(r"\s", url) or _UNSENDABLE.search(url):
+        return "it has a space or a control character"
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+        elif not _HOST.fullmatch(host) or not host.encode("idna"):
+            return f"{host!a} is no host name"
+    except ValueError as error:
+        return str(error)
+    return "port 0 cannot be reached" if port == 0 else None
 
 
 def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
@@ -192,6 +245,11 @@ def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
     for header in getattr(args, "header", None) or ():
         name, colon, value = header.partition(":")
         if not colon or not name.strip():
-            raise Mistake(f"--header {name!r}: it must be 'NAME: VALUE'")
+            raise Mistake(f"--header {name!a}: it must be 'NAME: VALUE'")
         found[name.strip()] = value.strip()
+    for name, value in found.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise Mistake(f"header {name!a}: a name has letters, digits and -, such as x-tenant")
+        if _UNSENDABLE.search(value):
+            raise Mistake(f"header {name}: its value has a control character; it must be one line")
     return found

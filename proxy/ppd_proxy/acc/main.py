@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
 import inspect
+import io
 import json
 import logging
 import math
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
-from ppd_proxy.acc.registry import COMMANDS
+from ppd_proxy.acc.registry import COMMANDS, Listed
 from ppd_proxy.acc.settings import Settings, SettingsError, load_settings
 from ppd_proxy.acc.views import is_verbatim
 
@@ -37,12 +39,45 @@ class _Parser(argparse.ArgumentParser):
         raise Mistake(f"{message}; see {self.prog} --help")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+class _CommandParser(_Parser):
+    """Gets its arguments, and with them its command's module, when it is the one that is asked to parse."""
+
+    listed: Listed | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.load()
+        return super().parse_known_args(args, namespace)
+
+    def load(self) -> None:
+        if self.listed is not None:
+            command = self.listed.load()
+            self.listed = None
+            command.add_arguments(self)
+            self.set_defaults(command=command)
+
+
+def main(argv: Sequence[str] | None = None, commands: Sequence[Listed] = COMMANDS) -> int:
     """Runs one command and returns the exit code."""
+    try:
+        return _main(argv, commands)
+    except KeyboardInterrupt:
+        return Exit.INFRASTRUCTURE
+    except Exception as error:  # before there is a command, or in telling what it said
+        log.debug("a defect", exc_info=error)
+        with contextlib.suppress(OSError, ValueError):  # a stream that is closed
+            sys.stderr.write(f"ppd-acc: a defect of ppd-acc: {type(error).__name__}: {error}\n")
+        return Exit.INFRASTRUCTURE
+
+
+def _main(argv: Sequence[str] | None, commands: Sequence[Listed]) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever an engine, a file or an argument says can be printed
+            stream.reconfigure(errors="backslashreplace")
     out, err = _console(sys.stdout), _console(sys.stderr)
     try:
-        args = build_parser().parse_args(arguments)
+        args = build_parser(commands).parse_args(arguments)
+        _check_json_file(args.json)
     except SystemExit as stop:  # how argparse ends --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     except Mistake as mistake:
@@ -51,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_logging(args)
     command: Command = args.command
     try:
-        result = _run(command, args, out, err)
+        return _tell(command, args, out, err, _run(command, args, out, err))
     except (Mistake, SettingsError) as mistake:
         return _failed(command, args, out, err, Exit.USAGE, str(mistake))
     except Trouble as trouble:
@@ -65,29 +100,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.debug("a defect", exc_info=error)
         told = f"a defect of ppd-acc: {type(error).__name__}: {error} (-vv shows where)"
         return _failed(command, args, out, err, Exit.INFRASTRUCTURE, told)
-    return _tell(command, args, out, err, result)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All commands; the options that every command has may stand anywhere on the line."""
+def build_parser(commands: Sequence[Listed] = COMMANDS, *, is_complete: bool = False) -> argparse.ArgumentParser:
+    """The options that every command has may stand anywhere on the line. A command's module is imported when its
+    arguments are parsed, or at once where the parser must be complete."""
     parser = _Parser(prog="ppd-acc", description="Find where a split deployment goes wrong.", allow_abbrev=False)
     parser.add_argument("-V", "--version", action="version", version=f"ppd-acc {version('ppd-proxy')}")
     _add_global(parser, is_top=True)
-    subparsers = parser.add_subparsers(dest="_name", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="_name", required=True, metavar="COMMAND", parser_class=_CommandParser)
     groups: dict[str, Any] = {}
-    for command in COMMANDS:
-        first, _, second = command.name.partition(" ")
+    for listed in commands:
+        first, _, second = listed.name.partition(" ")
         if second and first not in groups:
             group = subparsers.add_parser(first, help=f"{first}: subcommands", allow_abbrev=False)
             groups[first] = group.add_subparsers(dest="_name", required=True, metavar="COMMAND")
         owner = groups[first] if second else subparsers
         own = owner.add_parser(
-            second or first, help=command.summary, description=command.summary, allow_abbrev=False,
+            second or first, help=listed.summary, description=listed.summary, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         _add_global(own, is_top=False)
-        command.add_arguments(own)
-        own.set_defaults(command=command)
+        own.listed = listed
+        if is_complete:
+            own.load()
     return parser
 
 
@@ -100,7 +136,30 @@ def _add_global(parser: argparse.ArgumentParser, *, is_top: bool) -> None:
     group.add_argument(
         "--config", metavar="FILE", help="TOML (default: ppd-acc.toml, else xpyd-acc.toml, where they exist)", **unset
     )
-    group.add_argument("--json", metavar="FILE", help="write the result as JSON; - for standard output", **unset)
+    bare: dict[str, Any] = {} if is_top else {"nargs": "?", "const": "-"}  # before the command it would take its name
+    group.add_argument(
+        "--json", metavar="FILE", type=_json_file, help="write the result as JSON; - for standard output",
+        **bare, **unset,
+    )  # fmt: skip
+
+
+def _json_file(text: str) -> str:
+    if text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text} is no file: write --json - before a URL, or --json behind it")
+    return text
+
+
+def _check_json_file(name: str | None) -> None:
+    """Before any work is done. Raises Mistake where the file cannot be written."""
+    if name is None or name == "-":
+        return
+    path = Path(name)
+    if path.is_dir():
+        raise Mistake(f"--json {name}: is a directory; it must be a file")
+    if not path.parent.is_dir():
+        raise Mistake(f"--json {name}: there is no directory {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise Mistake(f"--json {name}: cannot be written")
 
 
 def _run(command: Command, args: argparse.Namespace, out: Console, err: Console) -> Result:
@@ -114,7 +173,9 @@ def _run(command: Command, args: argparse.Namespace, out: Console, err: Console)
     )
     told = command.run(args, context)
     if inspect.iscoroutine(told):
-        told = asyncio.run(told)
+        import uvloop  # here, because most commands ask no engine
+
+        told = uvloop.run(told)
     assert isinstance(told, Result)
     return told
 
@@ -143,13 +204,14 @@ def _tell(command: Command, args: argparse.Namespace, out: Console, err: Console
 def _failed(
     command: Command, args: argparse.Namespace, out: Console, err: Console, code: Exit, message: str
 ) -> int:  # fmt: skip
-    """The reason on standard error, and as JSON where JSON was asked for."""
-    err.print(Text(f"ppd-acc {command.name}: {message}"))
-    if args.json is not None:
-        try:
-            _write_json(args.json, _document(command, code, {"message": message}, ()))
-        except OSError as error:
-            err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
+    """The reason on standard error, and as JSON where JSON was asked for; one that cannot be told leaves the code."""
+    with contextlib.suppress(OSError):
+        err.print(Text(f"ppd-acc {command.name}: {message}"))
+        if args.json is not None:
+            try:
+                _write_json(args.json, _document(command, code, {"message": message}, ()))
+            except OSError as error:
+                err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
     return code
 
 
@@ -159,16 +221,22 @@ def _document(command: Command, code: Exit, data: Mapping[str, Any], notes: Sequ
 
 
 def _write_json(path: str, document: Mapping[str, Any]) -> None:
-    text = to_json(document)
     if path == "-":
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(to_json(document, sys.stdout.encoding or "utf-8") + "\n")
     else:
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        Path(path).write_text(to_json(document) + "\n", encoding="utf-8")
 
 
-def to_json(document: Any) -> str:
-    """Strict JSON, indented: what is no number (NaN, infinities) becomes null."""
-    return json.dumps(_plain(msgspec.to_builtins(document)), indent=2, ensure_ascii=False, allow_nan=False)
+def to_json(document: Any, encoding: str = "utf-8") -> str:
+    """Strict JSON, indented: what is no number (NaN, infinities) becomes null. Text that the encoding does not have
+    (lone surrogates in UTF-8) is escaped."""
+    plain = _plain(msgspec.to_builtins(document))
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(plain, indent=2, ensure_ascii=True, allow_nan=False)
+    return text
 
 
 def _plain(value: Any) -> Any:
@@ -190,15 +258,6 @@ def _set_up_logging(args: argparse.Namespace) -> None:
     verbosity = args.verbose or 0
     level = logging.ERROR if args.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr, force=True)
-
-
-def lines_of(result: Result) -> Iterator[str]:
-    """What people read, as plain text; for tests and for documents."""
-    console = Console(file=None, width=_WIDTH_WHEN_PIPED, highlight=False)
-    with console.capture() as captured:
-        for part in result.view:
-            console.print(part, soft_wrap=is_verbatim(part))
-    yield from captured.get().splitlines()
 
 
 if __name__ == "__main__":

@@ -101,7 +101,9 @@ def _judge(
     if broken:
         wrong.append(f"{broken} logprobs are missing or no numbers")
     if counts["real"]:
-        wrong.append(f"{counts['real']} real differences: no healthy token moved as much")
+        lost = sum("empty" in sample.tags or "cut-short" in sample.tags for sample in samples)
+        why = f"{lost} answers are empty or cut short" if lost else "no healthy token moved as much"
+        wrong.append(f"{counts['real']} real differences: {why}")
     if precision.chance is not None and precision.chance < alpha:
         wrong.append(
             f"{precision.beyond} of {precision.tokens} logprob differences are beyond all {precision.healthy} healthy"

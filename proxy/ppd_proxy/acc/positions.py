@@ -207,7 +207,8 @@ def _wrong(found: Comparison, alpha: float, limit: float | None) -> list[str]:
     if found.has_same_prompt is False:
         wrong.append("the prompt has other tokens on the target: tokenizer or chat template differ")
     if found.sample.status == "real":
-        wrong.append("the first difference is real: no healthy token moved as much")
+        why = ", ".join(found.sample.tags) or "no healthy token moved as much"
+        wrong.append(f"the first difference is real: {why}")
     if found.chance is not None and found.chance < alpha:
         worst = max((found.decoded, found.prefilled), key=lambda each: -1.0 if each.chance is None else -each.chance)
         text = "the same tokens, but " if found.sample.status == "equal" else ""

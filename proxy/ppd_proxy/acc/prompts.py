@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 
 from ppd_proxy.acc.command import Mistake
+from ppd_proxy.acc.flags import prompt_text
 
 
 def add_prompt_flags(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--prompt", action="append", metavar="TEXT", help=f"{what}, repeatable")
+    parser.add_argument("--prompt", type=prompt_text, action="append", metavar="TEXT", help=f"{what}, repeatable")
     parser.add_argument("--prompts", metavar="FILE", help="the same, one a line (UTF-8); empty lines are left out")
 
 

@@ -1,78 +1,96 @@
-"""All commands, in the order of the help text."""
+"""All commands, in the order of the help text: what they are called and do, and the module that has them.
+
+A start imports the module of its own command only: all together take a second and a half.
+"""
 
 from __future__ import annotations
 
-from ppd_proxy.acc.command import Command
-from ppd_proxy.acc.commands import (
-    ab_test,
-    aggregate,
-    annotate,
-    batch_compare,
-    benchmark,
-    bisect,
-    cache,
-    check_kv,
-    cluster,
-    compare_logprobs,
-    compare_output,
-    compare_streaming,
-    completion,
-    config_validate,
-    dataset_stats,
-    detect,
-    diagnose,
-    diff,
-    entropy,
-    explain,
-    filter,
-    fingerprint,
-    healthcheck,
-    history,
-    init,
-    length_bias,
-    profiles,
-    regression,
-    report,
-    reproducibility,
-    sensitivity,
-    snapshot,
-    summary,
-    watch,
-)
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 
-COMMANDS: tuple[Command, ...] = (
-    *diagnose.COMMANDS,
-    *healthcheck.COMMANDS,
-    *compare_output.COMMANDS,
-    *compare_logprobs.COMMANDS,
-    *check_kv.COMMANDS,
-    *report.COMMANDS,
-    *batch_compare.COMMANDS,
-    *entropy.COMMANDS,
-    *length_bias.COMMANDS,
-    *sensitivity.COMMANDS,
-    *regression.COMMANDS,
-    *diff.COMMANDS,
-    *ab_test.COMMANDS,
-    *aggregate.COMMANDS,
-    *compare_streaming.COMMANDS,
-    *detect.COMMANDS,
-    *bisect.COMMANDS,
-    *snapshot.COMMANDS,
-    *fingerprint.COMMANDS,
-    *reproducibility.COMMANDS,
-    *explain.COMMANDS,
-    *cluster.COMMANDS,
-    *filter.COMMANDS,
-    *annotate.COMMANDS,
-    *summary.COMMANDS,
-    *benchmark.COMMANDS,
-    *watch.COMMANDS,
-    *init.COMMANDS,
-    *config_validate.COMMANDS,
-    *cache.COMMANDS,
-    *history.COMMANDS,
-    *dataset_stats.COMMANDS,
-    *profiles.COMMANDS,
-    *completion.COMMANDS,
+from ppd_proxy.acc.command import Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A command as the help text lists it; `load` imports it. `name` has a space where it has subcommands."""
+
+    name: str
+    summary: str
+    load: Callable[[], Command]
+
+
+def _listed(name: str, module: str, summary: str) -> Listed:
+    return Listed(name=name, summary=summary, load=partial(_load, name, module))
+
+
+def _load(name: str, module: str) -> Command:
+    commands: tuple[Command, ...] = import_module(f"ppd_proxy.acc.commands.{module}").COMMANDS
+    (found,) = [command for command in commands if command.name == name]
+    return found
+
+
+COMMANDS: tuple[Listed, ...] = (
+    _listed(
+        "diagnose",
+        "diagnose",
+        "Find the stage of a split deployment that breaks: the whole pipeline in one command.",
+    ),
+    _listed(
+        "healthcheck",
+        "healthcheck",
+        "Check that engines are reachable, what they can do, and that they are comparable.",
+    ),
+    _listed("compare-output", "compare_output", "Compare the answers of two engines to one prompt."),
+    _listed(
+        "compare-logprobs",
+        "compare_logprobs",
+        "Compare two engines' logprobs token by token, against the noise floor.",
+    ),
+    _listed("check-kv", "check_kv", "Compare two KV dumps up to rounding, and say what happened where they differ."),
+    _listed("report", "report", "Make one HTML page of a batch report."),
+    _listed("batch-compare", "batch_compare", "Compare the answers of engines to a whole dataset."),
+    _listed("entropy", "entropy", "How sure both engines are, with bounds for what is not listed."),
+    _listed("length-bias", "length_bias", "Test whether the target's answers are longer or shorter."),
+    _listed("sensitivity", "sensitivity", "Change a prompt a little, again and again: do the engines part?"),
+    _listed("regression", "regression", "Find the samples that diverge now and did not before."),
+    _listed("diff", "diff", "Show two batch reports side by side."),
+    _listed("ab-test", "ab_test", "Test whether the second of two batch reports diverges more often."),
+    _listed("aggregate", "aggregate", "Put several batch reports together."),
+    _listed("compare-streaming", "compare_streaming", "Compare streamed answers of two engines by token ids."),
+    _listed(
+        "detect",
+        "detect",
+        "Tell what an endpoint is, with the evidence: unsplit, prefill, decode, proxy, router.",
+    ),
+    _listed("bisect", "bisect", "Find the prompt length or the load from which on two engines part."),
+    _listed("snapshot capture", "snapshot", "Keep a baseline's answers to a dataset."),
+    _listed("snapshot compare", "snapshot", "Hold engines against kept answers."),
+    _listed("snapshot show", "snapshot", "Say what a snapshot has."),
+    _listed(
+        "fingerprint",
+        "fingerprint",
+        "Tell a model by its answers to fixed probes, or whether two engines are the same.",
+    ),
+    _listed("reproducibility", "reproducibility", "Ask again and again: how often is the answer the same?"),
+    _listed("explain", "explain", "What happened at one sample's first difference."),
+    _listed("cluster", "cluster", "Group divergent samples that look alike."),
+    _listed("filter", "filter", "Keep the samples that meet all conditions."),
+    _listed("annotate", "annotate", "Put notes and labels on samples of a report."),
+    _listed("summary", "summary", "A report in short, with intervals."),
+    _listed("benchmark", "benchmark", "Measure the latency and throughput of one engine."),
+    _listed("watch", "watch", "Compare two engines every so often, for days."),
+    _listed("init", "init", "Write a configuration file to begin with."),
+    _listed("config validate", "config_validate", "Say what is wrong in a configuration file."),
+    _listed("cache clear", "cache", "Remove all kept answers."),
+    _listed("cache stats", "cache", "Show what is kept."),
+    _listed("history save", "history", "Keep a report's results."),
+    _listed("history list", "history", "The runs that are kept."),
+    _listed("history trend", "history", "Is the newest run worse than those before it?"),
+    _listed("history purge", "history", "Remove old runs."),
+    _listed("dataset-stats", "dataset_stats", "How many prompts a dataset has, and how long they are."),
+    _listed("profiles", "profiles", "List the named sampling settings."),
+    _listed("completion", "completion", "A completion script for bash, zsh or fish."),
 )

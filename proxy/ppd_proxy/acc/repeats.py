@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
@@ -130,7 +129,7 @@ def _repeated(prompt: str, told: Sequence[Told], sampling: Sampling, floor: Floo
     majority = answers[keys.index(frequent)]
     question, is_greedy = Question(prompt=prompt), sampling.is_greedy
     others = tuple(
-        judge_broken_numbers(compare_answers(str(number), question, majority, answer, floor, is_greedy=is_greedy))
+        compare_answers(str(number), question, majority, answer, floor, is_greedy=is_greedy)
         for number, (key, answer) in enumerate(zip(keys, answers, strict=True))
         if key != frequent or None in answer.logprobs
     )

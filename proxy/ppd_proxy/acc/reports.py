@@ -130,7 +130,7 @@ class Interval(msgspec.Struct, kw_only=True):
 
 class Totals(msgspec.Struct, kw_only=True):
     """Counts by status; `rate` is the share of divergent ones among those that were compared, with a Wilson interval.
-    `real_rate` likewise of those that are no tie."""
+    `real_rate` likewise of `real` ones alone: neither ties nor unclassified ones are in it."""
 
     samples: int
     compared: int

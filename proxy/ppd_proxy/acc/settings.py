@@ -51,17 +51,19 @@ _PROFILE: Kinds = MappingProxyType(
     {**_SAMPLING, "retries": (int,), "retry_delay": _NUMBER, "normalize_whitespace": (bool,), "ignore_case": (bool,),
      "numeric_tolerance": _NUMBER}
 )  # fmt: skip
-_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "temperature": (0, 100), "top_p": (1e-9, 1), "max_tokens": (1, 2**31), "timeout": (1e-3, 1e9),
         "retries": (0, 1000), "retry_delay": (0, 1e6), "concurrency": (1, 100_000), "noise_floor": (0, 1_000_000),
-        "top_k": (1, 1000), "fail_threshold": (0, 1), "confidence_level": (0.5, 0.999999), "seed": (-(2**63), 2**63),
+        "top_k": (1, 1000), "fail_threshold": (0, 1), "confidence_level": (0.5, 0.999999),
+        "seed": (-(2**63), 2**63 - 1),
         "cosine_threshold": (-1, 1), "max_abs_threshold": (0, float("inf")), "cache_ttl": (0, float("inf")),
         "rate_limit": (1e-9, float("inf")), "warn_truncated": (0, 1), "logprob_gap_threshold": (0, float("inf")),
         "numeric_tolerance": (0, float("inf")), "input_price_per_m": (0, float("inf")),
         "output_price_per_m": (0, float("inf")),
     }
 )  # fmt: skip
+"""Lowest and highest value of a key, in whatever table, and of the flag of that name."""
 BUILT_IN_PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"greedy": {"temperature": 0.0, "top_p": 1.0, "seed": 42}, "stochastic": {"temperature": 0.7, "seed": 42}}
 )
@@ -168,7 +170,7 @@ def _mistakes(name: str, table: Any, kinds: Kinds) -> Iterator[str]:
         if not isinstance(value, allowed) or (is_bool and bool not in allowed):
             wanted = " or ".join(kind.__name__ for kind in allowed)
             yield f"{name}.{key} is {value!r} ({type(value).__name__}); it must be {wanted}"
-        elif key in _RANGES and isinstance(value, int | float) and not is_bool:
-            low, high = _RANGES[key]
+        elif key in RANGES and isinstance(value, int | float) and not is_bool:
+            low, high = RANGES[key]
             if not low <= value <= high:
                 yield f"{name}.{key} is {value!r}; it must be from {low:g} to {high:g}"

@@ -28,20 +28,21 @@ class StoredFloor(msgspec.Struct, kw_only=True, omit_defaults=True):
     answers: int = 0
     flips: int = 0
     broken: int = 0
+    is_scored: bool = True
     shifts: list[float] = []
     deltas: list[float] = []
 
     def floor(self) -> Floor:
         return Floor(
-            answers=self.answers, flips=self.flips, broken=self.broken, shifts=tuple(self.shifts),
-            deltas=tuple(self.deltas),
+            answers=self.answers, flips=self.flips, broken=self.broken, is_scored=self.is_scored,
+            shifts=tuple(self.shifts), deltas=tuple(self.deltas),
         )  # fmt: skip
 
 
 def stored(floor: Floor) -> StoredFloor:
     return StoredFloor(
-        answers=floor.answers, flips=floor.flips, broken=floor.broken, shifts=list(floor.shifts),
-        deltas=list(floor.deltas),
+        answers=floor.answers, flips=floor.flips, broken=floor.broken, is_scored=floor.is_scored,
+        shifts=list(floor.shifts), deltas=list(floor.deltas),
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Experiments:
         if decision is not None:
             self.routes.setdefault(expected, Counter())[decision] += 1
         stage = stage_of(expected, decision)
-        sample.tags = [stage]
+        sample.tags = [stage, *sample.tags]
         self.samples.setdefault(stage, []).append(sample)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.command import Trouble
 from ppd_proxy.acc.compare import compare, compare_answers
 from ppd_proxy.acc.cuts import Cuts
@@ -65,7 +64,7 @@ class Trials:
             self.baseline, self.target, f"{length}-{number}", question, self.sampling, self.floor
         )  # fmt: skip
         self.report()
-        return judge_broken_numbers(sample)
+        return sample
 
     async def at_once(self, requests: int, length: int, repeats: int) -> None:
         """Waves of so many requests on the target, until there are `repeats` answers; the baseline gets one request at
@@ -96,8 +95,7 @@ class Trials:
             self.report()
         known = self._known.pop(number)
         is_greedy = self.sampling.is_greedy
-        sample = compare_answers(str(number), question, known, answer, self.floor, is_greedy=is_greedy)
-        return judge_broken_numbers(sample)
+        return compare_answers(str(number), question, known, answer, self.floor, is_greedy=is_greedy)
 
     def _add(self, step: Step, samples: Sequence[Sample]) -> None:
         for sample in samples:

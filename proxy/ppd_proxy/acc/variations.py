@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ppd_proxy.acc.engines import Question
 
@@ -14,6 +15,16 @@ def variations(prompts: Sequence[str], count: int) -> list[Question]:
     counted as if it were independent.
     """
     return [Question(prompt=vary(prompts[number % len(prompts)], number // len(prompts))) for number in range(count)]
+
+
+def vary_question(question: Question, number: int) -> Question:
+    """The question itself for 0; token ids and messages without a text of their own stay as they are."""
+    if isinstance(question.prompt, str):
+        return replace(question, prompt=vary(question.prompt, number))
+    if not question.messages or not isinstance(question.messages[-1].get("content"), str):
+        return question
+    *before, last = question.messages
+    return replace(question, messages=[*before, {**last, "content": vary(str(last["content"]), number)}])
 
 
 def vary(prompt: str, number: int) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.compare import compare, noise_floor
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
@@ -89,12 +88,6 @@ class State:
 
     def in_window(self) -> Counter[Status]:
         return Counter(self.window)
-
-
-async def _compared(
-    baseline: Engine, target: Engine, sample_id: str, question: Question, sampling: Sampling, floor: Floor
-) -> Sample:
-    return judge_broken_numbers(await compare(baseline, target, sample_id, question, sampling, floor))
 
 
 def _larger(one: float | None, other: float | None) -> float | None:
@@ -180,7 +173,7 @@ class Watcher:
             samples = tuple(
                 await asyncio.gather(
                     *(
-                        _compared(
+                        compare(
                             self._baseline, self._target, f"{iteration}-{number}", question, self._sampling,
                             self.state.floor,
                         )
@@ -201,6 +194,7 @@ class Watcher:
             state.floor = await noise_floor(
                 self._baseline, self._questions, self._sampling, plan.noise_answers, lambda _: None
             )
+            state.floor = state.floor.of_run(len(self._questions))
         except EngineTrouble as trouble:
             return f"--baseline: noise floor: {trouble}" if state.floor_at is None else None
         state.floor_at = at

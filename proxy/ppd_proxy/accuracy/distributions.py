@@ -1,7 +1,7 @@
 """What can be said of a distribution of which only the likeliest tokens are known.
 
 An engine tells the top k of a vocabulary of V tokens. What it does not tell has a known mass, 1 minus the sum of what
-it tells, over V - k tokens; so entropies and distances have bounds instead of a value. KL uses one bucket for the
+it tells, over V - k tokens; so entropies have bounds instead of a value. KL uses one bucket for the
 rest. Natural logarithms throughout.
 """
 
@@ -71,61 +71,3 @@ def divergence(one: Logprobs, other: Logprobs) -> float:
     if left > 1e-9:
         total += left * math.log(left / right) if right > 1e-12 else math.inf
     return max(0.0, total)
-
-
-def total_variation(one: Logprobs, other: Logprobs) -> Bounds:
-    """Bounds of the total variation distance, in [0, 1]: the largest difference of any event's probability.
-
-    Low: of the events that both lists tell something about. High: no token outside both lists has anything in common.
-    """
-    pairs, left, right = _shared(one, other)
-    risen = math.fsum(max(0.0, mine - theirs) for mine, theirs in pairs)
-    fallen = math.fsum(max(0.0, theirs - mine) for mine, theirs in pairs)
-    # What only one of them lists has at most the other's rest there, so the difference is at least this much.
-    mine_only, theirs_only = max(0.0, left - rest_mass(one)), max(0.0, right - rest_mass(other))
-    low = max(
-        risen,
-        fallen,
-        risen + left - right,
-        risen + mine_only - rest_mass(other),
-        fallen + theirs_only - rest_mass(one),
-    )
-    high = min(1.0, risen + left, fallen + right)
-    return Bounds(min(low, high), high)
-
-
-def jensen_shannon(one: Logprobs, other: Logprobs) -> Bounds:
-    """Bounds of the Jensen-Shannon divergence in nats, in [0, log 2].
-
-    Low: what not both list is one bucket, or two, of which one is what only one of them lists (data processing
-    inequality; the other has at most its rest there). High: outside of what both list nothing is in common.
-    """
-    pairs, left, right = _shared(one, other)
-    shared = math.fsum(_to_middle(mine, theirs) for mine, theirs in pairs)
-    high = shared + (left + right) / 2 * math.log(2)
-    mine_only, theirs_only = max(0.0, left - rest_mass(one)), max(0.0, right - rest_mass(other))
-    low = shared + max(
-        _two_buckets(mine_only, left, rest_mass(other), right), _two_buckets(theirs_only, right, rest_mass(one), left)
-    )
-    return Bounds(max(0.0, min(low, high)), min(high, math.log(2)))
-
-
-def _shared(one: Logprobs, other: Logprobs) -> tuple[list[tuple[float, float]], float, float]:
-    """Probabilities of the tokens that both list, and what each has outside of these."""
-    tokens = [token for token in one if token in other and math.isfinite(one[token]) and math.isfinite(other[token])]
-    pairs = [(math.exp(one[token]), math.exp(other[token])) for token in tokens]
-    left, right = (max(0.0, 1.0 - math.fsum(pair[side] for pair in pairs)) for side in (0, 1))
-    return pairs, left, right
-
-
-def _two_buckets(listed: float, left: float, most: float, right: float) -> float:
-    """The least share of `left` against `right`, of which `listed` and at most `most` are in one bucket: least where
-    both have the same part of theirs there, or as near to that as `most` allows."""
-    there = min(most, right * listed / left) if left > 0 else 0.0
-    return _to_middle(listed, there) + _to_middle(max(0.0, left - listed), max(0.0, right - there))
-
-
-def _to_middle(mine: float, theirs: float) -> float:
-    """The share of one token, or of one bucket, in the Jensen-Shannon divergence."""
-    middle = (mine + theirs) / 2
-    return sum(each / 2 * math.log(each / middle) for each in (mine, theirs) if each > 0)

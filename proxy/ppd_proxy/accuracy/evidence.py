@@ -8,15 +8,16 @@ with a probability of at most a, at whatever moment one looks (Ville's inequalit
 
 Alternatives: a share of the answers is faulty, and these are mostly far, mixed, or mostly near; E is the mean over
 shares and mixtures. A fault may begin at any time, so a new product starts every `SPACING` samples, with a weight. The
-weights of a day's products add up to at most 1, however many samples it has, and the detector is the largest product
-times its weight: by the union bound it passes c within the products of a day with a probability of at most 1/c.
+weights of a day's products add up to at most 1, however many samples it has, and their weighted sum is a martingale,
+too: it passes c with a probability of at most 1/c. The detector is the largest of the days' sums.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class Detector:
         self._logs = np.zeros((STARTS, len(self._alternatives)))
         self._weights = np.zeros(STARTS)
         self._lengths = np.zeros(STARTS, dtype=np.int64)
+        self._days = np.zeros(STARTS, dtype=np.int64)
+        """On which each product started."""
         self._seen: dict[Key, _Seen] = {}
         self._next = 0
         self.count = 0
@@ -82,8 +85,11 @@ class Detector:
         self._logs += np.log(supposed)[None, :] - np.log(expected)[:, None]
         seen.total[place] += 1
         products = self._weights * np.exp(np.minimum(self._logs, 600.0)).mean(axis=1)
-        best = int(products.argmax())
-        self.value, self.span = float(products[best]), int(self._lengths[best])
+        _, same_day = np.unique(self._days, return_inverse=True)
+        sums = np.bincount(same_day, products)
+        strongest = int(sums.argmax())
+        best = int(np.where(same_day == strongest, products, -1.0).argmax())
+        self.value, self.span = float(sums[strongest]), int(self._lengths[best])
         return self.value
 
     def _start(self, day: int) -> None:
@@ -95,51 +101,51 @@ class Detector:
         self._logs[slot] = 0.0
         self._weights[slot] = 1 / (_HARMONIC * self._started_today)
         self._lengths[slot] = 0
+        self._days[slot] = day
         for seen in self._seen.values():
             seen.before[slot] = seen.total
 
 
 class Evidence:
-    """A scope's detectors: one of all its samples and one of each of its `parts` (the routes). A fault of one part
-    alone would drown among the samples of the others, as pd turns do where most turns are direct.
+    """A scope's detectors: one of each of its `parts` (the routes), and one of all samples that are of none. A fault of
+    one part alone would drown among the samples of the others, as pd turns do where most turns are direct.
 
-    `value` is the largest of their values over their number: by the union bound it is held against the same bound as
-    one detector's.
+    `value` is the largest of their values times their weights, which add up to 1: by the union bound it is held
+    against the same bound as one detector's. `parts` has the weights; what is left is that of the rest.
     """
 
-    def __init__(self, parts: Iterable[str] = ()) -> None:
-        self._whole = Detector()
-        self._parts = {part: Detector() for part in parts}
-        self._all: dict[str | None, Detector] = {None: self._whole}
-        self._all.update(self._parts)
+    def __init__(self, parts: Mapping[str, float] = MappingProxyType({})) -> None:
+        self._weights: dict[str | None, float] = {None: 1.0 - sum(parts.values())}
+        self._weights.update(parts)
+        self._detectors = {part: Detector() for part in self._weights}
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the samples, not how many products started today."""
+        for detector in self._detectors.values():
+            detector.restart()
         self.value = 0.0
         self.span = 0
         """Samples in the product that weighs most: since about when something is wrong."""
         self.part: str | None = None
-        """Whose samples they are; None: all."""
-
-    def restart(self) -> None:
-        """Forget the samples, not how many products started today."""
-        for detector in self._all.values():
-            detector.restart()
-        self.value, self.span, self.part = 0.0, 0, None
+        """Whose samples they are."""
 
     def renew(self, key: Key) -> None:
         """The key's reference is a new one: its urn begins with that."""
-        for detector in self._all.values():
+        for detector in self._detectors.values():
             detector.renew(key)
 
     def add(
         self, key: Key, counts: tuple[int, int, int], category: Category, *, day: int, part: str | None = None
     ) -> float:
-        """One more sample, of a part or of none that is kept apart. Returns `value`."""
-        self._whole.add(key, counts, category, day=day)
-        if part in self._parts:
-            self._parts[part].add(key, counts, category, day=day)
-        self.part = max(self._all, key=lambda each: (self._all[each].value, each is not None))
-        strongest = self._all[self.part]
-        self.value, self.span = strongest.value / len(self._all), strongest.span
+        """One more sample, of a part or of the rest. Returns `value`."""
+        self._detectors[part if part in self._weights else None].add(key, counts, category, day=day)
+        self.part = max(self._weights, key=self._evidence_of)
+        self.value, self.span = self._evidence_of(self.part), self._detectors[self.part].span
         return self.value
+
+    def _evidence_of(self, part: str | None) -> float:
+        return self._weights[part] * self._detectors[part].value
 
 
 def samples_to(value: float, threshold: float, counts: Mapping[Category, int]) -> int | None:

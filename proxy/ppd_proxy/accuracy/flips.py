@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Judgement = Literal["tie", "real", "unclassified"]
 Token = int | str
+FALSE_ALARMS = 0.01
+"""How often a run of healthy comparisons may have a difference that is called real: as the verdicts' days."""
+_LEAST_TAIL = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +49,16 @@ class Floor:
 
     `shifts`: moved differences of the two likeliest tokens, one per token, ascending; `deltas`: |logprob difference| of
     the token itself, ascending. `answers` were measured; `flips` of them were not the same when asked again. `broken`
-    numbers were none: a baseline that gives NaN judges nothing.
+    numbers were none: a baseline that gives NaN judges nothing. `is_scored`: some were scored by the baseline's
+    prefill, so the floor is not one of replays alone. `family_tokens`: how many tokens one run compares, of which one
+    may be called real for nothing with a probability of at most FALSE_ALARMS.
     """
 
     answers: int = 0
     flips: int = 0
     broken: int = 0
+    is_scored: bool = True
+    family_tokens: int = 0
     shifts: tuple[float, ...] = field(default=(), repr=False)
     deltas: tuple[float, ...] = field(default=(), repr=False)
 
@@ -67,22 +74,56 @@ class Floor:
     def largest_delta(self) -> float | None:
         return self.deltas[-1] if self.deltas else None
 
+    def of_run(self, comparisons: int) -> Floor:
+        """The floor for a run of so many comparisons, of answers as long as those it was measured on."""
+        if not self.answers:
+            return self
+        return replace(self, family_tokens=math.ceil(comparisons * self.tokens / self.answers))
+
     def judge(self, flip: Flip) -> Judgement:
-        """`tie`: some healthy token moved at least as much. `real`: none of them did. `unclassified`: nothing was
-        measured (or something that is no number), no engine told its margins, or only a bound within the noise."""
-        shift = flip.shift
-        if not self.shifts or self.broken or shift is None or math.isnan(shift):
+        """`tie`: some healthy token moved at least as much. `real`: none did, and it is unlikely that one of the tokens
+        compared would (`chance`). `unclassified`: neither is sure: nothing was measured (or something that is no
+        number), no engine told its margins, only a bound within the noise, or a floor too small to tell."""
+        chance, shift = self.chance(flip), flip.shift
+        if chance is None or shift is None or self.broken:
             return "unclassified"
         if shift <= self.shifts[-1]:
             return "unclassified" if flip.is_bound else "tie"
-        return "real"
+        # Replays of a deterministic engine are equal bit for bit: that says nothing of decoding against prefilling.
+        is_silent = not self.is_scored and self.shifts[-1] == 0
+        return "unclassified" if is_silent or chance > FALSE_ALARMS else "real"
 
     def chance(self, flip: Flip) -> float | None:
-        """How likely a healthy token moves as much: (1 + those that did) / (1 + all). None without a floor."""
-        if not self.shifts or flip.shift is None:
+        """An upper bound of how likely one of the compared tokens, all healthy, moves as much. None without a floor.
+
+        Of N healthy shifts and one more, the new one is among the k largest with k / (N + 1). Beyond the largest, the
+        tail goes on as a power of the shift (Weissman 1978) whose exponent is Hill's estimate from the largest sqrt(N)
+        shifts, two standard errors on the safe side; with fewer than 10 of them, as one over the shift.
+        """
+        shift = flip.shift
+        if not self.shifts or shift is None or math.isnan(shift):
             return None
-        beyond = len(self.shifts) - bisect_left(self.shifts, flip.shift)
-        return (1 + beyond) / (1 + len(self.shifts))
+        compared = max(flip.position + 1, self.family_tokens)
+        beyond = self.tokens - bisect_left(self.shifts, shift)
+        return (
+            min(1.0, compared * (1 + beyond) / (1 + self.tokens)) if beyond else min(1.0, compared * self._tail(shift))
+        )
+
+    def _tail(self, shift: float) -> float:
+        """Bound of the chance that one healthy token moves by `shift`, which is more than any did."""
+        largest = self.shifts[-1]
+        if largest == 0:
+            return 0.0
+        by_rank = largest / shift / (1 + self.tokens)
+        count = math.isqrt(self.tokens)
+        start = self.shifts[-count - 1] if count < self.tokens else 0.0
+        if count < _LEAST_TAIL or start <= 0:
+            return by_rank
+        index = sum(math.log(each / start) for each in self.shifts[-count:]) / count
+        if index <= 0:
+            return by_rank
+        exponent = 1 / min(1.0, index * (1 + 2 / math.sqrt(count)))
+        return float((largest / shift) ** exponent / (1 + self.tokens))
 
 
 def first_difference(one: Sequence[Token], other: Sequence[Token]) -> int | None:
@@ -129,13 +170,16 @@ def _margin(
     return max(0.0, mine - min(top.values())), True
 
 
-def floor_of(shifts: Iterable[float], deltas: Iterable[float], *, answers: int, flips: int) -> Floor:
+def floor_of(
+    shifts: Iterable[float], deltas: Iterable[float], *, answers: int, flips: int, is_scored: bool = True
+) -> Floor:
     """A floor from measured numbers; those that are none (NaN, infinite) are counted and left out."""
     measured = ([abs(each) for each in shifts], [abs(each) for each in deltas])
     finite = [sorted(each for each in numbers if math.isfinite(each)) for numbers in measured]
     return Floor(
         answers=answers,
         flips=flips,
+        is_scored=is_scored,
         broken=sum(map(len, measured)) - sum(map(len, finite)),
         shifts=tuple(finite[0]),
         deltas=tuple(finite[1]),

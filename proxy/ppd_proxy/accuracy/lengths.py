@@ -9,6 +9,7 @@ the top (by way of `significance`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ def length_bias(pairs: Sequence[Pair], confidence: float, seed: int) -> LengthBi
 def judge(bias: LengthBias, alpha: float, limit_tokens: float | None = None) -> Decision:
     """Without a limit, a significant bias in either direction fails and no pair that differs passes. With one, the mean
     difference must be shown to be within the limit: of the pairs without a cut side where no answer is cut, of the
-    lengths up to their token limit otherwise. Pairs cut on both sides say nothing."""
+    lengths up to their token limit otherwise. Pairs cut on both sides say nothing. Where all differences are the same
+    there is no interval, and a sign test of how many are on one side of the limit decides."""
     if limit_tokens is not None and not limit_tokens >= 0:
         raise ValueError(f"limit is {limit_tokens} tokens, must be at least 0")
     known = bias.pairs - bias.signs.unknown
@@ -132,7 +134,9 @@ def judge(bias: LengthBias, alpha: float, limit_tokens: float | None = None) -> 
         return Decision(outcome="pass", reason=f"no pair of {known} differs in length", p=bias.p)
     mean = bias.seen if bias.censored else bias.complete
     seen = f"target minus baseline {mean.mean:+.2f} tokens, {bias.judged_by} p {bias.p:.4f}"
-    if limit_tokens is not None and mean.interval is not None:
+    if limit_tokens is not None:
+        if mean.interval is None:
+            return _constant_within(mean, limit_tokens, alpha, bias.p)
         return _within(mean.interval, limit_tokens, seen, bias.p)
     if bias.p <= alpha:
         longer = "longer" if (bias.score_difference or mean.mean) > 0 else "shorter"
@@ -158,6 +162,19 @@ def _within(interval: Interval, limit_tokens: float, seen: str, p: float) -> Dec
         outcome = "fail"
     where = f"interval {interval.low:.2f} to {interval.high:.2f}, limit {limit_tokens:g} either way"
     return Decision(outcome=outcome, reason=f"{seen}, {where}: {outcome}", p=p, interval=interval)
+
+
+def _constant_within(mean: Mean, limit_tokens: float, alpha: float, p: float) -> Decision:
+    """All of `mean.count` differences are the same: that they are on one side of the limit has p 2 / 2**count."""
+    is_within = abs(mean.mean) <= limit_tokens
+    seen = f"all {mean.count} differences are {mean.mean:+g} tokens, limit {limit_tokens:g} either way"
+    needed = 1 + math.ceil(math.log2(1 / alpha))
+    if mean.count >= needed:
+        outcome: Outcome = "pass" if is_within else "fail"
+        return Decision(outcome=outcome, reason=f"{seen}: {outcome}", p=p)
+    more = needed - mean.count
+    reason = f"{seen}: inconclusive, {more} more pairs like these needed"
+    return Decision(outcome="inconclusive", reason=reason, p=p, more_samples=more)
 
 
 def _effect(values: NDArray[np.float64]) -> float | None:

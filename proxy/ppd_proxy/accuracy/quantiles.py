@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ppd_proxy.accuracy.intervals import Interval
 
@@ -45,4 +45,4 @@ def quantile(values: Sequence[float], share: float, confidence: float) -> Quanti
 def _ranks(count: int, share: float, confidence: float) -> tuple[int, int]:
     """Ranks, from 1, whose values enclose the quantile: each end misses it with at most half of 1 - confidence."""
     missed = (1 - confidence) / 2
-    return int(stats.binom.ppf(missed, count, share)), int(stats.binom.ppf(1 - missed, count, share)) + 1
+    return int(scipy.stats.binom.ppf(missed, count, share)), int(scipy.stats.binom.ppf(1 - missed, count, share)) + 1

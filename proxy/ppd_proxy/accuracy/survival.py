@@ -65,14 +65,6 @@ class Hazard(NamedTuple):
     interval: Interval
 
 
-class LogRank(NamedTuple):
-    """`statistic` is standard normal under the null hypothesis, positive where the second diverges sooner. None where
-    neither diverges."""
-
-    statistic: float | None
-    p: float
-
-
 def kaplan_meier(answers: Sequence[Watched], confidence: float) -> Curve:
     """The survival curve with its pointwise band: Greenwood's variance on the log-log scale, which stays in [0, 1]."""
     times, events = _arrays(answers)
@@ -131,19 +123,6 @@ def even_edges(answers: Sequence[Watched], bins: int) -> tuple[int, ...]:
     wanted = compared[-1] * np.arange(1, bins) / bins
     inner = (np.searchsorted(compared, wanted) + 1).tolist()
     return tuple(sorted({0, longest, *(edge for edge in inner if edge < longest)}))
-
-
-def log_rank(first: Sequence[Watched], second: Sequence[Watched]) -> LogRank:
-    """Whether two sets of answers (of different samples) diverge at the same pace; two-sided."""
-    arrays = [_arrays(answers) for answers in (first, second)]
-    if not all(len(times) for times, _ in arrays) or not any(events.any() for _, events in arrays):
-        return LogRank(None, 1.0)
-    censored = [scipy.stats.CensoredData.right_censored(times, ~events) for times, events in arrays]
-    with np.errstate(divide="ignore", invalid="ignore"):  # no variance where nobody is at risk beside another
-        found = scipy.stats.logrank(censored[0], censored[1])
-    statistic = float(found.statistic)
-    # scipy's sign is that of the first sample's divergences beyond the expected ones.
-    return LogRank(-statistic, float(found.pvalue)) if math.isfinite(statistic) else LogRank(None, 1.0)
 
 
 def _band(survival: float, variance: float, z: float) -> Interval | None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 import msgspec
@@ -33,7 +34,8 @@ from ppd_proxy.accuracy.scores import Statistics
 Verdict = Literal["green", "amber", "red", "unknown"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ALL = "all"
-_ROUTES = ("route:pd", "route:direct")
+_ROUTES: Mapping[str, float] = MappingProxyType({"route:pd": 0.5, "route:direct": 0.4})
+"""Whose evidence is kept apart in the scopes of both, with its weight."""
 _DAY_S = 86400.0
 _LEAST_SCOPES = 4
 _AMBER_RATIO = 5.0
@@ -91,7 +93,7 @@ class _Scope:
     the route whose samples did; the other route's say nothing then of whether it is over."""
 
     def __init__(self, name: str) -> None:
-        self.detector = Evidence(() if name in _ROUTES else _ROUTES)
+        self.detector = Evidence({} if name in _ROUTES else _ROUTES)
         self.is_red = False
         self.accusing: tuple[Judged, ...] = ()
         self.accused: str | None = None

@@ -5,8 +5,9 @@ import re
 
 import pytest
 from aiohttp import web
-from tests.support.acc import run_command, scripted_engine
-from tests.support.batches import AT, TOKENS, answering, dataset, engine_of, pair
+from tests.support.acc import run_command
+from tests.support.acc_engines import AT, TOKENS, answering, engine_of, pair, scripted_engine
+from tests.support.acc_reports import dataset
 
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.batch import Batch, Rules

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.acc import run_command, scripted_engine
-from tests.support.batches import AT, FAULTS, NOISE_NATS, answering, dataset, faulty_engine, pair, rows_in
+from tests.support.acc import run_command
+from tests.support.acc_engines import AT, FAULTS, NOISE_NATS, answering, faulty_engine, pair, scripted_engine
+from tests.support.acc_reports import dataset, rows_in
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
 from ppd_proxy.acc.reports import read_report
@@ -73,7 +74,7 @@ async def test_sampled_answers_are_not_classified(tmp_path):
 )
 async def test_a_limit_is_passed_and_failed_by_the_interval(tmp_path, count, real, limit, code):
     gaps = {f"q{number}": 3.0 for number in range(real)}
-    result = await compared(tmp_path, gaps, "--fail-threshold", limit, count=count)
+    result = await compared(tmp_path, gaps, "--fail-threshold", limit, count=count, noise="40")
     assert result.exit == code
     if code == Exit.INCONCLUSIVE:
         assert result.data["gate"]["more_samples"] > 0
@@ -110,7 +111,7 @@ async def test_a_proven_difference_outweighs_errors(tmp_path):
     async with scripted_engine(answering(gaps, is_target=False)) as baseline, faulty_engine("status", gaps) as target:
         result = await run_command(
             "batch-compare", "--baseline", baseline, "--target", target, "--dataset", dataset(tmp_path, 30),
-            "--noise-floor", "1", "--retries", "0",
+            "--noise-floor", "40", "--retries", "0",
         )  # fmt: skip
     assert (result.exit, result.data["totals"].error) == (Exit.DIFFERENT, 3)
 
@@ -183,7 +184,16 @@ async def test_several_targets_get_a_report_each_and_the_worst_decides(tmp_path)
 async def test_early_stop_asks_no_more_than_it_takes(tmp_path):
     gaps = {f"q{number}": 3.0 for number in range(0, 400, 2)}
     result = await compared(
-        tmp_path, gaps, "--early-stop", "--fail-threshold", "0.1", "--concurrency", "2", "--no-force", count=400
+        tmp_path,
+        gaps,
+        "--early-stop",
+        "--fail-threshold",
+        "0.1",
+        "--concurrency",
+        "2",
+        "--no-force",
+        count=400,
+        noise="40",
     )
     assert (result.exit, result.data["gate"]["is_sequential"]) == (Exit.DIFFERENT, True)
     assert len(result.data["samples"]) < 60
@@ -201,10 +211,10 @@ async def test_duplicates_are_no_further_evidence(tmp_path):
 
 
 async def test_a_rerun_asks_only_what_differed_and_can_be_put_into_the_report(tmp_path):
-    await compared(tmp_path, {"q1": 3.0, "q4": 0.01}, "--output", str(tmp_path / "first.json"))
+    await compared(tmp_path, {"q1": 3.0, "q4": 0.002}, "--output", str(tmp_path / "first.json"))
     alone = await compared(tmp_path, {}, "--rerun", str(tmp_path / "first.json"))
     assert [sample.sample_id for sample in alone.data["samples"]] == ["s1", "s4"]
-    merged = await compared(tmp_path, {"q4": 0.01}, "--rerun", str(tmp_path / "first.json"), "--rerun-merge")
+    merged = await compared(tmp_path, {"q4": 0.002}, "--rerun", str(tmp_path / "first.json"), "--rerun-merge")
     statuses = ["equal"] * 10
     statuses[4] = "tie"
     assert [sample.status for sample in merged.data["samples"]] == statuses

@@ -1,17 +1,15 @@
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.support.acc_commands import engine_config, front, run
+from tests.support.acc import lines_of, run_line
+from tests.support.acc_engines import engine_config, front
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
-from ppd_proxy.acc.commands.bisect import COMMANDS
 from ppd_proxy.acc.cuts import Cuts
-from ppd_proxy.acc.main import lines_of
 from ppd_proxy.acc.trials import boundaries
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
 
-(COMMAND,) = COMMANDS
 PROMPT = " ".join(f"word{number}" for number in range(60))
 
 
@@ -30,8 +28,8 @@ async def bisecting(is_other, *, refuses=()):
     ):
 
         async def judged(line):
-            return await run(
-                COMMAND,
+            return await run_line(
+                "bisect",
                 f"--baseline {baseline} --target {target} --prompt '{PROMPT}' --max-tokens 24 --retries 0 {line}",
             )
 
@@ -133,19 +131,19 @@ async def test_a_noise_floor_that_cannot_be_measured_is_trouble_with_a_way_out()
         sim.faults.add(Fault(kind="status", path="/v1/chat"))
         line = f"--baseline {sim.url} --target {sim.url} --prompt '{PROMPT}' --endpoint chat --retries 0"
         with pytest.raises(Trouble, match=r"--baseline: noise floor: .*--noise-floor 0"):
-            await run(COMMAND, line)
+            await run_line("bisect", line)
 
 
 async def test_failures_leave_the_result_partial_and_many_end_it():
     async with running_engine(engine_config()) as one, running_engine(engine_config()) as other:
         line = f"--baseline {one.url} --target {other.url} --prompt '{PROMPT}' --retries 0 --max-tokens 4"
         other.faults.add(Fault(kind="status", path="/v1/completions", nth=3))
-        result = await run(COMMAND, line)
+        result = await run_line("bisect", line)
         assert result.exit == Exit.INFRASTRUCTURE
         assert any("1 comparisons failed" in note for note in result.notes)
         other.faults.add(Fault(kind="status", path="/v1/completions"))
         with pytest.raises(Trouble, match="comparisons failed"):
-            await run(COMMAND, line)
+            await run_line("bisect", line)
 
 
 @pytest.mark.parametrize(
@@ -159,18 +157,18 @@ async def test_failures_leave_the_result_partial_and_many_end_it():
 )
 async def test_mistakes_name_the_flag(line, told):
     with pytest.raises(Mistake, match=told):
-        await run(COMMAND, f"--baseline http://a --target http://b {line}")
+        await run_line("bisect", f"--baseline http://a --target http://b {line}")
 
 
 async def test_a_range_of_no_lengths_is_a_mistake():
     async with running_engine(engine_config()) as sim:
         line = f"--baseline {sim.url} --target {sim.url} --prompt 'a b c' --noise-floor 0"
         with pytest.raises(Mistake, match="--max-length is 5 and --min-length 5"):
-            await run(COMMAND, f"{line} --min-length 5 --max-length 5")
+            await run_line("bisect", f"{line} --min-length 5 --max-length 5")
         with pytest.raises(Mistake, match="--block-size 16"):
-            await run(COMMAND, f"{line} --over blocks --max-length 10")
+            await run_line("bisect", f"{line} --over blocks --max-length 10")
         with pytest.raises(Mistake, match="--max-level is 1"):
-            await run(COMMAND, f"{line} --over concurrency --max-level 1")
+            await run_line("bisect", f"{line} --over concurrency --max-level 1")
 
 
 async def test_block_boundaries_need_token_ids():

@@ -1,8 +1,9 @@
 """Kept answers: found only for the very same request, for a while, and removed without touching anything else."""
 
 import pytest
-from tests.support.acc import run_command, scripted_engine
-from tests.support.batches import answering, dataset
+from tests.support.acc import run_command
+from tests.support.acc_engines import answering, scripted_engine
+from tests.support.acc_reports import dataset
 
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.cache import Cache, clear, key_of, stats_of

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc import lines_of, run_command
 from tests.support.kv_tensors import (
     gaussian,
     layers_of,
@@ -17,7 +17,6 @@ from tests.support.kv_tensors import (
 
 from ppd_proxy.acc import main as program
 from ppd_proxy.acc.command import Exit
-from ppd_proxy.acc.main import lines_of
 from ppd_proxy.acc.settings import Settings
 
 # What the published package (0.1.0) prints for `published()`: max_abs_diff, mean_abs_diff, cosine_similarity.

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.support.acc import run_command
-from tests.support.reports import equal, failed, parted, published, written
+from tests.support.acc_reports import equal, failed, parted, published, written
 
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.commands.cluster import features_of

@@ -5,7 +5,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from tests.support.acc import chat_answer, run_command, scored_prompt, scripted_engine
+from tests.support.acc import run_command
+from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
 

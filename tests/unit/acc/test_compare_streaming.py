@@ -1,20 +1,19 @@
 import re
 
 import pytest
-from tests.support.acc_commands import engine_config, front, run
+from tests.support.acc import lines_of, run_line
+from tests.support.acc_engines import engine_config, front
 
 from ppd_proxy.acc.command import Exit, Trouble
-from ppd_proxy.acc.commands.compare_streaming import COMMANDS
-from ppd_proxy.acc.main import lines_of
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.timing import TimingConfig
 
-(COMMAND,) = COMMANDS
-
 
 async def compared(baseline, target, line=""):
-    return await run(COMMAND, f"--baseline {baseline.url} --target {target.url} --prompt 'A story' --retries 0 {line}")
+    return await run_line(
+        "compare-streaming", f"--baseline {baseline.url} --target {target.url} --prompt 'A story' --retries 0 {line}"
+    )
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
@@ -93,7 +92,7 @@ async def test_what_a_stream_says_beside_its_tokens_is_compared(edit, check, det
         front(one.url, one.url, lambda body, under_way: False, edit=edit) as other,
     ):
         line = f"--baseline {one.url} --target {other} --prompt 'A story' --retries 0 --max-tokens 12"
-        result = await run(COMMAND, line)
+        result = await run_line("compare-streaming", line)
     assert result.exit == Exit.DIFFERENT
     findings = {each["check"]: each for each in result.data["findings"]}
     assert findings[check]["outcome"] == "different"
@@ -106,8 +105,8 @@ async def test_white_space_makes_no_difference_when_told_so():
         front(one.url, one.url, lambda body, under_way: False, edit=with_double_spaces) as other,
     ):
         line = f"--baseline {one.url} --target {other} --prompt 'A story' --max-tokens 12"
-        plain = await run(COMMAND, line)
-        told = await run(COMMAND, f"{line} --normalize-whitespace")
+        plain = await run_line("compare-streaming", line)
+        told = await run_line("compare-streaming", f"{line} --normalize-whitespace")
     assert (plain.exit, told.exit) == (Exit.DIFFERENT, Exit.PASS)
     assert told.data["matching"] == ["normalize-whitespace"]
 

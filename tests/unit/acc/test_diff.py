@@ -30,7 +30,7 @@ async def test_a_first_difference_that_moved_is_a_change(tmp_path):
 async def test_an_answer_that_changed_is_told_in_both_versions(tmp_path):
     other = sample("0", target=Side(text="b", tokens=[7], finish_reason="stop"))
     (row,) = (await diff(tmp_path, [sample("0")], [other])).data["changed"]
-    assert row["target"] == {"old": "a", "new": "b"}
+    assert row["target"] == {"old": "0 1 2 3 4", "new": "b"}
     assert "baseline" not in row
 
 

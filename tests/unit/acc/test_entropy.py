@@ -6,7 +6,7 @@ import math
 import pytest
 from scipy import stats
 from tests.support.acc import run_command
-from tests.support.reports import equal, parted, published, side, written
+from tests.support.acc_reports import equal, parted, published, side, written
 
 from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.entropies import entropy_of, series_of, shared_positions

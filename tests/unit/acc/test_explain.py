@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 from tests.support.acc import run_command
-from tests.support.reports import equal, failed, parted, published, report_of_samples, side, written
+from tests.support.acc_reports import equal, failed, parted, published, report_of_samples, side, written
 
 from ppd_proxy.acc import main as program
 from ppd_proxy.acc.command import Exit, Mistake

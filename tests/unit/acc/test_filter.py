@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.support.acc import run_command
-from tests.support.reports import equal, failed, parted, published, written
+from tests.support.acc_reports import equal, failed, parted, published, written
 
 from ppd_proxy.acc.annotations import read_annotations
 from ppd_proxy.acc.command import Exit, Mistake

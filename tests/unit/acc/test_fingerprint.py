@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from tests.support.acc import chat_answer, run_command, scored_prompt, scripted_engine
+from tests.support.acc import run_command
+from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.command import Exit, Mistake
@@ -54,11 +55,11 @@ async def test_lost_precision_is_different_though_no_token_is():
 
 
 def engine_with_first_token(token, other, gap):
-    """Prefers `token` to `other` by `gap` nats; its own prefill sees that gap 0.1 nats smaller."""
+    """Prefers `token` to `other` by `gap` nats; its own prefill sees that gap 0.01 nats smaller."""
 
     def answering(body):
         if "prompt_logprobs" in body:
-            return scored_prompt(body["prompt"], {3: {token: -0.5, other: -0.5 - gap + 0.1}, 4: {9: -0.1, 8: -3.0}})
+            return scored_prompt(body["prompt"], {3: {token: -0.5, other: -0.5 - gap + 0.01}, 4: {9: -0.1, 8: -3.0}})
         return chat_answer([token, 9], [{token: -0.5, other: -0.5 - gap}, {9: -0.1, 8: -3.0}], text="a")
 
     return answering
@@ -73,7 +74,7 @@ async def two_scripted(gap, *arguments):
 
 
 async def test_near_ties_change_the_digest_and_not_the_verdict():
-    result = await two_scripted(0.04)
+    result = await two_scripted(0.004)
     assert result.data["verdict"]["counts"]["tie"] == len(PROBES)
     assert (result.data["is_same_digest"], result.exit) == (False, Exit.PASS)
     assert any("near ties" in note for note in result.notes)

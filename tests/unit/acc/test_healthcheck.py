@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from tests.support.acc import chat_answer, run_command, scripted_engine
+from tests.support.acc import run_command
+from tests.support.acc_engines import chat_answer, scripted_engine
 
 from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.settings import Settings

@@ -5,8 +5,8 @@ import stat
 
 import pytest
 from tests.support.acc import run_command
+from tests.support.acc_reports import equal, failed, parted, published, side, written
 from tests.support.journal import row
-from tests.support.reports import equal, failed, parted, published, side, written
 
 from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.history import default_path

@@ -40,9 +40,12 @@ async def test_the_starter_has_the_given_urls(tmp_path):
 
 
 async def test_an_url_with_a_quote_makes_no_other_setting(tmp_path):
-    url = 'http://b"\nseed = 1 #'
+    with pytest.raises(Mistake, match="--baseline"):
+        await run_command("init", "--baseline", 'http://b"\nseed = 1 #', at=tmp_path)
+    url = 'http://b/"#\\'
     await run_command("init", "--baseline", url, at=tmp_path)
-    assert load_settings(None, tmp_path).get("defaults", "seed") == 42
+    settings = load_settings(None, tmp_path)
+    assert (settings.get("defaults", "seed"), settings.get("defaults", "baseline")) == (42, url)
 
 
 async def test_a_file_is_overwritten_only_by_force(tmp_path):

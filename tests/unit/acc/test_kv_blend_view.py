@@ -3,12 +3,11 @@
 import math
 
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc import lines_of, run_command
 from tests.support.kv_tensors import gaussian, write_npz
 
 from ppd_proxy.acc import kv_plots
 from ppd_proxy.acc.command import Mistake
-from ppd_proxy.acc.main import lines_of
 
 
 def dumps(folder, one, other):

@@ -1,11 +1,10 @@
 """length-bias: in tokens, with cut answers as such, and how it ends."""
 
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc import lines_of, run_command
 from tests.support.acc_reports import sample, write, write_published
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
-from ppd_proxy.acc.main import lines_of
 from ppd_proxy.acc.reports import Side
 
 
@@ -89,3 +88,23 @@ async def test_a_report_of_nothing_is_a_mistake_and_one_of_errors_is_trouble(tmp
         await bias(tmp_path, [])
     with pytest.raises(Trouble, match="none of its 1 samples"):
         await bias(tmp_path, [sample("1", "error")])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "count", "limit", "expected"),
+    [
+        ((20, 21), 20, "10", Exit.PASS),
+        ((20, 30), 20, "10", Exit.PASS),
+        ((20, 31), 20, "10", Exit.DIFFERENT),
+        ((40, 20), 20, "10", Exit.DIFFERENT),
+        ((20, 40), 20, "10", Exit.DIFFERENT),
+        ((20, 40), 6, "10", Exit.DIFFERENT),  # 2 / 2**6 = 0.031
+        ((20, 21), 5, "10", Exit.INCONCLUSIVE),  # 2 / 2**5 = 0.063
+        ((20, 40), 1, "10", Exit.INCONCLUSIVE),
+    ],
+)
+async def test_a_limit_holds_where_all_differences_are_the_same(tmp_path, lengths, count, limit, expected):
+    result = await bias(tmp_path, [answered(str(n), *lengths) for n in range(count)], "--limit", limit)
+    assert result.exit == expected
+    if expected == Exit.INCONCLUSIVE:
+        assert result.data["decision"]["more_samples"] == 6 - count

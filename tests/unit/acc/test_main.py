@@ -2,17 +2,21 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
 from ppd_proxy.acc import main as program
 from ppd_proxy.acc.command import Command, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.registry import COMMANDS, Listed
 
 TEXTS = ("compare-output", "--baseline-text", "a b", "--target-text", "a c")
 
 
-def run(capsys, *arguments):
-    code = program.main(arguments)
+def run(capsys, *arguments, commands=COMMANDS):
+    code = program.main(arguments, commands)
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err
     return code, out, err
@@ -22,9 +26,10 @@ def add_nothing(parser):
     pass
 
 
-def use(monkeypatch, run_it):
-    command = Command(name="try", summary="For tests.", add_arguments=add_nothing, run=run_it)
-    monkeypatch.setattr(program, "COMMANDS", (command,))
+def only(run_it):
+    """A command `try`."""
+    command = Command(name="try", add_arguments=add_nothing, run=run_it)
+    return (Listed(name="try", summary="For tests.", load=lambda: command),)
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -76,27 +81,105 @@ def test_a_mistake_in_usage_ends_with_two(capsys, line):
         (RuntimeError("a defect"), 3),
     ],
 )
-def test_what_a_command_raises_becomes_a_code_and_a_line(monkeypatch, capsys, error, code):
+def test_what_a_command_raises_becomes_a_code_and_a_line(capsys, error, code):
     def fail(args, context):
         raise error
 
-    use(monkeypatch, fail)
-    told, out, _ = run(capsys, "try", "--json", "-")
+    told, out, _ = run(capsys, "try", "--json", "-", commands=only(fail))
     assert told == code
     assert json.loads(out)["message"]
 
 
-def test_what_is_no_number_is_null_in_json(monkeypatch, capsys):
-    use(monkeypatch, lambda args, context: Result(exit=Exit.PASS, data={"x": [math.nan, math.inf, 1.5]}))
-    assert json.loads(run(capsys, "try", "--json", "-")[1])["x"] == [None, None, 1.5]
+def test_what_is_no_number_is_null_in_json(capsys):
+    commands = only(lambda args, context: Result(exit=Exit.PASS, data={"x": [math.nan, math.inf, 1.5]}))
+    assert json.loads(run(capsys, "try", "--json", "-", commands=commands)[1])["x"] == [None, None, 1.5]
 
 
-def test_a_json_file_that_cannot_be_written_ends_with_three(monkeypatch, capsys, tmp_path):
-    use(monkeypatch, lambda args, context: Result(exit=Exit.PASS, data={}))
-    code, _, err = run(capsys, "try", "--json", str(tmp_path / "missing" / "told.json"))
-    assert (code, "told.json" in err) == (3, True)
+@pytest.mark.parametrize(("name", "why"), [("missing/told.json", "there is no directory"), (".", "is a directory")])
+def test_a_json_file_that_cannot_be_written_ends_with_two_before_any_work(capsys, tmp_path, name, why):
+    def work(args, context):
+        raise AssertionError("worked")
+
+    code, out, err = run(capsys, "try", "--json", str(tmp_path / name), commands=only(work))
+    assert (code, out, why in err) == (Exit.USAGE, "", True)
+
+
+def test_a_json_file_whose_directory_is_gone_afterwards_ends_with_three(capsys, tmp_path):
+    def work(args, context):
+        (tmp_path / "kept").rmdir()
+        return Result(exit=Exit.PASS, data={})
+
+    (tmp_path / "kept").mkdir()
+    code, _, err = run(capsys, "try", "--json", str(tmp_path / "kept" / "told.json"), commands=only(work))
+    assert (code, "told.json" in err) == (Exit.INFRASTRUCTURE, True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ImportError("no module")])
+def test_a_command_that_cannot_be_loaded_ends_with_three(capsys, error):
+    def load():
+        raise error
+
+    assert run(capsys, "try", commands=(Listed(name="try", summary="For tests.", load=load),))[0] == 3
+
+
+def test_a_view_that_cannot_be_shown_is_told_in_one_line(capsys):
+    class Broken:
+        def __rich__(self):
+            raise RuntimeError("no view")
+
+    commands = only(lambda args, context: Result(exit=Exit.PASS, data={}, view=(Broken(),)))
+    code, _, err = run(capsys, "try", commands=commands)
+    assert (code, "no view" in err) == (Exit.INFRASTRUCTURE, True)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("text", ["\u00e9", "\U0001f600", "\udce9"])
+def test_any_text_can_be_printed_and_is_valid_json(encoding, text, tmp_path):
+    line = [sys.executable, "-m", "ppd_proxy.acc.main", "compare-output", "--baseline-text", text, "--target-text", "b"]
+    for more in ([], ["--json", "-"], ["--json", str(tmp_path / "told.json")]):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+        done = subprocess.run([*line, *more], capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (Exit.DIFFERENT, b"")
+        if more == ["--json", "-"]:
+            assert json.loads(done.stdout)["sample"]["baseline"]["text"] == text
+    told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    assert told["sample"]["baseline"]["text"] == text
+
+
+def test_a_mistake_names_an_argument_that_cannot_be_printed():
+    line = [sys.executable, "-m", "ppd_proxy.acc.main", "\udce9"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "1"}
+    done = subprocess.run(line, capture_output=True, env=environment, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (Exit.USAGE, False)
 
 
 def test_every_command_has_help(capsys):
-    for command in program.COMMANDS:
-        assert run(capsys, *command.name.split(), "--help")[0] == 0
+    for listed in COMMANDS:
+        assert run(capsys, *listed.name.split(), "--help")[0] == 0
+        assert listed.load().name == listed.name
+
+
+def test_a_command_without_numbers_imports_neither_its_neighbours_nor_scipy():
+    code = """
+import sys
+from ppd_proxy.acc.main import main
+assert main(["profiles", "-q"]) == 0
+assert main(["--help"]) == 0
+print(sorted(set(sys.modules) & {"scipy", "numpy", "aiohttp", "ppd_proxy.acc.commands.diagnose"}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "Find the stage" in done.stdout
+
+
+@pytest.mark.parametrize("place", [1, 3])
+def test_json_without_a_file_is_standard_output(capsys, place):
+    line = [TEXTS[0], "--baseline-text=a b", "--target-text=a c"]
+    line[place:place] = ["--json"]
+    code, out, _ = run(capsys, *line)
+    assert (code, json.loads(out)["kind"]) == (Exit.DIFFERENT, "compare-output")
+
+
+def test_a_url_is_no_json_file(capsys):
+    code, _, err = run(capsys, "healthcheck", "http://a:1", "--json", "http://b:1")
+    assert (code, "write --json - before a URL" in err) == (Exit.USAGE, True)

@@ -1,11 +1,10 @@
 """regression: which samples, and whether they are more than chance."""
 
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc import lines_of, run_command
 from tests.support.acc_reports import divergent, sample, write, write_published
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
-from ppd_proxy.acc.main import lines_of
 
 
 async def regression(tmp_path, before, now, *arguments):

@@ -2,11 +2,10 @@ import argparse
 import json
 
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc import lines_of, run_command
 from tests.support.page_reports import encoded, mixed, published, report, sample
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
-from ppd_proxy.acc.main import lines_of
 from ppd_proxy.acc.settings import Settings
 
 

@@ -1,23 +1,21 @@
 import pytest
-from tests.support.acc_commands import engine_config, run
+from tests.support.acc import lines_of, run_line
+from tests.support.acc_engines import engine_config
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
-from ppd_proxy.acc.commands.reproducibility import COMMANDS
-from ppd_proxy.acc.main import lines_of
 from ppd_proxy.accuracy.intervals import wilson
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
 
-(COMMAND,) = COMMANDS
 CHAT = "/v1/chat/completions"
 
 
 async def test_an_engine_that_repeats_itself_passes_under_both_schedules():
     async with running_engine(engine_config()) as sim:
-        result = await run(COMMAND, f"--url {sim.url} --prompt one --prompt two --runs 4 --max-tokens 8")
+        result = await run_line("reproducibility", f"--url {sim.url} --prompt one --prompt two --runs 4 --max-tokens 8")
         asked = sum(each.path == CHAT for each in sim.requests)
     assert result.exit == Exit.PASS
-    assert asked == 2 * 2 * 4 + 2 * 3  # both schedules, and the noise floor's three answers twice
+    assert asked == 2 * 2 * 4 + 2 * 12  # both schedules, and the noise floor's twelve answers twice
     sequential, at_once = result.data["figures"]
     assert (sequential["schedule"], at_once["schedule"]) == ("one after the other", "at once")
     for figures in (sequential, at_once):
@@ -28,7 +26,7 @@ async def test_an_engine_that_repeats_itself_passes_under_both_schedules():
 async def test_a_run_that_differs_by_more_than_the_noise_fails_where_it_was():
     async with running_engine(engine_config()) as sim:
         sim.faults.add(Fault(kind="corrupt", path=CHAT, nth=3))
-        result = await run(COMMAND, f"--url {sim.url} --prompt one --runs 5 --max-tokens 8")
+        result = await run_line("reproducibility", f"--url {sim.url} --prompt one --runs 5 --max-tokens 8")
     sequential, at_once = result.data["figures"]
     assert result.exit == Exit.DIFFERENT
     assert (sequential["differing"], at_once["differing"]) == (1, 0)
@@ -47,8 +45,8 @@ async def test_a_threshold_is_held_against_the_interval(threshold, runs, expecte
     async with running_engine(engine_config()) as sim:
         if expected == Exit.DIFFERENT:
             sim.faults.add(Fault(kind="corrupt", path=CHAT, nth=2), Fault(kind="corrupt", path=CHAT, nth=4))
-        result = await run(
-            COMMAND, f"--url {sim.url} --prompt one --runs {runs} --threshold {threshold} --max-tokens 4"
+        result = await run_line(
+            "reproducibility", f"--url {sim.url} --prompt one --runs {runs} --threshold {threshold} --max-tokens 4"
         )
     assert result.exit == expected
     if expected == Exit.INCONCLUSIVE:
@@ -58,7 +56,7 @@ async def test_a_threshold_is_held_against_the_interval(threshold, runs, expecte
 async def test_two_engines_are_held_against_each_other():
     async with running_engine(engine_config()) as one, running_engine(engine_config(engine_noise_nats=3.0)) as other:
         line = f"--baseline {one.url} --target {other.url} --prompt one --runs 3 --max-tokens 8"
-        result = await run(COMMAND, line)
+        result = await run_line("reproducibility", line)
     assert result.exit == Exit.PASS  # each repeats itself
     assert [each["of"] for each in result.data["verdicts"]][-2:] == [
         "target against baseline, one after the other",
@@ -72,7 +70,7 @@ async def test_a_target_that_repeats_itself_less_often_fails():
         for nth in range(2, 12):
             other.faults.add(Fault(kind="corrupt", path=CHAT, nth=nth, times=1))
         line = f"--baseline {one.url} --target {other.url} --prompt one --runs 24 --max-tokens 4 --noise-floor 0"
-        result = await run(COMMAND, f"{line} --schedule sequential")
+        result = await run_line("reproducibility", f"{line} --schedule sequential")
     verdicts = {each["of"]: each for each in result.data["verdicts"]}
     assert result.exit == Exit.DIFFERENT
     assert verdicts["target against baseline, one after the other"]["outcome"] == "fail"
@@ -82,7 +80,7 @@ async def test_a_target_that_repeats_itself_less_often_fails():
 async def test_runs_that_fail_make_the_result_partial():
     async with running_engine(engine_config()) as sim:
         sim.faults.add(Fault(kind="status", path=CHAT, nth=2))
-        result = await run(COMMAND, f"--url {sim.url} --prompt one --runs 3 --retries 0")
+        result = await run_line("reproducibility", f"--url {sim.url} --prompt one --runs 3 --retries 0")
     assert result.exit == Exit.INFRASTRUCTURE
     assert result.data["figures"][0]["failed"] == 1
     assert any("1 runs failed" in note for note in result.notes)
@@ -90,7 +88,7 @@ async def test_runs_that_fail_make_the_result_partial():
 
 async def test_an_engine_that_never_answers_is_trouble():
     with pytest.raises(Trouble, match="cannot be reached"):
-        await run(COMMAND, "--url http://127.0.0.1:9 --prompt one --retries 0")
+        await run_line("reproducibility", "--url http://127.0.0.1:9 --prompt one --retries 0")
 
 
 @pytest.mark.parametrize(
@@ -106,4 +104,4 @@ async def test_an_engine_that_never_answers_is_trouble():
 )
 async def test_mistakes_name_the_flag(line, told):
     with pytest.raises(Mistake, match=told):
-        await run(COMMAND, line)
+        await run_line("reproducibility", line)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.support.batches import rows_in
+from tests.support.acc_reports import rows_in
 
 from ppd_proxy.acc.command import Mistake, Trouble
 from ppd_proxy.acc.run_journal import RunJournal, read_journal

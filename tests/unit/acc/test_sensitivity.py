@@ -1,19 +1,20 @@
 import pytest
-from tests.support.acc_commands import engine_config, run
+from tests.support.acc import lines_of, run_line
+from tests.support.acc_engines import engine_config
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
-from ppd_proxy.acc.commands.sensitivity import COMMANDS, classify
-from ppd_proxy.acc.main import lines_of
+from ppd_proxy.acc.commands.sensitivity import classify
 from ppd_proxy.acc.perturbations import perturb
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
 
-(COMMAND,) = COMMANDS
 CHAT = "/v1/chat/completions"
 
 
 async def judged(baseline, target, line="--perturbations 6 --max-tokens 16"):
-    return await run(COMMAND, f"--baseline {baseline.url} --target {target.url} --prompt 'Tell a story.' {line}")
+    return await run_line(
+        "sensitivity", f"--baseline {baseline.url} --target {target.url} --prompt 'Tell a story.' {line}"
+    )
 
 
 async def test_engines_that_agree_on_every_change_are_robust():
@@ -58,14 +59,15 @@ async def test_a_prompt_that_fails_makes_the_result_partial():
 async def test_a_target_that_cannot_be_reached_is_trouble():
     async with running_engine(engine_config()) as one:
         with pytest.raises(Trouble, match="--target"):
-            await run(
-                COMMAND, f"--baseline {one.url} --target http://127.0.0.1:9 --prompt a --retries 0 --perturbations 2"
+            await run_line(
+                "sensitivity",
+                f"--baseline {one.url} --target http://127.0.0.1:9 --prompt a --retries 0 --perturbations 2",
             )
 
 
 async def test_an_empty_prompt_is_a_mistake():
     with pytest.raises(Mistake, match="--prompt is empty"):
-        await run(COMMAND, "--baseline http://a --target http://b --prompt ' '")
+        await run_line("sensitivity", "--baseline http://a --target http://b --prompt ' '")
 
 
 @pytest.mark.parametrize(

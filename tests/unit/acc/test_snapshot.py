@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from tests.support.acc import run_command, scripted_engine
-from tests.support.batches import NOISE_NATS, TOKENS, answering, dataset, faulty_engine, pair
+from tests.support.acc import run_command
+from tests.support.acc_engines import NOISE_NATS, TOKENS, answering, faulty_engine, pair, scripted_engine
+from tests.support.acc_reports import dataset
 
 from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.snapshots import read_snapshot
@@ -30,7 +31,7 @@ async def test_everything_that_a_comparison_needs_is_kept(tmp_path):
 
 
 async def test_a_target_is_judged_by_the_noise_of_that_time(tmp_path):
-    async with pair({"q1": 3.0, "q2": 0.01}) as (baseline, target):
+    async with pair({"q1": 3.0, "q2": 0.002}) as (baseline, target):
         await captured(tmp_path, baseline)
         path = str(tmp_path / "s.json")
         same = await run_command("snapshot compare", "--snapshot", path, "--target", baseline)

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from tests.support.acc_commands import engine_config
+from tests.support.acc_engines import engine_config
 
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import Access, Sampling

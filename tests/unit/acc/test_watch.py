@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from tests.support.acc_commands import a_context, engine_config, run
+from tests.support.acc import a_context, run_line
+from tests.support.acc_engines import engine_config
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
-from ppd_proxy.acc.commands.watch import COMMANDS, until_signal
+from ppd_proxy.acc.commands.watch import until_signal
 from ppd_proxy.acc.engines import engines
 from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.watch_sinks import LogFile, WatchMetrics, metrics_server
@@ -20,7 +21,6 @@ from ppd_proxy.acc.watching import Plan, Watcher, exit_of, gate
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
 
-(COMMAND,) = COMMANDS
 CHAT = "/v1/chat/completions"
 SAMPLING = Sampling(temperature=0.0, top_p=1.0, seed=42, max_tokens=4, top_k=3)
 
@@ -254,7 +254,7 @@ async def test_the_command_writes_its_log_and_its_metrics_file(tmp_path):
     async with running_engine(engine_config()) as one, running_engine(engine_config(engine_noise_nats=6.0)) as other:
         line = f"--baseline {one.url} --target {other.url} --prompt 'A story' --prompt Another --interval 0"
         files = f"--log {tmp_path}/w.jsonl --metrics-file {tmp_path}/w.prom --metrics-port 0"
-        result = await run(COMMAND, f"{line} {files} --max-iterations 20 --alert-threshold 2 --noise-floor 2")
+        result = await run_line("watch", f"{line} {files} --max-iterations 20 --alert-threshold 2 --noise-floor 2")
     assert result.exit == Exit.DIFFERENT
     assert result.data["end"] == "alert"
     assert result.data["comparisons"]["real"] == 4
@@ -265,7 +265,7 @@ async def test_the_command_writes_its_log_and_its_metrics_file(tmp_path):
 
 async def test_a_log_in_no_directory_is_a_mistake():
     with pytest.raises(Mistake, match="--log"):
-        await run(COMMAND, "--baseline http://a --target http://b --prompt a --log /nowhere/at/all")
+        await run_line("watch", "--baseline http://a --target http://b --prompt a --log /nowhere/at/all")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,10 +1,12 @@
 """A first difference is a tie or a fault by what a healthy engine does to itself."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 
-from ppd_proxy.accuracy.flips import Floor, first_difference, flip_of, floor_of
+from ppd_proxy.accuracy.flips import FALSE_ALARMS, Flip, Floor, first_difference, flip_of, floor_of
 
 FLOOR = floor_of([0.01, -0.03, 0.02], [0.01, 0.02], answers=1, flips=0)
 
@@ -16,8 +18,8 @@ def test_the_first_difference_is_a_token_that_differs_or_is_missing():
     assert first_difference([], [1]) == 0
 
 
-@pytest.mark.parametrize(("gap", "judgement"), [(0.01, "tie"), (0.016, "real"), (1.5, "real")])
-def test_a_difference_is_real_where_it_moved_more_than_any_healthy_token(gap, judgement):
+@pytest.mark.parametrize(("gap", "judgement"), [(0.01, "tie"), (0.016, "unclassified"), (1.5, "real")])
+def test_a_difference_is_real_where_a_healthy_token_hardly_moves_as_far(gap, judgement):
     flip = flip_of(0, [1], [2], [{"1": -0.5, "2": -0.5 - gap}], [{"2": -0.5, "1": -0.5 - gap}])
     assert flip.shift == pytest.approx(2 * gap)
     assert FLOOR.judge(flip) == judgement
@@ -47,3 +49,45 @@ def test_nothing_is_judged_without_a_floor_or_by_one_that_has_nan():
 def test_the_chance_is_that_of_a_rank():
     flip = flip_of(0, [1], [2], [{"1": -0.5, "2": -0.509}], [{"2": -0.5, "1": -0.509}])
     assert FLOOR.chance(flip) == pytest.approx((1 + 2) / (1 + 3))
+
+
+def moved(shift, position=0):
+    return Flip(
+        position=position, baseline_token=1, target_token=2, baseline_margin=shift, target_margin=0.0, is_bound=False
+    )
+
+
+@pytest.mark.parametrize("tail", ["normal", "laplace", "student"])
+@pytest.mark.parametrize(("measured", "compared"), [(400, 64), (2000, 64), (2000, 20_000)])
+def test_runs_of_healthy_tokens_hardly_ever_have_a_real_difference(tail, measured, compared):
+    """The furthest of all compared tokens is a flip; heavy tails (Student, 3 degrees of freedom) included."""
+    chance = np.random.default_rng(7)
+    draw = {
+        "normal": lambda count: chance.normal(size=count),
+        "laplace": lambda count: chance.laplace(size=count),
+        "student": lambda count: chance.standard_t(3, size=count),
+    }[tail]
+    runs, alarms = 300, 0
+    for _ in range(runs):
+        floor = floor_of(draw(measured), [], answers=1, flips=0)
+        alarms += floor.judge(moved(float(np.abs(draw(compared)).max()), compared - 1)) == "real"
+    assert alarms <= 3 * FALSE_ALARMS * runs
+
+
+def test_a_fault_of_several_times_the_noise_is_real_with_a_floor_of_a_few_hundred_tokens():
+    floor = floor_of(np.random.default_rng(3).normal(scale=0.02, size=400), [], answers=4, flips=0)
+    assert floor.judge(moved(4 * floor.largest_shift, position=40)) == "real"
+
+
+def test_more_comparisons_need_a_larger_floor():
+    floor = floor_of(np.random.default_rng(3).laplace(size=1000), [], answers=9, flips=0)
+    family = floor_of(floor.shifts, [], answers=9, flips=0)
+    shift = 1.6 * floor.largest_shift
+    assert floor.judge(moved(shift)) == "real"
+    assert dataclasses.replace(family, family_tokens=10**6).judge(moved(shift)) == "unclassified"
+
+
+def test_equal_replays_alone_say_nothing_of_prefilling():
+    silent = floor_of([0.0] * 100, [0.0] * 100, answers=1, flips=0, is_scored=False)
+    assert silent.judge(moved(0.2)) == "unclassified"
+    assert dataclasses.replace(silent, is_scored=True).judge(moved(0.2)) == "real"

@@ -79,7 +79,7 @@ def test_faults_of_one_route_do_not_drown_among_the_other_turns_of_a_pair() -> N
 
 
 def test_evidence_of_a_part_is_stronger_than_of_the_whole() -> None:
-    counts, whole, parts = (2970, 30, 1), Detector(), Evidence(("pd", "direct"))
+    counts, whole, parts = (2970, 30, 1), Detector(), Evidence({"pd": 0.5, "direct": 0.4})
     for number in range(1000):
         is_pd = number % 5 == 0
         category = "far" if number % 100 == 0 else "within"

@@ -196,9 +196,4 @@ def _metrics_table(metrics: Sequence[Metric]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="ab-test", summary="Test whether the second of two batch reports diverges more often.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="ab-test", add_arguments=add_arguments, run=run),)

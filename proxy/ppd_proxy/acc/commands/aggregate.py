@@ -132,8 +132,4 @@ def _table(samples: Sequence[Repeated]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="aggregate", summary="Put several batch reports together.", add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="aggregate", add_arguments=add_arguments, run=run),)

@@ -84,8 +84,4 @@ def _table(annotations: Mapping[str, Annotation]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="annotate", summary="Put notes and labels on samples of a report.", add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="annotate", add_arguments=add_arguments, run=run),)

@@ -206,9 +206,4 @@ def _divergent(path: str, report: Report, rows: Sequence[Row]) -> tuple[Row, ...
     return found
 
 
-COMMANDS = (
-    Command(
-        name="batch-compare", summary="Compare the answers of engines to a whole dataset.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="batch-compare", add_arguments=add_arguments, run=run),)

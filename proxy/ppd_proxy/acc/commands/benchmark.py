@@ -24,6 +24,7 @@ from ppd_proxy.acc.flags import (
     not_negative,
     option,
     positive,
+    prompt_text,
     sampling_of,
     url_of,
 )
@@ -78,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", nargs="?", metavar="URL", help="the engine; --url is the same")
     parser.add_argument("--url", metavar="URL", help="the engine")
     parser.add_argument("--requests", type=positive, default=_REQUESTS, metavar="N", help=f"default {_REQUESTS}")
-    parser.add_argument("--prompt", default="Hello", metavar="TEXT", help="asked behind a number of its own")
+    parser.add_argument(
+        "--prompt", type=prompt_text, default="Hello", metavar="TEXT", help="asked behind a number of its own",
+    )  # fmt: skip
     parser.add_argument(
         "--same-prompt", action="store_true", help="ask the prompt as it is: hits of the prefix cache are measured"
     )
@@ -211,11 +214,4 @@ def _result(head: dict[str, Any], measured: Measured) -> Result:
     return Result(exit=Exit.INFRASTRUCTURE if failed else Exit.PASS, data=data, view=tuple(view), notes=tuple(notes))
 
 
-COMMANDS = (
-    Command(
-        name="benchmark",
-        summary="Measure the latency and throughput of one engine.",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="benchmark", add_arguments=add_arguments, run=run),)

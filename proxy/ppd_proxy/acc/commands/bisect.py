@@ -29,6 +29,7 @@ from ppd_proxy.acc.flags import (
     needed,
     option,
     positive,
+    prompt_text,
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
@@ -40,7 +41,7 @@ from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
 
 Found = Literal["threshold", "boundary", "always", "never", "not monotone", "unclear"]
-_NOISE_ANSWERS, _REPEATS, _BLOCK, _BOUNDARIES, _MOST_RUNS, _LEVELS = 6, 5, 16, 5, 200, 16
+_NOISE_ANSWERS, _REPEATS, _BLOCK, _BOUNDARIES, _MOST_RUNS, _LEVELS = 12, 5, 16, 5, 200, 16
 _CONFIDENCE = 0.95
 _EXITS: tuple[tuple[Found, Exit], ...] = (
     ("threshold", Exit.DIFFERENT), ("boundary", Exit.DIFFERENT), ("always", Exit.DIFFERENT), ("never", Exit.PASS),
@@ -61,7 +62,7 @@ class Verdict:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="what is cut to a length")
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="what is cut to a length")
     parser.add_argument("--prompt-file", metavar="FILE", help="the same, from a file (UTF-8)")
     parser.add_argument("--over", choices=("length", "concurrency", "blocks"), default="length", help="default length")
     parser.add_argument("--min-length", type=positive, default=1, metavar="N", help="tokens (default 1)")
@@ -344,11 +345,4 @@ def _table(title: str, trials: Trials, threshold: dose.Threshold | None) -> Tabl
     return table
 
 
-COMMANDS = (
-    Command(
-        name="bisect",
-        summary="Find the prompt length or the load from which on two engines part.",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="bisect", add_arguments=add_arguments, run=run),)

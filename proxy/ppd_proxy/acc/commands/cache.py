@@ -63,6 +63,6 @@ def _date(unix_s: float) -> str:
 
 
 COMMANDS = (
-    Command(name="cache clear", summary="Remove all kept answers.", add_arguments=add_arguments, run=clear),
-    Command(name="cache stats", summary="Show what is kept.", add_arguments=add_stats_arguments, run=stats),
+    Command(name="cache clear", add_arguments=add_arguments, run=clear),
+    Command(name="cache stats", add_arguments=add_stats_arguments, run=stats),
 )

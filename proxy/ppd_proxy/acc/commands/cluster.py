@@ -148,6 +148,4 @@ def _shown(told: Mapping[str, float | None]) -> str:
     return f"{told['median']:.4g} ({told['low']:.4g} to {told['high']:.4g})"
 
 
-COMMANDS = (
-    Command(name="cluster", summary="Group divergent samples that look alike.", add_arguments=add_arguments, run=run),
-)
+COMMANDS = (Command(name="cluster", add_arguments=add_arguments, run=run),)

@@ -30,6 +30,7 @@ from ppd_proxy.acc.flags import (
     between,
     needed,
     option,
+    prompt_text,
     sampling_of,
     url_of,
 )
@@ -46,7 +47,7 @@ _NODES = ("prefill_node", "decode_node")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="asked on both engines")
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="asked on both engines")
     parser.add_argument(
         "--kl-threshold", type=between(0, float("inf")), metavar="NATS",
         help=f"a limit of the KL divergence per token; without it, more than {_SHOWN_DIVERGENCE} is only marked",
@@ -191,9 +192,4 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-COMMANDS = (
-    Command(
-        name="compare-logprobs", summary="Compare two engines' logprobs token by token, against the noise floor.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="compare-logprobs", add_arguments=add_arguments, run=run),)

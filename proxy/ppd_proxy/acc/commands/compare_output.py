@@ -9,7 +9,7 @@ import msgspec
 from rich.text import Text
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.broken_numbers import broken_sentence, judge_broken_numbers
+from ppd_proxy.acc.broken_numbers import broken_sentence
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.compare import compare, compare_answers, noise_floor, noise_of
 from ppd_proxy.acc.engines import Question, engines
@@ -21,18 +21,19 @@ from ppd_proxy.acc.flags import (
     add_sampling_flags,
     needed,
     option,
+    prompt_text,
     sampling_of,
 )
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
-_NOISE_ANSWERS = 3
+_NOISE_ANSWERS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="asked on both engines")
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="asked on both engines")
     for side in ("baseline", "target"):
         group = parser.add_mutually_exclusive_group()
         group.add_argument(f"--{side}-text", metavar="TEXT", help=f"instead of asking: the {side}'s answer")
@@ -59,7 +60,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     async with engines(access_of(args, context.settings), *urls) as (baseline, target):
         progress = Progress(context.errors, "noise floor", count)
         floor = await noise_floor(baseline, [question], sampling, count, progress)
-        sample = judge_broken_numbers(await compare(baseline, target, "0", question, sampling, floor))
+        sample = await compare(baseline, target, "0", question, sampling, floor)
     if sample.error is not None:
         raise Trouble(f"--{sample.failed}: {sample.error}")
     return result_of(sample, floor)
@@ -72,8 +73,6 @@ def result_of(sample: Sample, floor: Floor) -> Result:
     if sample.status == "unclassified" and sample.unit == "words":
         code = Exit.DIFFERENT
     lines = [Text(headline(sample)), Text(noise_line(floor))]
-    if sample.not_numbers:
-        lines.insert(0, Text(broken_sentence(sample)))
     if sample.flip is not None:
         lines += [Text(f"baseline: {sample.baseline.text!r}"), Text(f"target:   {sample.target.text!r}")]
     data = {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
@@ -83,8 +82,10 @@ def result_of(sample: Sample, floor: Floor) -> Result:
 def headline(sample: Sample) -> str:
     """One line: where two answers part, and what that is taken for."""
     if sample.flip is None:
-        what = "different tool calls" if sample.status == "real" and not sample.not_numbers else "equal"
-        return f"{what}: {sample.compared_tokens} {sample.unit}"
+        compared = f"{sample.compared_tokens} {sample.unit}"
+        if sample.not_numbers:
+            return f"{sample.status}: the same {compared}, but {broken_sentence(sample)}"
+        return f"{'different tool calls' if sample.status == 'real' else 'equal'}: {compared}"
     flip = sample.flip
     margins = ""
     if flip.shift is not None:
@@ -92,7 +93,9 @@ def headline(sample: Sample) -> str:
             f"; margins {nats(flip.baseline_margin)} and {nats(flip.target_margin)}, shift"
             f" {'at least ' if flip.is_bound else ''}{nats(flip.shift)}"
         )
-    return f"{sample.status}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}"
+    reasons = [*sample.tags, *filter(None, (broken_sentence(sample),))]
+    why = f" ({', '.join(reasons)})" if reasons else ""
+    return f"{sample.status}{why}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}"
 
 
 def _given(args: argparse.Namespace, side: str) -> str | None:
@@ -105,9 +108,4 @@ def _given(args: argparse.Namespace, side: str) -> str | None:
         raise Mistake(f"--{side}-file {file}: {error}") from None
 
 
-COMMANDS = (
-    Command(
-        name="compare-output", summary="Compare the answers of two engines to one prompt.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="compare-output", add_arguments=add_arguments, run=run),)

@@ -12,7 +12,7 @@ import msgspec
 from rich.text import Text
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.broken_numbers import broken_sentence, judge_broken_numbers
+from ppd_proxy.acc.broken_numbers import broken_sentence
 from ppd_proxy.acc.command import Command, Context, Exit, Result, Trouble
 from ppd_proxy.acc.compare import compare_answers, noise_of
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
@@ -26,6 +26,7 @@ from ppd_proxy.acc.flags import (
     between,
     needed,
     option,
+    prompt_text,
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
@@ -36,7 +37,7 @@ from ppd_proxy.acc.timings import figures, figures_table
 from ppd_proxy.acc.views import nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
-_NOISE_ANSWERS = 3
+_NOISE_ANSWERS = 8
 _T = TypeVar("_T")
 Outcome = Literal["equal", "tie", "different", "unclassified"]
 
@@ -61,7 +62,9 @@ class Asked:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", required=True, help="asked on both engines at the same time")
+    parser.add_argument(
+        "--prompt", type=prompt_text, metavar="TEXT", required=True, help="asked on both engines at the same time",
+    )  # fmt: skip
     parser.add_argument("--timing", action="store_true", help="times to the first token and between tokens, too")
     parser.add_argument("--skip-healthcheck", action="store_true", help="accepted; there is no check before the prompt")
     group = parser.add_argument_group("texts that count as equal although they are not")
@@ -145,7 +148,7 @@ def _result(
 
 
 def _compare(name: str, question: Question, one: Answer, other: Answer, floor: Floor, sampling: Sampling) -> Sample:
-    return judge_broken_numbers(compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy))
+    return compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy)
 
 
 def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Matching) -> Finding:
@@ -252,11 +255,4 @@ def _rows(timing: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     return rows
 
 
-COMMANDS = (
-    Command(
-        name="compare-streaming",
-        summary="Compare streamed answers of two engines by token ids.",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="compare-streaming", add_arguments=add_arguments, run=run),)

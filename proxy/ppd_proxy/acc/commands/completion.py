@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> Result:
-    from ppd_proxy.acc.main import build_parser  # which imports every command
+    from ppd_proxy.acc.main import build_parser  # which imports this module
 
-    script = script_of(build_parser(), args.shell)
+    script = script_of(build_parser(is_complete=True), args.shell)
     data = {"shell": args.shell, "script": script}
     if args.output is None:
         return Result(exit=Exit.PASS, data=data, view=(verbatim(script.rstrip("\n")),))
@@ -28,8 +28,4 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     return Result(exit=Exit.PASS, data=data, view=(Text(f"wrote {args.output}"),))
 
 
-COMMANDS = (
-    Command(
-        name="completion", summary="A completion script for bash, zsh or fish.", add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="completion", add_arguments=add_arguments, run=run),)

@@ -44,9 +44,4 @@ def _path(args: argparse.Namespace, context: Context) -> Path:
     return context.directory / found
 
 
-COMMANDS = (
-    Command(
-        name="config validate", summary="Say what is wrong in a configuration file.", add_arguments=add_arguments,
-        run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="config validate", add_arguments=add_arguments, run=run),)

@@ -197,9 +197,4 @@ class _Counter:
         return count
 
 
-COMMANDS = (
-    Command(
-        name="dataset-stats", summary="How many prompts a dataset has, and how long they are.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="dataset-stats", add_arguments=add_arguments, run=run),)

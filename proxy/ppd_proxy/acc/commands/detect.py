@@ -54,9 +54,4 @@ def _table(found: Detection) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="detect", summary="Tell what an endpoint is, with the evidence: unsplit, prefill, decode, proxy, router.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="detect", add_arguments=add_arguments, run=run),)

@@ -48,6 +48,7 @@ from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import difference
 
 _REPEATS, _NOISE_ANSWERS = 4, 24
+_STAGES = 5
 _NAMES = (
     ("prefill", "P-only: first token"), ("pd", "pd: cold caches"), ("warm", "pd: the same again, warm"),
     ("direct", "direct: second turn"), ("decode", "D-only: the decode engine"), ("aggregated", "unsplit engines"),
@@ -116,6 +117,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
             asked[0], variations(prompts, count), sampling, count, Progress(context.errors, "noise floor", count)
         )
         questions = variations(prompts, len(prompts) * repeats)
+        floor = floor.of_run(_STAGES * len(questions))
         progress = Progress(context.errors, "stages", len(questions))
         experiments = await run_stages(_parts(asked, nodes), questions, asking, floor, progress)
     stages = judge_stages(experiments, floor, has_decode="decode_node" in nodes, alpha=args.alpha)
@@ -281,9 +283,4 @@ def _name(stage: str) -> str:
     return dict(_NAMES)[stage]
 
 
-COMMANDS = (
-    Command(
-        name="diagnose", summary="Find the stage of a split deployment that breaks: the whole pipeline in one command.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="diagnose", add_arguments=add_arguments, run=run),)

@@ -94,8 +94,4 @@ def _statuses(table: Counter[tuple[str, str]]) -> Table:
     return shown
 
 
-COMMANDS = (
-    Command(
-        name="diff", summary="Show two batch reports side by side.", add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="diff", add_arguments=add_arguments, run=run),)

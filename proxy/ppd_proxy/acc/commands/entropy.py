@@ -213,9 +213,4 @@ def _number(value: float) -> float:
     return min(0.0, float(value)) if value <= _ROUNDING else float(value)
 
 
-COMMANDS = (
-    Command(
-        name="entropy", summary="How sure both engines are, with bounds for what is not listed.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="entropy", add_arguments=add_arguments, run=run),)

@@ -177,9 +177,4 @@ def _data(
     }
 
 
-COMMANDS = (
-    Command(
-        name="explain", summary="What happened at one sample's first difference.", add_arguments=add_arguments,
-        run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="explain", add_arguments=add_arguments, run=run),)

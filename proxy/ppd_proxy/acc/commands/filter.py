@@ -162,6 +162,4 @@ def _table(samples: list[Sample]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(name="filter", summary="Keep the samples that meet all conditions.", add_arguments=add_arguments, run=run),
-)
+COMMANDS = (Command(name="filter", add_arguments=add_arguments, run=run),)

@@ -85,6 +85,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         ]
         progress = Progress(context.errors, "noise floor", count)
         floor = await noise_floor(asked[0], variations(PROBES, count), sampling, count, progress)
+    floor = floor.of_run(len(PROBES))
     head = {"probes_version": VERSION, "max_tokens": sampling.max_tokens, "baseline": prints[0]}
     if len(urls) == 1:
         return Result(exit=Exit.PASS, data=head, view=(_table(prints),))
@@ -199,9 +200,4 @@ def _probes(samples: Sequence[Sample]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="fingerprint", summary="Tell a model by its answers to fixed probes, or whether two engines are the same.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="fingerprint", add_arguments=add_arguments, run=run),)

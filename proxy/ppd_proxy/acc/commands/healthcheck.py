@@ -94,9 +94,4 @@ def _told(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-COMMANDS = (
-    Command(
-        name="healthcheck", summary="Check that engines are reachable, what they can do, and that they are comparable.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="healthcheck", add_arguments=add_arguments, run=run),)

@@ -206,11 +206,8 @@ def purge(args: argparse.Namespace, context: Context) -> Result:
 
 
 COMMANDS = (
-    Command(name="history save", summary="Keep a report's results.", add_arguments=add_save_arguments, run=save),
-    Command(name="history list", summary="The runs that are kept.", add_arguments=add_list_arguments, run=list_runs),
-    Command(
-        name="history trend", summary="Is the newest run worse than those before it?",
-        add_arguments=add_trend_arguments, run=trend,
-    ),
-    Command(name="history purge", summary="Remove old runs.", add_arguments=add_purge_arguments, run=purge),
-)  # fmt: skip
+    Command(name="history save", add_arguments=add_save_arguments, run=save),
+    Command(name="history list", add_arguments=add_list_arguments, run=list_runs),
+    Command(name="history trend", add_arguments=add_trend_arguments, run=trend),
+    Command(name="history purge", add_arguments=add_purge_arguments, run=purge),
+)

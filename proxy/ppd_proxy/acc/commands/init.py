@@ -80,6 +80,4 @@ def _quoted(text: str) -> str:
     return '"' + "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in escaped) + '"'
 
 
-COMMANDS = (
-    Command(name="init", summary="Write a configuration file to begin with.", add_arguments=add_arguments, run=run),
-)
+COMMANDS = (Command(name="init", add_arguments=add_arguments, run=run),)

@@ -125,9 +125,4 @@ def _finish_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="length-bias", summary="Test whether the target's answers are longer or shorter.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="length-bias", add_arguments=add_arguments, run=run),)

@@ -31,6 +31,4 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     return Result(exit=Exit.PASS, data={"profiles": profiles}, view=(table,), notes=notes)
 
 
-COMMANDS = (
-    Command(name="profiles", summary="List the named sampling settings.", add_arguments=add_arguments, run=run),
-)
+COMMANDS = (Command(name="profiles", add_arguments=add_arguments, run=run),)

@@ -116,9 +116,4 @@ def _where(row: Mapping[str, Any]) -> str:
     return told[0] if told[0] == told[1] else " -> ".join(told)
 
 
-COMMANDS = (
-    Command(
-        name="regression", summary="Find the samples that diverge now and did not before.",
-        add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="regression", add_arguments=add_arguments, run=run),)

@@ -80,8 +80,4 @@ def _files(args: argparse.Namespace, annotations: Mapping[str, Annotation]) -> l
     return [(name, str(value)) for name, value in told if value is not None]
 
 
-COMMANDS = (
-    Command(
-        name="report", summary="Make one HTML page of a batch report.", add_arguments=add_arguments, run=run,
-    ),
-)  # fmt: skip
+COMMANDS = (Command(name="report", add_arguments=add_arguments, run=run),)

@@ -42,7 +42,7 @@ from ppd_proxy.acc.views import Progress, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 
-_NOISE_ANSWERS, _RUNS, _CONFIDENCE, _SHOWN = 3, 5, 0.95, 5
+_NOISE_ANSWERS, _RUNS, _CONFIDENCE, _SHOWN = 12, 5, 0.95, 5
 _SCHEDULES = (("both", SCHEDULES), ("sequential", SCHEDULES[:1]), ("at-once", SCHEDULES[1:]))
 
 
@@ -81,6 +81,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         told = await _ask(opened, prompts, sampling, args.runs, schedules, context)
         questions = [Question(prompt=prompt) for prompt in prompts]
         floor = await measured_floor(opened[0], questions, sampling, count, context, next(iter(urls)))
+    floor = floor.of_run(sum(map(len, told)) * len(prompts) * args.runs)
     tallies = [
         tally(name, schedule, prompts, part, sampling, floor)
         for name, parts in zip(urls, told, strict=True)
@@ -259,11 +260,4 @@ def _table(tallies: Sequence[Tally], confidence: float) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="reproducibility",
-        summary="Ask again and again: how often is the answer the same?",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="reproducibility", add_arguments=add_arguments, run=run),)

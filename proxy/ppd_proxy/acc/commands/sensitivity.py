@@ -15,7 +15,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.broken_numbers import broken_sentence, judge_broken_numbers
+from ppd_proxy.acc.broken_numbers import broken_sentence
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.compare import compare, noise_of
 from ppd_proxy.acc.decisions import decision_data
@@ -30,6 +30,7 @@ from ppd_proxy.acc.flags import (
     needed,
     option,
     positive,
+    prompt_text,
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
@@ -40,13 +41,13 @@ from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
 
-_NOISE_ANSWERS, _PERTURBATIONS, _CONFIDENCE = 6, 5, 0.95
+_NOISE_ANSWERS, _PERTURBATIONS, _CONFIDENCE = 12, 5, 0.95
 _ORIGINAL = "as it is"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
-    parser.add_argument("--prompt", metavar="TEXT", required=True, help="what is changed")
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", required=True, help="what is changed")
     parser.add_argument(
         "--perturbations", type=positive, default=_PERTURBATIONS, metavar="N",
         help=f"changed prompts, drawn by --seed (default {_PERTURBATIONS})",
@@ -67,6 +68,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     async with engines(access_of(args, context.settings), *urls) as (baseline, target):
         questions = [Question(prompt=each.text) for each in asked]
         floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
+        floor = floor.of_run(len(asked))
         samples = await _compare_all(baseline, target, asked, sampling, floor, context)
     if all(sample.status == "error" for sample in samples):
         raise Trouble(f"--{samples[0].failed}: {samples[0].error}")
@@ -84,7 +86,7 @@ async def _compare_all(
     async def one(number: int, each: Perturbation) -> Sample:
         nonlocal done
         sample = await compare(baseline, target, str(number), Question(prompt=each.text), sampling, floor)
-        judge_broken_numbers(sample).tags = [each.kind]
+        sample.tags = [each.kind, *sample.tags]
         done += 1
         progress(done)
         return sample
@@ -163,7 +165,7 @@ def _told(rate: dict[str, Any]) -> str:
 def _by_kind(changed: Sequence[Sample]) -> dict[str, dict[str, int]]:
     kinds = dict.fromkeys(sample.tags[0] for sample in changed)
     return {
-        kind: {status: sum(each.status == status and each.tags == [kind] for each in changed) for status in STATUSES}
+        kind: {status: sum(each.status == status and each.tags[0] == kind for each in changed) for status in STATUSES}
         for kind in kinds
     }
 
@@ -185,11 +187,4 @@ def _table(asked: Sequence[Perturbation], samples: Sequence[Sample]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(
-        name="sensitivity",
-        summary="Change a prompt a little, again and again: do the engines part?",
-        add_arguments=add_arguments,
-        run=run,
-    ),
-)
+COMMANDS = (Command(name="sensitivity", add_arguments=add_arguments, run=run),)

@@ -173,13 +173,7 @@ def _data(snapshot: Snapshot) -> dict[str, object]:
 
 
 COMMANDS = (
-    Command(
-        name="snapshot capture", summary="Keep a baseline's answers to a dataset.",
-        add_arguments=add_capture_arguments, run=capture,
-    ),
-    Command(
-        name="snapshot compare", summary="Hold engines against kept answers.",
-        add_arguments=add_compare_arguments, run=compare,
-    ),
-    Command(name="snapshot show", summary="Say what a snapshot has.", add_arguments=add_show_arguments, run=show),
-)  # fmt: skip
+    Command(name="snapshot capture", add_arguments=add_capture_arguments, run=capture),
+    Command(name="snapshot compare", add_arguments=add_compare_arguments, run=compare),
+    Command(name="snapshot show", add_arguments=add_show_arguments, run=show),
+)

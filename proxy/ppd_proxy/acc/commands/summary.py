@@ -128,6 +128,4 @@ def _table(data: Mapping[str, Any]) -> Table:
     return table
 
 
-COMMANDS = (
-    Command(name="summary", summary="A report in short, with intervals.", add_arguments=add_arguments, run=run),
-)
+COMMANDS = (Command(name="summary", add_arguments=add_arguments, run=run),)

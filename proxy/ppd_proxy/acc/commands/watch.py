@@ -35,7 +35,7 @@ from ppd_proxy.acc.views import nats, noise_line
 from ppd_proxy.acc.watch_sinks import ConsoleLine, LogFile, MetricsFile, WatchMetrics, metrics_server, window_data
 from ppd_proxy.acc.watching import End, Plan, Sink, Watcher, exit_of, gate
 
-_INTERVAL_S, _NOISE_ANSWERS, _NOISE_EVERY, _WINDOW, _CONFIDENCE = 60.0, 6, 60, 100, 0.95
+_INTERVAL_S, _NOISE_ANSWERS, _NOISE_EVERY, _WINDOW, _CONFIDENCE = 60.0, 12, 60, 100, 0.95
 _ENDS = (
     ("iterations", "--max-iterations is reached"),
     ("alert", "--alert-threshold failures in a row"),
@@ -190,8 +190,4 @@ def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     return Result(exit=exit_of(end, state, decision), data=data, view=view, notes=notes)
 
 
-COMMANDS = (
-    Command(
-        name="watch", summary="Compare two engines every so often, for days.", add_arguments=add_arguments, run=run
-    ),
-)
+COMMANDS = (Command(name="watch", add_arguments=add_arguments, run=run),)
