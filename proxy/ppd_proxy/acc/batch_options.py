@@ -141,7 +141,7 @@ def options_of(args: argparse.Namespace, context: Context) -> Options:
         outputs=outputs,
         cut_share=option(args, settings, "warn_truncated", None, "batch"),
         prices=_prices(args, context),
-        has_progress=not args.no_progress and not getattr(args, "quiet", False),
+        has_progress=not args.no_progress and not args.quiet,
         request_name=None if args.no_request_id else f"ppd-acc-{secrets.token_hex(4)}",
     )
 

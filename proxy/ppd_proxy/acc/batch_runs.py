@@ -191,7 +191,7 @@ async def _floor(
     if baseline is None:
         floor = work.snapshot.noise.floor() if work.snapshot is not None else Floor()
     else:
-        floor = await measured_floor(
+        floor = await floor_of_rows(
             work.rows, baseline, work.sampling, options.noise_answers, context, has_progress=options.has_progress
         )
     if journal is not None:
@@ -199,7 +199,7 @@ async def _floor(
     return floor
 
 
-async def measured_floor(
+async def floor_of_rows(
     rows: Sequence[Row], baseline: Engine, sampling: Sampling, count: int, context: Context, *, has_progress: bool
 ) -> Floor:
     """On `count` prompts from all over the dataset. Raises EngineTrouble where no answer could be measured."""

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.batch import Asked, Pace, Source
 from ppd_proxy.acc.batch_options import NOISE_ANSWERS, add_batch_flags, options_of
-from ppd_proxy.acc.batch_runs import info_of, measured_floor
+from ppd_proxy.acc.batch_runs import floor_of_rows, info_of
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
 from ppd_proxy.acc.commands import batch_compare
 from ppd_proxy.acc.compare import noise_of
@@ -66,7 +66,7 @@ async def capture(args: argparse.Namespace, context: Context) -> Result:
     async with engines(access, needed(args, settings, "baseline")) as (engine,):
         info = await info_of(engine)
         count = option(args, settings, "noise_floor", NOISE_ANSWERS)
-        floor = await measured_floor(rows, engine, sampling, count, context, has_progress=has_progress)
+        floor = await floor_of_rows(rows, engine, sampling, count, context, has_progress=has_progress)
         source = Asked(
             engine, access, sampling, side="snapshot", pace=Pace(per_s) if per_s is not None else None
         )  # fmt: skip
