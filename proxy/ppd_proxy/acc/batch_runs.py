@@ -23,9 +23,9 @@ from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.gating import Gate, stopping
 from ppd_proxy.acc.reports import Dataset, EngineInfo, Status
 from ppd_proxy.acc.run_journal import Found, RunJournal
-from ppd_proxy.acc.snapshots import Kept, Snapshot, StoredFloor, stored
+from ppd_proxy.acc.snapshots import Kept, Snapshot
 from ppd_proxy.acc.views import Progress
-from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.flips import Floor, Measured, floor_of
 
 _AHEAD = 2
 """Samples begun per request that an engine takes at once: while one engine is behind, the others have work."""
@@ -71,7 +71,7 @@ class _Start(msgspec.Struct, kw_only=True):
     """What a run found out before its first sample."""
 
     engines: list[EngineInfo]
-    floor: StoredFloor
+    measured: list[Measured]
 
 
 def settings_of(work: Work, options: Options) -> dict[str, Any]:
@@ -187,27 +187,26 @@ async def _floor(
                 if one != other
             )
             raise Mistake(f"--resume {options.journal}: other engines: {was}")
-        return start.floor.floor()
+        return floor_of(start.measured)
     if baseline is None:
-        floor = work.snapshot.noise.floor() if work.snapshot is not None else Floor()
+        floor = work.snapshot.floor if work.snapshot is not None else Floor()
     else:
         floor = await floor_of_rows(
             work.rows, baseline, work.sampling, options.noise_answers, context, has_progress=options.has_progress
         )
     if journal is not None:
-        journal.start(msgspec.json.encode(_Start(engines=list(infos), floor=stored(floor))))
+        journal.start(msgspec.json.encode(_Start(engines=list(infos), measured=list(floor.measured))))
     return floor
 
 
 async def floor_of_rows(
     rows: Sequence[Row], baseline: Engine, sampling: Sampling, count: int, context: Context, *, has_progress: bool
 ) -> Floor:
-    """On `count` prompts from all over the dataset. Raises EngineTrouble where no answer could be measured."""
+    """On `count` prompts of all the dataset's lengths. Raises EngineTrouble where no answer could be measured."""
     if not count:
         return Floor()
-    spread = [rows[number * len(rows) // count] for number in range(count)] if count < len(rows) else rows
     report = Progress(context.errors, "noise floor", count) if has_progress else None
-    return await noise_floor(baseline, [row.question for row in spread], sampling, count, report or (lambda done: None))
+    return await noise_floor(baseline, [row.question for row in rows], sampling, count, report or (lambda done: None))
 
 
 def _snapshot_info(work: Work) -> EngineInfo:

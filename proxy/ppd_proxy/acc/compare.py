@@ -13,7 +13,7 @@ from ppd_proxy.acc.answers import Answer, Position
 from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
-from ppd_proxy.acc.reports import Flip, Forced, Noise, Sample, Side, Status
+from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Flip, Forced, Noise, Sample, Side, Status
 from ppd_proxy.acc.variations import vary_question
 from ppd_proxy.accuracy import flips
 from ppd_proxy.accuracy.scores import Floats, Scores, summarize
@@ -43,8 +43,10 @@ def compare_answers(
 
     Sampled answers differ by chance: their difference is `unclassified` whatever its margin. A greedy answer that ends
     before the other one is `real` where it is empty or was cut at the token limit that both had: no margin explains it.
-    A logprob that is no number never passes (`judge_broken_numbers`).
+    A logprob that is no number never passes (`judge_broken_numbers`). Only the part of the floor that was measured on
+    prompts as long judges (`Floor.for_prompt`); where there is none, the difference has the tag `longer-than-floor`.
     """
+    has_floor, floor = floor.answers > 0, floor.for_prompt(baseline.prompt_tokens)
     has_both_tokens = _has_same_kind(baseline, target)
     ones: Sequence[flips.Token] = baseline.tokens if has_both_tokens else baseline.text.split()
     others: Sequence[flips.Token] = target.tokens if has_both_tokens else target.text.split()
@@ -59,6 +61,8 @@ def compare_answers(
         lost = _lost(baseline, target, position) if is_greedy else None
         if lost is not None:
             status, tags = "real", [lost]
+        elif has_floor and not floor.answers:
+            tags = [LONGER_THAN_FLOOR]
         flip = Flip(
             position=position,
             baseline_token=found.baseline_token,
@@ -220,51 +224,64 @@ def scores_of(logprobs: Sequence[float | None], positions: Sequence[Position]) -
 async def noise_floor(
     baseline: Engine, questions: Sequence[Question], sampling: Sampling, count: int, report: Callable[[int], None]
 ) -> flips.Floor:
-    """The baseline against itself: `count` answers (of the questions in turn), asked twice and scored by its own
-    prefill. Nothing is cached; `report` hears how many are done. Answers that fail are left out; raises EngineTrouble
-    where all of them do. An engine that cannot score is measured by its replays alone. Where there are fewer questions,
-    they are varied: the same one measured twice is one measurement."""
-    shifts: list[float] = []
-    deltas: list[float] = []
+    """The baseline against itself: `count` answers, asked twice and scored by its own prefill. Nothing is cached;
+    `report` hears how many are done. Answers that fail are left out; raises EngineTrouble where all of them do. An
+    engine that cannot score is measured by its replays alone."""
+    measured: list[flips.Measured] = []
     troubles: list[EngineTrouble] = []
-    flipped = answers = scored = done = 0
+    asked = iter(spread(questions, count))
+    done = 0
 
-    async def one(question: Question) -> None:
-        nonlocal flipped, answers, scored
-        first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
-        position = flips.first_difference(first.tokens, second.tokens)
-        answers += 1
-        flipped += position is not None
-        common = position if position is not None else len(first.tokens)
-        deltas.extend(_deltas(first, second, common).tolist())
-        shifts.extend(_shifts(first.tops[:common], second.tops[:common]))
-        if first.ids and first.prompt_token_ids:
+    async def work() -> None:
+        nonlocal done
+        for question in asked:
+            try:
+                measured.append(await _measured(baseline, question, sampling, troubles))
+            except EngineTrouble as trouble:
+                troubles.append(trouble)
+            done += 1
+            report(done)
+
+    await asyncio.gather(*(work() for _ in range(min(count, _FLOOR_WORKERS))))
+    if troubles and not measured:
+        raise troubles[0]
+    return flips.floor_of(measured)
+
+
+def spread(questions: Sequence[Question], count: int) -> list[Question]:
+    """`count` questions of all lengths, the longest among them; all of them where there are fewer, and then varied: the
+    same one measured twice is one measurement."""
+    if not questions or count >= len(questions):
+        every = range(count if questions else 0)
+        return [vary_question(questions[each % len(questions)], each // len(questions)) for each in every]
+    rising = sorted(questions, key=lambda question: question.size)
+    return [rising[math.ceil((number + 1) * len(rising) / count) - 1] for number in range(count)]
+
+
+async def _measured(
+    baseline: Engine, question: Question, sampling: Sampling, troubles: list[EngineTrouble]
+) -> flips.Measured:
+    """One answer against its replay and its prefill; `troubles` hears why it was not scored. Raises EngineTrouble."""
+    first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
+    position = flips.first_difference(first.tokens, second.tokens)
+    common = position if position is not None else len(first.tokens)
+    deltas = _deltas(first, second, common).tolist()
+    shifts = _shifts(first.tops[:common], second.tops[:common])
+    is_scored = False
+    if first.ids and first.prompt_token_ids:
+        try:
             positions = await baseline.score(first.prompt_token_ids, first.ids, top=max(2, sampling.top_k))
+        except EngineTrouble as trouble:
+            troubles.append(trouble)
+        else:
             scores = scores_of(first.logprobs or [None] * len(first.ids), positions)
             if first.logprobs:
                 deltas.extend((scores.candidate - scores.baseline).tolist())
             shifts.extend(_shifts(first.tops, [each.top for each in positions]))
-            scored += 1
-
-    async def tried(question: Question) -> None:
-        nonlocal done
-        try:
-            await one(question)
-        except EngineTrouble as trouble:
-            troubles.append(trouble)
-        done += 1
-        report(done)
-
-    numbers = iter(range(count if questions else 0))
-
-    async def work() -> None:
-        for number in numbers:
-            await tried(vary_question(questions[number % len(questions)], number // len(questions)))
-
-    await asyncio.gather(*(work() for _ in range(min(count, _FLOOR_WORKERS))))
-    if troubles and not answers:
-        raise troubles[0]
-    return flips.floor_of(shifts, deltas, answers=answers, flips=flipped, is_scored=scored > 0)
+            is_scored = True
+    return flips.measure(
+        shifts, deltas, prompt_tokens=first.prompt_tokens, is_flipped=position is not None, is_scored=is_scored
+    )
 
 
 def _shifts(ones: Sequence[dict[str, float]], others: Sequence[dict[str, float]]) -> list[float]:
@@ -287,6 +304,7 @@ def noise_of(floor: flips.Floor) -> Noise:
         flips=floor.flips,
         tokens=floor.tokens,
         broken=floor.broken,
+        longest_prompt=floor.longest_prompt,
         largest_shift=floor.largest_shift,
         largest_delta=floor.largest_delta,
         delta_quantiles={name: float(np.quantile(deltas, share)) for name, share in shares} if len(deltas) else {},

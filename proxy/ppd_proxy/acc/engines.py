@@ -60,6 +60,13 @@ class Question:
         content = self.messages[-1].get("content") if self.messages else ""
         return content if isinstance(content, str) else msgspec.json.encode(content).decode()
 
+    @property
+    def size(self) -> int:
+        """Grows with the length of what is asked: characters, or token ids."""
+        if self.messages is not None:
+            return len(msgspec.json.encode(self.messages))
+        return len(self.prompt or "")
+
     def body(self, endpoint: str, model: str, sampling: Sampling) -> tuple[str, dict[str, Any]]:
         """Path and body. A text becomes one user message on the chat endpoint; token ids go to completions only."""
         body: dict[str, Any] = {

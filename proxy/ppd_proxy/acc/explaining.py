@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ppd_proxy.acc.reports import Flip, Report, Sample, Side
+from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Flip, Report, Sample, Side
 from ppd_proxy.acc.views import nats
 from ppd_proxy.accuracy.flips import Token
 from ppd_proxy.accuracy.intervals import wilson
@@ -198,6 +198,9 @@ def _advice_on_measuring(sample: Sample, report: Report) -> list[Advice]:
         found.append(Advice(why=why, command=_ask(sample, report, "compare-output")))
     elif report.noise.largest_shift is None:
         why = "no noise floor: measure it"
+        found.append(Advice(why=why, command=_ask(sample, report, "compare-output", "--noise-floor 20")))
+    elif LONGER_THAN_FLOOR in sample.tags:
+        why = "the noise floor was measured on shorter prompts only: measure it on this one"
         found.append(Advice(why=why, command=_ask(sample, report, "compare-output", "--noise-floor 20")))
     elif sample.flip is not None and sample.flip.is_bound and sample.status == "unclassified":
         why = "the margin is only a bound: ask for more logprobs per token"

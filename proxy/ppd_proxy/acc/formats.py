@@ -143,7 +143,8 @@ def _share(name: str, count: int, share: float | None, interval: Interval) -> st
 def _noise(noise: Noise) -> str:
     if not noise.answers:
         return "No noise floor was measured."
-    told = f"Noise floor of {noise.answers} answers: largest shift {nats(noise.largest_shift)}"
+    prompts = f" to prompts of up to {noise.longest_prompt} tokens" if noise.longest_prompt is not None else ""
+    told = f"Noise floor of {noise.answers} answers{prompts}: largest shift {nats(noise.largest_shift)}"
     return f"{told}, {noise.flips} answers differ when asked again."
 
 

@@ -18,6 +18,8 @@ from ppd_proxy.accuracy.flips import Token
 Status = Literal["equal", "tie", "real", "unclassified", "error"]
 STATUSES: tuple[Status, ...] = ("equal", "tie", "real", "unclassified", "error")
 REPORT_VERSION = 1
+LONGER_THAN_FLOOR = "longer-than-floor"
+"""Tag of a difference in a prompt longer than all that the noise floor was measured on."""
 
 
 class Side(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -100,12 +102,14 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Noise(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The noise floor in numbers: `accuracy.flips.Floor` without its lists, and their quantiles."""
+    """The noise floor in numbers: `accuracy.flips.Floor` without its lists, and their quantiles. `longest_prompt` is in
+    tokens, None where unknown."""
 
     answers: int = 0
     flips: int = 0
     tokens: int = 0
     broken: int = 0
+    longest_prompt: int | None = None
     largest_shift: float | None = None
     largest_delta: float | None = None
     delta_quantiles: dict[str, float] = {}

@@ -21,7 +21,7 @@ import msgspec
 from ppd_proxy.acc.command import Mistake, Trouble
 
 KIND = "ppd-acc-run"
-VERSION = 1
+VERSION = 2
 _SYNC_EVERY_LINES = 64
 
 

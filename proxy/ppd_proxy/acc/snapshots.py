@@ -17,33 +17,9 @@ from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Question
 from ppd_proxy.acc.reports import Dataset, EngineInfo
-from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.flips import Floor, Measured, floor_of
 
-SNAPSHOT_VERSION = 1
-
-
-class StoredFloor(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """`accuracy.flips.Floor` with its lists."""
-
-    answers: int = 0
-    flips: int = 0
-    broken: int = 0
-    is_scored: bool = True
-    shifts: list[float] = []
-    deltas: list[float] = []
-
-    def floor(self) -> Floor:
-        return Floor(
-            answers=self.answers, flips=self.flips, broken=self.broken, is_scored=self.is_scored,
-            shifts=tuple(self.shifts), deltas=tuple(self.deltas),
-        )  # fmt: skip
-
-
-def stored(floor: Floor) -> StoredFloor:
-    return StoredFloor(
-        answers=floor.answers, flips=floor.flips, broken=floor.broken, is_scored=floor.is_scored,
-        shifts=list(floor.shifts), deltas=list(floor.deltas),
-    )  # fmt: skip
+SNAPSHOT_VERSION = 2
 
 
 class Kept(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -61,7 +37,8 @@ class Kept(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, kw_only=True):
-    """`captured_at` is in Unix seconds; `sampling` and `endpoint` are what it was asked with, empty where unknown."""
+    """`captured_at` is in Unix seconds; `sampling` and `endpoint` are what it was asked with, empty where unknown;
+    `noise` has the answers that the noise floor of that time is made of."""
 
     kind: Literal["snapshot"] = "snapshot"
     version: int = SNAPSHOT_VERSION
@@ -71,9 +48,13 @@ class Snapshot(msgspec.Struct, kw_only=True):
     endpoint: str | None = None
     sampling: dict[str, Any] = {}
     datasets: list[Dataset] = []
-    noise: StoredFloor = msgspec.field(default_factory=StoredFloor)
+    noise: list[Measured] = []
     samples: list[Kept] = []
     imported_from: str | None = None
+
+    @property
+    def floor(self) -> Floor:
+        return floor_of(self.noise)
 
     @property
     def has_names(self) -> bool:
@@ -120,8 +101,8 @@ def read_snapshot(path: Path, flag: str = "--snapshot") -> Snapshot:
             snapshot = _from_published(_published.decode(body), name)
         elif head.get("kind") != "snapshot":
             raise Mistake(f"{name}: kind is {head.get('kind')!r}; it must be a file that snapshot capture wrote")
-        elif not isinstance(head.get("version"), int) or head["version"] > SNAPSHOT_VERSION:
-            raise Mistake(f"{name}: version is {head.get('version')!r}; this program reads up to {SNAPSHOT_VERSION}")
+        elif head.get("version") != SNAPSHOT_VERSION:
+            raise Mistake(f"{name}: version is {head.get('version')!r}; this program reads {SNAPSHOT_VERSION}")
         else:
             snapshot = _snapshot.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

@@ -36,9 +36,12 @@ def noise_line(floor: Floor) -> str:
         return "noise floor: not measured (--noise-floor N measures it)"
     if floor.broken:
         return f"noise floor: {floor.broken} numbers of the baseline were NaN or infinite; nothing can be judged by it"
+    longest = floor.longest_prompt
+    prompts = f" to prompts of up to {longest} tokens" if longest is not None else ""
     return (
-        f"noise floor of {floor.answers} answers, {floor.tokens} tokens: largest shift {nats(floor.largest_shift)},"
-        f" largest logprob difference {nats(floor.largest_delta)}, {floor.flips} answers differ when asked again"
+        f"noise floor of {floor.answers} answers{prompts}, {floor.tokens} tokens: largest shift"
+        f" {nats(floor.largest_shift)}, largest logprob difference {nats(floor.largest_delta)},"
+        f" {floor.flips} answers differ when asked again"
     )
 
 

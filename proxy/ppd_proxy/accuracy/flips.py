@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ppd_proxy.accuracy.noise import prompt_bucket
+
 Judgement = Literal["tie", "real", "unclassified"]
 Token = int | str
 FALSE_ALARMS = 0.01
@@ -44,14 +46,28 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One answer of a healthy engine against itself. `shifts`: by how much the difference of the two likeliest tokens
+    moved, one per token; `deltas`: |logprob difference| of the token itself; both finite, `broken` numbers were not.
+    `is_flipped`: it was not the same when asked again. `prompt_tokens` is None where the engine did not tell."""
+
+    prompt_tokens: int | None = None
+    is_flipped: bool = False
+    is_scored: bool = True
+    broken: int = 0
+    shifts: tuple[float, ...] = field(default=(), repr=False)
+    deltas: tuple[float, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
     """How far a healthy engine is from itself: the baseline's decoding against its own prefill, and against a replay.
 
-    `shifts`: moved differences of the two likeliest tokens, one per token, ascending; `deltas`: |logprob difference| of
-    the token itself, ascending. `answers` were measured; `flips` of them were not the same when asked again. `broken`
-    numbers were none: a baseline that gives NaN judges nothing. `is_scored`: some were scored by the baseline's
-    prefill, so the floor is not one of replays alone. `family_tokens`: how many tokens one run compares, of which one
-    may be called real for nothing with a probability of at most FALSE_ALARMS.
+    `shifts` and `deltas` are those of all answers `measured`, ascending; `flips` of these were not the same when asked
+    again. `broken` numbers were none: a baseline that gives NaN judges nothing. `is_scored`: some were scored by the
+    baseline's prefill, so the floor is not one of replays alone. `family_tokens`: how many tokens one run compares, of
+    which one may be called real for nothing with a probability of at most FALSE_ALARMS. `longer`: by prompt-length
+    bucket, ascending, the floor of the answers to prompts of that bucket or a longer one.
     """
 
     answers: int = 0
@@ -61,6 +77,8 @@ class Floor:
     family_tokens: int = 0
     shifts: tuple[float, ...] = field(default=(), repr=False)
     deltas: tuple[float, ...] = field(default=(), repr=False)
+    longer: tuple[tuple[int, Floor], ...] = field(default=(), repr=False)
+    measured: tuple[Measured, ...] = field(default=(), repr=False)
 
     @property
     def tokens(self) -> int:
@@ -73,6 +91,23 @@ class Floor:
     @property
     def largest_delta(self) -> float | None:
         return self.deltas[-1] if self.deltas else None
+
+    @property
+    def longest_prompt(self) -> int | None:
+        """Tokens of the longest prompt that was measured; None where no engine told."""
+        return max((each.prompt_tokens for each in self.measured if each.prompt_tokens is not None), default=None)
+
+    def for_prompt(self, prompt_tokens: int | None) -> Floor:
+        """What judges an answer to a prompt of that length: noise grows with the context, so only answers to prompts
+        of its bucket and of longer ones count. Measured on shorter ones alone, it is a floor that judges nothing. All
+        of it where a length is not known."""
+        if prompt_tokens is None or not self.longer:
+            return self
+        wanted = prompt_bucket(prompt_tokens)
+        for bucket, part in self.longer:
+            if bucket >= wanted:
+                return replace(part, broken=self.broken, family_tokens=self.family_tokens)
+        return Floor()
 
     def of_run(self, comparisons: int) -> Floor:
         """The floor for a run of so many comparisons, of answers as long as those it was measured on."""
@@ -170,17 +205,44 @@ def _margin(
     return max(0.0, mine - min(top.values())), True
 
 
-def floor_of(
-    shifts: Iterable[float], deltas: Iterable[float], *, answers: int, flips: int, is_scored: bool = True
-) -> Floor:
-    """A floor from measured numbers; those that are none (NaN, infinite) are counted and left out."""
-    measured = ([abs(each) for each in shifts], [abs(each) for each in deltas])
-    finite = [sorted(each for each in numbers if math.isfinite(each)) for numbers in measured]
-    return Floor(
-        answers=answers,
-        flips=flips,
+def measure(
+    shifts: Iterable[float], deltas: Iterable[float], *, prompt_tokens: int | None = None, is_flipped: bool = False,
+    is_scored: bool = True,
+) -> Measured:  # fmt: skip
+    """One answer's numbers; those that are none (NaN, infinite) are counted and left out."""
+    found = [abs(each) for each in shifts], [abs(each) for each in deltas]
+    moved, different = (tuple(each for each in numbers if math.isfinite(each)) for numbers in found)
+    return Measured(
+        prompt_tokens=prompt_tokens,
+        is_flipped=is_flipped,
         is_scored=is_scored,
-        broken=sum(map(len, measured)) - sum(map(len, finite)),
-        shifts=tuple(finite[0]),
-        deltas=tuple(finite[1]),
+        broken=sum(map(len, found)) - len(moved) - len(different),
+        shifts=moved,
+        deltas=different,
+    )
+
+
+def floor_of(measured: Iterable[Measured]) -> Floor:
+    """The floor of these answers."""
+    every = tuple(measured)
+    of_buckets: dict[int, list[Measured]] = {}
+    for each in every:
+        if each.prompt_tokens is not None:
+            of_buckets.setdefault(prompt_bucket(each.prompt_tokens), []).append(each)
+    pooled: list[Measured] = []
+    longer: list[tuple[int, Floor]] = []
+    for bucket in sorted(of_buckets, reverse=True):
+        pooled += of_buckets[bucket]
+        longer.insert(0, (bucket, _pooled(pooled)))
+    return replace(_pooled(every), longer=tuple(longer), measured=every)
+
+
+def _pooled(measured: Sequence[Measured]) -> Floor:
+    return Floor(
+        answers=len(measured),
+        flips=sum(each.is_flipped for each in measured),
+        broken=sum(each.broken for each in measured),
+        is_scored=any(each.is_scored for each in measured),
+        shifts=tuple(sorted(shift for each in measured for shift in each.shifts)),
+        deltas=tuple(sorted(delta for each in measured for delta in each.deltas)),
     )

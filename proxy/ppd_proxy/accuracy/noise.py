@@ -50,10 +50,15 @@ class Key(NamedTuple):
 
 
 def key_of(model: str, prompt_tokens: int, sampling: Sampling) -> Key:
+    return Key(model, prompt_bucket(prompt_tokens), sampling)
+
+
+def prompt_bucket(prompt_tokens: int) -> int:
+    """Upper end of the bucket that a prompt of so many tokens falls into."""
     bucket = _FIRST_BUCKET_TOKENS
     while bucket < prompt_tokens:
         bucket *= _BUCKET_RATIO
-    return Key(model, bucket, sampling)
+    return bucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

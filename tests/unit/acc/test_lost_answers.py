@@ -5,10 +5,10 @@ import pytest
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Question
-from ppd_proxy.accuracy.flips import Floor, floor_of
+from ppd_proxy.accuracy.flips import Floor, floor_of, measure
 
 WHOLE = (5, 6, 7, 8)
-FLOOR = floor_of([0.05] * 1000, [0.01], answers=10, flips=0)
+FLOOR = floor_of([measure([0.05] * 100, [0.01])] * 10)
 
 
 def answer(tokens, finish="length", **fields):

@@ -3,11 +3,15 @@
 import asyncio
 
 import pytest
+from aiohttp import web
 from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
-from ppd_proxy.acc.compare import noise_floor
+from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.compare import compare_answers, noise_floor, spread
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import Access, Sampling
+from ppd_proxy.acc.reports import LONGER_THAN_FLOOR
+from ppd_proxy.accuracy.flips import floor_of, measure
 
 SAMPLING = Sampling(temperature=0.0, top_p=1.0, seed=1, max_tokens=2, top_k=2)
 
@@ -46,3 +50,58 @@ async def test_a_huge_floor_has_few_answers_under_way():
         with pytest.raises(EngineTrouble):
             await noise_floor(engine, [Question(prompt="a")], SAMPLING, 1500, report)
     assert 0 < most < 1600
+
+
+def test_few_answers_are_of_all_lengths_and_the_longest_is_one_of_them():
+    questions = [Question(prompt="x" * length) for length in (900, 5, 40, 3000, 300, 10)]
+    assert [question.size for question in spread(questions, 3)] == [10, 300, 3000]
+    assert [question.size for question in spread(questions, 1)] == [3000]
+    conversation = Question(messages=[{"role": "user", "content": "y" * 5000}])
+    assert spread([conversation, *questions], 1) == [conversation]
+
+
+def test_where_there_are_too_few_questions_they_are_varied():
+    asked = spread([Question(prompt="a"), Question(prompt="b")], 5)
+    assert len({question.text for question in asked}) == 5
+    assert spread([], 3) == []
+
+
+async def test_the_floor_knows_how_long_its_prompts_were():
+    def answering(body):
+        if "prompt_logprobs" in body:
+            return scored_prompt(body["prompt"], {})
+        prompt = range(len(body["messages"][0]["content"]))
+        return chat_answer([1, 2], [{1: -0.1, 2: -2.0}, {2: -0.1, 1: -2.0}], text="x", prompt=prompt)
+
+    async with scripted_engine(answering) as url, engines(access(), url) as (engine,):
+        questions = [Question(prompt="a" * 10), Question(prompt="a" * 2000)]
+        floor = await noise_floor(engine, questions, SAMPLING, 2, lambda done: None)
+    assert floor.longest_prompt == 2000
+    assert [bucket for bucket, _ in floor.longer] == [256, 4096]
+
+
+async def test_an_engine_that_cannot_score_is_measured_by_its_replays():
+    def answering(body):
+        if "prompt_logprobs" in body:
+            raise web.HTTPInternalServerError(text="no scores")
+        return chat_answer([1, 2], [{1: -0.1, 2: -2.0}, {2: -0.1, 1: -2.0}], text="x")
+
+    async with scripted_engine(answering) as url, engines(access(), url) as (engine,):
+        floor = await noise_floor(engine, [Question(prompt="a")], SAMPLING, 2, lambda done: None)
+    assert (floor.answers, floor.is_scored, floor.tokens) == (2, False, 4)
+
+
+def one_token(token, other, prompt_tokens):
+    """An answer that prefers its token by 1.5 nats."""
+    tops = [{str(token): -0.2, str(other): -1.7}]
+    return Answer(text="x", tokens=[token], logprobs=[-0.2], tops=tops, unit="tokens", prompt_tokens=prompt_tokens)
+
+
+@pytest.mark.parametrize(("prompt_tokens", "status", "tags"), [
+    (200, "real", []), (300, "unclassified", [LONGER_THAN_FLOOR]), (None, "real", []),
+])  # fmt: skip
+def test_a_difference_in_a_prompt_longer_than_measured_is_not_judged(prompt_tokens, status, tags):
+    floor = floor_of([measure([0.01] * 500, [0.01] * 500, prompt_tokens=40)])
+    one, other = one_token(1, 2, prompt_tokens), one_token(2, 1, prompt_tokens)
+    sample = compare_answers("s", Question(), one, other, floor, is_greedy=True)
+    assert (sample.status, sample.tags) == (status, tags)

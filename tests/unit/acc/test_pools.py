@@ -7,11 +7,14 @@ import pytest
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.pools import deltas_of, judge_together
 from ppd_proxy.acc.reports import Flip, Sample, Side
-from ppd_proxy.accuracy.flips import floor_of
+from ppd_proxy.accuracy.flips import floor_of, measure
 from ppd_proxy.accuracy.intervals import difference, wilson
 
-FLOOR = floor_of([0.01 * step for step in range(1, 201)], [0.001 * step for step in range(1, 201)], answers=4, flips=0)
-NONE = floor_of([], [], answers=0, flips=0)
+FLOOR = floor_of(
+    measure([0.01 * step for step in range(first, 201, 4)], [0.001 * step for step in range(first, 201, 4)])
+    for first in range(1, 5)
+)
+NONE = floor_of([])
 
 
 def sample(status="equal", delta=0.05, tokens=8, **facts):
@@ -53,7 +56,7 @@ def test_without_a_floor_only_what_is_equal_bit_for_bit_passes():
 
 
 def test_a_floor_with_numbers_that_are_none_judges_nothing():
-    broken = floor_of([0.1, math.nan], [0.1], answers=1, flips=0)
+    broken = floor_of([measure([0.1, math.nan], [0.1])])
     assert ends(sample(delta=1e-6), floor=broken) == Exit.INCONCLUSIVE
 
 
@@ -62,7 +65,7 @@ def test_a_nan_among_further_differences_never_passes():
 
 
 def test_too_few_tokens_are_no_pass():
-    assert ends(sample(tokens=1), floor=floor_of([0.1], [0.1] * 5, answers=1, flips=0)) == Exit.INCONCLUSIVE
+    assert ends(sample(tokens=1), floor=floor_of([measure([0.1], [0.1] * 5)])) == Exit.INCONCLUSIVE
 
 
 def test_shares_have_wilsons_interval_and_newcombes_above_the_replays():

@@ -27,7 +27,7 @@ async def test_everything_that_a_comparison_needs_is_kept(tmp_path):
     kept = snapshot.samples[2]
     assert (kept.sample_id, kept.prompt, kept.answer.ids) == ("s2", "q2", list(TOKENS))
     assert (kept.answer.finish_reason, len(kept.answer.tops)) == ("length", len(TOKENS))
-    assert snapshot.noise.floor().largest_shift == pytest.approx(NOISE_NATS)
+    assert snapshot.floor.largest_shift == pytest.approx(NOISE_NATS)
 
 
 async def test_a_target_is_judged_by_the_noise_of_that_time(tmp_path):
@@ -114,9 +114,9 @@ async def test_show_describes_both_kinds(tmp_path):
         ("[]", "must be an object with samples"),
         ('{"kind": "batch-compare", "samples": []}', "kind is 'batch-compare'"),
         ('{"kind": "snapshot", "version": 99, "samples": []}', "version is 99"),
-        ('{"kind": "snapshot", "version": 1, "samples": [{"sample_id": 3}]}', "not a snapshot"),
-        ('{"kind": "snapshot", "version": 1, "samples": []}', "no sample in it"),
-        ('{"kind": "snapshot", "version": 1, "samples": [{"sample_id": "a"}, {"sample_id": "a"}]}', "there twice"),
+        ('{"kind": "snapshot", "version": 2, "samples": [{"sample_id": 3}]}', "not a snapshot"),
+        ('{"kind": "snapshot", "version": 2, "samples": []}', "no sample in it"),
+        ('{"kind": "snapshot", "version": 2, "samples": [{"sample_id": "a"}, {"sample_id": "a"}]}', "there twice"),
         ("{", "not a snapshot"),
     ],
 )  # fmt: skip

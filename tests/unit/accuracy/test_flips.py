@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from ppd_proxy.accuracy.flips import FALSE_ALARMS, Flip, Floor, first_difference, flip_of, floor_of
+from ppd_proxy.accuracy.flips import FALSE_ALARMS, Flip, Floor, first_difference, flip_of, floor_of, measure
 
-FLOOR = floor_of([0.01, -0.03, 0.02], [0.01, 0.02], answers=1, flips=0)
+FLOOR = floor_of([measure([0.01, -0.03, 0.02], [0.01, 0.02])])
 
 
 def test_the_first_difference_is_a_token_that_differs_or_is_missing():
@@ -41,7 +41,7 @@ def test_a_bound_within_the_noise_is_not_called_a_tie():
 def test_nothing_is_judged_without_a_floor_or_by_one_that_has_nan():
     flip = flip_of(0, [1], [2], [{"1": 0.0, "2": -9.0}], [{"2": 0.0, "1": -9.0}])
     assert Floor().judge(flip) == "unclassified"
-    broken = floor_of([0.01, math.nan], [0.01], answers=1, flips=0)
+    broken = floor_of([measure([0.01, math.nan], [0.01])])
     assert broken.broken == 1
     assert broken.judge(flip) == "unclassified"
 
@@ -69,25 +69,59 @@ def test_runs_of_healthy_tokens_hardly_ever_have_a_real_difference(tail, measure
     }[tail]
     runs, alarms = 300, 0
     for _ in range(runs):
-        floor = floor_of(draw(measured), [], answers=1, flips=0)
+        floor = floor_of([measure(draw(measured), [])])
         alarms += floor.judge(moved(float(np.abs(draw(compared)).max()), compared - 1)) == "real"
     assert alarms <= 3 * FALSE_ALARMS * runs
 
 
 def test_a_fault_of_several_times_the_noise_is_real_with_a_floor_of_a_few_hundred_tokens():
-    floor = floor_of(np.random.default_rng(3).normal(scale=0.02, size=400), [], answers=4, flips=0)
+    floor = floor_of([measure(np.random.default_rng(3).normal(scale=0.02, size=400), [])])
     assert floor.judge(moved(4 * floor.largest_shift, position=40)) == "real"
 
 
 def test_more_comparisons_need_a_larger_floor():
-    floor = floor_of(np.random.default_rng(3).laplace(size=1000), [], answers=9, flips=0)
-    family = floor_of(floor.shifts, [], answers=9, flips=0)
+    floor = floor_of([measure(np.random.default_rng(3).laplace(size=1000), [])])
     shift = 1.6 * floor.largest_shift
     assert floor.judge(moved(shift)) == "real"
-    assert dataclasses.replace(family, family_tokens=10**6).judge(moved(shift)) == "unclassified"
+    assert dataclasses.replace(floor, family_tokens=10**6).judge(moved(shift)) == "unclassified"
 
 
 def test_equal_replays_alone_say_nothing_of_prefilling():
-    silent = floor_of([0.0] * 100, [0.0] * 100, answers=1, flips=0, is_scored=False)
+    silent = floor_of([measure([0.0] * 100, [0.0] * 100, is_scored=False)])
     assert silent.judge(moved(0.2)) == "unclassified"
     assert dataclasses.replace(silent, is_scored=True).judge(moved(0.2)) == "real"
+
+
+def of_length(prompt_tokens, scale, **fields):
+    draw = np.random.default_rng(prompt_tokens)
+    return [measure(draw.normal(scale=scale, size=64), [], prompt_tokens=prompt_tokens, **fields) for _ in range(20)]
+
+
+def test_a_difference_is_held_against_prompts_as_long_or_longer():
+    floor = floor_of([*of_length(100, 0.001), *of_length(900, 0.01), *of_length(3000, 0.1)])
+    short, middle, long = (floor.for_prompt(tokens) for tokens in (200, 1000, 4096))
+    assert (short.answers, middle.answers, long.answers) == (60, 40, 20)
+    assert floor.longest_prompt == 3000
+    only_short = floor_of(of_length(100, 0.001))
+    assert only_short.for_prompt(100).judge(moved(0.3)) == "real"
+    assert long.judge(moved(0.2)) == "tie"
+
+
+def test_shorter_prompts_say_nothing_of_a_longer_one():
+    floor = floor_of(of_length(100, 0.001))
+    assert floor.judge(moved(3.0)) == "real"
+    assert floor.for_prompt(5000).judge(moved(3.0)) == "unclassified"
+
+
+def test_all_of_the_floor_judges_where_lengths_are_not_known():
+    known, unknown = floor_of(of_length(100, 0.01)), floor_of([measure([0.01] * 200, [])])
+    assert known.for_prompt(None) is known
+    assert unknown.for_prompt(10**6) is unknown
+    assert unknown.longest_prompt is None
+
+
+def test_a_part_of_the_floor_knows_the_run_and_its_broken_numbers():
+    floor = floor_of([*of_length(100, 0.001), measure([math.nan], [], prompt_tokens=100), *of_length(900, 0.01)])
+    part = floor.of_run(50).for_prompt(900)
+    assert part.family_tokens == floor.of_run(50).family_tokens > 0
+    assert part.judge(moved(9.0)) == "unclassified"

@@ -30,7 +30,7 @@ from ppd_proxy.acc.flags import (
     positive,
     sampling_of,
 )
-from ppd_proxy.acc.snapshots import Kept, Snapshot, encoded, kept, read_snapshot, stored
+from ppd_proxy.acc.snapshots import Kept, Snapshot, encoded, kept, read_snapshot
 from ppd_proxy.acc.views import Progress, noise_line
 
 _SHOWN = 10
@@ -79,7 +79,7 @@ async def capture(args: argparse.Namespace, context: Context) -> Result:
         endpoint=access.endpoint,
         sampling=dataclasses.asdict(sampling),
         datasets=[each.described() for each in loaded],
-        noise=stored(floor),
+        noise=list(floor.measured),
         samples=samples,
     )
     write_whole(output, [encoded(snapshot)], "--output")
@@ -153,7 +153,7 @@ def _described(snapshot: Snapshot) -> Iterator[str]:
         yield "sampling: " + ", ".join(f"{name} {value}" for name, value in snapshot.sampling.items())
     for each in snapshot.datasets:
         yield f"dataset {each.path}: {each.samples} prompts, SHA-256 {each.sha256}"
-    yield noise_line(snapshot.noise.floor())
+    yield noise_line(snapshot.floor)
 
 
 def _data(snapshot: Snapshot) -> dict[str, object]:
@@ -165,7 +165,7 @@ def _data(snapshot: Snapshot) -> dict[str, object]:
         "endpoint": snapshot.endpoint,
         "sampling": snapshot.sampling,
         "datasets": snapshot.datasets,
-        "noise": noise_of(snapshot.noise.floor()),
+        "noise": noise_of(snapshot.floor),
         "samples": len(snapshot.samples),
         "errors": [each.sample_id for each in snapshot.samples if each.answer is None],
         "imported_from": snapshot.imported_from,

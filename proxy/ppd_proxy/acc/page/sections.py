@@ -112,6 +112,7 @@ def settings(report: Report, totals: Totals, files: Iterable[tuple[str, str]]) -
     if noise.answers:
         rows += [
             ("noise floor: answers", f"{noise.answers:,}, {noise.tokens:,} tokens"),
+            ("noise floor: longest prompt", None if (most := noise.longest_prompt) is None else f"{most:,} tokens"),
             ("noise floor: not the same when asked again", f"{noise.flips:,}"),
             ("noise floor: largest shift", _nats(noise.largest_shift)),
             ("noise floor: largest |logprob difference|", _nats(noise.largest_delta)),
