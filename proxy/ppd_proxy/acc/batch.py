@@ -17,7 +17,7 @@ import msgspec
 
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.cache import Cache, key_of
-from ppd_proxy.acc.compare import compare_answers, force
+from ppd_proxy.acc.compare import answer_or_trouble, compare_answers, failed_sample, force
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Engine, EngineTrouble
 from ppd_proxy.acc.flags import Access, Sampling
@@ -182,8 +182,11 @@ class Batch:
 
     async def _finish(self, number: int) -> None:
         row = self._rows[number]
-        ours, *theirs = await asyncio.gather(*(_tried(source, number, row) for source in self._sources))
+        asked = (answer_or_trouble(source.answer(number, row)) for source in self._sources)
+        ours, *theirs = await asyncio.gather(*asked)
         samples = [await self._judged(row, ours, each) for each in theirs]
+        for sample in samples:
+            sample.metadata = {**row.metadata} if row.expected is None else {**row.metadata, "expected": row.expected}
         told = tuple(_encode(each) for each in samples)
         statuses: tuple[Status, ...] = tuple(each.status for each in samples)
         self._note(number, told, statuses)
@@ -212,14 +215,12 @@ class Batch:
     async def _judged(self, row: Row, ours: Answer | EngineTrouble, theirs: Answer | EngineTrouble) -> Sample:
         """Never raises what an engine did: that is an `error` sample."""
         rules = self._rules
-        metadata = {**row.metadata} if row.expected is None else {**row.metadata, "expected": row.expected}
         if isinstance(ours, EngineTrouble):
-            return _failed(row, ours, "baseline", metadata)
+            return failed_sample(row.sample_id, row.question, ours, "baseline")
         if isinstance(theirs, EngineTrouble):
-            return _failed(row, theirs, "target", metadata)
+            return failed_sample(row.sample_id, row.question, theirs, "target")
         is_greedy = _is_greedy(row, rules.sampling)
         sample = compare_answers(row.sample_id, row.question, ours, theirs, rules.floor, is_greedy=is_greedy)
-        sample.metadata = metadata
         _match(sample, ours, theirs, rules.matching)
         if rules.forcing is not None and sample.is_divergent and ours.prompt_token_ids:
             try:
@@ -229,29 +230,6 @@ class Batch:
         if rules.tops != "all":
             _thin(sample, rules.tops)
         return sample
-
-
-async def _tried(source: Source, number: int, row: Row) -> Answer | EngineTrouble:
-    try:
-        return await source.answer(number, row)
-    except EngineTrouble as trouble:
-        return trouble
-
-
-def _failed(
-    row: Row, trouble: EngineTrouble, side: Literal["baseline", "target"], metadata: dict[str, object]
-) -> Sample:
-    question = row.question
-    return Sample(
-        sample_id=row.sample_id,
-        status="error",
-        prompt=question.text if question.messages is None else None,
-        messages=None if question.messages is None else [dict(each) for each in question.messages],
-        error=str(trouble),
-        error_reason=trouble.reason,
-        failed=side,
-        metadata=metadata,
-    )
 
 
 def _is_greedy(row: Row, sampling: Sampling) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -153,26 +153,31 @@ async def compare(
     baseline: Engine, target: Engine, sample_id: str, question: Question, sampling: Sampling, floor: flips.Floor
 ) -> Sample:
     """Asks both at once. An engine that fails makes an `error` sample, never an exception."""
-    asked = [
-        _one(engine, question, sampling, f"ppd-acc-{sample_id}-{name}")
-        for engine, name in ((baseline, "baseline"), (target, "target"))
-    ]
-    ours, theirs = await asyncio.gather(*asked)
+    ours, theirs = await asyncio.gather(
+        *(
+            answer_or_trouble(engine.ask(question, sampling, request_id=f"ppd-acc-{sample_id}-{name}"))
+            for engine, name in ((baseline, "baseline"), (target, "target"))
+        )
+    )
     if isinstance(ours, EngineTrouble):
-        return _failed(sample_id, question, ours, "baseline")
+        return failed_sample(sample_id, question, ours, "baseline")
     if isinstance(theirs, EngineTrouble):
-        return _failed(sample_id, question, theirs, "target")
+        return failed_sample(sample_id, question, theirs, "target")
     return compare_answers(sample_id, question, ours, theirs, floor, is_greedy=sampling.is_greedy)
 
 
-async def _one(engine: Engine, question: Question, sampling: Sampling, request_id: str) -> Answer | EngineTrouble:
+async def answer_or_trouble(asking: Awaitable[Answer]) -> Answer | EngineTrouble:
+    """What an engine did, as a value, so that one side's failure does not end the other's request."""
     try:
-        return await engine.ask(question, sampling, request_id=request_id)
+        return await asking
     except EngineTrouble as trouble:
         return trouble
 
 
-def _failed(sample_id: str, question: Question, trouble: EngineTrouble, side: Literal["baseline", "target"]) -> Sample:
+def failed_sample(
+    sample_id: str, question: Question, trouble: EngineTrouble, side: Literal["baseline", "target"]
+) -> Sample:
+    """The `error` sample of a prompt that one side did not answer."""
     return Sample(
         sample_id=sample_id,
         status="error",

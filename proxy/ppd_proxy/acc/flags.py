@@ -86,6 +86,11 @@ def between(low: float, high: float) -> Callable[[str], float]:
     return number
 
 
+def number_of(key: str) -> Callable[[str], float]:
+    """A number in the range that the file's key has."""
+    return between(*RANGES[key])
+
+
 def whole_number_of(key: str) -> Callable[[str], int]:
     """A whole number in the range that the file's key has."""
     low, high = RANGES[key]
@@ -111,11 +116,13 @@ def prompt_text(text: str) -> str:
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling (greedy and seeded unless told otherwise)")
     group.add_argument("--profile", metavar="NAME", help="named settings: greedy, stochastic or one of the file's")
-    group.add_argument("--temperature", type=between(0, 100), metavar="F", help="0 is greedy (default 0)")
-    group.add_argument("--top-p", type=between(1e-9, 1), metavar="F", help="nucleus sampling (default 1)")
+    group.add_argument("--temperature", type=number_of("temperature"), metavar="F", help="0 is greedy (default 0)")
+    group.add_argument("--top-p", type=number_of("top_p"), metavar="F", help="nucleus sampling (default 1)")
     group.add_argument("--seed", type=whole_number_of("seed"), metavar="N", help="default 42")
-    group.add_argument("--max-tokens", type=positive, metavar="N", help="length limit of an answer (default 64)")
-    group.add_argument("--top-k", type=positive, metavar="N", help="logprobs per token (default 5)")
+    group.add_argument(
+        "--max-tokens", type=whole_number_of("max_tokens"), metavar="N", help="length limit of an answer (default 64)"
+    )
+    group.add_argument("--top-k", type=whole_number_of("top_k"), metavar="N", help="logprobs per token (default 5)")
 
 
 def add_access_flags(parser: argparse.ArgumentParser) -> None:
@@ -124,10 +131,16 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--api-key", metavar="KEY", help="default: PPD_ACC_API_KEY, else XPYD_ACC_API_KEY")
     group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="sent with every request, repeatable")
     group.add_argument("--endpoint", choices=("chat", "completions"), help="API that is asked (default chat)")
-    group.add_argument("--timeout", type=between(1e-3, 1e9), metavar="S", help="of one answer (default 120)")
-    group.add_argument("--retries", type=not_negative, metavar="N", help="attempts after the first (default 3)")
-    group.add_argument("--retry-delay", type=between(0, 1e6), metavar="S", help="doubled every time (default 0.5)")
-    group.add_argument("--concurrency", type=positive, metavar="N", help="requests at once, per engine (default 8)")
+    group.add_argument("--timeout", type=number_of("timeout"), metavar="S", help="of one answer (default 120)")
+    group.add_argument(
+        "--retries", type=whole_number_of("retries"), metavar="N", help="attempts after the first (default 3)"
+    )
+    group.add_argument(
+        "--retry-delay", type=number_of("retry_delay"), metavar="S", help="doubled every time (default 0.5)"
+    )
+    group.add_argument(
+        "--concurrency", type=whole_number_of("concurrency"), metavar="N", help="requests at once, per engine (8)"
+    )
 
 
 def add_pair_flags(parser: argparse.ArgumentParser, *, has_target: bool = True) -> None:

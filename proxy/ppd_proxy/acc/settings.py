@@ -56,7 +56,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "temperature": (0, 100), "top_p": (1e-9, 1), "max_tokens": (1, 2**31), "timeout": (1e-3, 1e9),
         "retries": (0, 1000), "retry_delay": (0, 1e6), "concurrency": (1, 100_000), "noise_floor": (0, 1_000_000),
         "top_k": (1, 1000), "fail_threshold": (0, 1), "confidence_level": (0.5, 0.999999),
-        "seed": (-(2**63), 2**63 - 1),
+        "seed": (-(2**63), 2**63 - 1), "metrics_port": (0, 65_535),
         "cosine_threshold": (-1, 1), "max_abs_threshold": (0, float("inf")), "cache_ttl": (0, float("inf")),
         "rate_limit": (1e-9, float("inf")), "warn_truncated": (0, 1), "logprob_gap_threshold": (0, float("inf")),
         "numeric_tolerance": (0, float("inf")), "input_price_per_m": (0, float("inf")),

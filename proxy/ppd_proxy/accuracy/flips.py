@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ppd_proxy.accuracy.noise import prompt_bucket
+from ppd_proxy.accuracy.buckets import prompt_bucket
 
 Judgement = Literal["tie", "real", "unclassified"]
 Token = int | str

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ppd_proxy.accuracy.buckets import prompt_bucket
 from ppd_proxy.accuracy.scores import Floats, Statistics
 
 Category = Literal["within", "near", "far"]
@@ -29,8 +30,6 @@ Sampling = Literal["greedy", "sampled", "shaped"]
 CATEGORIES: tuple[Category, ...] = ("within", "near", "far")
 NEAR_SHARE = 0.01
 """Share of healthy samples beyond the near threshold: what is shown as drift though nothing is wrong."""
-_FIRST_BUCKET_TOKENS = 256
-_BUCKET_RATIO = 4
 
 
 class Key(NamedTuple):
@@ -51,14 +50,6 @@ class Key(NamedTuple):
 
 def key_of(model: str, prompt_tokens: int, sampling: Sampling) -> Key:
     return Key(model, prompt_bucket(prompt_tokens), sampling)
-
-
-def prompt_bucket(prompt_tokens: int) -> int:
-    """Upper end of the bucket that a prompt of so many tokens falls into."""
-    bucket = _FIRST_BUCKET_TOKENS
-    while bucket < prompt_tokens:
-        bucket *= _BUCKET_RATIO
-    return bucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,10 @@ def test_what_no_header_can_hold_is_a_mistake_of_the_file_too(capsys, tmp_path, 
     assert "secret" not in ends_with_usage(capsys, *ASKING, "--config", str(tmp_path / "c.toml"))
 
 
-@pytest.mark.parametrize(("flag", "key"), [("--seed", "seed"), ("--noise-floor", "noise_floor")])
+@pytest.mark.parametrize(("flag", "key"), [
+    ("--seed", "seed"), ("--noise-floor", "noise_floor"), ("--max-tokens", "max_tokens"), ("--top-k", "top_k"),
+    ("--retries", "retries"), ("--concurrency", "concurrency"), ("--timeout", "timeout"),
+])  # fmt: skip
 @pytest.mark.parametrize("end", [0, 1])
 def test_a_flag_has_the_range_of_its_key_in_the_file(capsys, tmp_path, flag, key, end):
     past = RANGES[key][end] + (1 if end else -1)

@@ -29,7 +29,7 @@ from ppd_proxy.acc.flags import (
     add_pair_flags,
     needed,
     option,
-    positive,
+    whole_number_of,
 )
 from ppd_proxy.acc.pools import judge_together, verdict_data
 from ppd_proxy.acc.positions import DEFAULT_ALPHA
@@ -63,7 +63,8 @@ _DEPTH = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
     parser.add_argument(
-        "--max-tokens", type=positive, metavar="N", help=f"tokens per probe (default {_MAX_TOKENS}); part of the digest"
+        "--max-tokens", type=whole_number_of("max_tokens"), metavar="N",
+        help=f"tokens per probe (default {_MAX_TOKENS}); part of the digest"
     )
     add_access_flags(parser)
     add_noise_flag(parser, len(PROBES))

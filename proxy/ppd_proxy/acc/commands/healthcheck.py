@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
 from ppd_proxy.acc.engines import engines
-from ppd_proxy.acc.flags import Access, access_of, add_access_flags, option, positive, url_of
+from ppd_proxy.acc.flags import Access, access_of, add_access_flags, option, url_of, whole_number_of
 from ppd_proxy.acc.health import DEPTH, Health, check_health, differences
 from ppd_proxy.acc.settings import Settings
 
@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same, repeatable; without any: [defaults] baseline and target. Each generates a few tokens: a stock"
         " P2pNccl engine ends on a request without a tag",
     )  # fmt: skip
-    parser.add_argument("--top-k", type=positive, metavar="N", help=f"logprobs per token asked for (default {DEPTH})")
+    parser.add_argument(
+        "--top-k", type=whole_number_of("top_k"), metavar="N",
+        help=f"logprobs per token asked for (default {DEPTH})",
+    )
     add_access_flags(parser)
 
 

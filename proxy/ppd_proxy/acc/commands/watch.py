@@ -25,10 +25,10 @@ from ppd_proxy.acc.flags import (
     add_sampling_flags,
     between,
     needed,
-    not_negative,
     option,
     positive,
     sampling_of,
+    whole_number_of,
 )
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.views import nats, noise_line
@@ -63,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"rounds after which the noise floor is measured anew (default {_NOISE_EVERY})",
     )  # fmt: skip
     parser.add_argument("--log", metavar="FILE", help="one JSON line a round, appended")
-    parser.add_argument("--metrics-port", type=not_negative, metavar="N", help="Prometheus metrics at /metrics; 0: any")
+    parser.add_argument(
+        "--metrics-port", type=whole_number_of("metrics_port"), metavar="N",
+        help="Prometheus metrics at /metrics; 0: any",
+    )
     parser.add_argument("--metrics-host", default="127.0.0.1", metavar="HOST", help="default 127.0.0.1")
     parser.add_argument("--metrics-file", metavar="FILE", help="the same metrics, replaced after every round")
     parser.add_argument(
