@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ppd_proxy.acc.reports import Sample
 
+BASELINE_BROKEN = "baseline-not-a-number"
+TARGET_BROKEN = "target-not-a-number"
+
 
 def judge_broken_numbers(sample: Sample) -> Sample:
     """Makes a comparison `real` where the target gives no number and the baseline does, `unclassified` where the
@@ -11,7 +14,7 @@ def judge_broken_numbers(sample: Sample) -> Sample:
     if sample.not_numbers and sample.status != "real":
         is_targets = is_targets_fault(sample)
         sample.status = "real" if is_targets else "unclassified"
-        sample.tags.append("target-not-a-number" if is_targets else "baseline-not-a-number")
+        sample.tags.append(TARGET_BROKEN if is_targets else BASELINE_BROKEN)
     return sample
 
 

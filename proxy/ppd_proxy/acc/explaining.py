@@ -107,14 +107,21 @@ def story(sample: Sample, report: Report) -> list[str]:
 def _headline(sample: Sample) -> str:
     unit = sample.unit
     if sample.flip is None:
-        tail = "" if sample.status == "equal" else "; the difference is not in the tokens (tool calls, or not kept)"
-        return f"{sample.status}: {sample.compared_tokens} {unit} compared{tail}"
+        return f"{sample.status}: {sample.compared_tokens} {unit} compared{_reason_without_flip(sample)}"
     position = sample.flip.position
     one, other = _token(sample.flip, "baseline", sample), _token(sample.flip, "target", sample)
     return (
         f"{sample.status}: {unit[:-1]} {position} is the first that differs (baseline {one}, target {other}), after"
         f" {position} equal ones"
     )
+
+
+def _reason_without_flip(sample: Sample) -> str:
+    if sample.status == "equal":
+        return ""
+    if sample.not_numbers:
+        return f"; the tokens are equal, but {sample.not_numbers} logprobs are NaN or infinite"
+    return "; the difference is not in the tokens (tool calls, or not kept)"
 
 
 def _token(flip: Flip, side: str, sample: Sample) -> str:

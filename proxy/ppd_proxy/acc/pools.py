@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ppd_proxy.acc.broken_numbers import BASELINE_BROKEN
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.reports import STATUSES, Sample
 from ppd_proxy.acc.views import nats
@@ -63,7 +64,7 @@ def judge_together(
     deltas = [delta for sample in samples for delta in deltas_of(sample)]
     deltas += [delta for delta in more_deltas if math.isfinite(delta)]
     precision = excess(deltas, floor.deltas)
-    broken = sum(sample.not_numbers for sample in samples)
+    broken = sum(sample.not_numbers for sample in samples if BASELINE_BROKEN not in sample.tags)
     broken += sum(not math.isfinite(delta) for delta in more_deltas)
     code, reasons = _judge(samples, counts, precision, deltas, floor, alpha, broken)
     return Verdict(
@@ -116,6 +117,9 @@ def _judge(
         return Exit.INFRASTRUCTURE, [f"{counts['error']} of {len(samples)} comparisons failed: {failed}"]
     if not any(sample.compared_tokens or sample.flip is not None for sample in samples):
         return Exit.INCONCLUSIVE, ["no token was compared"]
+    if broken_baselines := sum(BASELINE_BROKEN in sample.tags for sample in samples):
+        why = "the baseline itself gave NaN or infinite logprobs, which prove nothing"
+        return Exit.INCONCLUSIVE, [f"{broken_baselines} answers cannot be judged: {why}"]
     if counts["unclassified"]:
         return Exit.INCONCLUSIVE, [f"{counts['unclassified']} differences cannot be classified by margins"]
     if counts["tie"] == 0 and not any(deltas):

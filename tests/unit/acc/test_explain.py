@@ -9,7 +9,7 @@ from tests.support.acc_reports import equal, failed, parted, published, report_o
 from ppd_proxy.acc import main as program
 from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.explaining import advice
-from ppd_proxy.acc.reports import Forced, Noise
+from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Forced, Noise
 from ppd_proxy.accuracy.intervals import wilson
 
 
@@ -182,3 +182,18 @@ def test_kv_lines_are_what_a_shell_reads(tmp_path, capsys):
 async def test_a_report_of_nothing_has_no_rates(tmp_path):
     data = (await run_command("summary", written(tmp_path))).data
     assert (data["samples"], data["rate"], data["prefix_share"]) == (0, None, None)
+
+
+async def test_equal_tokens_with_broken_numbers_say_what_is_wrong(tmp_path):
+    sample = equal("x")
+    sample.status, sample.not_numbers = "real", 2
+    told = told_by(await explained(tmp_path, sample))
+    assert "the tokens are equal, but 2 logprobs are NaN or infinite" in told
+
+
+async def test_a_prompt_longer_than_the_floor_asks_for_a_floor_of_its_own(tmp_path):
+    sample = parted("x", "unclassified")
+    sample.tags = [LONGER_THAN_FLOOR]
+    data = await explained(tmp_path, sample)
+    assert data["advice"][0]["why"].startswith("the noise floor was measured on shorter prompts only")
+    assert "--noise-floor 20" in data["advice"][0]["command"]

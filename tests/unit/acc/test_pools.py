@@ -42,6 +42,7 @@ def ends(*samples, floor=FLOOR, **more):
         ([sample("unclassified"), sample("error", tokens=0, error="gone")], Exit.INFRASTRUCTURE),
         ([sample("real"), sample("error", tokens=0, error="gone")], Exit.DIFFERENT),
         ([sample(not_numbers=1)], Exit.DIFFERENT),
+        ([sample("unclassified", not_numbers=1, tags=["baseline-not-a-number"])], Exit.INCONCLUSIVE),
         ([sample(tokens=0)], Exit.INCONCLUSIVE),
         ([], Exit.INCONCLUSIVE),
     ],
@@ -77,3 +78,10 @@ def test_shares_have_wilsons_interval_and_newcombes_above_the_replays():
 
 def test_words_have_no_logprobs_to_compare():
     assert deltas_of(sample(unit="words")) == []
+
+
+def test_a_baseline_that_gives_no_numbers_is_named():
+    verdict = judge_together(
+        [sample(), sample("unclassified", not_numbers=1, tags=["baseline-not-a-number"])], FLOOR, alpha=0.01
+    )
+    assert "1 answers cannot be judged: the baseline itself" in verdict.reasons[0]

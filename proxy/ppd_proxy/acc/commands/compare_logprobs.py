@@ -35,7 +35,6 @@ from ppd_proxy.acc.flags import (
     url_of,
 )
 from ppd_proxy.acc.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
-from ppd_proxy.acc.variations import variations
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
@@ -76,7 +75,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
     async with engines(access_of(args, context.settings), *urls) as asked:
         progress = Progress(context.errors, "noise floor", count)
-        floor = await noise_floor(asked[0], variations([args.prompt], count), sampling, count, progress)
+        floor = await noise_floor(asked[0], [Question(prompt=args.prompt)], sampling, count, progress)
         found, notes = await _compared(names, asked, args.prompt, sampling, floor)
     return _result(found, floor, sampling, args.alpha, args.kl_threshold, notes)
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
 from ppd_proxy.acc.commands.healthcheck import health_table
 from ppd_proxy.acc.compare import noise_floor, noise_of
-from ppd_proxy.acc.engines import Engine, engines
+from ppd_proxy.acc.engines import Engine, Question, engines
 from ppd_proxy.acc.flags import (
     access_of,
     add_access_flags,
@@ -113,9 +113,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         healths = await asyncio.gather(*(check_health(engine) for engine in asked))
         if not healths[0].is_healthy or not all(health.is_healthy or health.has_broken_numbers for health in healths):
             return _unhealthy(healths)
-        floor = await noise_floor(
-            asked[0], variations(prompts, count), sampling, count, Progress(context.errors, "noise floor", count)
-        )
+        plain = [Question(prompt=prompt) for prompt in prompts]
+        floor = await noise_floor(asked[0], plain, sampling, count, Progress(context.errors, "noise floor", count))
         questions = variations(prompts, len(prompts) * repeats)
         floor = floor.of_run(_STAGES * len(questions))
         progress = Progress(context.errors, "stages", len(questions))

@@ -35,7 +35,6 @@ from ppd_proxy.acc.pools import judge_together, verdict_data
 from ppd_proxy.acc.positions import DEFAULT_ALPHA
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.settings import Settings
-from ppd_proxy.acc.variations import variations
 from ppd_proxy.acc.views import Progress, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
@@ -85,7 +84,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
             for engine, each in zip(asked, answers, strict=True)
         ]
         progress = Progress(context.errors, "noise floor", count)
-        floor = await noise_floor(asked[0], variations(PROBES, count), sampling, count, progress)
+        floor = await noise_floor(asked[0], _QUESTIONS, sampling, count, progress)
     floor = floor.of_run(len(PROBES))
     head = {"probes_version": VERSION, "max_tokens": sampling.max_tokens, "baseline": prints[0]}
     if len(urls) == 1:
