@@ -17,13 +17,14 @@ from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.main import VERSION
 from ppd_proxy.acc.registry import COMMANDS
 from ppd_proxy.acc.reports import Report
+from ppd_proxy.acc.snapshots import SNAPSHOT_VERSION, Snapshot
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "ppd-acc.schema.json"
 
 
 def schema() -> dict[str, Any]:
-    """A document is a report (what batch-compare writes with --output) or a command's result (`--json`)."""
-    _, definitions = msgspec.json.schema_components([Report], ref_template="#/$defs/{name}")
+    """A document is a command's result (`--json`), a report (what batch-compare writes with --output) or a snapshot."""
+    _, definitions = msgspec.json.schema_components([Report, Snapshot], ref_template="#/$defs/{name}")
     definitions["Result"] = {
         "title": "Result",
         "description": "What --json writes. Beside these fields stand those of the command.",
@@ -39,23 +40,34 @@ def schema() -> dict[str, Any]:
         },
     }
     definitions["Report"]["required"] = ["kind", "version", "samples"]
-    for name in ("Report", "Sample", "Side", "Flip", "Forced", "Totals", "Noise"):
+    definitions["Snapshot"]["required"] = ["kind", "version", "samples"]
+    definitions["Snapshot"]["properties"]["version"] = {"const": SNAPSHOT_VERSION}
+    closed = ("Report", "Sample", "Side", "Flip", "Forced", "Totals", "Noise", "Snapshot", "Kept", "Answer", "Measured")
+    for name in closed:
         definitions[name]["additionalProperties"] = False
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ppd-acc",
         "if": {"required": ["exit"]},
         "then": {"$ref": "#/$defs/Result"},
-        "else": {"$ref": "#/$defs/Report"},
+        "else": {
+            "if": {"properties": {"kind": {"const": "snapshot"}}},
+            "then": {"$ref": "#/$defs/Snapshot"},
+            "else": {"$ref": "#/$defs/Report"},
+        },
         "$defs": dict(sorted(definitions.items())),
     }
 
 
+def text() -> str:
+    """What the file holds."""
+    return json.dumps(schema(), indent=2) + "\n"
+
+
 def main() -> int:
-    text = json.dumps(schema(), indent=2) + "\n"
     if "--check" in sys.argv[1:]:
-        return int(not SCHEMA.is_file() or SCHEMA.read_text(encoding="utf-8") != text)
-    SCHEMA.write_text(text, encoding="utf-8")
+        return int(not SCHEMA.is_file() or SCHEMA.read_text(encoding="utf-8") != text())
+    SCHEMA.write_text(text(), encoding="utf-8")
     return 0
 
 
