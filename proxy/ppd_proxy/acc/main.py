@@ -15,13 +15,14 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.outputs import check_outputs
 from ppd_proxy.acc.registry import COMMANDS, Listed
 from ppd_proxy.acc.settings import Settings, SettingsError, load_settings
 from ppd_proxy.acc.views import is_verbatim
@@ -77,7 +78,7 @@ def _main(argv: Sequence[str] | None, commands: Sequence[Listed]) -> int:
     out, err = _console(sys.stdout), _console(sys.stderr)
     try:
         args = build_parser(commands).parse_args(arguments)
-        _check_json_file(args.json)
+        check_outputs(args, Path())
     except SystemExit as stop:  # how argparse ends --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     except Mistake as mistake:
@@ -93,9 +94,6 @@ def _main(argv: Sequence[str] | None, commands: Sequence[Listed]) -> int:
         return _failed(command, args, out, err, Exit.INFRASTRUCTURE, str(trouble))
     except KeyboardInterrupt:
         return _failed(command, args, out, err, Exit.INFRASTRUCTURE, "interrupted")
-    except BrokenPipeError:
-        sys.stderr.close()
-        return Exit.INFRASTRUCTURE
     except Exception as error:  # a defect: told in one line, with -vv in full
         log.debug("a defect", exc_info=error)
         told = f"a defect of ppd-acc: {type(error).__name__}: {error} (-vv shows where)"
@@ -149,19 +147,6 @@ def _json_file(text: str) -> str:
     return text
 
 
-def _check_json_file(name: str | None) -> None:
-    """Before any work is done. Raises Mistake where the file cannot be written."""
-    if name is None or name == "-":
-        return
-    path = Path(name)
-    if path.is_dir():
-        raise Mistake(f"--json {name}: is a directory; it must be a file")
-    if not path.parent.is_dir():
-        raise Mistake(f"--json {name}: there is no directory {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise Mistake(f"--json {name}: cannot be written")
-
-
 def _run(command: Command, args: argparse.Namespace, out: Console, err: Console) -> Result:
     # `config validate` and `init` work on a file that may be wrong.
     settings = Settings() if command.name in ("config validate", "init") else load_settings(args.config, Path())
@@ -192,11 +177,13 @@ def _tell(command: Command, args: argparse.Namespace, out: Console, err: Console
                 for part in result.view:
                     out.print(part, soft_wrap=is_verbatim(part))
         sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # of JSON; people who have read enough change no verdict
+        _silence(sys.stdout)
         return Exit.INFRASTRUCTURE
     except OSError as error:
-        err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
+        where = f"--json {args.json}" if error.filename is not None else "standard output"
+        err.print(Text(f"ppd-acc: {where}: {error.strerror or error}"))
+        _silence(sys.stdout)
         return Exit.INFRASTRUCTURE
     return result.exit
 
@@ -249,9 +236,23 @@ def _plain(value: Any) -> Any:
     return value
 
 
+class _Console(Console):
+    """Goes silent where its reader has gone: what the command found out still decides how it ends."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _silence(self.file)
+
+
+def _silence(stream: IO[str]) -> None:
+    """Whatever is still written, at the latest when Python ends, goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # a stream that is no file, or closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _console(stream: Any) -> Console:
     """Colours and the terminal's width on a terminal; plain and wide where it is piped."""
-    return Console(file=stream, width=None if stream.isatty() else _WIDTH_WHEN_PIPED, highlight=False)
+    return _Console(file=stream, width=None if stream.isatty() else _WIDTH_WHEN_PIPED, highlight=False)
 
 
 def _set_up_logging(args: argparse.Namespace) -> None:

@@ -183,3 +183,34 @@ def test_json_without_a_file_is_standard_output(capsys, place):
 def test_a_url_is_no_json_file(capsys):
     code, _, err = run(capsys, "healthcheck", "http://a:1", "--json", "http://b:1")
     assert (code, "write --json - before a URL" in err) == (Exit.USAGE, True)
+
+
+def ended_without_reader(*line):
+    """How the program ends whose standard output nobody reads, and what it says of it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ppd_proxy.acc.main", *line]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(("target", "code"), [("a b", Exit.PASS), ("a c", Exit.DIFFERENT)])
+def test_a_reader_that_has_seen_enough_changes_no_verdict(target, code):
+    line = ("compare-output", "--baseline-text", "a b", "--target-text", target)
+    assert ended_without_reader(*line) == (code, "")
+
+
+def test_json_that_nobody_reads_is_trouble():
+    line = ("compare-output", "--baseline-text", "a", "--target-text", "a", "--json", "-")
+    assert ended_without_reader(*line)[0] == Exit.INFRASTRUCTURE
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_is_told_of_the_output_that_it_hit():
+    line = [sys.executable, "-m", "ppd_proxy.acc.main", "profiles"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == Exit.INFRASTRUCTURE
+    assert "standard output: No space left" in done.stderr
+    assert "--json" not in done.stderr
