@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,12 @@ from ppd_proxy.acc.formats import FORMATS
 from ppd_proxy.acc.gating import Gate, gate_of, totals_of, worst_of
 from ppd_proxy.acc.reports import Flip, Report, Sample, Status, Totals
 from ppd_proxy.acc.views import nats, noise_line, percent
+from ppd_proxy.accuracy.intervals import wilson
 
 _SHOWN = 10
+_TO_EXPLAIN: tuple[Status, ...] = ("real", "unclassified")
+_FLAKY_SHARE = 0.05
+"""A greedy, seeded engine that answers more than this differently when asked again (95 % sure) is told of."""
 _encode = msgspec.json.Encoder().encode
 _sample = msgspec.json.Decoder(Sample)
 
@@ -78,7 +83,8 @@ def result_of(work: Work, options: Options, done: Done, context: Context, *, has
     )
     notes = [note for told in tolds for note in _notes(told, options)] + _run_notes(work, done, options, code)
     view = [part for told in tolds for part in _view(told, done)]
-    return Result(exit=code, data=data, view=(*view, *map(Text, written)), notes=tuple(dict.fromkeys(notes)))
+    steps = [step for number, told in enumerate(tolds) for step in _next_step(told, options, number, len(tolds))]
+    return Result(exit=code, data=data, view=(*view, *map(Text, (*written, *steps))), notes=tuple(dict.fromkeys(notes)))
 
 
 def _told(work: Work, options: Options, done: Done, context: Context, target: int) -> Told:
@@ -120,13 +126,29 @@ def _effective(work: Work, options: Options) -> dict[str, Any]:
 
 def _write(options: Options, told: Told, number: int, targets: int) -> Iterator[str]:
     for flag, path in options.outputs.items():
-        own = path if targets == 1 else path.with_name(f"{path.stem}.{number}{path.suffix}")
+        own = _own_path(path, number, targets)
         if flag == "output":
             write_whole(own, encoded_report(told.report, told.samples), "--output")
         else:
             parts = FORMATS[flag](told.report, map(_sample.decode, told.samples))
             write_whole(own, (part.encode() for part in parts), f"--{flag}")
         yield f"{'report' if flag == 'output' else flag}: {own}"
+
+
+def _own_path(path: Path, number: int, targets: int) -> Path:
+    return path if targets == 1 else path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+
+def _next_step(told: Told, options: Options, number: int, targets: int) -> Iterator[str]:
+    """Where the report is a file and something in it wants an explanation."""
+    path = options.outputs.get("output")
+    worst = min(
+        (each for each in told.briefs if each.status in _TO_EXPLAIN),
+        key=lambda brief: _TO_EXPLAIN.index(brief.status), default=None,
+    )  # fmt: skip
+    if path is not None and worst is not None:
+        line = shlex.join(["--report", str(_own_path(path, number, targets)), "--sample", worst.sample_id])
+        yield f"next: ppd-acc explain {line}"
 
 
 def encoded_report(report: Report, samples: Iterable[bytes]) -> Iterator[bytes]:
@@ -227,6 +249,12 @@ def _run_notes(work: Work, done: Done, options: Options, code: Exit) -> list[str
         for target in done.targets
         if done.baseline.model is not None and target.model != done.baseline.model
     ]
+    flaky = wilson(done.floor.flips, done.floor.answers, 0.95) if done.floor.answers else None
+    if flaky is not None and flaky.low > _FLAKY_SHARE:
+        notes.append(
+            f"the baseline does not reproduce itself: {done.floor.flips} of {done.floor.answers} answers differ when"
+            f" asked again; look at it first: ppd-acc reproducibility --url {done.baseline.url}"
+        )
     if done.recalled:
         notes.append(f"{done.recalled} samples were in the journal {options.journal} already")
     elif options.is_resumed:

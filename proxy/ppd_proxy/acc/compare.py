@@ -74,6 +74,8 @@ def compare_answers(
             shift=found.shift,
             is_bound=found.is_bound,
             chance=floor.chance(found),
+            floor_tokens=floor.tokens or None,
+            floor_shift=floor.largest_shift,
         )
     elif _calls(baseline) != _calls(target):
         status = "real"  # the same tokens read in two ways: not the model's doing

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Flip, Report, Sample, Side
+from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Flip, Forced, Report, Sample, Side
 from ppd_proxy.acc.views import nats
 from ppd_proxy.accuracy.flips import Token
 from ppd_proxy.accuracy.intervals import wilson
@@ -144,13 +144,17 @@ def _margins(flip: Flip, report: Report) -> list[str]:
         f" {nats(flip.target_margin)}; together the engines moved by {at_least}{nats(flip.shift)}"
         + (" (a bound: one engine does not list the other's token)" if flip.is_bound else "")
     ]
-    largest = report.noise.largest_shift
+    noise = report.noise
+    tokens, largest = noise.tokens, noise.largest_shift
+    if flip.floor_tokens is not None:
+        tokens, largest = flip.floor_tokens, flip.floor_shift
     if largest is None:
         told.append("noise floor: not measured, so nothing says whether a healthy engine moves as much")
     else:
         share = f", {flip.shift / largest:.3g} times that" if largest > 0 else ""
+        where = " in prompts as long" if tokens < noise.tokens else ""
         told.append(
-            f"noise floor: {report.noise.tokens} healthy tokens moved by {nats(largest)} at most; this one by"
+            f"noise floor: {tokens} healthy tokens{where} moved by {nats(largest)} at most; this one by"
             f" {at_least}{nats(flip.shift)}{share}"
         )
     if flip.chance is not None:
@@ -226,6 +230,13 @@ def _advice_on_faults(sample: Sample, report: Report) -> list[Advice]:
     found: list[Advice] = []
     if sample.not_numbers:
         found.append(Advice(why="logprobs are no numbers: look at the KV itself", command="ppd-acc check-kv --help"))
+    if sample.forced is not None and sample.flip is not None and _is_backed(sample.forced, report):
+        why = (
+            "the baseline's own prefill finds every token of the target's answer the best one, and its logprobs as"
+            " they are: the odd answer is the baseline's own; ask it again"
+        )
+        url = report.baseline.url if report.baseline is not None else None
+        return [Advice(why=why, command=_line("reproducibility", "--url", url) if url is not None else None)]
     if sample.flip is not None and sample.flip.position == 0:
         why = "the first token differs: it comes from the prefill, before any token was decoded on moved KV"
         found.append(Advice(why=why, command=_ask(sample, report, "diagnose")))
@@ -248,6 +259,13 @@ def _advice_on_faults(sample: Sample, report: Report) -> list[Advice]:
     if share is not None:
         found.append(Advice(why=share))
     return found
+
+
+def _is_backed(forced: Forced, report: Report) -> bool:
+    """Whether the baseline's prefill has nothing to say against the target's answer."""
+    largest = report.noise.largest_delta
+    is_close = forced.max_delta is not None and largest is not None and forced.max_delta <= largest
+    return forced.tokens > 0 and forced.token_accuracy == 1.0 and is_close and not forced.not_numbers
 
 
 def _growth(sample: Sample) -> str | None:

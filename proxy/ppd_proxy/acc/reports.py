@@ -38,7 +38,8 @@ class Side(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Flip(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The first difference: `accuracy.flips.Flip` and its chance under the noise floor."""
+    """The first difference: `accuracy.flips.Flip`, its chance under the noise floor, and how many tokens of the floor
+    judged it (those of prompts as long), the largest shift of which is `floor_shift`."""
 
     position: int
     baseline_token: Token | None = None
@@ -50,6 +51,8 @@ class Flip(msgspec.Struct, kw_only=True, omit_defaults=True):
     shift: float | None = None
     is_bound: bool = False
     chance: float | None = None
+    floor_tokens: int | None = None
+    floor_shift: float | None = None
 
 
 class Forced(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -24,7 +24,7 @@ from ppd_proxy.acc.flags import (
     prompt_text,
     sampling_of,
 )
-from ppd_proxy.acc.reports import Sample
+from ppd_proxy.acc.reports import Sample, Side
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
@@ -48,7 +48,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     if all(text is not None for text in texts):
         ones, others = (Answer(text=text or "", tokens=[*(text or "").split()], unit="words") for text in texts)
         sample = compare_answers("0", Question(), ones, others, Floor(), is_greedy=True)
-        return result_of(sample, Floor())
+        return _result_of_texts(sample)
     if any(text is not None for text in texts):
         raise Mistake("only one text is given; give --baseline-text and --target-text (or -file), or two URLs")
     if args.prompt is None:
@@ -66,6 +66,23 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     return result_of(sample, floor)
 
 
+def _result_of_texts(sample: Sample) -> Result:
+    """Equal or different: nothing tells whether healthy engines would differ there, too."""
+    is_equal = sample.status == "equal"
+    place = f"word {sample.flip.position} is the first that differs" if sample.flip is not None else "not in the words"
+    what = headline(sample) if is_equal else f"different: {place}"
+    texts = [] if is_equal else [Text(f"{name} {side.text!r}") for name, side in _named_sides(sample)]
+    return Result(
+        exit=Exit.PASS if is_equal else Exit.DIFFERENT,
+        data={"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(Floor()))},
+        view=(Text(what), *texts),
+    )
+
+
+def _named_sides(sample: Sample) -> tuple[tuple[str, Side], ...]:
+    return ("baseline:", sample.baseline), ("target:  ", sample.target)
+
+
 def result_of(sample: Sample, floor: Floor) -> Result:
     """How a single comparison ends: ties and equal answers pass, what could not be classified is inconclusive, but
     texts that nobody can explain are different."""
@@ -74,7 +91,7 @@ def result_of(sample: Sample, floor: Floor) -> Result:
         code = Exit.DIFFERENT
     lines = [Text(headline(sample)), Text(noise_line(floor))]
     if sample.flip is not None:
-        lines += [Text(f"baseline: {sample.baseline.text!r}"), Text(f"target:   {sample.target.text!r}")]
+        lines += [Text(f"{name} {side.text!r}") for name, side in _named_sides(sample)]
     data = {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
     return Result(exit=code, data=data, view=tuple(lines))
 

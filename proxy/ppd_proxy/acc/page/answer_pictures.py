@@ -23,7 +23,7 @@ from ppd_proxy.acc.page.markup import Markup, table
 from ppd_proxy.acc.page.scales import Kind, Scale, rounded_up
 from ppd_proxy.acc.page.series import Bin, Share, survival
 from ppd_proxy.acc.reports import Sample
-from ppd_proxy.accuracy.intervals import wilson
+from ppd_proxy.accuracy.intervals import difference, wilson
 from ppd_proxy.accuracy.survival import Curve, survival_at
 
 _SHARE_CLASSES = ("any", "real", "floor")
@@ -62,15 +62,7 @@ def shares_picture(shares: Sequence[Share], confidence: float) -> Markup:
             rows.append(whisker(top + 26, x(share.interval.low), x(share.interval.high), class_, is_flat=True))
             shape = "diamond" if class_ == "real" else "dot"
             rows.append(mark(shape, x(share.value or 0.0), top + 26, class_, told(share)))
-    rest, floor = shares[0], shares[-1]
-    if not rest.total:
-        finding = "No answer was compared."
-    elif not floor.total:
-        finding = "The noise floor was not measured: how often the baseline differs from itself is unknown."
-    elif rest.interval.low > floor.interval.high:
-        finding = "Answers differ more often than the baseline's own do when it is asked again."
-    else:
-        finding = "Answers differ about as often as the baseline's own may when it is asked again."
+    finding = _shares_finding(shares, confidence)
     return figure(
         Picture(
             name="shares",
@@ -87,6 +79,24 @@ def shares_picture(shares: Sequence[Share], confidence: float) -> Markup:
             height=bottom + 46,
         )
     )
+
+
+def _shares_finding(shares: Sequence[Share], confidence: float) -> str:
+    rest, beyond, floor = shares
+    if not rest.total:
+        return "No answer was compared."
+    if not floor.total:
+        return "The noise floor was not measured: how often the baseline differs from itself is unknown."
+    excess = difference(rest.hits, rest.total, floor.hits, floor.total, confidence)
+    if excess.low > 0:
+        return "Answers differ more often than the baseline's own do when it is asked again."
+    if excess.high < 0:
+        return "The baseline's own answers differ more often when it is asked again: look at the baseline first."
+    if beyond.hits:
+        return f"{beyond.hits} of {beyond.total} answers are no tie, however few differ: see the margins."
+    if not rest.hits and not floor.hits:
+        return "All answers are equal, and so are the baseline's own when it is asked again."
+    return f"{floor.total} answers of the baseline, asked again, cannot tell that more differ than its own do."
 
 
 def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) -> Markup:
