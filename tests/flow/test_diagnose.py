@@ -129,8 +129,16 @@ async def test_a_prefill_engine_that_is_wrong_by_itself_is_found_though_answers_
 
 async def test_few_first_tokens_clear_no_prefill_engine():
     async with split(decode_engine={"model": NOISY}) as (baseline, cluster):
-        result = await diagnosed(baseline, cluster, "--repeats", "1")
+        result = await diagnosed(baseline, cluster, "--repeats", "1", "--noise-floor", "12")
     assert (result.exit, place(result)) == (Exit.DIFFERENT, "prefill, transfer or decode")
+
+
+async def test_too_few_healthy_answers_call_no_suspicious_stage_clean():
+    async with split(decode_engine={"model": NOISY}) as (baseline, cluster):
+        result = await diagnosed(baseline, cluster, "--repeats", "1")
+    pd = next(each for each in result.data["stages"] if each["stage"] == "pd")
+    assert pd["state"] == "inconclusive"
+    assert "4 healthy answers are too few to tell how much answers differ" in pd["reasons"][0]
 
 
 async def test_a_route_that_is_not_taken_is_not_judged():

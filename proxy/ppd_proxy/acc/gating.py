@@ -117,7 +117,7 @@ def _by_any(totals: Totals) -> Gate:
     if totals.real:
         return Gate(outcome="fail", reason=f"{totals.real} {of} differ and are no ties", interval=interval)
     if totals.unclassified:
-        told = f"{totals.unclassified} {of} differ and could not be classified"
+        told = f"{totals.unclassified} {of} differ and could not be classified: a larger --noise-floor may tell"
         return Gate(outcome="inconclusive", reason=told, interval=interval)
     return Gate(outcome="pass", reason=f"none {of} differs by more than a tie ({totals.tie} ties)", interval=interval)
 
@@ -135,7 +135,7 @@ def _by_rate(totals: Totals, limits: Limits) -> Gate:
     doubt = gates.rate(worst, totals.compared, limit, confidence, "real or unclassified differences")
     if doubt.outcome == "pass":
         return Gate(outcome="pass", reason=doubt.reason, interval=totals.real_interval)
-    told = f"{real.reason}; {totals.unclassified} more could not be classified"
+    told = f"{totals.real} real differences, {totals.unclassified} more could not be classified; {doubt.reason}"
     more = doubt.more_samples if doubt.outcome == "inconclusive" else None
     return Gate(outcome="inconclusive", reason=told, interval=totals.real_interval, more_samples=more)
 
@@ -171,11 +171,13 @@ def _undecided(totals: Totals, limits: Limits) -> Gate:
 
     limit, alpha = limits.rate or 0.0, 1 - limits.confidence
     interval = sequential.confidence_sequence(totals.real, totals.compared, alpha)
-    more = sequential.more_samples(totals.real, totals.compared, limit, alpha)
-    missing = "no number of samples like these decides it" if more is None else f"about {more} more samples needed"
+    doubtful = totals.real + totals.unclassified
+    more = sequential.more_samples(doubtful, totals.compared, limit, alpha)
+    missing = f"about {more} more samples needed" if more else "no number of samples like these decides it"
+    doubt = f" and {totals.unclassified} that could not be classified" if totals.unclassified else ""
     return Gate(
         outcome="inconclusive",
-        reason=f"real differences {totals.real} of {totals.compared}, limit {limit:.3g}, early stop: {missing}",
+        reason=f"real differences {totals.real}{doubt} of {totals.compared}, limit {limit:.3g}, early stop: {missing}",
         interval=Interval(low=interval.low, high=interval.high),
         more_samples=more or None,
     )

@@ -13,7 +13,7 @@ from ppd_proxy.acc.reports import STATUSES, Sample
 from ppd_proxy.acc.views import nats
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import Interval, difference, wilson
-from ppd_proxy.accuracy.precision import Excess, excess
+from ppd_proxy.accuracy.precision import Excess, excess, suspicion
 
 CONFIDENCE = 0.95
 
@@ -54,18 +54,21 @@ def deltas_of(sample: Sample) -> list[float]:
 
 
 def judge_together(
-    samples: Sequence[Sample], floor: Floor, *, alpha: float, more_deltas: Sequence[float] = ()
+    samples: Sequence[Sample], floor: Floor, *, alpha: float, more_deltas: Sequence[Sequence[float]] = ()
 ) -> Verdict:  # fmt: skip
     """Differences first, then failures, then what could not be judged; `alpha` is for the test of the logprobs, which
-    `more_deltas` take part in (NaN is no number)."""
+    `more_deltas`, by answer, take part in (NaN is no number)."""
     counts: dict[str, int] = {status: sum(sample.status == status for sample in samples) for status in STATUSES}
     compared = len(samples) - counts["error"]
     divergent = counts["tie"] + counts["real"] + counts["unclassified"]
-    deltas = [delta for sample in samples for delta in deltas_of(sample)]
-    deltas += [delta for delta in more_deltas if math.isfinite(delta)]
-    precision = excess(deltas, floor.deltas)
+    more = [delta for deltas in more_deltas for delta in deltas]
+    answers = [deltas_of(sample) for sample in samples]
+    answers += [[delta for delta in deltas if math.isfinite(delta)] for deltas in more_deltas]
+    deltas = [delta for answer in answers for delta in answer]
+    longest = max((sample.prompt_tokens or 0 for sample in samples), default=0)
+    precision = excess(answers, floor.for_prompt(longest or None).deltas_by_answer)
     broken = sum(sample.not_numbers for sample in samples if BASELINE_BROKEN not in sample.tags)
-    broken += sum(not math.isfinite(delta) for delta in more_deltas)
+    broken += sum(not math.isfinite(delta) for delta in more)
     code, reasons = _judge(samples, counts, precision, deltas, floor, alpha, broken)
     return Verdict(
         exit=code,
@@ -122,6 +125,8 @@ def _judge(
         return Exit.INCONCLUSIVE, [f"{broken_baselines} answers cannot be judged: {why}"]
     if counts["unclassified"]:
         return Exit.INCONCLUSIVE, [f"{counts['unclassified']} differences cannot be classified by margins"]
+    if precision.is_suspicious(alpha):
+        return Exit.INCONCLUSIVE, [suspicion(precision, floor.answers)]
     if counts["tie"] == 0 and not any(deltas):
         return Exit.PASS, ["equal, bit for bit" if deltas else "equal; no logprobs were told"]
     if floor.broken or (precision.chance is None and deltas):

@@ -14,7 +14,7 @@ from ppd_proxy.acc.reports import Forced, Sample
 from ppd_proxy.acc.views import nats
 from ppd_proxy.accuracy.distributions import divergence
 from ppd_proxy.accuracy.flips import Floor, Token
-from ppd_proxy.accuracy.precision import Excess, excess
+from ppd_proxy.accuracy.precision import Excess, excess, suspicion
 
 DEFAULT_ALPHA = 0.01
 
@@ -165,13 +165,14 @@ def comparison_of(
     """All figures of one pair; `forced` and `told` are empty and None where the baseline cannot score."""
     rows = rows_of(baseline, target, sample.compared_tokens if sample.unit == "tokens" else 0, forced)
     prompts = baseline.prompt_token_ids, target.prompt_token_ids
+    healthy = floor.for_prompt(baseline.prompt_tokens).deltas_by_answer
     return Comparison(
         name=name,
         sample=sample,
         rows=rows,
         forced=told,
-        decoded=excess([abs(row.delta) for row in rows if row.delta is not None], floor.deltas),
-        prefilled=excess([abs(row.forced_delta) for row in rows if row.forced_delta is not None], floor.deltas),
+        decoded=excess([[abs(row.delta) for row in rows if row.delta is not None]], healthy),
+        prefilled=excess([[abs(row.forced_delta) for row in rows if row.forced_delta is not None]], healthy),
         has_same_prompt=prompts[0] == prompts[1] if None not in prompts else None,
     )
 
@@ -196,6 +197,9 @@ def judge(found: Comparison, floor: Floor, *, alpha: float, limit: float | None)
             f"{found.decoded.tokens} tokens against {found.decoded.healthy} healthy ones cannot show p < {alpha:g};"
             " raise --noise-floor or --max-tokens"
         ]
+    suspicious = next((each for each in (found.decoded, found.prefilled) if each.is_suspicious(alpha)), None)
+    if suspicious is not None:
+        return Exit.INCONCLUSIVE, [suspicion(suspicious, floor.answers)]
     what = "the first difference is a tie and the logprobs" if found.sample.status == "tie" else "the logprobs"
     return Exit.PASS, [f"{what} are as close as the baseline is to itself (p = {found.chance:.3g})"]
 

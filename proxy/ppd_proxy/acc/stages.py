@@ -66,7 +66,7 @@ class Experiments:
 
     samples: dict[Stage, list[Sample]] = field(default_factory=dict)
     routes: dict[Stage, Counter[str]] = field(default_factory=dict)
-    prefilled: list[Prefilled] = field(default_factory=list)
+    prefilled: list[list[Prefilled]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
 
     def add(self, expected: Stage, sample: Sample) -> None:
@@ -125,7 +125,7 @@ async def _experiment(
     found.add("prefill", await ask(parts.prefill, "prefill", fresh, shortest))
     if parts.prefill is not parts.target:
         try:
-            found.prefilled += await _prefilled(parts, fresh, first, shortest)
+            found.prefilled.append(await _prefilled(parts, fresh, first, shortest))
         except EngineTrouble as trouble:
             found.troubles.append(str(trouble))
     if parts.decode is not None:
@@ -214,8 +214,10 @@ def _judge(stage: Stage, found: Experiments, floor: Floor, alpha: float) -> Stag
         told = ", ".join(routes)
         why = f"the proxy went another way: {told}" if told else "nothing could be asked for it"
         return StageResult(stage=stage, state="skipped", reasons=(why,), verdict=None, routes=routes, samples=())
-    scored = found.prefilled if stage == "prefill" else []
-    verdict = judge_together(samples, floor, alpha=alpha, more_deltas=[each.delta for each in scored])
+    by_answer = found.prefilled if stage == "prefill" else []
+    scored = [each for answer in by_answer for each in answer]
+    more_deltas = [[each.delta for each in answer] for answer in by_answer]
+    verdict = judge_together(samples, floor, alpha=alpha, more_deltas=more_deltas)
     state, reasons = _STATES[verdict.exit], verdict.reasons
     real = sum(each.margin > floor.largest_shift for each in scored) if floor.largest_shift is not None else 0
     if real:

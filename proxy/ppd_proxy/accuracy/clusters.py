@@ -2,7 +2,7 @@
 
 A feature is a number per sample or unknown. Unknown is not 0: it is filled with the known median for the distance, and
 where a part of the samples lacks a feature, having it is a feature of its own. Features are scaled by their standard
-deviation. Deterministic for a seed. Used by `ppd-acc` alone.
+deviation. Deterministic for a seed, whatever the order of the samples. Used by `ppd-acc` alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ WEAKEST = 0.25
 """A mean silhouette below this is no structure (Kaufman and Rousseeuw 1990): all samples are one group then."""
 SAMPLE = 500
 """Samples that the silhouette is taken against: memory is the number of samples times this."""
+_REFERENCES = 9
 _STARTS = 8
 _ROUNDS = 100
 
@@ -63,9 +64,11 @@ def group(samples: Sequence[Features], seed: int, count: int | None = None) -> G
         raise ValueError(f"count is {count}, must be at least 1")
     if not samples:
         return Grouping(groups=(), silhouette=None, tried=())
-    names = list(dict.fromkeys(name for sample in samples for name in sample))
-    known = np.array([[_number(sample.get(name)) for name in names] for sample in samples], dtype=np.float64)
-    points = _points(known.reshape(len(samples), len(names)))
+    names = sorted({name for sample in samples for name in sample})
+    numbers = [[_number(sample.get(name)) for name in names] for sample in samples]
+    order = sorted(range(len(samples)), key=lambda place: np.nan_to_num(numbers[place], nan=math.inf).tolist())
+    known = np.array([numbers[place] for place in order], dtype=np.float64).reshape(len(samples), len(names))
+    points = _points(known)
     distinct = len(np.unique(points, axis=0))
     generator = np.random.default_rng(seed)
     wanted = range(2, min(MOST_GROUPS, distinct, len(samples) - 1) + 1) if count is None else [min(count, distinct)]
@@ -75,12 +78,24 @@ def group(samples: Sequence[Features], seed: int, count: int | None = None) -> G
         found.append((number, silhouette(points, labels, generator), labels))
     tried = tuple((number, score) for number, score, _ in found if number > 1)
     best = max(found, key=lambda each: each[1], default=None)
-    if best is None or best[0] == 1 or (count is None and best[1] < WEAKEST):
+    if best is None or best[0] == 1 or (count is None and not _is_structure(points, best[0], best[1], generator)):
         best = (1, math.nan, np.zeros(len(samples), dtype=np.int64))
     number, score, labels = best
-    groups = [_group(labels == label, points, known, names) for label in range(number)]
+    groups = [_group(labels == label, points, known, names, order) for label in range(number)]
     groups.sort(key=lambda each: (-len(each.members), each.members))
     return Grouping(groups=tuple(groups), silhouette=score if number > 1 else None, tried=tried)
+
+
+def _is_structure(points: Floats, number: int, score: float, generator: np.random.Generator) -> bool:
+    """Whether the groups are further apart than those found in points that are spread evenly over the same ranges."""
+    if score < WEAKEST:
+        return False
+    low, high = points.min(axis=0), points.max(axis=0)
+    for _ in range(_REFERENCES):
+        even = generator.uniform(low, high, size=(min(len(points), SAMPLE), points.shape[1]))
+        if silhouette(even, _k_means(even, number, generator), generator) >= score:
+            return False
+    return True
 
 
 def silhouette(points: Floats, labels: NDArray[np.int64], generator: np.random.Generator) -> float:
@@ -165,7 +180,10 @@ def _squares(points: Floats, centres: Floats) -> Floats:
     return found
 
 
-def _group(is_member: NDArray[np.bool_], points: Floats, known: Floats, names: Sequence[str]) -> Group:
+def _group(
+    is_member: NDArray[np.bool_], points: Floats, known: Floats, names: Sequence[str], order: Sequence[int]
+) -> Group:  # fmt: skip
+    """`order` gives the samples' own places."""
     members = np.flatnonzero(is_member)
     middle = points[members].mean(axis=0, keepdims=True)
     features = []
@@ -176,7 +194,7 @@ def _group(is_member: NDArray[np.bool_], points: Floats, known: Floats, names: S
         )
         features.append(Feature(name=name, known=len(values), median=median, low=low, high=high))
     return Group(
-        members=tuple(members.tolist()),
-        centre=int(members[_squares(points[members], middle)[:, 0].argmin()]),
+        members=tuple(sorted(order[member] for member in members.tolist())),
+        centre=order[int(members[_squares(points[members], middle)[:, 0].argmin()])],
         features=tuple(features),
     )

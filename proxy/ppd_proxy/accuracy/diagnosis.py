@@ -13,7 +13,7 @@ from typing import Literal
 State = Literal["clean", "broken", "inconclusive", "failed", "skipped"]
 Stage = Literal["prefill", "pd", "warm", "direct", "decode", "aggregated"]
 Place = Literal["model", "prefill", "transfer", "decode", "prefill or transfer", "transfer or decode",
-                "prefill, transfer or decode", "direct", "cache", "aggregated"]  # fmt: skip
+                "prefill, transfer or decode", "direct", "pd or direct", "cache", "aggregated"]  # fmt: skip
 _FEW = 3
 _ALPHA = 0.05
 
@@ -95,7 +95,8 @@ def locate(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], known:
     pd = "right" if states.get("pd") == "clean" else "not known to be wrong"
     if "direct" in broken:
         why = "the KV that the decode engine keeps from turn to turn, or what it computes on top of it"
-        return Located(place="direct", why=f"first turns are {pd}, later turns break: {why}")
+        place: Place = "direct" if states.get("pd") == "clean" else "pd or direct"
+        return Located(place=place, why=f"first turns are {pd}, later turns break: {why}")
     if "warm" in broken:
         why = "a prefix cache returns what it should not"
         return Located(place="cache", why=f"cold answers are {pd}, the same prompts asked again break: {why}")

@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ppd_proxy.accuracy.noise import CATEGORIES, Category, Key
+from ppd_proxy.accuracy.noise import CATEGORIES, Category, Counts, Key
 
 SPACING = 25
 STARTS = 80
@@ -29,7 +29,7 @@ STARTS = 80
 _HARMONIC = 12.0
 """At least the sum of 1/n over a day's products: up to 90,000 of them, 2 million samples."""
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_SHAPES = ((0.02, 0.05, 0.93), (0.1, 0.4, 0.5), (0.1, 0.85, 0.05))
+_SHAPES = ((0.02, 0.03, 0.02, 0.93), (0.1, 0.2, 0.2, 0.5), (0.1, 0.3, 0.5, 0.1), (0.1, 0.65, 0.2, 0.05))
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Detector:
         """The key's reference is a new one: its urn begins with that."""
         self._seen.pop(key, None)
 
-    def add(self, key: Key, counts: tuple[int, int, int], category: Category, *, day: int) -> float:
+    def add(self, key: Key, counts: Counts, category: Category, *, day: int) -> float:
         """One more sample, by the reference counts of its key, on a day (any number that grows). Returns `value`."""
         if self.count % SPACING == 0:
             self._start(day)
@@ -75,7 +75,7 @@ class Detector:
         self._lengths[self._weights > 0] += 1
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = _Seen(np.zeros(3), np.zeros((STARTS, 3)))
+            seen = self._seen[key] = _Seen(np.zeros(len(counts)), np.zeros((STARTS, len(counts))))
         place = CATEGORIES.index(category)
         healthy = np.array(counts, dtype=float)
         urns = healthy + seen.total - seen.before
@@ -136,7 +136,7 @@ class Evidence:
             detector.renew(key)
 
     def add(
-        self, key: Key, counts: tuple[int, int, int], category: Category, *, day: int, part: str | None = None
+        self, key: Key, counts: Counts, category: Category, *, day: int, part: str | None = None
     ) -> float:
         """One more sample, of a part or of the rest. Returns `value`."""
         self._detectors[part if part in self._weights else None].add(key, counts, category, day=day)

@@ -97,6 +97,10 @@ class Floor:
         """Tokens of the longest prompt that was measured; None where no engine told."""
         return max((each.prompt_tokens for each in self.measured if each.prompt_tokens is not None), default=None)
 
+    @property
+    def deltas_by_answer(self) -> list[tuple[float, ...]]:
+        return [each.deltas for each in self.measured]
+
     def for_prompt(self, prompt_tokens: int | None) -> Floor:
         """What judges an answer to a prompt of that length: noise grows with the context, so only answers to prompts
         of its bucket and of longer ones count. Measured on shorter ones alone, it is a floor that judges nothing. All
@@ -234,7 +238,7 @@ def floor_of(measured: Iterable[Measured]) -> Floor:
     for bucket in sorted(of_buckets, reverse=True):
         pooled += of_buckets[bucket]
         longer.insert(0, (bucket, _pooled(pooled)))
-    return replace(_pooled(every), longer=tuple(longer), measured=every)
+    return replace(_pooled(every), longer=tuple(longer))
 
 
 def _pooled(measured: Sequence[Measured]) -> Floor:
@@ -245,4 +249,5 @@ def _pooled(measured: Sequence[Measured]) -> Floor:
         is_scored=any(each.is_scored for each in measured),
         shifts=tuple(sorted(shift for each in measured for shift in each.shifts)),
         deltas=tuple(sorted(delta for each in measured for delta in each.deltas)),
+        measured=tuple(measured),
     )

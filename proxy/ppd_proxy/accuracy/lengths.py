@@ -139,7 +139,8 @@ def judge(bias: LengthBias, alpha: float, limit_tokens: float | None = None) -> 
             return _constant_within(mean, limit_tokens, alpha, bias.p)
         return _within(mean.interval, limit_tokens, seen, bias.p)
     if bias.p <= alpha:
-        longer = "longer" if (bias.score_difference or mean.mean) > 0 else "shorter"
+        judged = mean.mean if bias.judged_by == "student" else bias.score_difference or mean.mean
+        longer = "longer" if judged > 0 else "shorter"
         reason = f"{seen}: the target's answers are significantly {longer}"
         return Decision(outcome="fail", reason=reason, p=bias.p, interval=mean.interval)
     needed = mean_samples(bias.effect or 0.0, alpha)

@@ -5,8 +5,8 @@ kept per model, prompt length and way of sampling, is the only source of thresho
 
 Judging by ranks needs no model of the noise. Of M healthy samples and one more, the new one is the most extreme with
 probability 1/(M+1) and among the k most extreme with k/(M+1), whatever the distribution (exchangeability). `Reference`
-turns a sample into one of three categories by that rule: `within`, `near` (beyond 99 in 100 healthy ones) and `far`
-(beyond all of them).
+turns a sample into one of four categories by that rule: `within`, `near` (beyond 99 in 100 healthy ones), `rare`
+(beyond 999 in 1000) and `far` (beyond all of them). Far alone would hang on the one most extreme healthy sample.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ import numpy as np
 from ppd_proxy.accuracy.buckets import prompt_bucket
 from ppd_proxy.accuracy.scores import Floats, Statistics
 
-Category = Literal["within", "near", "far"]
+Category = Literal["within", "near", "rare", "far"]
 Outcome = Literal["exact", "tie", "drift", "diverged"]
 Sampling = Literal["greedy", "sampled", "shaped"]
 """How the engine chose tokens: the likeliest, by lot, or among logits that penalties, biases or a grammar changed."""
-CATEGORIES: tuple[Category, ...] = ("within", "near", "far")
+CATEGORIES: tuple[Category, ...] = ("within", "near", "rare", "far")
 NEAR_SHARE = 0.01
 """Share of healthy samples beyond the near threshold: what is shown as drift though nothing is wrong."""
+_RARE_SHARE = 0.001
+
+
+Counts = tuple[int, int, int, int]
+"""By category, in the order of CATEGORIES."""
 
 
 class Key(NamedTuple):
@@ -108,18 +113,20 @@ class Tail:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
     """Thresholds of one key, from `samples` healthy samples, free of the answer's length; `shown` has them in nats for
-    an answer of median length. `far_score` is the score of the most extreme healthy sample."""
+    an answer of median length. `far_score` is the score of the most extreme healthy sample, `rare_score` that of the
+    most extreme but one in a thousand; the same where there are too few."""
 
     samples: int
     mean: float
     near_mean: float
     near_delta: float
     near_margin: float
+    rare_score: float
     far_score: float
     deltas: Tail
     margins: Tail
-    counts: tuple[int, int, int]
-    """How many of `samples` + 1 exchangeable samples are expected within, near and far."""
+    counts: Counts
+    """How many of `samples` + 1 exchangeable samples are expected in each category."""
     shown: Mapping[str, float]
 
     def judge(self, statistics: Statistics, *, is_greedy: bool) -> Judgement:
@@ -138,6 +145,8 @@ class Reference:
         has_far_margin = margin > self.far_score and statistics.margin > self.margins.largest
         score = max(mean, delta, margin)
         category: Category = "near" if score > 1 else "within"
+        if self.rare_score < min(score, self.far_score):
+            category = "rare"
         if mean > self.far_score or has_far_delta or has_far_margin or not statistics.is_finite:
             category = "far"
         if not statistics.is_finite or (has_far_margin if is_greedy else has_far_delta):
@@ -167,7 +176,8 @@ def reference_of(healthy: Iterable[Statistics]) -> Reference:
     ratios = [_ratios(values, each) for values, each in zip((means, surprises, rejections), near, strict=True)]
     scores = np.maximum.reduce(ratios)
     broken = sum(not each.is_finite for each in samples)
-    beyond_near = int((scores > 1).sum()) + 1 + broken
+    rare_score = max(1.0, _highest(scores, max(1, round(len(samples) * _RARE_SHARE))))
+    beyond_near, rare = int((scores > 1).sum()), int((scores > rare_score).sum())
     length = sorted(each.tokens for each in samples)[len(samples) // 2]
     return Reference(
         samples=len(samples),
@@ -175,10 +185,11 @@ def reference_of(healthy: Iterable[Statistics]) -> Reference:
         near_mean=near[0],
         near_delta=near[1],
         near_margin=near[2],
+        rare_score=rare_score,
         far_score=max(1.0, float(scores.max())),
         deltas=deltas,
         margins=margins,
-        counts=(len(samples) + 1 - beyond_near, max(1, beyond_near - 1 - broken), 1 + broken),
+        counts=(len(samples) - beyond_near - broken, max(1, beyond_near - rare), rare, 1 + broken),
         shown={
             "tokens": length,
             "mean_delta": mean + max(0.0, near[0]) / math.sqrt(length),

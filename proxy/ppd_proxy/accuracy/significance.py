@@ -132,7 +132,10 @@ def student(differences: Sequence[float], confidence: float) -> Mean:
     if count < 2 or np.all(values == values[0]):
         p = 1.0 if count and not values.any() else None
         return Mean(count=count, mean=mean, interval=None, statistic=None, degrees=None, p=p)
-    error = float(values.std(ddof=1)) / math.sqrt(count)
+    with np.errstate(over="ignore"):
+        error = float(values.std(ddof=1)) / math.sqrt(count)
+    if not (0 < error < math.inf and math.isfinite(mean)):  # numbers too small or too large for their squares
+        return Mean(count=count, mean=mean, interval=None, statistic=None, degrees=None, p=None)
     return _mean(count, mean, error, count - 1, confidence)
 
 

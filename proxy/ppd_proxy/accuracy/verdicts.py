@@ -38,9 +38,8 @@ _ROUTES: Mapping[str, float] = MappingProxyType({"route:pd": 0.5, "route:direct"
 """Whose evidence is kept apart in the scopes of both, with its weight."""
 _DAY_S = 86400.0
 _LEAST_SCOPES = 4
-_AMBER_RATIO = 5.0
 _SUSPICION_RATIO = 20.0
-"""The detector's threshold over that of amber, and over that of asking for fresh noise."""
+"""The detector's threshold over that of amber, which asks for fresh noise, too."""
 _NOISE_CHANGED, _NOISE_DOUBTED = 100.0, 1.0
 """What the detector of the noise itself must reach for a new floor: alone, and when a scope is about to turn red."""
 _FRESH_S = 600.0
@@ -299,7 +298,7 @@ class Verdicts:
     def _report(self, name: str, scope: _Scope) -> Report:
         verdict, reason = self._verdict(name, scope)
         beyond, total, noise_share, _ = self._shares(scope)
-        counts: dict[Category, int] = {"within": total - beyond, "near": beyond, "far": 0}
+        counts: dict[Category, int] = {"within": total - beyond, "near": beyond}
         more: int | None = 0
         if verdict == "amber" and name not in self._alarms:
             more = samples_to(scope.detector.value, self.threshold, counts)
@@ -326,7 +325,7 @@ class Verdicts:
             return "red", "more answers beyond the noise floor than a healthy engine gives"
         if value >= threshold:
             return "amber", "evidence for red; the noise is measured again first"
-        if value >= threshold / _AMBER_RATIO:
+        if value >= threshold / _SUSPICION_RATIO:
             return "amber", "answers beyond the noise floor are piling up"
         if name in self._alarms:
             return "amber", self._alarms[name]

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import msgspec
 import xxhash
 
+from ppd_proxy.accuracy.noise import Category
+
 Storage = Literal["none", "hashes", "tokens", "text"]
 STORAGES: tuple[Storage, ...] = ("none", "hashes", "tokens", "text")
 
@@ -43,7 +45,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     method: Literal["score", "replay"]
     outcome: str
-    category: Literal["within", "near", "far"] | None = None
+    category: Category | None = None
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
     prompt_token_ids: Sequence[int] | None = None

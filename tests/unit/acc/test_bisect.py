@@ -93,7 +93,7 @@ async def test_a_fault_at_block_boundaries_is_found_with_its_offset():
 
 async def test_the_load_from_which_answers_diverge_is_found():
     async with bisecting(lambda body, under_way: isinstance(body["prompt"], list) and under_way >= 6) as judged:
-        result = await judged("--over concurrency --max-level 32 --max-length 40 --noise-floor 1")
+        result = await judged("--over concurrency --max-level 32 --max-length 40 --noise-floor 8")
     assert result.exit == Exit.DIFFERENT
     assert result.data["found"] == "threshold"
     assert 1 < result.data["threshold_length"] < 16

@@ -84,7 +84,7 @@ def test_a_sequential_test_stops_on_the_first_real_one_without_a_limit():
 
 
 def test_a_sequential_test_needs_more_than_an_interval_of_one_look():
-    counts = Counter(equal=18, real=5)
+    counts = Counter(equal=18, real=6)
     once = gate_of(totals_of(counts.elements(), 0.95), limits(0.08))
     assert once.outcome == "fail"
     assert stopping(counts, limits(0.08, is_sequential=True)) is None
@@ -112,3 +112,17 @@ def test_the_worst_of_several_targets_decides():
     assert worst_of([gate("inconclusive"), gate("partial")]) == Exit.INFRASTRUCTURE
     assert worst_of([gate("inconclusive"), gate("pass")]) == Exit.INCONCLUSIVE
     assert worst_of([gate("pass")]) == Exit.PASS
+
+
+def test_the_missing_samples_count_what_could_not_be_classified():
+    """A reason names one number, and it is that of `more_samples`."""
+    counts = Counter(equal=99, unclassified=1)
+    gate = gate_of(totals_of(counts.elements(), 0.95), limits(0.01))
+    assert (gate.outcome, gate.more_samples) == ("inconclusive", None)
+    assert "more samples needed" not in gate.reason
+    sequential = gate_of(
+        totals_of(Counter(equal=950, unclassified=50).elements(), 0.95), limits(0.01, is_sequential=True)
+    )
+    assert sequential.outcome == "inconclusive"
+    assert "about 0 more" not in sequential.reason
+    assert "50 that could not be classified" in sequential.reason

@@ -62,11 +62,12 @@ def test_a_floor_with_numbers_that_are_none_judges_nothing():
 
 
 def test_a_nan_among_further_differences_never_passes():
-    assert ends(sample(), more_deltas=[0.01, math.nan]) == Exit.DIFFERENT
+    assert ends(sample(), more_deltas=[[0.01, math.nan]]) == Exit.DIFFERENT
 
 
 def test_too_few_tokens_are_no_pass():
-    assert ends(sample(tokens=1), floor=floor_of([measure([0.1], [0.1] * 5)])) == Exit.INCONCLUSIVE
+    floor = floor_of([measure([0.1], [0.1] * 3), measure([0.1], [0.1] * 2)])
+    assert ends(sample(tokens=1), floor=floor) == Exit.INCONCLUSIVE
 
 
 def test_shares_have_wilsons_interval_and_newcombes_above_the_replays():

@@ -126,3 +126,22 @@ def test_many_samples_need_no_table_of_all_distances() -> None:
     tracemalloc.stop()
     assert len(found.groups) == 2
     assert peak < 40e6
+
+
+def test_the_order_of_the_samples_changes_nothing() -> None:
+    draw = np.random.default_rng(3)
+    samples = [{"shift": 10.0 * (place % 3) + draw.normal(), "noise": draw.normal()} for place in range(60)]
+    first = {frozenset(each.members) for each in group(samples, seed=0).groups}
+    for _ in range(10):
+        order = draw.permutation(60)
+        moved = group([samples[place] for place in order], seed=0)
+        assert {frozenset(int(order[member]) for member in each.members) for each in moved.groups} == first
+
+
+def test_a_cloud_is_hardly_ever_taken_for_groups() -> None:
+    """Of 20 clouds at most a few look like groups: nine even ones have to look less so."""
+    several = 0
+    for seed in range(20):
+        cloud = np.random.default_rng(seed).normal(size=(60, 2))
+        several += len(group([{"a": float(a), "b": float(b)} for a, b in cloud], seed=0).groups) > 1
+    assert several <= 4

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
 
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.intervals import wilson
@@ -19,8 +20,23 @@ def test_a_rate_is_judged_by_the_bound_on_the_side_of_its_limit(hits: int, misse
     if not hits + misses:
         assert decision.outcome == "inconclusive"
     else:
-        assert decision.outcome == ("pass" if high <= limit else "fail" if low > limit else "inconclusive")
+        below, above = (
+            binomtest(hits, hits + misses, limit, alternative=side).pvalue <= 0.025 for side in ("less", "greater")
+        )
+        is_pass = high <= limit and (below or limit == 1)
+        assert decision.outcome == ("pass" if is_pass else "fail" if low > limit and above else "inconclusive")
     assert decision.more_samples is None or decision.more_samples >= 1
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.02, 0.05, 0.1, 0.2, 0.8])
+def test_no_handful_of_samples_decides_of_a_run_at_its_limit(limit: float) -> None:
+    """By Wilson's interval alone, one hit in 17 fails a limit of 1 %: 16 % of runs at the limit have that."""
+    for total in (1, 2, 3, 8, 17, 50, 200):
+        shares = {"pass": 0.0, "fail": 0.0, "inconclusive": 0.0}
+        for hits in range(total + 1):
+            shares[gates.rate(hits, total, limit, 0.95).outcome] += float(binom.pmf(hits, total, limit))
+        assert shares["fail"] <= 0.025
+        assert shares["pass"] <= 0.025
 
 
 def test_two_of_four_do_not_pass_a_gate_of_a_fifth() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppd_proxy.accuracy.lengths import Pair, finish_table, length_bias
+from ppd_proxy.accuracy.lengths import Pair, finish_table, judge, length_bias
 from ppd_proxy.accuracy.significance import mcnemar, sign_flip
 
 REASONS = st.sampled_from(["stop", "length"])
@@ -112,3 +112,12 @@ def test_no_pairs_are_no_bias_and_no_error() -> None:
 def test_negative_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="must be at least 0"):
         length_bias([Pair(-1, 2)], 0.95, seed=0)
+
+
+def test_the_direction_is_that_of_the_test_that_decided() -> None:
+    """60 answers a token shorter, 40 longer by 300: the mean is longer, most of the answers are shorter."""
+    pairs = [Pair(10 + place % 10, 9 + place % 10, "stop", "stop") for place in range(60)]
+    pairs += [Pair(1000 * (place + 1), 1000 * (place + 1) + 300, "stop", "stop") for place in range(40)]
+    bias = length_bias(pairs, 0.95, 42)
+    assert bias.judged_by == "student"
+    assert "the target's answers are significantly longer" in judge(bias, 0.05).reason

@@ -1,11 +1,12 @@
 """Thresholds come from healthy samples and from nowhere else."""
 
 import math
+from collections import Counter
 
 import pytest
 from tests.unit.accuracy.healthy import KEY, Source, scores
 
-from ppd_proxy.accuracy.noise import NoiseFloor, key_of, reference_of
+from ppd_proxy.accuracy.noise import CATEGORIES, NoiseFloor, key_of, reference_of
 from ppd_proxy.accuracy.scores import summarize
 
 
@@ -25,9 +26,36 @@ def test_a_healthy_sample_is_far_about_as_often_as_its_rank_says() -> None:
         for _ in range(200):
             category = reference.judge(source.sample(), is_greedy=True).category
             far, near, count = far + (category == "far"), near + (category == "near"), count + 1
-    expected = reference.counts[2] / sum(reference.counts)
+    expected = reference.counts[-1] / sum(reference.counts)
     assert far / count < 2 * expected
     assert near / count < 0.03
+
+
+def test_categories_are_as_frequent_as_the_counts_say() -> None:
+    source = Source(5)
+    reference = reference_of([source.sample() for _ in range(4000)])
+    found = Counter(reference.judge(source.sample(), is_greedy=True).category for _ in range(4000))
+    total = sum(reference.counts)
+    assert total == 4001
+    assert reference.counts[2:] == (3, 1)
+    for category, count in zip(CATEGORIES, reference.counts, strict=True):
+        assert abs(found[category] - count / total * 4000) < 5 + 5 * math.sqrt(count)
+
+
+def test_one_extreme_healthy_sample_does_not_hide_what_is_rare() -> None:
+    """A fault of ten times the noise is far without it, and beyond all but it."""
+    source = Source(6)
+    healthy = [source.sample() for _ in range(3000)]
+    with_extreme = reference_of([*healthy, source.sample(1000)])
+    found = Counter(with_extreme.judge(source.sample(10), is_greedy=True).category for _ in range(50))
+    assert found["rare"] == 50
+
+
+def test_too_few_healthy_samples_know_nothing_rare() -> None:
+    source = Source(7)
+    reference = reference_of([source.sample() for _ in range(500)])
+    assert reference.counts[2] == 0
+    assert all(reference.judge(source.sample(4), is_greedy=True).category != "rare" for _ in range(100))
 
 
 def test_a_damaged_sample_is_far() -> None:

@@ -237,3 +237,9 @@ def test_holm_never_lowers_and_keeps_the_order(p_values: list[float]) -> None:
 def test_what_cannot_be_is_refused(call) -> None:
     with pytest.raises(ValueError, match=r"must be|no finite"):
         call()
+
+
+@pytest.mark.parametrize("values", [[1e-200, 2e-200], [1e160, 1.1e160]])
+def test_numbers_whose_squares_are_none_have_no_interval(values) -> None:
+    found = student(values, 0.95)
+    assert (found.interval, found.p) == (None, None)

@@ -79,7 +79,7 @@ def test_faults_of_one_route_do_not_drown_among_the_other_turns_of_a_pair() -> N
 
 
 def test_evidence_of_a_part_is_stronger_than_of_the_whole() -> None:
-    counts, whole, parts = (2970, 30, 1), Detector(), Evidence({"pd": 0.5, "direct": 0.4})
+    counts, whole, parts = (2967, 30, 3, 1), Detector(), Evidence({"pd": 0.5, "direct": 0.4})
     for number in range(1000):
         is_pd = number % 5 == 0
         category = "far" if number % 100 == 0 else "within"
@@ -213,12 +213,12 @@ def test_a_detector_rarely_passes_its_bound_on_healthy_samples() -> None:
 
 
 def test_a_detector_sees_what_begins_late() -> None:
-    detector, counts = Detector(), (2949, 50, 2)
+    detector, counts = Detector(), (2946, 50, 3, 2)
     for _ in range(1500):
         detector.add(KEY, counts, CATEGORIES[0], day=0)
     before = detector.value
     for _ in range(20):
-        detector.add(KEY, counts, CATEGORIES[2], day=0)
+        detector.add(KEY, counts, CATEGORIES[-1], day=0)
     assert detector.value > 1e6 * max(before, 1e-9)
     assert detector.span <= 20 + 2 * SPACING
 
@@ -227,5 +227,5 @@ def test_a_detector_sees_what_begins_late() -> None:
 def test_a_detector_counts_what_it_was_given(count: int) -> None:
     detector = Detector()
     for _ in range(count):
-        detector.add(KEY, (99, 1, 1), "within", day=0)
+        detector.add(KEY, (99, 1, 0, 1), "within", day=0)
     assert detector.count == count

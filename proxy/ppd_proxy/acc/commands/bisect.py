@@ -115,6 +115,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         except EngineTrouble as trouble:
             raise Trouble(f"--baseline: {trouble}") from None
         floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
+        floor = floor.of_run(args.max_runs)
         if not floor.answers and args.count == "real":
             notes.append("without a noise floor no difference is real: all of them count (--count all)")
         trials = _trials(args, context, baseline, target, cuts, floor, sampling)
