@@ -5,9 +5,9 @@
     green    the excess over the noise floor is below the tolerance, by the upper end of its interval
     unknown  none of these: too few samples, or no noise floor
 
-A red scope stays red until a whole block of samples taken after it turned red, of the route that made it red, is no
-worse than the floor, or a person resets it. The detectors of all scopes together raise a false red on at most
-`false_alarms` of the days: each gets its share (Bonferroni).
+A red scope stays red until a whole block of samples taken after it turned red, of the route that made it red, is worse
+than the floor by at most one standard deviation (five in six healthy blocks are), or a person resets it. The detectors
+of all scopes together raise a false red on at most `false_alarms` of the days: each gets its share (Bonferroni).
 
 Before red the noise is measured again (`wanted_noise`), on the suspicious prompts themselves first. If it has changed
 too (a new vLLM version on all engines, another kind of text), the floor is started anew and everything is unknown until
@@ -238,7 +238,8 @@ class Verdicts:
             scope.detector.restart()
             if len(scope.window) >= _RECOVERY:
                 beyond, total, expected, _ = self._shares(scope)
-                if beyond > expected * total:
+                likely = expected * total
+                if beyond > likely + math.sqrt(likely):
                     scope.restart(is_red=True)
                 else:
                     scope.is_red = False
