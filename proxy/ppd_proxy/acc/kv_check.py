@@ -17,7 +17,7 @@ from ppd_proxy.accuracy.kv.figures import Axis
 from ppd_proxy.accuracy.kv.layers import Sampled, find_moved_layers
 from ppd_proxy.accuracy.kv.patterns import Finding
 from ppd_proxy.accuracy.kv.rows import Floats
-from ppd_proxy.accuracy.kv.tolerance import Limits
+from ppd_proxy.accuracy.kv.tolerance import Limits, allowed_type
 
 BLOCK_SIZE = 16
 """vLLM's default, where neither flag nor metadata say."""
@@ -177,11 +177,11 @@ def _declared(one: KvFile, other: KvFile, pair: Pair, given: ElementType | None)
     coarser (a dump names its first layer's type)."""
     if given is not None or one.declared is None or other.declared is None:
         return given
-    found = coarser(one.declared, other.declared)
-    for file, name in ((one, pair.baseline), (other, pair.target)):
+    types = []
+    for declared, file, name in ((one.declared, one, pair.baseline), (other.declared, other, pair.target)):
         element = file.entries[name].element if name is not None else None
-        found = coarser(found, element) if element is not None else found
-    return found
+        types.append(declared if element is None else coarser(declared, element))
+    return allowed_type(*types)
 
 
 def _sampled(checked: Checked) -> list[Sampled]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from ppd_proxy.acc.kv_check import Checked, KvReport, Side
 from ppd_proxy.accuracy.kv.figures import Axis, Figures
 from ppd_proxy.accuracy.kv.patterns import Finding
+from ppd_proxy.accuracy.kv.tolerance import LOST
 
 _FIGURES = ("mse", "relative_l2", "max_abs", "mean_abs", "cosine", "max_ulp", "mean_ulp")
 _COUNTS = ("nan_baseline", "nan_target", "infinite_baseline", "infinite_target", "infinite_matches")
@@ -161,6 +162,7 @@ def headline(report: KvReport) -> str:
         counts[each.status] = counts.get(each.status, 0) + 1
     told = ", ".join(f"{count} {_WORDS.get(status, status)}" for status, count in counts.items())
     roundings = sorted({each.reason.split(":")[0] for each in report.checked if each.status == "rounding"})
+    roundings += sorted({each.reason[each.reason.index(LOST) :] for each in report.checked if LOST in each.reason})
     consistent = f"; {', '.join(roundings)}" if roundings else ""
     return f"{'MATCH' if report.is_match else 'DIFFERENT'}: {len(report.checked)} arrays, {told}{consistent}"
 
