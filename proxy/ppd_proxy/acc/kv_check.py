@@ -14,8 +14,8 @@ from ppd_proxy.acc.kv_names import Pair, pair_up
 from ppd_proxy.accuracy.kv.comparison import Comparison, Rules, compare_tensors
 from ppd_proxy.accuracy.kv.elements import ElementType, coarser
 from ppd_proxy.accuracy.kv.figures import Axis
+from ppd_proxy.accuracy.kv.findings import Finding
 from ppd_proxy.accuracy.kv.layers import Sampled, find_moved_layers
-from ppd_proxy.accuracy.kv.patterns import Finding
 from ppd_proxy.accuracy.kv.rows import Floats
 from ppd_proxy.accuracy.kv.tolerance import Limits, allowed_type
 

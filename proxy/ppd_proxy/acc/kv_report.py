@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.kv_check import Checked, KvReport, Side
 from ppd_proxy.accuracy.kv.figures import Axis, Figures
-from ppd_proxy.accuracy.kv.patterns import Finding
+from ppd_proxy.accuracy.kv.findings import Finding
 from ppd_proxy.accuracy.kv.tolerance import LOST
 
 _FIGURES = ("mse", "relative_l2", "max_abs", "mean_abs", "cosine", "max_ulp", "mean_ulp")

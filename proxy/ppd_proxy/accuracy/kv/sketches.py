@@ -6,6 +6,8 @@ of two sketches is that of the rows within some tens of percent.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,13 +36,13 @@ def sketch(tensor: Tensor) -> Sketch:
     return np.nan_to_num(found.reshape(heads, tokens, ROW_WIDTH), copy=False, posinf=0.0, neginf=0.0)
 
 
-def by_token(sketches: Sketch) -> Sketch:
+def by_token(sketches: NDArray[Any]) -> NDArray[Any]:
     """Of each token over all heads: (tokens, at most TOKEN_WIDTH)."""
     heads, tokens, width = sketches.shape
     flat = np.ascontiguousarray(sketches.transpose(1, 0, 2)).reshape(tokens, heads * width)
     if heads * width <= TOKEN_WIDTH:
         return flat
-    mixed: Sketch = flat @ _signs(heads * width, TOKEN_WIDTH)
+    mixed: NDArray[Any] = flat @ _signs(heads * width, TOKEN_WIDTH)
     return mixed
 
 
@@ -58,18 +60,15 @@ def match_tolerance(element: ElementType) -> float:
     return min(0.25, max(16 * element.unit_roundoff, 1e-3))
 
 
-def nearest(ones: Sketch, others: Sketch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each of `ones` (the target's) the closest of `others` (the baseline's), and its relative distance: (n,)."""
+def nearest(ones: NDArray[Any], others: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """For each of `ones` (the target's) the closest of `others` (the baseline's), and its distance: (n,)."""
     left, right = ones.reshape(len(ones), -1).astype(np.float64), others.reshape(len(others), -1).astype(np.float64)
     lengths = np.vecdot(right, right)
     places, found = np.zeros(len(left), np.int64), np.full(len(left), np.inf)
     batch = max(1, _TABLE // len(right))
     for start in range(0, len(left), batch):
         some = left[start : start + batch]
-        with np.errstate(all="ignore"):
-            table = np.vecdot(some, some)[:, None] + lengths - 2.0 * (some @ right.T)
-            table /= lengths
-        table[~np.isfinite(table)] = np.inf
+        table = np.vecdot(some, some)[:, None] + lengths - 2.0 * (some @ right.T)
         places[start : start + batch] = table.argmin(axis=1)
         found[start : start + batch] = np.sqrt(np.maximum(table.min(axis=1), 0.0))
     return places, found
