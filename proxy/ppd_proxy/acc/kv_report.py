@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from types import MappingProxyType
@@ -32,6 +33,7 @@ _DETAILS = (
     "nan_target",
 )
 _SHOWN_ARRAYS, _SHOWN_FINDINGS, _SHOWN_DETAILED, _SHOWN_PLACES = 40, 20, 4, 10
+_SHOWN_SHAPES = 3
 _TREND_LAYERS, _TREND = 6, 0.8
 _WORDS = MappingProxyType(
     {
@@ -48,6 +50,10 @@ def data_of(report: KvReport) -> dict[str, Any]:
         "baseline": _side(report.baseline),
         "target": _side(report.target),
         "block_size": report.block_size,
+        "read_as": [
+            {"heads": heads, "tokens": tokens, "channels": channels, "arrays": arrays}
+            for (heads, tokens, channels), arrays in _shapes(report).items()
+        ],
         "arrays": len(report.checked),
         "different": [each.name for each in report.different],
         "prompts": report.prompts or None,
@@ -153,7 +159,30 @@ def view_of(report: KvReport) -> tuple[RenderableType, ...]:
     ]
     if len(lines) > _SHOWN_FINDINGS:
         lines = [*lines[:_SHOWN_FINDINGS], f"and {len(lines) - _SHOWN_FINDINGS} more; --json has all"]
+    lines += _read_as(report)
     return (*parts, *(Text(line) for line in lines), Text(headline(report)))
+
+
+def _shapes(report: KvReport) -> Counter[tuple[int, int, int]]:
+    """(heads, tokens, channels) as compared, and of how many arrays, the most frequent first."""
+    counts = Counter(each.comparison.shape for each in report.checked if each.comparison is not None)
+    return Counter(dict(counts.most_common()))
+
+
+def _read_as(report: KvReport) -> list[str]:
+    shapes = _shapes(report)
+    told = [
+        f"{_counted(heads, 'head')}, {_counted(tokens, 'token')}, {_counted(channels, 'channel')}"
+        + (f" ({_counted(arrays, 'array')})" if len(shapes) > 1 else "")
+        for (heads, tokens, channels), arrays in shapes.items()
+    ]
+    if len(told) > _SHOWN_SHAPES:
+        told = [*told[:_SHOWN_SHAPES], f"{len(told) - _SHOWN_SHAPES} other shapes"]
+    return [f"read as {'; '.join(told)}"] if told else []
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def headline(report: KvReport) -> str:

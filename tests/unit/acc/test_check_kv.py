@@ -59,7 +59,7 @@ async def test_equal_dumps_pass(tmp_path):
     dumps(tmp_path, layers_of(3), layers_of(3), metadata())
     result = await checked(tmp_path)
     assert (result.exit, result.data["match"], result.data["different"]) == (Exit.PASS, True, [])
-    assert told_by(result) == "MATCH: 6 arrays, 6 identical"
+    assert told_by(result) == "read as 2 heads, 64 tokens, 16 channels\nMATCH: 6 arrays, 6 identical"
 
 
 async def test_numbers_are_those_of_the_published_package(tmp_path):
