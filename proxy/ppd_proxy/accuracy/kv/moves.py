@@ -32,7 +32,7 @@ _NEAR = 0.25
 """Of the usual distance between two rows."""
 _BETTER = 0.5
 """Of the distance from the place's own content."""
-_PROBES, _HEAD_PROBES, _GROUP_PROBES = 96, 16, 32
+_PROBES, _HEAD_PROBES, _GROUP_PROBES = 96, 16, 16
 _FEWEST_TOKENS = 4
 """That some of the heads must have wrong: a row's sketch alone is a few numbers."""
 _ALIKE = 0.5

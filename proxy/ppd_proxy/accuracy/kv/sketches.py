@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppd_proxy.accuracy.kv.elements import ElementType, decode
+from ppd_proxy.accuracy.kv.elements import ElementType, Values, decode
 from ppd_proxy.accuracy.kv.rows import Tensor, pieces
 
 Sketch = NDArray[np.float32]
@@ -90,5 +90,8 @@ def _signs(rows: int, columns: int) -> Sketch:
     return (2 * signs - 1).astype(np.float32)
 
 
-def _finite(values: NDArray[np.float32]) -> Sketch:
-    return np.nan_to_num(values, posinf=0.0, neginf=0.0).astype(np.float32, copy=False)
+def _finite(values: Values) -> Sketch:
+    """What is no finite float32 counts as zero."""
+    with np.errstate(over="ignore"):
+        found: Sketch = np.nan_to_num(values.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
+    return found
