@@ -132,7 +132,7 @@ def _sources(places: Places, left: Mask, wrong: NDArray[np.int64]) -> Iterator[t
         (head, int(source))
         for probes, members in groups.values()
         for head, source in zip(
-            members, nearest(places.target[members][:, probes], places.baseline[:, probes])[0], strict=True
+            members, nearest(places.target[members][:, probes], places.baseline[:, probes]), strict=True
         )
     ]
     yield from sorted((head, source) for head, source in nearby if head != source)
@@ -253,7 +253,7 @@ def _offsets(places: Places, left: Mask, block_size: int, count: int) -> list[in
     starts = wrong[np.unique(wrong // block_size, return_index=True)[1]]
     spread = wrong[np.linspace(0, len(wrong) - 1, min(len(wrong), count)).astype(np.int64)]
     probes = np.unique(np.concatenate([starts[:: len(starts) // count + 1], spread]))
-    sources, _ = nearest(places.target[probes], places.baseline)
+    sources = nearest(places.target[probes], places.baseline)
     is_found = places.has_moved(probes, sources) & (sources != probes)
     offsets, counts = np.unique((sources - probes)[is_found], return_counts=True)
     order = np.lexsort((np.abs(offsets), -counts))
