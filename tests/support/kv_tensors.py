@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from ppd_connector.elements import from_float32, to_float32
 from ppd_proxy.accuracy.kv import elements
 from ppd_proxy.accuracy.kv.elements import ElementType
+from ppd_proxy.accuracy.kv.figures import of_tensor
+from ppd_proxy.accuracy.kv.findings import Finding
+from ppd_proxy.accuracy.kv.patterns import find_patterns
+from ppd_proxy.accuracy.kv.rows import compare_rows
+from ppd_proxy.accuracy.kv.tolerance import Limits, differing_rows, judge
 
 TORCH_NAMES = {
     "fp16": "float16", "bf16": "bfloat16", "fp8_e4m3": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2", "fp32": "float32",
@@ -45,6 +50,17 @@ def tensor(values: NDArray[Any], name: str = "fp32") -> ArrayTensor:
         return ArrayTensor(np.ascontiguousarray(values, np.float64).view(np.uint64), element)
     raw = from_float32(np.ascontiguousarray(values, np.float32), TORCH_NAMES[name])
     return ArrayTensor(raw, element)
+
+
+def patterns_of(baseline: ArrayTensor, target: ArrayTensor, *, block_size: int = 16) -> tuple[Finding, ...]:
+    """What is found in a target that does not pass."""
+    rows = compare_rows(baseline, target)
+    verdict = judge(rows, of_tensor(rows), baseline, target, declared=None, limits=Limits())
+    assert not verdict.is_pass
+    beyond = differing_rows(rows, verdict.element, baseline, target)
+    return find_patterns(
+        rows, beyond, baseline, target, block_size=block_size, element=verdict.element, rounding=verdict.rounding
+    )
 
 
 def rounded(values: NDArray[Any], name: str) -> NDArray[np.float32]:

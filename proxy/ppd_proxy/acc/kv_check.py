@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppd_proxy.acc.kv_files import Entry, KvFile, mismatch_of
+from ppd_proxy.acc.kv_files import Entry, KvFile, Layout, mismatch_of
 from ppd_proxy.acc.kv_names import Pair, pair_up
 from ppd_proxy.accuracy.kv.comparison import Comparison, Rules, compare_tensors
 from ppd_proxy.accuracy.kv.elements import ElementType, coarser
 from ppd_proxy.accuracy.kv.figures import Axis
+from ppd_proxy.accuracy.kv.findings import Finding
 from ppd_proxy.accuracy.kv.layers import Sampled, find_moved_layers
-from ppd_proxy.accuracy.kv.patterns import Finding
 from ppd_proxy.accuracy.kv.rows import Floats
-from ppd_proxy.accuracy.kv.tolerance import Limits
+from ppd_proxy.accuracy.kv.tolerance import Limits, allowed_type
 
 BLOCK_SIZE = 16
 """vLLM's default, where neither flag nor metadata say."""
@@ -27,13 +27,15 @@ _PASSING = ("identical", "rounding", "tolerance")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`dtype` overrides what files say; `block_size` None is the files'; `has_deviations` keeps them per token."""
+    """`dtype` overrides what files say; `block_size` None is the files'; `has_deviations` keeps them per token;
+    `layout` is of arrays with three dimensions."""
 
     dtype: ElementType | None = None
     limits: Limits = field(default_factory=Limits)
     block_size: int | None = None
     details: Sequence[Axis] = ()
     has_deviations: bool = False
+    layout: Layout = "heads-tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +111,13 @@ def check_dumps(
     baseline: Path, target: Path, options: Options, progress: Callable[[int, int], None] | None = None
 ) -> KvReport:
     """`progress` is told how many arrays are done, of how many. Raises KvFileError for a file that is no dump."""
-    with KvFile(baseline, options.dtype) as one, KvFile(target, options.dtype) as other:
+    with (
+        KvFile(baseline, options.dtype, options.layout) as one,
+        KvFile(target, options.dtype, options.layout) as other,
+    ):
         pairs, notes = pair_up(one.entries, other.entries)
         block_size = options.block_size or one.block_size or other.block_size or BLOCK_SIZE
-        notes = [*one.notes, *other.notes, *notes, *_notes(one, other)]
+        notes = [*one.notes, *other.notes, *notes, *_notes(one, other), *_layout_notes(one, other, options.layout)]
         rules = Rules(limits=options.limits, block_size=block_size, details=options.details)
         checked, sampled = [], []
         for done, pair in enumerate(pairs):
@@ -177,11 +182,11 @@ def _declared(one: KvFile, other: KvFile, pair: Pair, given: ElementType | None)
     coarser (a dump names its first layer's type)."""
     if given is not None or one.declared is None or other.declared is None:
         return given
-    found = coarser(one.declared, other.declared)
-    for file, name in ((one, pair.baseline), (other, pair.target)):
+    types = []
+    for declared, file, name in ((one.declared, one, pair.baseline), (other.declared, other, pair.target)):
         element = file.entries[name].element if name is not None else None
-        found = coarser(found, element) if element is not None else found
-    return found
+        types.append(declared if element is None else coarser(declared, element))
+    return allowed_type(*types)
 
 
 def _sampled(checked: Checked) -> list[Sampled]:
@@ -233,3 +238,15 @@ def _notes(one: KvFile, other: KvFile) -> list[str]:
     unknown = [file for file in (one, other) if file.metadata.get("dtype") is not None and file.declared is None]
     notes += [f"{file.path}: metadata dtype {file.metadata['dtype']!r} is unknown and not used" for file in unknown]
     return notes
+
+
+def _layout_notes(one: KvFile, other: KvFile, layout: Layout) -> list[str]:
+    """Where three-dimensional arrays look as if the axes were in another order. Our connector's dumps say `side` and
+    `rank`: theirs are known."""
+    files = [file for file in (one, other) if not {"side", "rank"} <= file.metadata.keys()]
+    shapes = [entry.shape for file in files for entry in file.entries.values() if len(entry.stored_shape) == 3]
+    if not any(heads > tokens for heads, tokens, _ in shapes):
+        return []
+    if layout == "tokens-heads":
+        return ["more heads than tokens: if the arrays are (heads, tokens, channels), leave out --layout tokens-heads"]
+    return ["more heads than tokens: if the arrays are (tokens, heads, channels), say --layout tokens-heads"]

@@ -1,8 +1,8 @@
 """Reads KV dumps: `.npz` (our connector's, the published tool's, any arrays) and `.safetensors`.
 
-Tensors are read piece by piece at their place in the file; a compressed `.npz` member, or one in Fortran order, is read
-whole when its turn comes. bf16 and fp8 stand in `.npz` as raw uint16 and uint8. Metadata (JSON in the array or header
-field `metadata`) may say dtype, block_size and token_ids.
+Tensors are read piece by piece at their place in the file; one with the tokens first, and a `.npz` member that is
+compressed or in Fortran order, is read whole when its turn comes. bf16 and fp8 stand in `.npz` as raw uint16 and uint8.
+Metadata (JSON in the array or header field `metadata`) may say dtype, block_size and token_ids.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.lib import format as npy
@@ -25,6 +25,11 @@ from numpy.typing import NDArray
 
 from ppd_proxy.accuracy.kv import elements
 from ppd_proxy.accuracy.kv.elements import BF16, FP64, ElementType, Raw
+from ppd_proxy.accuracy.kv.rows import PIECE
+
+Layout = Literal["heads-tokens", "tokens-heads"]
+"""The axes of arrays with three: (heads, tokens, channels), or (tokens, heads, channels)."""
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 _SAFETENSORS: Mapping[str, str] = MappingProxyType(
     {
@@ -44,7 +49,8 @@ class KvFileError(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One array of a file. `dtype` is numpy's; `element` what its numbers are, None where it is no array of numbers.
-    `load` gives its elements; `offset` is where they start in the file, None where they must be loaded whole."""
+    `load` gives its elements; `offset` is where they start in the file, None where they must be loaded whole.
+    `is_tokens_first` is of (tokens, heads, channels)."""
 
     name: str
     stored_shape: tuple[int, ...]
@@ -53,10 +59,13 @@ class Entry:
     type_name: str
     offset: int | None
     load: Callable[[], NDArray[Any]] | None = None
+    is_tokens_first: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(heads, tokens, channels): dimensions before these count as heads, missing ones as 1."""
+        if self.is_tokens_first:
+            return self.stored_shape[1], self.stored_shape[0], self.stored_shape[2]
         if len(self.stored_shape) < 2:
             return 1, 1, math.prod(self.stored_shape)
         *heads, tokens, channels = self.stored_shape
@@ -76,11 +85,31 @@ class StoredTensor:
         self._buffer = bytearray()
         self._values: NDArray[Any] | None = None
         if entry.offset is None and entry.load is not None:
-            self._values = np.ascontiguousarray(entry.load()).reshape(-1)
+            values = entry.load()
+            self._values = np.ascontiguousarray(values.transpose(1, 0, 2) if entry.is_tokens_first else values)
+        elif entry.is_tokens_first:
+            self._values = self._heads_first()
+        if self._values is not None:
+            self._values = self._values.reshape(-1)
 
     def read(self, start: int, stop: int) -> Raw:
         if self._values is not None:
             return _raw(self._values[start:stop], self.element)
+        return _raw(self._stored(start, stop), self.element)
+
+    def _heads_first(self) -> NDArray[Any]:
+        heads, tokens, channels = self.shape
+        found = np.empty(self.shape, self._dtype)
+        width = heads * channels
+        step = max(1, PIECE // max(1, width))
+        for first in range(0, tokens, step):
+            last = min(first + step, tokens)
+            some = self._stored(first * width, last * width).reshape(last - first, heads, channels)
+            found[:, first:last] = some.transpose(1, 0, 2)
+        return found
+
+    def _stored(self, start: int, stop: int) -> NDArray[Any]:
+        """Elements in the order of the file."""
         size = (stop - start) * self._dtype.itemsize
         if len(self._buffer) < size:
             self._buffer = bytearray(size)
@@ -93,7 +122,7 @@ class StoredTensor:
             if not got:
                 raise KvFileError(f"{self._path} ends in the middle of an array; it is truncated")
             done += got
-        return _raw(np.frombuffer(view, self._dtype), self.element)
+        return np.frombuffer(view, self._dtype)
 
 
 def _raw(values: NDArray[Any], element: ElementType) -> Raw:
@@ -109,7 +138,7 @@ def _raw(values: NDArray[Any], element: ElementType) -> Raw:
 class KvFile:
     """An open dump: `entries` by name, in the file's order. Close it, or use it in a `with`."""
 
-    def __init__(self, path: Path, dtype: ElementType | None = None) -> None:
+    def __init__(self, path: Path, dtype: ElementType | None = None, layout: Layout = "heads-tokens") -> None:
         """`dtype` is what raw integers are where the file does not say. Raises KvFileError."""
         self.path = path
         self.notes: list[str] = []
@@ -120,10 +149,15 @@ class KvFile:
         except OSError as error:
             raise KvFileError(f"{path}: {error.strerror or error}") from None
         try:
-            self.entries = self._entries(dtype)
+            entries = self._entries(dtype)
         except BaseException:
             self._file.close()
             raise
+        is_tokens_first = layout == "tokens-heads"
+        self.entries = {
+            name: replace(entry, is_tokens_first=is_tokens_first and len(entry.stored_shape) == 3)
+            for name, entry in entries.items()
+        }
 
     def __enter__(self) -> KvFile:
         return self
@@ -303,10 +337,7 @@ def _typed(entry: Entry, declared: ElementType | None, given: ElementType | None
         element = told[0] if told else (BF16 if dtype.itemsize == 2 else elements.FP8_E4M3)
     elif dtype.kind in "iubf":
         element = FP64
-    return Entry(
-        name=entry.name, stored_shape=entry.stored_shape, dtype=dtype, element=element, type_name=entry.type_name,
-        offset=entry.offset, load=entry.load,
-    )  # fmt: skip
+    return replace(entry, element=element)
 
 
 def mismatch_of(one: Sequence[Any] | None, other: Sequence[Any] | None) -> int | None:

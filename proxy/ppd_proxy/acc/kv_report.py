@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from types import MappingProxyType
@@ -14,7 +15,8 @@ from rich.text import Text
 
 from ppd_proxy.acc.kv_check import Checked, KvReport, Side
 from ppd_proxy.accuracy.kv.figures import Axis, Figures
-from ppd_proxy.accuracy.kv.patterns import Finding
+from ppd_proxy.accuracy.kv.findings import Finding
+from ppd_proxy.accuracy.kv.tolerance import LOST
 
 _FIGURES = ("mse", "relative_l2", "max_abs", "mean_abs", "cosine", "max_ulp", "mean_ulp")
 _COUNTS = ("nan_baseline", "nan_target", "infinite_baseline", "infinite_target", "infinite_matches")
@@ -31,6 +33,7 @@ _DETAILS = (
     "nan_target",
 )
 _SHOWN_ARRAYS, _SHOWN_FINDINGS, _SHOWN_DETAILED, _SHOWN_PLACES = 40, 20, 4, 10
+_SHOWN_SHAPES = 3
 _TREND_LAYERS, _TREND = 6, 0.8
 _WORDS = MappingProxyType(
     {
@@ -47,6 +50,10 @@ def data_of(report: KvReport) -> dict[str, Any]:
         "baseline": _side(report.baseline),
         "target": _side(report.target),
         "block_size": report.block_size,
+        "read_as": [
+            {"heads": heads, "tokens": tokens, "channels": channels, "arrays": arrays}
+            for (heads, tokens, channels), arrays in _shapes(report).items()
+        ],
         "arrays": len(report.checked),
         "different": [each.name for each in report.different],
         "prompts": report.prompts or None,
@@ -152,7 +159,30 @@ def view_of(report: KvReport) -> tuple[RenderableType, ...]:
     ]
     if len(lines) > _SHOWN_FINDINGS:
         lines = [*lines[:_SHOWN_FINDINGS], f"and {len(lines) - _SHOWN_FINDINGS} more; --json has all"]
+    lines += _read_as(report)
     return (*parts, *(Text(line) for line in lines), Text(headline(report)))
+
+
+def _shapes(report: KvReport) -> Counter[tuple[int, int, int]]:
+    """(heads, tokens, channels) as compared, and of how many arrays, the most frequent first."""
+    counts = Counter(each.comparison.shape for each in report.checked if each.comparison is not None)
+    return Counter(dict(counts.most_common()))
+
+
+def _read_as(report: KvReport) -> list[str]:
+    shapes = _shapes(report)
+    told = [
+        f"{_counted(heads, 'head')}, {_counted(tokens, 'token')}, {_counted(channels, 'channel')}"
+        + (f" ({_counted(arrays, 'array')})" if len(shapes) > 1 else "")
+        for (heads, tokens, channels), arrays in shapes.items()
+    ]
+    if len(told) > _SHOWN_SHAPES:
+        told = [*told[:_SHOWN_SHAPES], f"{len(told) - _SHOWN_SHAPES} other shapes"]
+    return [f"read as {'; '.join(told)}"] if told else []
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def headline(report: KvReport) -> str:
@@ -161,6 +191,7 @@ def headline(report: KvReport) -> str:
         counts[each.status] = counts.get(each.status, 0) + 1
     told = ", ".join(f"{count} {_WORDS.get(status, status)}" for status, count in counts.items())
     roundings = sorted({each.reason.split(":")[0] for each in report.checked if each.status == "rounding"})
+    roundings += sorted({each.reason[each.reason.index(LOST) :] for each in report.checked if LOST in each.reason})
     consistent = f"; {', '.join(roundings)}" if roundings else ""
     return f"{'MATCH' if report.is_match else 'DIFFERENT'}: {len(report.checked)} arrays, {told}{consistent}"
 

@@ -1,5 +1,7 @@
 """The CacheBlend view: which tokens are chosen, what they cover, what ratio follows, worked by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -201,3 +203,24 @@ def test_timings_are_read_from_moments_and_from_durations():
 def test_timings_that_are_none_are_refused(given, told):
     with pytest.raises(ValueError, match=told):
         read_timings(given)
+
+
+@pytest.mark.parametrize(
+    "deviations",
+    [
+        1 + np.arange(10) * 2.3e-16,
+        np.full(10, 1e308),
+        np.full(10, np.finfo(np.float64).max),
+        np.array([0.0, 5e-324, 0, 0, 0, 0, 0, 0, 0, 0]),
+        np.array([0.0, 1e308, 1.7e308, 0, 0, 0, 0, 0, 0, 0]),
+    ],
+    ids=["hardly apart", "huge", "largest", "smallest", "far apart"],
+)
+def test_deviations_that_are_hardly_apart_or_huge_have_a_histogram_and_a_coverage(deviations):
+    view = blend({1: deviations, 2: np.arange(10.0)}, ratio=0.5)
+    counts, edges = view.histogram
+    assert (sum(counts), len(edges)) == (10, len(counts) + 1)
+    assert all(low < high for low, high in itertools.pairwise(edges))
+    assert np.isfinite(edges).all()
+    assert 0.4 < view.selections[0].coverage <= 1.0
+    assert view.curve[0][-1] == 1.0

@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-from tests.support.kv_tensors import gaussian, rounded, tensor
+from tests.support.kv_tensors import gaussian, patterns_of, rounded, tensor
 
-from ppd_proxy.accuracy.kv.figures import of_tensor
+from ppd_proxy.accuracy.kv.findings import ranges_of, told_ranges
 from ppd_proxy.accuracy.kv.layers import Sampled, find_moved_layers
-from ppd_proxy.accuracy.kv.patterns import find_patterns, ranges_of, told_ranges
-from ppd_proxy.accuracy.kv.rows import compare_rows
 from ppd_proxy.accuracy.kv.sketches import sample
-from ppd_proxy.accuracy.kv.tolerance import Limits, judge, rows_beyond
 
 HEADS, TOKENS, CHANNELS = 6, 160, 32
 BLOCK = 16
@@ -27,13 +24,8 @@ def stepped(given, name="bf16"):
 
 
 def found(one, other, name="bf16"):
-    baseline = tensor(one, name)
     target = stepped(other, name) if isinstance(other, np.ndarray) else other
-    rows = compare_rows(baseline, target)
-    verdict = judge(rows, of_tensor(rows), baseline, target, declared=None, limits=Limits())
-    assert not verdict.is_pass
-    beyond = rows_beyond(rows, verdict.element)
-    return find_patterns(rows, beyond, baseline, target, block_size=BLOCK, element=verdict.element)
+    return patterns_of(tensor(one, name), target, block_size=BLOCK)
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16", "fp8_e4m3"])

@@ -7,6 +7,7 @@ from tests.support.kv_tensors import ArrayTensor, gaussian, rounded, tensor
 from ppd_proxy.accuracy.kv.elements import BF16, FP8_E4M3, FP16, FP32
 from ppd_proxy.accuracy.kv.figures import of_tensor
 from ppd_proxy.accuracy.kv.rows import compare_rows
+from ppd_proxy.accuracy.kv.spoiled import spoiled_rows
 from ppd_proxy.accuracy.kv.tolerance import Limits, judge, rows_beyond
 
 SHAPE = (4, 60, 64)
@@ -23,11 +24,87 @@ def verdict_of(one, other, *, declared=None, limits=None):
 def test_fp32_against_its_rounding_is_consistent_with_it(name, scale, is_raw):
     values = gaussian(*SHAPE, scale=scale)
     other = tensor(values, name) if is_raw else tensor(rounded(values, name))
-    for one, two in ((tensor(values), other), (other, tensor(values))):
+    pairs = [(other, tensor(values))]
+    if not name.startswith("fp8"):
+        pairs.append((tensor(values), other))
+    for one, two in pairs:
         verdict = verdict_of(one, two)
         assert verdict.is_pass
         assert verdict.status == "rounding"
         assert f"consistent with {name} rounding" in verdict.reason
+
+
+@pytest.mark.parametrize("name", ["fp8_e4m3", "fp8_e5m2"])
+@pytest.mark.parametrize("stored", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("is_raw", [True, False], ids=["raw", "as the baseline"])
+def test_a_baseline_that_is_no_fp8_against_its_fp8_rounding_lost_precision(name, stored, is_raw):
+    values = gaussian(*SHAPE)
+    other = tensor(values, name) if is_raw else tensor(rounded(values, name), stored)
+    verdict = verdict_of(tensor(values, stored), other)
+    assert verdict.status == "different"
+    assert f"precision lost: consistent with {name} rounding" in verdict.reason
+
+
+def test_fp8_rounding_passes_where_it_is_declared_or_within_given_limits():
+    values = gaussian(*SHAPE)
+    one, other = tensor(values, "bf16"), tensor(values, "fp8_e4m3")
+    assert verdict_of(one, other, declared=FP8_E4M3).is_pass
+    assert verdict_of(one, other, limits=Limits(cosine=0.99)).is_pass
+    assert verdict_of(one, other, limits=Limits(max_abs=0.5)).is_pass
+
+
+def with_outlier(scale, *channels):
+    values = gaussian(4, 64, 128)
+    values[:, :, list(channels)] = scale
+    return values
+
+
+OUTLIERS = [("fp8_e4m3", 140.0), ("fp8_e5m2", 70.0), ("bf16", 4000.0), ("fp16", 30000.0)]
+
+
+@pytest.mark.parametrize(("name", "scale"), OUTLIERS)
+@pytest.mark.parametrize("is_zero", [False, True], ids=["replaced", "zeroed"])
+def test_destroyed_channels_do_not_hide_behind_one_large_channel(name, scale, is_zero):
+    one = with_outlier(scale, 7)
+    other = gaussian(4, 64, 128, seed=1, scale=0.0 if is_zero else 0.3)
+    other[:, :, 7] = scale
+    verdict = verdict_of(tensor(one, name), tensor(other, name))
+    assert verdict.status == "different"
+    assert "256 of 256 rows" in verdict.reason
+    assert "a few large elements hide it" in verdict.reason
+
+
+@pytest.mark.parametrize("as_fp32", [False, True], ids=["raw", "as fp32"])
+def test_only_the_rows_with_destroyed_channels_are_counted(as_fp32):
+    one = rounded(with_outlier(4000.0, 7), "bf16")
+    other = one.copy()
+    other[2, 5, 20:40] = 0
+    name = "fp32" if as_fp32 else "bf16"
+    verdict = verdict_of(tensor(one, name), tensor(other, name))
+    assert (verdict.status, "1 of 256 rows, the first is head 2 token 5" in verdict.reason) == ("different", True)
+
+
+@pytest.mark.parametrize("name", ["fp8_e4m3", "fp8_e5m2", "bf16", "fp16"])
+@pytest.mark.parametrize("scale", [1.0, 20.0, 140.0, 400.0])
+@pytest.mark.parametrize("has_tiny", [False, True], ids=["alike", "with values near zero"])
+def test_noise_before_rounding_is_healthy_beside_large_channels_and_near_zero(name, scale, has_tiny):
+    values = with_outlier(scale, 7, 100)
+    if has_tiny:
+        values[:, :, 20:40] *= 1e-3
+    unit = 2.0**-13 if name == "fp16" else 2.0**-10
+    noises = (values * gaussian(4, 64, 128, seed=2), gaussian(4, 64, 128, seed=3))
+    for noise in noises:
+        verdict = verdict_of(tensor(values, name), tensor(values + unit * noise, name))
+        assert verdict.is_pass, verdict.reason
+
+
+def test_noise_that_is_large_for_most_elements_but_short_of_the_tolerance_is_read_and_passes():
+    """Every row is read again, since its elements are many representable numbers away, and none is spoiled."""
+    values = with_outlier(20.0, 7)
+    one, other = tensor(values, "bf16"), tensor(values + 2.0**-6 * gaussian(4, 64, 128, seed=5), "bf16")
+    rows = compare_rows(one, other)
+    assert rows.total_ulp.min() > 9 * 32
+    assert not spoiled_rows(rows, np.ones(rows.pairs.shape, bool), BF16, one, other).any()
 
 
 def test_fp64_against_fp32_is_consistent_with_fp32_rounding():
@@ -124,7 +201,7 @@ def test_a_bf16_cache_that_went_through_fp8_lost_precision():
     for one, other in ((tensor(values, "bf16"), tensor(lossy, "bf16")), (tensor(values), tensor(lossy))):
         verdict = verdict_of(one, other)
         assert verdict.status == "different"
-        assert "precision was lost: consistent with fp8_e4m3 rounding" in verdict.reason
+        assert "precision lost: consistent with fp8_e4m3 rounding" in verdict.reason
 
 
 def test_a_declared_type_is_not_coarsened():

@@ -13,7 +13,7 @@ from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
 from ppd_proxy.acc.flags import between, not_negative, option, positive
 from ppd_proxy.acc.kv_blend import blend_data, blend_view
 from ppd_proxy.acc.kv_check import KvReport, Options, check_dumps
-from ppd_proxy.acc.kv_files import KvFileError
+from ppd_proxy.acc.kv_files import LAYOUTS, KvFileError
 from ppd_proxy.acc.kv_plots import check_plot, draw_heat_map, draw_histogram
 from ppd_proxy.acc.kv_report import data_of, view_of
 from ppd_proxy.acc.views import Progress
@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--dtype", type=_dtype, metavar="TYPE",
         help="fp64, fp32, fp16, bf16, fp8_e4m3 or fp8_e5m2: what raw integers are, and whose rounding is allowed",
+    )  # fmt: skip
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default=LAYOUTS[0],
+        help="axes of arrays with three: heads-tokens for (heads, tokens, channels), the default, or tokens-heads for"
+        " (tokens, heads, channels)",
     )  # fmt: skip
     parser.add_argument(
         "--block-size", type=positive, metavar="N", help="tokens per block (default: the dumps', or 16)"
@@ -83,6 +88,7 @@ def run(args: argparse.Namespace, context: Context) -> Result:
         block_size=args.block_size,
         details=tuple(dict.fromkeys(args.per or ())),
         has_deviations=has_view,
+        layout=args.layout,
     )
     report = check(context.directory / args.baseline, context.directory / args.target, options, context)
     data, view, notes = data_of(report), view_of(report), list(report.notes)

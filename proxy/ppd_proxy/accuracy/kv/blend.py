@@ -123,8 +123,11 @@ def _coverage(deviations: Floats, chosen: Mask) -> float:
     is_broken = ~np.isfinite(deviations)
     if is_broken.any():
         return float((is_broken & chosen).sum() / is_broken.sum())
-    total = float(deviations.sum())
-    return float(deviations[chosen].sum()) / total if total else 1.0
+    highest = float(deviations.max(initial=0.0))
+    if not highest:
+        return 1.0
+    scaled = np.ldexp(deviations, -int(np.frexp(highest)[1]))  # so that no sum overflows
+    return float(scaled[chosen].sum()) / float(scaled.sum())
 
 
 def _elsewhere(table: Floats, chosen: Mask, index: int) -> float | None:
@@ -167,5 +170,16 @@ def _overlaps(chosen: Mask) -> Floats:
 
 def _histogram(deviations: Floats) -> tuple[tuple[int, ...], tuple[float, ...]]:
     finite = deviations[np.isfinite(deviations)]
-    counts, edges = np.histogram(finite if len(finite) else np.zeros(1), bins=HISTOGRAM_BINS)
+    if not len(finite):
+        finite = np.zeros(1)
+    counts, edges = np.histogram(finite, bins=HISTOGRAM_BINS, range=_range_of(finite))
     return tuple(counts.tolist()), tuple(edges.tolist())
+
+
+def _range_of(finite: Floats) -> tuple[float, float]:
+    """From the lowest to the highest, widened where so many bins between them would be narrower than numbers are."""
+    low, high = float(finite.min()), float(finite.max())
+    if np.all(np.diff(np.linspace(low, high, HISTOGRAM_BINS + 1)) > 0):
+        return low, high
+    half = max(0.5, HISTOGRAM_BINS * float(np.finfo(np.float64).eps) * high)
+    return low - half, min(high + half, float(np.finfo(np.float64).max))

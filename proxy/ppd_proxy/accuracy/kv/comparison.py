@@ -9,10 +9,11 @@ import numpy as np
 
 from ppd_proxy.accuracy.kv.elements import ElementType
 from ppd_proxy.accuracy.kv.figures import AXES, Axis, Figures, along, of_tensor, token_errors
-from ppd_proxy.accuracy.kv.patterns import Finding, find_patterns
+from ppd_proxy.accuracy.kv.findings import Finding
+from ppd_proxy.accuracy.kv.patterns import find_patterns
 from ppd_proxy.accuracy.kv.rows import Floats, Tensor, compare_rows
 from ppd_proxy.accuracy.kv.sketches import Sketch, sample
-from ppd_proxy.accuracy.kv.tolerance import Limits, Verdict, judge, rows_beyond
+from ppd_proxy.accuracy.kv.tolerance import Limits, Verdict, differing_rows, judge
 
 COLUMNS = 128
 """Of the heat map, at most."""
@@ -54,8 +55,11 @@ def compare_tensors(baseline: Tensor, target: Tensor, rules: Rules) -> Compariso
     verdict = judge(rows, figures, baseline, target, declared=rules.declared, limits=rules.limits)
     findings: tuple[Finding, ...] = ()
     if not verdict.is_pass:
-        beyond = rows_beyond(rows, verdict.element)
-        findings = find_patterns(rows, beyond, baseline, target, block_size=rules.block_size, element=verdict.element)
+        beyond = differing_rows(rows, verdict.element, baseline, target)
+        findings = find_patterns(
+            rows, beyond, baseline, target,
+            block_size=rules.block_size, element=verdict.element, rounding=verdict.rounding,
+        )  # fmt: skip
     by_axis: dict[Axis, Figures] = {axis: along(rows, axis, rules.block_size) for axis in AXES}
     is_broken = rows.not_finite.sum(axis=0) > 0
     return Comparison(

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppd_proxy.accuracy.kv.elements import ElementType
-from ppd_proxy.accuracy.kv.patterns import Finding, told, told_moves
-from ppd_proxy.accuracy.kv.sketches import Sketch, match_tolerance, own_distances
+from ppd_proxy.accuracy.kv.findings import Finding, told, told_moves
+from ppd_proxy.accuracy.kv.rows import Floats
+from ppd_proxy.accuracy.kv.sketches import Sketch, match_tolerance
 
 _MATCHING_SHARE = 0.8
+_BETTER = 0.5
+"""Of the distance from the tensor's own rows."""
+_NEAR, _FEWEST_ROWS = 0.35, 8
+"""Of a row's distance from what so many rows have in common: the usual distance between two is 1.4 times that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +83,19 @@ def _keys_for_values(tensors: Sequence[Sampled]) -> Iterator[Finding]:
 
 
 def _holds(tensor: Sampled, other: Sampled) -> bool:
-    """Whether the target's numbers of `tensor` are the baseline's of `other`, and not its own."""
+    """Whether the target's numbers of `tensor` are the baseline's of `other`, and much closer to them than to its own.
+    """
     if tensor.shape != other.shape:
         return False
-    tolerance = match_tolerance(tensor.element)
-    is_other = own_distances(tensor.target, other.baseline) <= tolerance
-    is_own = own_distances(tensor.target, tensor.baseline) <= tolerance
-    return bool(np.mean(is_other & ~is_own) >= _MATCHING_SHARE)
+    lengths = _lengths(other.baseline)
+    limits = match_tolerance(tensor.element) * lengths
+    if len(lengths) >= _FEWEST_ROWS:
+        limits = np.minimum(limits, _NEAR * _lengths(other.baseline - np.median(other.baseline, axis=0)))
+    apart, own = _lengths(tensor.target - other.baseline), _lengths(tensor.target - tensor.baseline)
+    return bool(np.mean((apart <= limits) & (apart < _BETTER * own)) >= _MATCHING_SHARE)
+
+
+def _lengths(rows: NDArray[Any]) -> Floats:
+    numbers = rows.astype(np.float64)
+    found: Floats = np.sqrt(np.vecdot(numbers, numbers))
+    return found

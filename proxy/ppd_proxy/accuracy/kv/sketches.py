@@ -6,10 +6,12 @@ of two sketches is that of the rows within some tens of percent.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ppd_proxy.accuracy.kv.elements import ElementType, decode
+from ppd_proxy.accuracy.kv.elements import ElementType, Values, decode
 from ppd_proxy.accuracy.kv.rows import Tensor, pieces
 
 Sketch = NDArray[np.float32]
@@ -17,7 +19,7 @@ ROW_WIDTH = 8
 TOKEN_WIDTH = 32
 _SEED = 20240516
 _SAMPLED_ROWS, _SAMPLED_CHANNELS = 64, 256
-_TABLE = 2_000_000
+_TABLE = 250_000
 """Distances that are held at once."""
 
 
@@ -34,13 +36,13 @@ def sketch(tensor: Tensor) -> Sketch:
     return np.nan_to_num(found.reshape(heads, tokens, ROW_WIDTH), copy=False, posinf=0.0, neginf=0.0)
 
 
-def by_token(sketches: Sketch) -> Sketch:
+def by_token(sketches: NDArray[Any]) -> NDArray[Any]:
     """Of each token over all heads: (tokens, at most TOKEN_WIDTH)."""
     heads, tokens, width = sketches.shape
     flat = np.ascontiguousarray(sketches.transpose(1, 0, 2)).reshape(tokens, heads * width)
     if heads * width <= TOKEN_WIDTH:
         return flat
-    mixed: Sketch = flat @ _signs(heads * width, TOKEN_WIDTH)
+    mixed: NDArray[Any] = flat @ _signs(heads * width, TOKEN_WIDTH)
     return mixed
 
 
@@ -58,21 +60,18 @@ def match_tolerance(element: ElementType) -> float:
     return min(0.25, max(16 * element.unit_roundoff, 1e-3))
 
 
-def nearest(ones: Sketch, others: Sketch) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each of `ones` (the target's) the closest of `others` (the baseline's), and its relative distance: (n,)."""
+def nearest(ones: NDArray[Any], others: NDArray[Any]) -> NDArray[np.int64]:
+    """For each of `ones` (the target's) the place of the closest of `others` (the baseline's): (n,)."""
     left, right = ones.reshape(len(ones), -1).astype(np.float64), others.reshape(len(others), -1).astype(np.float64)
     lengths = np.vecdot(right, right)
-    places, found = np.zeros(len(left), np.int64), np.full(len(left), np.inf)
+    right *= -2.0
+    places = np.zeros(len(left), np.int64)
     batch = max(1, _TABLE // len(right))
     for start in range(0, len(left), batch):
-        some = left[start : start + batch]
-        with np.errstate(all="ignore"):
-            table = np.vecdot(some, some)[:, None] + lengths - 2.0 * (some @ right.T)
-            table /= lengths
-        table[~np.isfinite(table)] = np.inf
+        table = left[start : start + batch] @ right.T
+        table += lengths  # less the squared length of the one, which is the same for all
         places[start : start + batch] = table.argmin(axis=1)
-        found[start : start + batch] = np.sqrt(np.maximum(table.min(axis=1), 0.0))
-    return places, found
+    return places
 
 
 def own_distances(ones: Sketch, others: Sketch) -> NDArray[np.float64]:
@@ -91,5 +90,8 @@ def _signs(rows: int, columns: int) -> Sketch:
     return (2 * signs - 1).astype(np.float32)
 
 
-def _finite(values: NDArray[np.float32]) -> Sketch:
-    return np.nan_to_num(values, posinf=0.0, neginf=0.0).astype(np.float32, copy=False)
+def _finite(values: Values) -> Sketch:
+    """What is no finite float32 counts as zero."""
+    with np.errstate(over="ignore"):
+        found: Sketch = np.nan_to_num(values.astype(np.float32, copy=False), posinf=0.0, neginf=0.0)
+    return found

@@ -6,13 +6,16 @@ Two results that were each rounded differ by twice that. So a tensor is within t
 
     |a - b| <= 2 u |a|   and   max |a_i - b_i| <= 2 u max(|a_i|, |b_i|)
 
-up to the steps of the numbers near zero. Rows are judged one by one: a bad block does not drown in a long tensor.
-"Consistent with rounding" says more: every single element is where rounding would put it.
+up to the steps of the numbers near zero, and its ordinary elements are not spoiled behind a large one (`spoiled`). Rows
+are judged one by one: a bad block does not drown in a long tensor. "Consistent with rounding" says more: every single
+element is where rounding would put it.
 
 Which type: what was declared (flag, metadata), else what the elements are. fp32 and fp64 say nothing of what was
 computed in. There the type is taken from the numbers: if those of the baseline (else of the target) all are bf16
 numbers, say, the tolerance is bf16's. So fp32 values against their bf16 rounding are judged as bf16. What is declared
-is not coarsened, nor what the baseline shows: a bf16 cache that went through fp8 lost precision.
+is not coarsened, nor what the baseline shows: a bf16 cache that went through fp8 lost precision. A KV cache is expected
+to be stored in 16 bits, not in 8: where the target is fp8 and the baseline is not, the baseline's 16-bit type judges,
+bf16 for a baseline that has none.
 """
 
 from __future__ import annotations
@@ -26,10 +29,13 @@ from numpy.typing import NDArray
 from ppd_proxy.accuracy.kv.elements import BF16, FP32, FP64, ElementType, coarser, grid_of
 from ppd_proxy.accuracy.kv.figures import Figures
 from ppd_proxy.accuracy.kv.rows import PIECE, Rows, Tensor, count_beyond
+from ppd_proxy.accuracy.kv.spoiled import FAR_SHARE, far_share, spoiled_rows
 
 Status = Literal["identical", "rounding", "tolerance", "different", "not_finite"]
 ROUNDINGS = 2
 """Both sides were rounded."""
+LOST = "precision lost: "
+"""Begins what a reason ends with where the target went through a coarser type."""
 _SAMPLES = 4
 _FEWEST_VALUES, _MANY_VALUES = 8, 32
 
@@ -97,16 +103,32 @@ def _has_many_values(tensor: Tensor) -> bool:
     return len(np.unique(seen)) >= max(_FEWEST_VALUES, min(_MANY_VALUES, elements // 2))
 
 
-def tolerance_type(one: ElementType, other: ElementType, declared: ElementType | None, grids: Grids) -> ElementType:
-    """The type whose rounding is allowed between tensors of the types `one` and `other`."""
+def is_8_bit(element: ElementType) -> bool:
+    return element.mantissa_bits < BF16.mantissa_bits
+
+
+def allowed_type(baseline: ElementType, target: ElementType) -> ElementType:
+    """The coarser one, but no 8-bit one that only the target is: there the baseline's, bf16 where that is finer."""
+    if is_8_bit(target) and not is_8_bit(baseline):
+        return coarser(baseline, BF16) if baseline in (FP32, FP64) else baseline
+    return coarser(baseline, target)
+
+
+def tolerance_type(
+    baseline: ElementType, target: ElementType, declared: ElementType | None, grids: Grids
+) -> ElementType:
+    """The type whose rounding is allowed between tensors of these types."""
     if declared is not None:
         return declared
-    found = coarser(one, other)
+    one = baseline if grids.baseline is None else coarser(baseline, grids.baseline)
+    other = target if grids.target is None or target not in (FP32, FP64) else grids.target
+    if is_8_bit(other) and not is_8_bit(one):
+        return allowed_type(one, other)
+    found = coarser(baseline, target)
     grid = grids.baseline if grids.baseline is not None else grids.target
     if found not in (FP32, FP64) or grid is None:
         return found
-    is_fp8 = grid.mantissa_bits < BF16.mantissa_bits
-    return BF16 if is_fp8 and not grids.is_one_sided else grid
+    return BF16 if is_8_bit(grid) and not grids.is_one_sided else grid
 
 
 def rows_beyond(rows: Rows, element: ElementType) -> NDArray[np.bool_]:
@@ -120,6 +142,12 @@ def rows_beyond(rows: Rows, element: ElementType) -> NDArray[np.bool_]:
     is_close &= difference <= (unit * length + step * np.sqrt(rows.channels)) * slack
     found: NDArray[np.bool_] = ~is_close | (rows.not_finite > 0)
     return found
+
+
+def differing_rows(rows: Rows, element: ElementType, baseline: Tensor, target: Tensor) -> NDArray[np.bool_]:
+    """Which rows, (heads, tokens), differ by more than rounding to that type does: beyond the tolerance, or spoiled."""
+    beyond = rows_beyond(rows, element)
+    return beyond | spoiled_rows(rows, ~beyond, element, baseline, target)
 
 
 def judge(
@@ -140,20 +168,31 @@ def judge(
     if rounding is not None and rounding.mantissa_bits >= element.mantissa_bits:
         reason = f"consistent with {rounding.name} rounding: every element within {steps}, {changed}"
         return Verdict(status="rounding", element=element, rounding=rounding, reason=reason)
-    beyond = rows_beyond(rows, element)
+    beyond = differing_rows(rows, element, baseline, target)
     allowed = f"{ROUNDINGS} x 2^-{element.mantissa_bits + 1}"
     if not beyond.any():
         reason = f"within {element.name} tolerance: relative L2 of every row at most {allowed}, {changed}"
         return Verdict(status="tolerance", element=element, rounding=None, reason=reason)
+    reason = _beyond(rows, beyond, element, allowed)
+    if rounding is not None:
+        lost = LOST if grids.target is rounding else ""
+        reason += f"; {lost}consistent with {rounding.name} rounding"
+    return Verdict(status="different", element=element, rounding=rounding, reason=reason)
+
+
+def _beyond(rows: Rows, beyond: NDArray[np.bool_], element: ElementType, allowed: str) -> str:
     head, token = (int(index) for index in np.argwhere(beyond)[0])
-    reason = (
+    told = (
         f"beyond {element.name} tolerance ({allowed}): {int(beyond.sum())} of {beyond.size} rows, the first is head"
         f" {head} token {token}"
     )
-    if rounding is not None:
-        lost = "precision was lost: " if grids.target is rounding else ""
-        reason += f"; {lost}consistent with {rounding.name} rounding"
-    return Verdict(status="different", element=element, rounding=rounding, reason=reason)
+    hidden = int((beyond & ~rows_beyond(rows, element)).sum())
+    if hidden:
+        told += (
+            f"; in {hidden} of them a few large elements hide it: more than 1 in {FAR_SHARE} elements is off by over"
+            f" {far_share(element):.0%}"
+        )
+    return told
 
 
 def _rounding(
