@@ -1,13 +1,23 @@
 """batch-compare: what is judged, what one failed sample does, what is written, and going on after a kill."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.support.acc import run_command
-from tests.support.acc_engines import AT, FAULTS, NOISE_NATS, answering, faulty_engine, pair, scripted_engine
+from tests.support.acc import lines_of, run_command
+from tests.support.acc_engines import (
+    AT,
+    FAULTS,
+    NOISE_NATS,
+    answering,
+    chat_answer,
+    faulty_engine,
+    pair,
+    scripted_engine,
+)
 from tests.support.acc_reports import dataset, rows_in
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
@@ -336,3 +346,29 @@ def _kill_at(command, journal, lines):
             raise AssertionError(f"it ended with {process.returncode} before it could be killed")
         process.kill()
     return journal.read_bytes().count(b"\n")
+
+
+async def test_what_differs_comes_with_the_line_that_explains_it(tmp_path):
+    output = str(tmp_path / "a report.json")
+    result = await compared(tmp_path, {"q1": 3.0}, "--output", output)
+    line = next(each for each in lines_of(result) if each.startswith("next: "))
+    assert shlex.split(line)[1:] == ["ppd-acc", "explain", "--report", output, "--sample", "s1"]
+    healthy = await compared(tmp_path, {}, "--output", output)
+    assert not any(each.startswith("next: ") for each in lines_of(healthy))
+
+
+async def test_a_baseline_that_does_not_reproduce_itself_is_told_of(tmp_path):
+    asked = 0
+
+    def flaky(body):
+        nonlocal asked
+        asked += 1
+        tokens = [1, 2, 3 + asked % 2]
+        return chat_answer(tokens, [{token: -0.1, 9: -3.0} for token in tokens], text=str(tokens))
+
+    async with scripted_engine(flaky) as baseline, scripted_engine(answering({}, is_target=True)) as target:
+        result = await run_command(
+            "batch-compare", "--baseline", baseline, "--target", target, "--dataset", dataset(tmp_path, 4),
+            "--noise-floor", "8",
+        )  # fmt: skip
+    assert any("the baseline does not reproduce itself: 8 of 8 answers" in note for note in result.notes)

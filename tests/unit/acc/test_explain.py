@@ -197,3 +197,21 @@ async def test_a_prompt_longer_than_the_floor_asks_for_a_floor_of_its_own(tmp_pa
     data = await explained(tmp_path, sample)
     assert data["advice"][0]["why"].startswith("the noise floor was measured on shorter prompts only")
     assert "--noise-floor 20" in data["advice"][0]["command"]
+
+
+async def test_the_part_of_the_floor_that_judged_stands_beside_the_margins(tmp_path):
+    sample = parted("x", shift=3.0)
+    sample.flip.floor_tokens, sample.flip.floor_shift = 100, 0.5
+    told = told_by(await explained(tmp_path, sample))
+    assert "100 healthy tokens in prompts as long moved by 0.5 nats at most; this one by 3 nats, 6 times that" in told
+
+
+@pytest.mark.parametrize(("max_delta", "is_baselines"), [(0.02, True), (2.0, False)])
+async def test_a_target_that_the_baselines_own_prefill_backs_makes_the_baseline_odd(tmp_path, max_delta, is_baselines):
+    forced = Forced(
+        tokens=10, mean_delta=0.01, max_delta=max_delta, max_delta_at=8, likelihood_delta=0.0, token_accuracy=1.0
+    )
+    data = await explained(tmp_path, parted("x", forced=forced))
+    assert ("the odd answer is the baseline's own" in data["advice"][0]["why"]) == is_baselines
+    if is_baselines:
+        assert data["advice"][0]["command"] == "ppd-acc reproducibility --url http://b:1"
