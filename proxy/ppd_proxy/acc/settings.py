@@ -18,6 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ppd_proxy.acc.urls import wrong_in_url
+
 Kinds = Mapping[str, tuple[type, ...]]
 _NUMBER: tuple[type, ...] = (int, float)
 _TEXT: tuple[type, ...] = (str,)
@@ -67,6 +69,8 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 BUILT_IN_PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"greedy": {"temperature": 0.0, "top_p": 1.0, "seed": 42}, "stochastic": {"temperature": 0.7, "seed": 42}}
 )
+ENDPOINTS = ("chat", "completions")
+_URL_KEYS = ("baseline", "target")
 FILE_NAMES = ("ppd-acc.toml", "xpyd-acc.toml")
 
 
@@ -124,7 +128,7 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def mistakes_of(tables: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each value that has the wrong type or is out of range."""
+    """A sentence for each value that has the wrong type, is out of range, or names what does not exist."""
     for name, table in tables.items():
         if name == "profiles":
             for profile, values in table.items() if isinstance(table, dict) else ():
@@ -133,6 +137,23 @@ def mistakes_of(tables: Mapping[str, Any]) -> Iterator[str]:
                 yield f"profiles is {table!r}; it must be a table of tables"
         elif name in TABLES:
             yield from _mistakes(name, table, TABLES[name])
+    defaults = tables.get("defaults")
+    if isinstance(defaults, dict):
+        yield from _mistakes_of_defaults(defaults, tables.get("profiles"))
+
+
+def _mistakes_of_defaults(defaults: Mapping[str, Any], profiles: Any) -> Iterator[str]:
+    """What the right type alone does not make right: URLs, and names that must exist."""
+    for key in _URL_KEYS:
+        url = defaults.get(key)
+        wrong = wrong_in_url(url) if isinstance(url, str) else None
+        if wrong is not None:
+            yield f"defaults.{key} is {url!a}: {wrong}; it must be a URL such as http://engine:8000"
+    known = {"endpoint": ENDPOINTS, "profile": (*BUILT_IN_PROFILES, *(profiles if isinstance(profiles, dict) else ()))}
+    for key, names in known.items():
+        value = defaults.get(key)
+        if isinstance(value, str) and value not in names:
+            yield f"defaults.{key} is {value!r}; it must be one of {', '.join(names)}"
 
 
 def unknown_of(tables: Mapping[str, Any]) -> Iterator[str]:
