@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.interrupts import Terminated, ends_as_interrupted, until_terminated
 from ppd_proxy.acc.outputs import check_outputs
 from ppd_proxy.acc.registry import COMMANDS, Listed
 from ppd_proxy.acc.settings import Settings, SettingsError, load_settings
@@ -60,7 +61,8 @@ class _CommandParser(_Parser):
 def main(argv: Sequence[str] | None = None, commands: Sequence[Listed] = COMMANDS) -> int:
     """Runs one command and returns the exit code."""
     try:
-        return _main(argv, commands)
+        with ends_as_interrupted():
+            return _main(argv, commands)
     except KeyboardInterrupt:
         return Exit.INFRASTRUCTURE
     except Exception as error:  # before there is a command, or in telling what it said
@@ -160,7 +162,10 @@ def _run(command: Command, args: argparse.Namespace, out: Console, err: Console)
     if inspect.iscoroutine(told):
         import uvloop  # here, because most commands ask no engine
 
-        told = uvloop.run(told)
+        try:
+            told = uvloop.run(until_terminated(told))
+        except Terminated:
+            raise KeyboardInterrupt from None
     assert isinstance(told, Result)
     return told
 

@@ -13,6 +13,11 @@ from ppd_proxy.accuracy.flips import Floor
 _LINE_EVERY_S, _REDRAW_EVERY_S = 5.0, 0.5
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """A number and its noun: `one` for 1, else `several` (without it `one` with an s)."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
 def nats(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g} nats"
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from ppd_proxy.acc.flags import (
     url_of,
 )
 from ppd_proxy.acc.reports import Report, read_report
+from ppd_proxy.acc.run_journal import read_journal
 from ppd_proxy.acc.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of
 
 
@@ -71,12 +73,22 @@ async def run_work(args: argparse.Namespace, context: Context, work: Work, optio
         done = await conduct(work, options, context)
     except asyncio.CancelledError:
         if options.journal is not None:
-            context.errors.print(Text(f"what is finished is in {options.journal}; the same line with --resume goes on"))
+            context.errors.print(Text(_kept(options.journal)), soft_wrap=True)
         raise
     # Samples are for --json only; whoever has no such option wants all.
     has_samples = getattr(args, "json", "-") is not None
     result = result_of(work, options, done, context, has_samples=has_samples)
     return dataclasses.replace(result, notes=(*notes, *result.notes))
+
+
+def _kept(path: Path) -> str:
+    """What an interrupted run leaves in its journal."""
+    found = read_journal(path)
+    if found.rows:
+        return f"finished samples in {path}: {len(found.rows)}; the same line with --resume goes on"
+    if found.start is not None:
+        return f"no sample is finished; the noise floor is in {path}, and the same line with --resume goes on"
+    return "nothing is finished: the noise floor was still being measured"
 
 
 GAP_NOTE = "--logprob-gap-threshold means nothing here: differences are classified by the noise floor"
