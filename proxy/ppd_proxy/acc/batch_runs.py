@@ -72,6 +72,8 @@ class _Start(msgspec.Struct, kw_only=True):
 
     engines: list[EngineInfo]
     measured: list[Measured]
+    failed: int = 0
+    failure: str | None = None
 
 
 def settings_of(work: Work, options: Options) -> dict[str, Any]:
@@ -187,7 +189,7 @@ async def _floor(
                 if one != other
             )
             raise Mistake(f"--resume {options.journal}: other engines: {was}")
-        return floor_of(start.measured)
+        return dataclasses.replace(floor_of(start.measured), failed=start.failed, failure=start.failure)
     if baseline is None:
         floor = work.snapshot.floor if work.snapshot is not None else Floor()
     else:
@@ -195,7 +197,10 @@ async def _floor(
             work.rows, baseline, work.sampling, options.noise_answers, context, has_progress=options.has_progress
         )
     if journal is not None:
-        journal.start(msgspec.json.encode(_Start(engines=list(infos), measured=list(floor.measured))))
+        start = _Start(
+            engines=list(infos), measured=list(floor.measured), failed=floor.failed, failure=floor.failure
+        )  # fmt: skip
+        journal.start(msgspec.json.encode(start))
     return floor
 
 

@@ -98,6 +98,7 @@ class Engine:
         self._limit = asyncio.Semaphore(access.concurrency)
         self._headers = {**engine_headers(access.api_key), **access.headers, "content-type": "application/json"}
         self._timeout = aiohttp.ClientTimeout(total=access.timeout_s)
+        self.concurrency = access.concurrency
         self.retries = 0
 
     async def model(self) -> str:

@@ -43,11 +43,19 @@ def noise_line(floor: Floor) -> str:
         return f"noise floor: {floor.broken} numbers of the baseline were NaN or infinite; nothing can be judged by it"
     longest = floor.longest_prompt
     prompts = f" to prompts of up to {longest} tokens" if longest is not None else ""
+    again = "answer differs" if floor.flips == 1 else "answers differ"
     return (
-        f"noise floor of {floor.answers} answers{prompts}, {floor.tokens} tokens: largest shift"
+        f"noise floor of {counted(floor.answers, 'answer')}{prompts}, {counted(floor.tokens, 'token')}: largest shift"
         f" {nats(floor.largest_shift)}, largest logprob difference {nats(floor.largest_delta)},"
-        f" {floor.flips} answers differ when asked again"
+        f" {floor.flips} {again} when asked again{_failures(floor)}"
     )
+
+
+def _failures(floor: Floor) -> str:
+    if not floor.failed:
+        return ""
+    asked = floor.answers + floor.failed
+    return f"; {floor.answers} of {asked} answers: the others failed: {floor.failure}"
 
 
 class Progress:

@@ -32,6 +32,7 @@ from ppd_proxy.acc.flags import (
 )
 from ppd_proxy.acc.snapshots import Kept, Snapshot, encoded, kept, read_snapshot
 from ppd_proxy.acc.views import Progress, noise_line
+from ppd_proxy.accuracy.flips import Floor
 
 _SHOWN = 10
 
@@ -84,10 +85,10 @@ async def capture(args: argparse.Namespace, context: Context) -> Result:
     )
     write_whole(output, [encoded(snapshot)], "--output")
     failed = [each for each in samples if each.error is not None]
-    view = [*_described(snapshot), f"snapshot: {output}"]
+    view = [*_described(snapshot, floor), f"snapshot: {output}"]
     view += [f"  {each.sample_id!r} error: {each.error}" for each in failed[:_SHOWN]]
     code = Exit.INFRASTRUCTURE if failed else Exit.PASS
-    data = {**_data(snapshot), "path": str(output)}
+    data = {**_data(snapshot), "noise": noise_of(floor), "path": str(output)}
     return Result(exit=code, data=data, view=tuple(map(Text, view)))
 
 
@@ -135,7 +136,7 @@ def add_show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def show(args: argparse.Namespace, context: Context) -> Result:
     snapshot = read_snapshot(context.directory / args.snapshot)
-    lines = list(_described(snapshot))
+    lines = list(_described(snapshot, snapshot.floor))
     for each in snapshot.samples[:_SHOWN]:
         told = repr(each.answer.text[:80]) if each.answer is not None else f"error: {each.error}"
         lines.append(f"  {each.sample_id!r}: {told}")
@@ -144,7 +145,7 @@ def show(args: argparse.Namespace, context: Context) -> Result:
     return Result(exit=Exit.PASS, data=_data(snapshot), view=tuple(map(Text, lines)))
 
 
-def _described(snapshot: Snapshot) -> Iterator[str]:
+def _described(snapshot: Snapshot, floor: Floor) -> Iterator[str]:
     info = snapshot.baseline
     failed = sum(each.answer is None for each in snapshot.samples)
     engine = f"{info.url}, model {info.model}" if info is not None else "an unknown engine"
@@ -153,7 +154,7 @@ def _described(snapshot: Snapshot) -> Iterator[str]:
         yield "sampling: " + ", ".join(f"{name} {value}" for name, value in snapshot.sampling.items())
     for each in snapshot.datasets:
         yield f"dataset {each.path}: {each.samples} prompts, SHA-256 {each.sha256}"
-    yield noise_line(snapshot.floor)
+    yield noise_line(floor)
 
 
 def _data(snapshot: Snapshot) -> dict[str, object]:
