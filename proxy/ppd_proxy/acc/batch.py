@@ -76,8 +76,7 @@ class Asked:
         if self._cache is None:
             return await self._ask(number, row)
         path, body = row.question.body(self._access.endpoint, await self.engine.model(), self._sampling)
-        headers = {**self._access.headers, "authorization": self._access.api_key or ""}
-        key = key_of(self._side, self.engine.url + path, headers, body)
+        key = key_of(self._side, self.engine.url + path, self.engine.sent_headers, body)
         found = self._cache.get(key)
         if found is None:
             found = await self._ask(number, row)

@@ -104,7 +104,8 @@ async def conduct(work: Work, options: Options, context: Context) -> Done:
     """Raises Mistake for a journal of another run, EngineTrouble where an engine cannot even tell its model (then no
     journal is begun), Trouble where the disk fails."""
     urls = (() if work.baseline is None else (work.baseline,)) + work.targets
-    async with engines(work.access, *urls) as opened:
+    sides = ["baseline"] * (work.baseline is not None) + ["target"] * len(work.targets)
+    async with engines(work.access, *urls, sides=sides) as opened:
         infos = await asyncio.gather(*(info_of(each) for each in opened))
         async with _journal(work, options) as (journal, found):
             baseline = opened[0] if work.baseline is not None else None

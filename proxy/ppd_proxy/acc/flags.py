@@ -45,16 +45,23 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How engines are reached. `timeout_s` is for one whole answer, `retries` counts attempts after the first."""
+    """How engines are reached. `target_api_key` is of every engine but the baseline, None: the same key. `timeout_s` is
+    for one whole answer, `retries` counts attempts after the first."""
 
     model: str | None
     api_key: str | None
+    target_api_key: str | None = None
     headers: Mapping[str, str]
     endpoint: Endpoint
     timeout_s: float
     retries: int
     retry_delay_s: float
     concurrency: int
+
+    def key_of(self, side: str) -> str | None:
+        """The key of an engine by what it is in a run."""
+        has_own = side not in ("", "baseline") and self.target_api_key is not None
+        return self.target_api_key if has_own else self.api_key
 
 
 def positive(text: str) -> int:
@@ -122,10 +129,16 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top-k", type=whole_number_of("top_k"), metavar="N", help="logprobs per token (default 5)")
 
 
-def add_access_flags(parser: argparse.ArgumentParser) -> None:
+def add_access_flags(parser: argparse.ArgumentParser, *, has_target: bool = False) -> None:
+    """`has_target`: there are engines beside the baseline, which may have another key."""
     group = parser.add_argument_group("engines")
     group.add_argument("--model", metavar="NAME", help="default: the first that the engine lists")
     group.add_argument("--api-key", metavar="KEY", help="default: PPD_ACC_API_KEY, else XPYD_ACC_API_KEY")
+    if has_target:
+        group.add_argument(
+            "--target-api-key", metavar="KEY",
+            help="of all engines but the baseline (default: PPD_ACC_TARGET_API_KEY, else --api-key)",
+        )  # fmt: skip
     group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="sent with every request, repeatable")
     group.add_argument("--endpoint", choices=ENDPOINTS, help="API that is asked (default chat)")
     group.add_argument("--timeout", type=number_of("timeout"), metavar="S", help="of one answer (default 120)")
@@ -201,12 +214,16 @@ def access_of(args: argparse.Namespace, settings: Settings) -> Access:
     )  # fmt: skip
     if key is not None and UNSENDABLE.search(key):
         raise Mistake("--api-key (or api_key, or PPD_ACC_API_KEY) has a control character; it must be one line")
+    target_key = option(args, settings, "target_api_key", os.environ.get("PPD_ACC_TARGET_API_KEY"))
+    if target_key is not None and UNSENDABLE.search(target_key):
+        raise Mistake("--target-api-key (or PPD_ACC_TARGET_API_KEY) has a control character; it must be one line")
     model = option(args, settings, "model", profile.get("model"))
     if model is not None and UNSENDABLE.search(model):
         raise Mistake(f"--model is {model!a}; it must be UTF-8 without control characters")
     return Access(
         model=model,
         api_key=key,
+        target_api_key=target_key,
         headers=_headers(args, settings),
         endpoint=cast("Endpoint", endpoint),
         timeout_s=float(option(args, settings, "timeout", _BUILT_IN["timeout"])),

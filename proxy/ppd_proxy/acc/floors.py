@@ -20,4 +20,6 @@ async def measured_floor(
     try:
         return await noise_floor(engine, questions, sampling, count, progress)
     except EngineTrouble as trouble:
-        raise Trouble(f"--{name}: noise floor: {trouble} (--noise-floor 0 does without it)") from None
+        # Without a key nothing else would be answered either.
+        way_out = "" if trouble.reason in ("status_401", "status_403") else " (--noise-floor 0 does without it)"
+        raise Trouble(f"--{name}: noise floor: {trouble}{way_out}") from None

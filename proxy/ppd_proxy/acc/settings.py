@@ -1,7 +1,7 @@
 """The configuration file of `ppd-acc`: TOML tables whose values stand in for flags that were not given.
 
-    [defaults]        baseline, target, model, api_key, endpoint, headers, timeout, retries, concurrency, noise_floor,
-                      temperature, top_p, seed, max_tokens, top_k, profile
+    [defaults]        baseline, target, model, api_key, target_api_key, endpoint, headers, timeout, retries,
+                      concurrency, noise_floor, temperature, top_p, seed, max_tokens, top_k, profile
     [profiles.NAME]   temperature, top_p, seed, max_tokens, model
     [batch] [kv] [report] [matching] [cost]   of the commands of that name
 
@@ -31,9 +31,9 @@ TABLES: Mapping[str, Kinds] = MappingProxyType(
     {
         "defaults": {
             **_SAMPLING,
-            "baseline": _TEXT, "target": _TEXT, "api_key": _TEXT, "endpoint": _TEXT, "headers": (dict,),
-            "timeout": _NUMBER, "retries": (int,), "retry_delay": _NUMBER, "concurrency": (int,), "noise_floor": (int,),
-            "top_k": (int,), "profile": _TEXT, "rate_limit": _NUMBER, "skip_validation": (bool,),
+            "baseline": _TEXT, "target": _TEXT, "api_key": _TEXT, "target_api_key": _TEXT, "endpoint": _TEXT,
+            "headers": (dict,), "timeout": _NUMBER, "retries": (int,), "retry_delay": _NUMBER, "concurrency": (int,),
+            "noise_floor": (int,), "top_k": (int,), "profile": _TEXT, "rate_limit": _NUMBER, "skip_validation": (bool,),
         },
         "batch": {
             "concurrency": (int,), "dataset": (str, list), "fail_threshold": _NUMBER, "confidence": (bool,),

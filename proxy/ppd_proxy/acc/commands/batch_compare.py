@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerun-merge", action="store_true", help="and put them into that report's other samples")
     parser.add_argument("--dry-run", action="store_true", help="check everything, ask nobody")
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_batch_flags(parser)
 
 

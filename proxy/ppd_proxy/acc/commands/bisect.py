@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which differences count: those that the noise floor does not explain (default), or all",
     )  # fmt: skip
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -102,7 +102,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     access = access_of(args, context.settings)
     if args.over == "concurrency":
         access = replace(access, concurrency=max(access.concurrency, args.max_level))
-    async with engines(access, *urls) as (baseline, target):
+    async with engines(access, *urls, sides=("baseline", "target")) as (baseline, target):
         try:
             cuts, reason = await cuts_of(baseline, text, sampling, wants_text=args.endpoint == "chat")
             cuts = replace(cuts, is_same=args.same_prompt)

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="asked by itself, too, and shown beside the target; not a stock P2pNccl engine, which ends on that",
         )  # fmt: skip
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -73,7 +73,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     urls += [url_of("--" + name.replace("_", "-"), getattr(args, name)) for name in names[2:]]
     sampling = sampling_of(args, context.settings)
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    async with engines(access_of(args, context.settings), *urls) as asked:
+    async with engines(access_of(args, context.settings), *urls, sides=names) as asked:
         progress = Progress(context.errors, "noise floor", count)
         floor = await noise_floor(asked[0], [Question(prompt=args.prompt)], sampling, count, progress)
         found, notes = await _compared(names, asked, args.prompt, sampling, floor)

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--confidence-level", type=between(0.5, 0.999999), default=_CONFIDENCE, metavar="F", help="default 0.95"
     )
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -76,7 +76,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     access = replace(access, concurrency=max(access.concurrency, args.runs))
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
     schedules: tuple[Schedule, ...] = dict(_SCHEDULES)[args.schedule]
-    async with engines(access, *urls.values()) as opened:
+    sides = ["" if name == "url" else name for name in urls]
+    async with engines(access, *urls.values(), sides=sides) as opened:
         # Before the noise floor, so that the first run finds no prefix of its prompt in a cache.
         told = await _ask(opened, prompts, sampling, args.runs, schedules, context)
         questions = [Question(prompt=prompt) for prompt in prompts]

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"changed prompts, drawn by --seed (default {_PERTURBATIONS})",
     )  # fmt: skip
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -65,7 +65,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
     changed = perturb(args.prompt, args.perturbations, sampling.seed)
     asked = [Perturbation(kind=_ORIGINAL, text=args.prompt), *changed]
-    async with engines(access_of(args, context.settings), *urls) as (baseline, target):
+    async with engines(access_of(args, context.settings), *urls, sides=("baseline", "target")) as (baseline, target):
         questions = [Question(prompt=each.text) for each in asked]
         floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
         floor = floor.of_run(len(asked))

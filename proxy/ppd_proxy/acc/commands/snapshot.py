@@ -64,7 +64,7 @@ async def capture(args: argparse.Namespace, context: Context) -> Result:
     sampling, access = sampling_of(args, settings), access_of(args, settings)
     per_s = option(args, settings, "rate_limit")
     has_progress = not args.no_progress and not getattr(args, "quiet", False)
-    async with engines(access, needed(args, settings, "baseline")) as (engine,):
+    async with engines(access, needed(args, settings, "baseline"), sides=("baseline",)) as (engine,):
         info = await info_of(engine)
         count = option(args, settings, "noise_floor", NOISE_ANSWERS)
         floor = await floor_of_rows(rows, engine, sampling, count, context, has_progress=has_progress)
@@ -120,7 +120,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(baseline=None, dataset=None, template=None, deduplicate=None, rerun=None)
     parser.set_defaults(rerun_merge=False, dry_run=False)
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_batch_flags(parser)
 
 

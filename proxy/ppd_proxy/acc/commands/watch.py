@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-healthcheck", action="store_true", help="accepted; an engine that fails is a round's error"
     )
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -91,7 +91,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     if not args.quiet:
         sinks.append(ConsoleLine(plan, context.errors))
     async with AsyncExitStack() as stack:
-        baseline, target = await stack.enter_async_context(engines(access_of(args, context.settings), *urls))
+        opened = engines(access_of(args, context.settings), *urls, sides=("baseline", "target"))
+        baseline, target = await stack.enter_async_context(opened)
         if args.metrics_port is not None:
             server = metrics_server(args.metrics_host, args.metrics_port, metrics)
             url = await stack.enter_async_context(server)
