@@ -31,9 +31,9 @@ from ppd_proxy.acc.flags import (
     whole_number_of,
 )
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
-from ppd_proxy.acc.views import nats, noise_line
+from ppd_proxy.acc.views import counted, nats, noise_line
 from ppd_proxy.acc.watch_sinks import ConsoleLine, LogFile, MetricsFile, WatchMetrics, metrics_server, window_data
-from ppd_proxy.acc.watching import End, Plan, Sink, Watcher, exit_of, gate
+from ppd_proxy.acc.watching import End, Plan, Sink, Watcher, exit_of, judged
 
 _INTERVAL_S, _NOISE_ANSWERS, _NOISE_EVERY, _WINDOW, _CONFIDENCE = 60.0, 12, 60, 100, 0.95
 _ENDS = (
@@ -162,7 +162,7 @@ def _on_signals(scope: asyncio.Timeout) -> Iterator[None]:
 
 def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     state = watcher.state
-    decision = gate(state.in_window(), plan.fail_threshold, plan.confidence)
+    decision = judged(state, plan.fail_threshold, plan.confidence)
     rounds = state.rounds.total()
     data: dict[str, Any] = {
         "end": end,
@@ -183,14 +183,14 @@ def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in state.rounds.items()) or "none"
     view = (
         Text(f"{decision.outcome}: {decision.reason}"),
-        Text(f"{rounds} rounds ({counts}); ended: {dict(_ENDS)[end]}"),
+        Text(f"{counted(rounds, 'round')} ({counts}); ended: {dict(_ENDS)[end]}"),
         Text(
             f"largest logprob difference {nats(state.largest_delta)}, largest shift of a first difference"
             f" {'none' if state.largest_shift is None else nats(state.largest_shift)}"
         ),
         Text(noise_line(state.floor)),
     )
-    notes = (f"{lost} rounds could not be written to --log",) if lost else ()
+    notes = (f"{counted(lost, 'round')} could not be written to --log",) if lost else ()
     return Result(exit=exit_of(end, state, decision), data=data, view=view, notes=notes)
 
 
