@@ -22,6 +22,7 @@ from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.files import write_whole
 from ppd_proxy.acc.formats import FORMATS
 from ppd_proxy.acc.gating import Gate, gate_of, totals_of, worst_of
+from ppd_proxy.acc.model_notes import model_notes
 from ppd_proxy.acc.reports import Flip, Report, Sample, Status, Totals
 from ppd_proxy.acc.views import nats, noise_line, percent
 from ppd_proxy.accuracy.intervals import wilson
@@ -244,11 +245,7 @@ def _run_notes(work: Work, done: Done, options: Options, code: Exit) -> list[str
     if not work.sampling.is_greedy:
         notes.append(f"temperature is {work.sampling.temperature:g}: sampled answers differ by chance, so no difference"
                      " is classified")  # fmt: skip
-    notes += [
-        f"{target.url} serves {target.model!r}, the baseline {done.baseline.model!r}"
-        for target in done.targets
-        if done.baseline.model is not None and target.model != done.baseline.model
-    ]
+    notes += model_notes(done.baseline.model, [(target.url, target.model) for target in done.targets])
     flaky = wilson(done.floor.flips, done.floor.answers, 0.95) if done.floor.answers else None
     if flaky is not None and flaky.low > _FLAKY_SHARE:
         notes.append(

@@ -108,6 +108,11 @@ class Engine:
         self.concurrency = access.concurrency
         self.retries = 0
 
+    @property
+    def known_model(self) -> str | None:
+        """The name that is asked for; None before the first request."""
+        return self._model
+
     async def model(self) -> str:
         """The name to ask for. Raises EngineTrouble."""
         if self._model is None:

@@ -293,5 +293,5 @@ async def test_a_process_ends_with_the_gates_code_when_it_is_told_to(number):
         process.send_signal(number)
         out, err = await process.communicate()
     assert process.returncode == Exit.PASS
-    assert b"1 rounds (1 pass); ended: told to end by a signal" in out
+    assert b"1 round (1 pass); ended: told to end by a signal" in out
     assert err == b""

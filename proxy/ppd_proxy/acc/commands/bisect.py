@@ -33,6 +33,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import read_text
 from ppd_proxy.acc.trials import Step, Trials, boundaries
 from ppd_proxy.acc.views import Progress, noise_line, percent
@@ -119,7 +120,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
             notes.append("without a noise floor no difference is real: all of them count (--count all)")
         trials = _trials(args, context, baseline, target, cuts, floor, sampling)
         verdict = await _search(args, trials, longest, sampling.seed)
-    return _result(args, verdict, trials, longest, notes)
+    return with_model_notes(_result(args, verdict, trials, longest, notes), baseline, target)
 
 
 def _prompt(args: argparse.Namespace, context: Context) -> str:

@@ -34,6 +34,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     url_of,
 )
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
@@ -77,7 +78,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         progress = Progress(context.errors, "noise floor", count)
         floor = await noise_floor(asked[0], [Question(prompt=args.prompt)], sampling, count, progress)
         found, notes = await _compared(names, asked, args.prompt, sampling, floor)
-    return _result(found, floor, sampling, args.alpha, args.kl_threshold, notes)
+    return with_model_notes(_result(found, floor, sampling, args.alpha, args.kl_threshold, notes), *asked)
 
 
 async def _compared(

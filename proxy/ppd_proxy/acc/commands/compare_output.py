@@ -24,6 +24,7 @@ from ppd_proxy.acc.flags import (
     prompt_text,
     sampling_of,
 )
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.reports import Sample, Side
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
@@ -63,7 +64,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         sample = await compare(baseline, target, "0", question, sampling, floor)
     if sample.error is not None:
         raise Trouble(f"--{sample.failed}: {sample.error}")
-    return result_of(sample, floor)
+    return with_model_notes(result_of(sample, floor), baseline, target)
 
 
 def _result_of_texts(sample: Sample) -> Result:

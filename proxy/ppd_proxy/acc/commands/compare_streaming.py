@@ -30,6 +30,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.normalizing import Matching
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.streams import Streamed
@@ -93,7 +94,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     matching = Matching(
         has_whitespace=args.normalize_whitespace, has_case=args.ignore_case, numeric_tolerance=args.numeric_tolerance
     )
-    return _result(asked, question, sampling, floor, matching, has_timing=args.timing)
+    result = _result(asked, question, sampling, floor, matching, has_timing=args.timing)
+    return with_model_notes(result, baseline, target)
 
 
 async def both(baseline: Awaitable[_T], target: Awaitable[_T]) -> tuple[_T, _T]:

@@ -31,6 +31,7 @@ from ppd_proxy.acc.flags import (
     option,
     whole_number_of,
 )
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.pools import judge_together, verdict_data
 from ppd_proxy.acc.positions import DEFAULT_ALPHA
 from ppd_proxy.acc.reports import Sample
@@ -89,7 +90,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     head = {"probes_version": VERSION, "max_tokens": sampling.max_tokens, "baseline": prints[0]}
     if len(urls) == 1:
         return Result(exit=Exit.PASS, data=head, view=(_table(prints),))
-    return _compared(head, prints, answers, floor)
+    return with_model_notes(_compared(head, prints, answers, floor), *asked)
 
 
 _QUESTIONS = tuple(Question(prompt=probe) for probe in PROBES)

@@ -36,6 +36,7 @@ from ppd_proxy.acc.flags import (
     url_of,
 )
 from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.repeats import SCHEDULES, Repeated, Schedule, Tally, Told, ask_repeatedly, tally
 from ppd_proxy.acc.views import Progress, nats, noise_line, percent
@@ -91,7 +92,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     silent = next((each for each in tallies if not each.answered), None)
     if silent is not None:
         raise Trouble(f"--{silent.engine}: no run was answered: {silent.errors[0]}")
-    return _result(tallies, floor, sampling, args.threshold, args.confidence_level)
+    return with_model_notes(_result(tallies, floor, sampling, args.threshold, args.confidence_level), *opened)
 
 
 def _urls(args: argparse.Namespace, context: Context) -> dict[str, str]:

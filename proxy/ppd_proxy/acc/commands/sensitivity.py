@@ -34,6 +34,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.perturbations import Perturbation, perturb
 from ppd_proxy.acc.reports import STATUSES, Sample, Status
 from ppd_proxy.acc.views import Progress, nats, noise_line, percent
@@ -75,7 +76,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     notes = []
     if len(changed) < args.perturbations:
         notes.append(f"the prompt has only {len(changed)} different changes; {args.perturbations} were asked for")
-    return _result(asked, samples, floor, notes)
+    return with_model_notes(_result(asked, samples, floor, notes), baseline, target)
 
 
 async def _compare_all(

@@ -30,6 +30,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     whole_number_of,
 )
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.views import counted, nats, noise_line
 from ppd_proxy.acc.watch_sinks import ConsoleLine, LogFile, MetricsFile, WatchMetrics, metrics_server, window_data
@@ -102,7 +103,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
             clock=asyncio.get_running_loop().time, wait=asyncio.sleep, sinks=sinks,
         )  # fmt: skip
         end = await until_signal(watcher)
-    return _result(end, watcher, plan, log.lost if log is not None else 0)
+    return with_model_notes(_result(end, watcher, plan, log.lost if log is not None else 0), baseline, target)
 
 
 def _plan(args: argparse.Namespace, context: Context) -> Plan:
