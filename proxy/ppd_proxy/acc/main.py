@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,7 @@ log = logging.getLogger("ppd_acc")
 VERSION = 1
 """Of what `--json` writes; the schema is docs/ppd-acc.schema.json."""
 _WIDTH_WHEN_PIPED = 160
+_FEW_COMMANDS = 8
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,6 +41,17 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         raise Mistake(f"{message}; see {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Of an unknown command, what it may have been: argparse lists all of them."""
+        known = [str(each) for each in action.choices or ()]
+        if not isinstance(action, argparse._SubParsersAction) or value in known:
+            super()._check_value(action, value)
+            return
+        close = [each for each in known if each.startswith(f"{value}-")] or get_close_matches(str(value), known, n=1)
+        told = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        is_group = len(known) <= _FEW_COMMANDS
+        self.error(f"no command {value!a}" + (f"; {told}" if close or is_group else ""))
 
 
 class _CommandParser(_Parser):

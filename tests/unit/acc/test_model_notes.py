@@ -39,4 +39,4 @@ async def test_the_same_model_is_none():
 
 async def test_diagnose_names_the_models_of_all_engines():
     notes, baseline, target = await noted("diagnose", "other", "--prompt", "a b", "--repeats", "1")
-    assert notes == [f"the model's name differs: sim on {baseline}, other on {target}"]
+    assert notes[0] == f"the model's name differs: sim on {baseline}, other on {target}"
