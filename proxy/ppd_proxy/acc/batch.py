@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 import msgspec
@@ -181,7 +182,7 @@ class Batch:
 
     async def _finish(self, number: int) -> None:
         row = self._rows[number]
-        asked = (answer_or_trouble(source.answer(number, row)) for source in self._sources)
+        asked = (answer_or_trouble(partial(source.answer, number, row)) for source in self._sources)
         ours, *theirs = await asyncio.gather(*asked)
         samples = [await self._judged(row, ours, each) for each in theirs]
         for sample in samples:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -158,7 +159,7 @@ async def compare(
     """Asks both at once. An engine that fails makes an `error` sample, never an exception."""
     ours, theirs = await asyncio.gather(
         *(
-            answer_or_trouble(engine.ask(question, sampling, request_id=f"ppd-acc-{sample_id}-{name}"))
+            answer_or_trouble(partial(engine.ask, question, sampling, request_id=f"ppd-acc-{sample_id}-{name}"))
             for engine, name in ((baseline, "baseline"), (target, "target"))
         )
     )
@@ -169,10 +170,10 @@ async def compare(
     return compare_answers(sample_id, question, ours, theirs, floor, is_greedy=sampling.is_greedy)
 
 
-async def answer_or_trouble(asking: Awaitable[Answer]) -> Answer | EngineTrouble:
+async def answer_or_trouble(ask: Callable[[], Awaitable[Answer]]) -> Answer | EngineTrouble:
     """What an engine did, as a value, so that one side's failure does not end the other's request."""
     try:
-        return await asking
+        return await ask()
     except EngineTrouble as trouble:
         return trouble
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.reports import Interval, Status, Totals
+from ppd_proxy.acc.views import counted
 from ppd_proxy.accuracy.intervals import wilson
 
 Outcome = Literal["pass", "fail", "inconclusive", "partial"]
@@ -119,7 +120,8 @@ def _by_any(totals: Totals) -> Gate:
     if totals.unclassified:
         told = f"{totals.unclassified} {of} differ and could not be classified"
         return Gate(outcome="inconclusive", reason=told, interval=interval)
-    return Gate(outcome="pass", reason=f"none {of} differs by more than a tie ({totals.tie} ties)", interval=interval)
+    told = f"none {of} differs by more than a tie ({counted(totals.tie, 'tie')})"
+    return Gate(outcome="pass", reason=told, interval=interval)
 
 
 def _by_rate(totals: Totals, limits: Limits) -> Gate:
@@ -172,7 +174,9 @@ def _undecided(totals: Totals, limits: Limits) -> Gate:
     limit, alpha = limits.rate or 0.0, 1 - limits.confidence
     interval = sequential.confidence_sequence(totals.real, totals.compared, alpha)
     more = sequential.more_samples(totals.real, totals.compared, limit, alpha)
-    missing = "no number of samples like these decides it" if more is None else f"about {more} more samples needed"
+    missing = "no number of samples like these decides it"
+    if more is not None:
+        missing = f"about {counted(more, 'more sample')} needed"
     return Gate(
         outcome="inconclusive",
         reason=f"real differences {totals.real} of {totals.compared}, limit {limit:.3g}, early stop: {missing}",

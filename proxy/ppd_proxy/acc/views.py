@@ -40,9 +40,10 @@ def noise_line(floor: Floor) -> str:
     if not floor.answers:
         return "noise floor: not measured (--noise-floor N measures it)"
     if floor.broken:
-        return f"noise floor: {floor.broken} numbers of the baseline were NaN or infinite; nothing can be judged by it"
+        broken = counted(floor.broken, "number")
+        return f"noise floor: NaN or infinite: {broken} of the baseline; nothing can be judged by it"
     longest = floor.longest_prompt
-    prompts = f" to prompts of up to {longest} tokens" if longest is not None else ""
+    prompts = f" to prompts of up to {counted(longest, 'token')}" if longest is not None else ""
     again = "answer differs" if floor.flips == 1 else "answers differ"
     return (
         f"noise floor of {counted(floor.answers, 'answer')}{prompts}, {counted(floor.tokens, 'token')}: largest shift"

@@ -207,7 +207,7 @@ async def test_duplicates_are_no_further_evidence(tmp_path):
         arguments = ("batch-compare", "--baseline", baseline, "--target", target, "--dataset", str(path))
         result = await run_command(*arguments, "--noise-floor", "1", "--deduplicate")
     assert [sample.sample_id for sample in result.data["samples"]] == ["0", "2"]
-    assert result.data["settings"]["selection"] == ["1 duplicates left out"]
+    assert result.data["settings"]["selection"] == ["1 duplicate left out"]
 
 
 async def test_a_rerun_asks_only_what_differed_and_can_be_put_into_the_report(tmp_path):

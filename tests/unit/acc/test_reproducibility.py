@@ -83,7 +83,7 @@ async def test_runs_that_fail_make_the_result_partial():
         result = await run_line("reproducibility", f"--url {sim.url} --prompt one --runs 3 --retries 0")
     assert result.exit == Exit.INFRASTRUCTURE
     assert result.data["figures"][0]["failed"] == 1
-    assert any("1 runs failed" in note for note in result.notes)
+    assert any("1 run failed" in note for note in result.notes)
 
 
 async def test_an_engine_that_never_answers_is_trouble():

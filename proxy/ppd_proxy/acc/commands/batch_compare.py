@@ -32,6 +32,7 @@ from ppd_proxy.acc.flags import (
 from ppd_proxy.acc.reports import Report, read_report
 from ppd_proxy.acc.run_journal import read_journal
 from ppd_proxy.acc.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of
+from ppd_proxy.acc.views import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,8 @@ async def run_work(args: argparse.Namespace, context: Context, work: Work, optio
     if getattr(args, "dry_run", False):
         data = dry_data(work, options)
         told = (
-            f"{data['samples']} samples, {data['requests']} requests and more for answers that differ; nobody was asked"
+            f"{counted(data['samples'], 'sample')}, {counted(data['requests'], 'request')} and more for answers that"
+            " differ; nobody was asked"
         )
         return Result(exit=Exit.PASS, data={"dry_run": data}, view=(Text(told),), notes=tuple(notes))
     try:
@@ -108,7 +110,7 @@ def work_of(args: argparse.Namespace, context: Context, snapshot: Snapshot | Non
     selection = []
     if option(args, settings, "deduplicate", False, "batch"):
         kept = _unique(rows)
-        selection.append(f"{len(rows) - len(kept)} duplicates left out")
+        selection.append(f"{counted(len(rows) - len(kept), 'duplicate')} left out")
         rows = kept
     merged: list[tuple[str, bytes]] = []
     if args.rerun is not None:

@@ -36,7 +36,7 @@ from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import read_text
 from ppd_proxy.acc.trials import Step, Trials, boundaries
-from ppd_proxy.acc.views import Progress, noise_line, percent
+from ppd_proxy.acc.views import Progress, counted, noise_line, percent
 from ppd_proxy.accuracy import dose, significance
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
@@ -289,7 +289,7 @@ def judge_blocks(trials: Trials, steps: dict[int, list[Step]], block: int) -> Ve
 def _result(args: argparse.Namespace, verdict: Verdict, trials: Trials, longest: int, notes: list[str]) -> Result:
     code = dict(_EXITS)[verdict.found]
     if trials.errors:
-        notes.append(f"{trials.errors} comparisons failed, the first: {trials.first_error}")
+        notes.append(f"{counted(trials.errors, 'comparison')} failed, the first: {trials.first_error}")
         code = code if code == Exit.DIFFERENT else Exit.INFRASTRUCTURE
     if verdict.found == "not monotone":
         notes.append(f"{verdict.sentence}; try --over blocks")

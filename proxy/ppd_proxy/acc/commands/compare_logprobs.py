@@ -160,8 +160,8 @@ def _summary(found: list[Comparison], verdicts: list[tuple[Exit, list[str]]]) ->
 
 
 def _table(found: Comparison, limit: float) -> Table:
-    table = Table("token", "baseline", "target", "lp baseline", "lp target", "delta", "KL", "margins", "rank", "forced",
-                  "forced delta", "forced rank")  # fmt: skip
+    table = Table("token", "baseline", "target", "lp baseline", "lp target", "delta", "KL", "lead over the next",
+                  "rank", "forced", "forced delta", "forced rank")  # fmt: skip
     rows = found.rows
     if len(rows) > _SHOWN_ROWS:
         rows = sorted(sorted(rows, key=_size, reverse=True)[:_SHOWN_ROWS], key=lambda row: row.position)

@@ -39,7 +39,7 @@ from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.repeats import SCHEDULES, Repeated, Schedule, Tally, Told, ask_repeatedly, tally
-from ppd_proxy.acc.views import Progress, nats, noise_line, percent
+from ppd_proxy.acc.views import Progress, counted, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 
@@ -150,7 +150,7 @@ def _result(
     notes = []
     if errors:
         first = next(each.errors[0] for each in tallies if each.errors)
-        notes.append(f"{errors} runs failed, the first: {first}")
+        notes.append(f"{counted(errors, 'run')} failed, the first: {first}")
     notes += [each["sentence"] for each in data["between_schedules"] if each["status"] not in ("equal", "tie")]
     return Result(
         exit=code, data=data, view=(*lines, _table(tallies, confidence), Text(noise_line(floor))), notes=tuple(notes)

@@ -37,7 +37,7 @@ from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.perturbations import Perturbation, perturb
 from ppd_proxy.acc.reports import STATUSES, Sample, Status
-from ppd_proxy.acc.views import Progress, nats, noise_line, percent
+from ppd_proxy.acc.views import Progress, counted, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
@@ -102,7 +102,7 @@ def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: Flo
     classification, code = classify(counts, is_original_real=samples[0].status == "real")
     errors = [sample for sample in samples if sample.status == "error"]
     if errors:
-        notes.append(f"{len(errors)} prompts could not be compared, the first: {errors[0].error}")
+        notes.append(f"{counted(len(errors), 'prompt')} could not be compared, the first: {errors[0].error}")
         code = code if code == Exit.DIFFERENT else Exit.INFRASTRUCTURE
     divergent = sum(sample.is_divergent for sample in changed)
     rates = {

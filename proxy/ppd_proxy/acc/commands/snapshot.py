@@ -31,7 +31,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.snapshots import Kept, Snapshot, encoded, kept, read_snapshot
-from ppd_proxy.acc.views import Progress, noise_line
+from ppd_proxy.acc.views import Progress, counted, noise_line
 from ppd_proxy.accuracy.flips import Floor
 
 _SHOWN = 10
@@ -149,11 +149,11 @@ def _described(snapshot: Snapshot, floor: Floor) -> Iterator[str]:
     info = snapshot.baseline
     failed = sum(each.answer is None for each in snapshot.samples)
     engine = f"{info.url}, model {info.model}" if info is not None else "an unknown engine"
-    yield f"{len(snapshot.samples)} samples of {engine}, {failed} of them errors"
+    yield f"{counted(len(snapshot.samples), 'sample')} of {engine}, {counted(failed, 'error')}"
     if snapshot.sampling:
         yield "sampling: " + ", ".join(f"{name} {value}" for name, value in snapshot.sampling.items())
     for each in snapshot.datasets:
-        yield f"dataset {each.path}: {each.samples} prompts, SHA-256 {each.sha256}"
+        yield f"dataset {each.path}: {counted(each.samples, 'prompt')}, SHA-256 {each.sha256}"
     yield noise_line(floor)
 
 
