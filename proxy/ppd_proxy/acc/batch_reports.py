@@ -20,17 +20,15 @@ from ppd_proxy.acc.batch_runs import Done, Work, settings_of
 from ppd_proxy.acc.command import Context, Exit, Result
 from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.files import write_whole
+from ppd_proxy.acc.floors import is_flaky
 from ppd_proxy.acc.formats import FORMATS
 from ppd_proxy.acc.gating import Gate, gate_of, totals_of, worst_of
 from ppd_proxy.acc.model_notes import model_notes
 from ppd_proxy.acc.reports import Flip, Report, Sample, Status, Totals
 from ppd_proxy.acc.views import counted, nats, noise_line, percent
-from ppd_proxy.accuracy.intervals import wilson
 
 _SHOWN = 10
 _TO_EXPLAIN: tuple[Status, ...] = ("real", "unclassified")
-_FLAKY_SHARE = 0.05
-"""A greedy, seeded engine that answers more than this differently when asked again (95 % sure) is told of."""
 _encode = msgspec.json.Encoder().encode
 _sample = msgspec.json.Decoder(Sample)
 
@@ -247,8 +245,7 @@ def _run_notes(work: Work, done: Done, options: Options, code: Exit) -> list[str
         notes.append(f"temperature is {work.sampling.temperature:g}: sampled answers differ by chance, so no difference"
                      " is classified")  # fmt: skip
     notes += model_notes(done.baseline.model, [(target.url, target.model) for target in done.targets])
-    flaky = wilson(done.floor.flips, done.floor.answers, 0.95) if done.floor.answers else None
-    if flaky is not None and flaky.low > _FLAKY_SHARE:
+    if is_flaky(done.floor):
         notes.append(
             f"the baseline does not reproduce itself: {done.floor.flips} of {counted(done.floor.answers, 'answer')}"
             f" came out differently when asked again; look at it first: ppd-acc reproducibility"

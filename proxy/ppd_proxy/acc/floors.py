@@ -10,6 +10,15 @@ from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.views import Progress
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.intervals import wilson
+
+_FLAKY_SHARE = 0.05
+
+
+def is_flaky(floor: Floor) -> bool:
+    """Whether an engine answers more than one in twenty differently when asked again (95 % sure); a greedy and seeded
+    one that does is broken."""
+    return floor.answers > 0 and wilson(floor.flips, floor.answers, 0.95).low > _FLAKY_SHARE
 
 
 async def measured_floor(

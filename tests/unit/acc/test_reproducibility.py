@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from tests.support.acc import lines_of, run_line
 from tests.support.acc_engines import engine_config
@@ -75,6 +77,16 @@ async def test_a_target_that_repeats_itself_less_often_fails():
     assert result.exit == Exit.DIFFERENT
     assert verdicts["target against baseline, one after the other"]["outcome"] == "fail"
     assert verdicts["target, one after the other"]["outcome"] == "inconclusive"  # without a noise floor
+
+
+async def test_an_engine_that_does_not_reproduce_itself_is_told_so_first():
+    async with running_engine(engine_config()) as sim:
+        line = f"reproducibility --url {sim.url} --prompt one --runs 2"
+        assert not any("not reproducible" in line for line in lines_of(await run_line(*line.split(" ", 1))))
+        sim.faults.add(Fault(kind="corrupt", path=CHAT, probability=0.5))
+        result = await run_line(*line.split(" ", 1))
+    first = next(lines_of(result))
+    assert re.match(r"not reproducible: \d+ of 12 answers came out differently when asked again; its own noise", first)
 
 
 async def test_runs_that_fail_make_the_result_partial():

@@ -35,7 +35,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     url_of,
 )
-from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.floors import is_flaky, measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.repeats import SCHEDULES, Repeated, Schedule, Tally, Told, ask_repeatedly, tally
@@ -147,6 +147,10 @@ def _result(
         "noise": msgspec.to_builtins(noise_of(floor)),
     }
     lines = [Text(f"{verdict.outcome}: {name}: {verdict.reason}") for name, verdict in verdicts]
+    if sampling.is_greedy and is_flaky(floor):
+        again = f"{floor.flips} of {counted(floor.answers, 'answer')} came out differently when asked again"
+        own = "" if tallies[0].engine == "url" else f"{tallies[0].engine}, "
+        lines.insert(0, Text(f"not reproducible: {own}{again}; its own noise floor excuses nearly everything"))
     notes = []
     if errors:
         first = next(each.errors[0] for each in tallies if each.errors)
