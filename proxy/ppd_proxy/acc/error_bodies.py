@@ -9,6 +9,7 @@ _LONGEST = 200
 _READ_BYTES = 20_000
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _PAGE = re.compile(r"\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^<>]*>")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -19,6 +20,8 @@ def told_by(body: bytes, secret: str | None = None) -> str:
         title = _TITLE.search(text)
         name = _line(html.unescape(title[1])) if title is not None else ""
         text = f"an HTML page, {name!r}" if name else "an HTML page"
+    elif text.lstrip().startswith("<"):
+        text = html.unescape(_TAG.sub(" ", text))
     if secret:
         text = text.replace(secret, "(the key)")
     text = _line(text)

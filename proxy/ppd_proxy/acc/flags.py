@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from typing import Any, Literal, cast
 
 from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.settings import ENDPOINTS, RANGES, Settings
-from ppd_proxy.acc.urls import UNSENDABLE, wrong_in_url
+from ppd_proxy.acc.urls import UNSENDABLE, wrong_in_header, wrong_in_url
 
 Endpoint = Literal["chat", "completions"]
 _BUILT_IN: Mapping[str, Any] = MappingProxyType(
@@ -24,7 +23,6 @@ _BUILT_IN: Mapping[str, Any] = MappingProxyType(
         "timeout": 120.0, "retries": 3, "retry_delay": 0.5, "concurrency": 8,
     }
 )  # fmt: skip
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,8 +256,7 @@ def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
             raise Mistake(f"--header {name!a}: it must be 'NAME: VALUE'")
         found[name.strip()] = value.strip()
     for name, value in found.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise Mistake(f"header {name!a}: a name has letters, digits and -, such as x-tenant")
-        if UNSENDABLE.search(value):
-            raise Mistake(f"header {name}: its value has a control character; it must be one line")
+        wrong = wrong_in_header(name, value)
+        if wrong is not None:
+            raise Mistake(wrong)
     return found

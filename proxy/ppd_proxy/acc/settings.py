@@ -18,7 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ppd_proxy.acc.urls import wrong_in_url
+from ppd_proxy.acc.normalizing import NORMALIZERS
+from ppd_proxy.acc.urls import UNSENDABLE, wrong_in_header, wrong_in_url
 
 Kinds = Mapping[str, tuple[type, ...]]
 _NUMBER: tuple[type, ...] = (int, float)
@@ -137,6 +138,11 @@ def mistakes_of(tables: Mapping[str, Any]) -> Iterator[str]:
                 yield f"profiles is {table!r}; it must be a table of tables"
         elif name in TABLES:
             yield from _mistakes(name, table, TABLES[name])
+    matching = tables.get("matching")
+    normalizers = matching.get("normalizers") if isinstance(matching, dict) else None
+    for each in normalizers if isinstance(normalizers, list) else ():
+        if each not in NORMALIZERS:
+            yield f"matching.normalizers has {each!r}; there are {', '.join(NORMALIZERS)}"
     defaults = tables.get("defaults")
     if isinstance(defaults, dict):
         yield from _mistakes_of_defaults(defaults, tables.get("profiles"))
@@ -154,6 +160,15 @@ def _mistakes_of_defaults(defaults: Mapping[str, Any], profiles: Any) -> Iterato
         value = defaults.get(key)
         if isinstance(value, str) and value not in names:
             yield f"defaults.{key} is {value!r}; it must be one of {', '.join(names)}"
+    for key in ("api_key", "target_api_key", "model"):
+        value = defaults.get(key)
+        if isinstance(value, str) and UNSENDABLE.search(value):
+            yield f"defaults.{key} has a control character; it must be one line"
+    headers = defaults.get("headers")
+    for name, value in headers.items() if isinstance(headers, dict) else ():
+        wrong = wrong_in_header(str(name), str(value))
+        if wrong is not None:
+            yield f"defaults.headers: {wrong}"
 
 
 def unknown_of(tables: Mapping[str, Any]) -> Iterator[str]:

@@ -95,6 +95,7 @@ async def test_a_page_of_html_is_told_in_one_line():
 @pytest.mark.parametrize(("body", "told"), [
     (PAGE, "an HTML page, '502 Bad Gateway'"),
     (b"<html><body>no</body></html>", "an HTML page"),
+    (b"<h1>Bad  Gateway</h1>\n<p>a &amp; b", "Bad Gateway a & b"),
     (b'{"error":\n  "bad"}', '{"error": "bad"}'),
     (b"x" * 500, "x" * 197 + "..."),
     (b"\x1b[31mred\x00", "[31mred"),
