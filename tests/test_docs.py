@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,8 @@ from ppd_proxy.cli.main import build_parser
 from ppd_proxy.core.types import Reason
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import GENERATION_PATHS
+from ppd_proxy.sim.faults import FaultKind
+from ppd_proxy.sim.model import ModelConfig
 from ppd_proxy.telemetry.metrics import INSTRUMENTS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -122,3 +125,8 @@ def test_stale_table_is_rewritten():
     assert fresh.startswith("before\n<!-- table: settings -->\n| Flag |")
     assert fresh.endswith("<!-- end of table -->\nafter")
     assert readme_tables.rewritten(fresh) == fresh
+
+
+def test_what_simulated_engines_can_be_told(readme):
+    assert_same(named(readme, "The simulated model"), ModelConfig.__dataclass_fields__)
+    assert_same(named(readme, "Scripted faults"), get_args(FaultKind))

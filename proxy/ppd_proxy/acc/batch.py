@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 import msgspec
@@ -76,8 +77,7 @@ class Asked:
         if self._cache is None:
             return await self._ask(number, row)
         path, body = row.question.body(self._access.endpoint, await self.engine.model(), self._sampling)
-        headers = {**self._access.headers, "authorization": self._access.api_key or ""}
-        key = key_of(self._side, self.engine.url + path, headers, body)
+        key = key_of(self._side, self.engine.url + path, self.engine.sent_headers, body)
         found = self._cache.get(key)
         if found is None:
             found = await self._ask(number, row)
@@ -182,7 +182,7 @@ class Batch:
 
     async def _finish(self, number: int) -> None:
         row = self._rows[number]
-        asked = (answer_or_trouble(source.answer(number, row)) for source in self._sources)
+        asked = (answer_or_trouble(partial(source.answer, number, row)) for source in self._sources)
         ours, *theirs = await asyncio.gather(*asked)
         samples = [await self._judged(row, ours, each) for each in theirs]
         for sample in samples:

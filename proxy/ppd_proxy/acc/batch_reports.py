@@ -20,16 +20,15 @@ from ppd_proxy.acc.batch_runs import Done, Work, settings_of
 from ppd_proxy.acc.command import Context, Exit, Result
 from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.files import write_whole
+from ppd_proxy.acc.floors import is_flaky
 from ppd_proxy.acc.formats import FORMATS
 from ppd_proxy.acc.gating import Gate, gate_of, totals_of, worst_of
+from ppd_proxy.acc.model_notes import model_notes
 from ppd_proxy.acc.reports import Flip, Report, Sample, Status, Totals
-from ppd_proxy.acc.views import nats, noise_line, percent
-from ppd_proxy.accuracy.intervals import wilson
+from ppd_proxy.acc.views import counted, nats, noise_line, percent
 
 _SHOWN = 10
 _TO_EXPLAIN: tuple[Status, ...] = ("real", "unclassified")
-_FLAKY_SHARE = 0.05
-"""A greedy, seeded engine that answers more than this differently when asked again (95 % sure) is told of."""
 _encode = msgspec.json.Encoder().encode
 _sample = msgspec.json.Decoder(Sample)
 
@@ -212,15 +211,16 @@ def _notes(told: Told, options: Options) -> Iterator[str]:
     briefs = [each for each in told.briefs if each.status != "error"]
     words = sum(each.unit == "words" for each in briefs)
     if words:
-        yield f"{words} samples were compared by words: their engines tell no token ids"
+        yield f"{counted(words, 'sample was', 'samples were')} compared by words: the engines tell no token ids"
     finishes = sum(each.status == "equal" and not each.has_same_finish for each in briefs)
     if finishes:
-        yield f"{finishes} equal answers have different finish reasons"
+        yield counted(finishes, "equal answer has another finish reason", "equal answers have other finish reasons")
     tags = Counter(tag.partition(":")[0] for each in briefs for tag in each.tags)
     if tags["equal-by"]:
-        yield f"{tags['equal-by']} different texts count as equal by {', '.join(options.matching.names)}"
+        texts = counted(tags["equal-by"], "different text counts", "different texts count")
+        yield f"{texts} as equal by {', '.join(options.matching.names)}"
     if tags["not-forced"]:
-        yield f"{tags['not-forced']} different answers could not be scored by the baseline"
+        yield f"{counted(tags['not-forced'], 'different answer')} could not be scored by the baseline"
     cut = sum("length" in (each.baseline.finish_reason, each.target.finish_reason) for each in briefs)
     if options.cut_share is not None and briefs and cut / len(briefs) > options.cut_share:
         yield f"{cut} of {len(briefs)} answers were cut at --max-tokens, more than {percent(options.cut_share)}"
@@ -244,27 +244,24 @@ def _run_notes(work: Work, done: Done, options: Options, code: Exit) -> list[str
     if not work.sampling.is_greedy:
         notes.append(f"temperature is {work.sampling.temperature:g}: sampled answers differ by chance, so no difference"
                      " is classified")  # fmt: skip
-    notes += [
-        f"{target.url} serves {target.model!r}, the baseline {done.baseline.model!r}"
-        for target in done.targets
-        if done.baseline.model is not None and target.model != done.baseline.model
-    ]
-    flaky = wilson(done.floor.flips, done.floor.answers, 0.95) if done.floor.answers else None
-    if flaky is not None and flaky.low > _FLAKY_SHARE:
+    notes += model_notes(done.baseline.model, [(target.url, target.model) for target in done.targets])
+    if is_flaky(done.floor):
         notes.append(
-            f"the baseline does not reproduce itself: {done.floor.flips} of {done.floor.answers} answers differ when"
-            f" asked again; look at it first: ppd-acc reproducibility --url {done.baseline.url}"
+            f"the baseline does not reproduce itself: {done.floor.flips} of {counted(done.floor.answers, 'answer')}"
+            f" came out differently when asked again; look at it first: ppd-acc reproducibility"
+            f" --url {done.baseline.url}"
         )
     if done.recalled:
-        notes.append(f"{done.recalled} samples were in the journal {options.journal} already")
+        notes.append(f"{counted(done.recalled, 'sample was', 'samples were')} in the journal {options.journal} already")
     elif options.is_resumed:
         notes.append(f"--resume: no finished sample in {options.journal}, so all were asked")
     if None in done.finished:
-        notes.append(f"{sum(each is None for each in done.finished)} samples were not asked: stopped early")
+        notes.append(f"{counted(done.finished.count(None), 'sample was', 'samples were')} not asked: stopped early")
     if done.cache is not None:
-        notes.append(f"cache {done.cache.directory}: {done.cache.hits} answers were in it, {done.cache.misses} not")
+        hits = counted(done.cache.hits, "answer was", "answers were")
+        notes.append(f"cache {done.cache.directory}: {hits} in it, {done.cache.misses} not")
     if done.retries:
-        notes.append(f"{done.retries} requests had to be sent again")
+        notes.append(f"{counted(done.retries, 'request')} had to be sent again")
     if code == Exit.INFRASTRUCTURE and options.journal is not None:
         notes.append("--resume asks again for the samples that are errors")
     return notes

@@ -72,6 +72,8 @@ class _Start(msgspec.Struct, kw_only=True):
 
     engines: list[EngineInfo]
     measured: list[Measured]
+    failed: int = 0
+    failure: str | None = None
 
 
 def settings_of(work: Work, options: Options) -> dict[str, Any]:
@@ -102,7 +104,8 @@ async def conduct(work: Work, options: Options, context: Context) -> Done:
     """Raises Mistake for a journal of another run, EngineTrouble where an engine cannot even tell its model (then no
     journal is begun), Trouble where the disk fails."""
     urls = (() if work.baseline is None else (work.baseline,)) + work.targets
-    async with engines(work.access, *urls) as opened:
+    sides = ["baseline"] * (work.baseline is not None) + ["target"] * len(work.targets)
+    async with engines(work.access, *urls, sides=sides) as opened:
         infos = await asyncio.gather(*(info_of(each) for each in opened))
         async with _journal(work, options) as (journal, found):
             baseline = opened[0] if work.baseline is not None else None
@@ -187,7 +190,7 @@ async def _floor(
                 if one != other
             )
             raise Mistake(f"--resume {options.journal}: other engines: {was}")
-        return floor_of(start.measured)
+        return dataclasses.replace(floor_of(start.measured), failed=start.failed, failure=start.failure)
     if baseline is None:
         floor = work.snapshot.floor if work.snapshot is not None else Floor()
     else:
@@ -195,7 +198,10 @@ async def _floor(
             work.rows, baseline, work.sampling, options.noise_answers, context, has_progress=options.has_progress
         )
     if journal is not None:
-        journal.start(msgspec.json.encode(_Start(engines=list(infos), measured=list(floor.measured))))
+        start = _Start(
+            engines=list(infos), measured=list(floor.measured), failed=floor.failed, failure=floor.failure
+        )  # fmt: skip
+        journal.start(msgspec.json.encode(start))
     return floor
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ppd_proxy.acc.reports import Sample
+from ppd_proxy.acc.views import counted
 
 BASELINE_BROKEN = "baseline-not-a-number"
 TARGET_BROKEN = "target-not-a-number"
@@ -27,4 +28,4 @@ def is_targets_fault(sample: Sample) -> bool:
 
 def broken_sentence(sample: Sample) -> str:
     """Empty where all are numbers."""
-    return f"{sample.not_numbers} logprobs are no numbers" if sample.not_numbers else ""
+    return counted(sample.not_numbers, "logprob is no number", "logprobs are no numbers") if sample.not_numbers else ""

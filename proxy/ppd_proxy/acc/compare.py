@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,7 +21,7 @@ from ppd_proxy.accuracy import flips
 from ppd_proxy.accuracy.scores import Floats, Scores, summarize
 
 _FLOOR_WORKERS = 512
-"""Answers of a noise floor at once; how many of them an engine is asked at once is its own limit."""
+"""Answers of a noise floor at once, at most."""
 
 
 def side_of(answer: Answer) -> Side:
@@ -157,7 +159,7 @@ async def compare(
     """Asks both at once. An engine that fails makes an `error` sample, never an exception."""
     ours, theirs = await asyncio.gather(
         *(
-            answer_or_trouble(engine.ask(question, sampling, request_id=f"ppd-acc-{sample_id}-{name}"))
+            answer_or_trouble(partial(engine.ask, question, sampling, request_id=f"ppd-acc-{sample_id}-{name}"))
             for engine, name in ((baseline, "baseline"), (target, "target"))
         )
     )
@@ -168,10 +170,10 @@ async def compare(
     return compare_answers(sample_id, question, ours, theirs, floor, is_greedy=sampling.is_greedy)
 
 
-async def answer_or_trouble(asking: Awaitable[Answer]) -> Answer | EngineTrouble:
+async def answer_or_trouble(ask: Callable[[], Awaitable[Answer]]) -> Answer | EngineTrouble:
     """What an engine did, as a value, so that one side's failure does not end the other's request."""
     try:
-        return await asking
+        return await ask()
     except EngineTrouble as trouble:
         return trouble
 
@@ -232,10 +234,14 @@ async def noise_floor(
     baseline: Engine, questions: Sequence[Question], sampling: Sampling, count: int, report: Callable[[int], None]
 ) -> flips.Floor:
     """The baseline against itself: `count` answers, asked twice and scored by its own prefill. Nothing is cached;
-    `report` hears how many are done. Answers that fail are left out; raises EngineTrouble where all of them do. An
-    engine that cannot score is measured by its replays alone."""
+    `report` hears how many are done. Answers that fail are left out and counted; raises EngineTrouble where all of them
+    do. An engine that cannot score is measured by its replays alone.
+
+    Each answer is two requests, then one: no more of them are begun than the engine's own limit keeps busy, or all
+    would be asked before the first is scored, and nobody could tell how long it takes.
+    """
     measured: list[flips.Measured] = []
-    troubles: list[EngineTrouble] = []
+    failures: list[EngineTrouble] = []
     asked = iter(spread(questions, count))
     done = 0
 
@@ -243,16 +249,18 @@ async def noise_floor(
         nonlocal done
         for question in asked:
             try:
-                measured.append(await _measured(baseline, question, sampling, troubles))
+                measured.append(await _measured(baseline, question, sampling))
             except EngineTrouble as trouble:
-                troubles.append(trouble)
+                failures.append(trouble)
             done += 1
             report(done)
 
-    await asyncio.gather(*(work() for _ in range(min(count, _FLOOR_WORKERS))))
-    if troubles and not measured:
-        raise troubles[0]
-    return flips.floor_of(measured)
+    at_once = math.ceil(baseline.concurrency / 2) + 1
+    await asyncio.gather(*(work() for _ in range(min(count, at_once, _FLOOR_WORKERS))))
+    if failures and not measured:
+        raise failures[0]
+    failure = str(failures[0]) if failures else None
+    return replace(flips.floor_of(measured), failed=len(failures), failure=failure)
 
 
 def spread(questions: Sequence[Question], count: int) -> list[Question]:
@@ -265,10 +273,8 @@ def spread(questions: Sequence[Question], count: int) -> list[Question]:
     return [rising[math.ceil((number + 1) * len(rising) / count) - 1] for number in range(count)]
 
 
-async def _measured(
-    baseline: Engine, question: Question, sampling: Sampling, troubles: list[EngineTrouble]
-) -> flips.Measured:
-    """One answer against its replay and its prefill; `troubles` hears why it was not scored. Raises EngineTrouble."""
+async def _measured(baseline: Engine, question: Question, sampling: Sampling) -> flips.Measured:
+    """One answer against its replay and, where the engine can score, its prefill. Raises EngineTrouble."""
     first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
     position = flips.first_difference(first.tokens, second.tokens)
     common = position if position is not None else len(first.tokens)
@@ -278,8 +284,8 @@ async def _measured(
     if first.ids and first.prompt_token_ids:
         try:
             positions = await baseline.score(first.prompt_token_ids, first.ids, top=max(2, sampling.top_k))
-        except EngineTrouble as trouble:
-            troubles.append(trouble)
+        except EngineTrouble:
+            pass
         else:
             scores = scores_of(first.logprobs or [None] * len(first.ids), positions)
             if first.logprobs:
@@ -308,6 +314,8 @@ def noise_of(floor: flips.Floor) -> Noise:
     shares = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
     return Noise(
         answers=floor.answers,
+        failed=floor.failed,
+        failure=floor.failure,
         flips=floor.flips,
         tokens=floor.tokens,
         broken=floor.broken,

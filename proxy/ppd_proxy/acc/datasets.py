@@ -21,9 +21,10 @@ import msgspec
 from ppd_proxy.acc import reports
 from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.engines import Question
+from ppd_proxy.acc.row_fields import wrong_field
 
 SENT = frozenset(
-    "temperature top_p seed max_tokens max_completion_tokens min_tokens stop stop_token_ids ignore_eos tools "
+    "temperature top_p top_k seed max_tokens max_completion_tokens min_tokens stop stop_token_ids ignore_eos tools "
     "tool_choice parallel_tool_calls response_format presence_penalty frequency_penalty repetition_penalty logit_bias "
     "min_p reasoning_effort chat_template_kwargs add_generation_prompt continue_final_message structured_outputs "
     "guided_json guided_regex guided_choice guided_grammar bad_words skip_special_tokens".split()
@@ -140,6 +141,9 @@ def row_of(fields: Mapping[str, Any], *, line: int, number: int, name: str, temp
     if fields.get("n") not in (None, 1):
         raise Mistake(f"{where}: n is {_short(fields['n'])}; one answer per row is compared, so it must be 1")
     extra = {key: value for key, value in fields.items() if key in SENT and value is not None}
+    wrong = wrong_field(extra)
+    if wrong is not None:
+        raise Mistake(f"{where}: {wrong}")
     left = {k: v for k, v in fields.items() if k not in SENT and k not in _OWN and k not in _REPLACED}
     return Row(
         sample_id=_id_of(fields, number, where),

@@ -20,6 +20,7 @@ import msgspec
 
 from ppd_proxy.acc.answers import Answer, Position, read_answer, read_scores
 from ppd_proxy.acc.command import Trouble
+from ppd_proxy.acc.error_bodies import told_by
 from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.streams import Streamed, StreamReader
 from ppd_proxy.core.answer import is_not_a_number
@@ -28,6 +29,8 @@ from ppd_proxy.upstream.client import engine_headers, make_session
 _encode = msgspec.json.Encoder().encode
 _Told = TypeVar("_Told")
 _NOT_NUMBERS = "not_numbers"
+_KEYS = "--api-key or PPD_ACC_API_KEY"
+_TARGET_KEYS = "--target-api-key or PPD_ACC_TARGET_API_KEY, else --api-key"
 _PATHS = (("chat", "/v1/chat/completions"), ("completions", "/v1/completions"))
 
 
@@ -88,17 +91,27 @@ class Question:
 
 
 class Engine:
-    """One engine. `model` is known after the first request at the latest."""
+    """One engine. `model` is known after the first request at the latest. `side` is what it is in this run: where it
+    is not "" or "baseline", the target's key is its key."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, access: Access) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, access: Access, side: str = "") -> None:
         self.url = url
+        self.side = side
+        self._key = access.key_of(side)
+        self.sent_headers = {**access.headers, "authorization": self._key or ""}
         self._session = session
         self._access = access
         self._model = access.model
         self._limit = asyncio.Semaphore(access.concurrency)
-        self._headers = {**engine_headers(access.api_key), **access.headers, "content-type": "application/json"}
+        self._headers = {**engine_headers(self._key), **access.headers, "content-type": "application/json"}
         self._timeout = aiohttp.ClientTimeout(total=access.timeout_s)
+        self.concurrency = access.concurrency
         self.retries = 0
+
+    @property
+    def known_model(self) -> str | None:
+        """The name that is asked for; None before the first request."""
+        return self._model
 
     async def model(self) -> str:
         """The name to ask for. Raises EngineTrouble."""
@@ -237,7 +250,7 @@ class Engine:
                 allow_redirects=False,
             ) as response:  # fmt: skip
                 if response.status != 200:
-                    raise _refusal(url, response, await response.content.read(-1))
+                    raise self._refusal(url, response, await response.content.read(-1))
                 yield response
         except TimeoutError:
             raise EngineTrouble("timeout", f"{url} took more than {self._timeout.total:g} s") from None
@@ -249,15 +262,16 @@ class Engine:
             raise EngineTrouble("broken", f"{url} broke off: {str(error) or type(error).__name__}") from None
 
 
-def _refusal(url: str, response: aiohttp.ClientResponse, told: bytes) -> EngineTrouble:
-    status = response.status
-    after = response.headers.get("retry-after", "")
-    return EngineTrouble(
-        _NOT_NUMBERS if is_not_a_number(told) else f"status_{status}",
-        f"{url} answered {status}: {told[:200].decode(errors='replace')}",
-        is_passing=status in (408, 429) or status >= 500,
-        retry_after_s=min(float(after), 60.0) if after.isdigit() else 0.0,
-    )
+    def _refusal(self, url: str, response: aiohttp.ClientResponse, told: bytes) -> EngineTrouble:
+        status = response.status
+        after = response.headers.get("retry-after", "")
+        remedy = f" ({_KEYS if self.side in ('', 'baseline') else _TARGET_KEYS})" if status in (401, 403) else ""
+        return EngineTrouble(
+            _NOT_NUMBERS if is_not_a_number(told) else f"status_{status}",
+            f"{url} answered {status}: {told_by(told, self._key)}{remedy}",
+            is_passing=status in (408, 429) or status >= 500,
+            retry_after_s=min(float(after), 60.0) if after.isdigit() else 0.0,
+        )
 
 
 def _read(url: str, read: Callable[[], _Told]) -> _Told:
@@ -268,7 +282,19 @@ def _read(url: str, read: Callable[[], _Told]) -> _Told:
 
 
 @asynccontextmanager
-async def engines(access: Access, *urls: str) -> AsyncIterator[tuple[Engine, ...]]:
-    """Engines that share one session, closed at the end. The same URL twice gives two, each with its own limit."""
+async def engines(access: Access, *urls: str, sides: Sequence[str] = ()) -> AsyncIterator[tuple[Engine, ...]]:
+    """Engines that share one session, closed at the end. The same URL twice gives two, each with its own limit.
+
+    `sides` are what they are in this run, as their flags have it, one per URL, or none: a trouble that nobody has taken
+    names the one of its URL.
+    """
+    named = sides or [""] * len(urls)
     async with make_session(connect_timeout_s=min(10.0, access.timeout_s), connections_per_engine=0) as session:
-        yield tuple(Engine(session, url, access) for url in urls)
+        try:
+            yield tuple(Engine(session, url, access, side) for url, side in zip(urls, named, strict=True))
+        except EngineTrouble as trouble:
+            side = next((side for url, side in zip(urls, named, strict=True) if str(trouble).startswith(url)), "")
+            if not side:
+                raise
+            told = f"--{side.replace('_', '-')}: {trouble}"
+            raise EngineTrouble(trouble.reason, told, is_passing=trouble.is_passing) from None

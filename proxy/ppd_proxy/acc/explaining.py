@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Flip, Forced, Report, Sample, Side
-from ppd_proxy.acc.views import nats
+from ppd_proxy.acc.views import counted, nats
 from ppd_proxy.accuracy.flips import Token
 from ppd_proxy.accuracy.intervals import wilson
 
@@ -90,13 +90,13 @@ def story(sample: Sample, report: Report) -> list[str]:
     if sample.forced is not None:
         forced = sample.forced
         told.append(
-            f"forced: the baseline's prefill over the target's {forced.tokens} tokens finds"
+            f"forced: the baseline's prefill over the target's {counted(forced.tokens, 'token')} finds"
             f" {forced.token_accuracy:.1%} of them the best ones; logprobs differ by {nats(forced.mean_delta)} on"
             f" average and {nats(forced.max_delta)} at most, at token {forced.max_delta_at}; likelihood target minus"
             f" baseline {nats(forced.likelihood_delta)}"
         )
         if forced.not_numbers:
-            told.append(f"forced: {forced.not_numbers} logprobs are no numbers")
+            told.append("forced: " + counted(forced.not_numbers, "logprob is no number", "logprobs are no numbers"))
     if not sample.has_same_finish:
         told.append(f"they ended differently: {sample.baseline.finish_reason} and {sample.target.finish_reason}")
     if sample.metadata.get("outcome"):
@@ -120,7 +120,8 @@ def _reason_without_flip(sample: Sample) -> str:
     if sample.status == "equal":
         return ""
     if sample.not_numbers:
-        return f"; the tokens are equal, but {sample.not_numbers} logprobs are NaN or infinite"
+        broken = counted(sample.not_numbers, "logprob is", "logprobs are")
+        return f"; the tokens are equal, but {broken} NaN or infinite"
     return "; the difference is not in the tokens (tool calls, or not kept)"
 
 
@@ -174,7 +175,7 @@ def _before(sample: Sample, report: Report) -> list[str]:
         f"{where}{beside}"
     ]
     if sample.not_numbers:
-        told.append(f"{sample.not_numbers} logprobs are no numbers")
+        told.append(counted(sample.not_numbers, "logprob is no number", "logprobs are no numbers"))
     return told
 
 

@@ -6,17 +6,15 @@ A flag that is given wins, then the profile, then the file's [defaults], then th
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
 
 from ppd_proxy.acc.command import Mistake
-from ppd_proxy.acc.settings import RANGES, Settings
+from ppd_proxy.acc.settings import ENDPOINTS, RANGES, Settings
+from ppd_proxy.acc.urls import UNSENDABLE, wrong_in_header, wrong_in_url
 
 Endpoint = Literal["chat", "completions"]
 _BUILT_IN: Mapping[str, Any] = MappingProxyType(
@@ -25,9 +23,6 @@ _BUILT_IN: Mapping[str, Any] = MappingProxyType(
         "timeout": 120.0, "retries": 3, "retry_delay": 0.5, "concurrency": 8,
     }
 )  # fmt: skip
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
-_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_HOST = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +43,23 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How engines are reached. `timeout_s` is for one whole answer, `retries` counts attempts after the first."""
+    """How engines are reached. `target_api_key` is of every engine but the baseline, None: the same key. `timeout_s` is
+    for one whole answer, `retries` counts attempts after the first."""
 
     model: str | None
     api_key: str | None
+    target_api_key: str | None = None
     headers: Mapping[str, str]
     endpoint: Endpoint
     timeout_s: float
     retries: int
     retry_delay_s: float
     concurrency: int
+
+    def key_of(self, side: str) -> str | None:
+        """The key of an engine by what it is in a run."""
+        has_own = side not in ("", "baseline") and self.target_api_key is not None
+        return self.target_api_key if has_own else self.api_key
 
 
 def positive(text: str) -> int:
@@ -125,12 +127,18 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top-k", type=whole_number_of("top_k"), metavar="N", help="logprobs per token (default 5)")
 
 
-def add_access_flags(parser: argparse.ArgumentParser) -> None:
+def add_access_flags(parser: argparse.ArgumentParser, *, has_target: bool = False) -> None:
+    """`has_target`: there are engines beside the baseline, which may have another key."""
     group = parser.add_argument_group("engines")
     group.add_argument("--model", metavar="NAME", help="default: the first that the engine lists")
     group.add_argument("--api-key", metavar="KEY", help="default: PPD_ACC_API_KEY, else XPYD_ACC_API_KEY")
+    if has_target:
+        group.add_argument(
+            "--target-api-key", metavar="KEY",
+            help="of all engines but the baseline (default: PPD_ACC_TARGET_API_KEY, else --api-key)",
+        )  # fmt: skip
     group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="sent with every request, repeatable")
-    group.add_argument("--endpoint", choices=("chat", "completions"), help="API that is asked (default chat)")
+    group.add_argument("--endpoint", choices=ENDPOINTS, help="API that is asked (default chat)")
     group.add_argument("--timeout", type=number_of("timeout"), metavar="S", help="of one answer (default 120)")
     group.add_argument(
         "--retries", type=whole_number_of("retries"), metavar="N", help="attempts after the first (default 3)"
@@ -197,19 +205,23 @@ def access_of(args: argparse.Namespace, settings: Settings) -> Access:
     name = option(args, settings, "profile")
     profile = settings.profile(name) if name is not None else {}
     endpoint = option(args, settings, "endpoint", _BUILT_IN["endpoint"])
-    if endpoint not in ("chat", "completions"):
+    if endpoint not in ENDPOINTS:
         raise Mistake(f"defaults.endpoint is {endpoint!r}; it must be chat or completions")
     key = option(
         args, settings, "api_key", os.environ.get("PPD_ACC_API_KEY") or os.environ.get("XPYD_ACC_API_KEY")
     )  # fmt: skip
-    if key is not None and _UNSENDABLE.search(key):
+    if key is not None and UNSENDABLE.search(key):
         raise Mistake("--api-key (or api_key, or PPD_ACC_API_KEY) has a control character; it must be one line")
+    target_key = option(args, settings, "target_api_key", os.environ.get("PPD_ACC_TARGET_API_KEY"))
+    if target_key is not None and UNSENDABLE.search(target_key):
+        raise Mistake("--target-api-key (or PPD_ACC_TARGET_API_KEY) has a control character; it must be one line")
     model = option(args, settings, "model", profile.get("model"))
-    if model is not None and _UNSENDABLE.search(model):
+    if model is not None and UNSENDABLE.search(model):
         raise Mistake(f"--model is {model!a}; it must be UTF-8 without control characters")
     return Access(
         model=model,
         api_key=key,
+        target_api_key=target_key,
         headers=_headers(args, settings),
         endpoint=cast("Endpoint", endpoint),
         timeout_s=float(option(args, settings, "timeout", _BUILT_IN["timeout"])),
@@ -230,27 +242,10 @@ def needed(args: argparse.Namespace, settings: Settings, name: str) -> str:
 
 def url_of(flag: str, url: str) -> str:
     """The URL without a trailing slash or /v1. Raises Mistake."""
-    wrong = _wrong_in(url)
+    wrong = wrong_in_url(url)
     if wrong is not None:
         raise Mistake(f"{flag} is {url!a}: {wrong}; it must be a URL such as http://engine:8000")
     return url.rstrip("/").removesuffix("/v1")
-
-
-def _wrong_in(url: str) -> str | None:
-    if not url.startswith(("http://", "https://")):
-        return "it begins with neither http:// nor https://"
-    if re.search(r"\s", url) or _UNSENDABLE.search(url):
-        return "it has a space or a control character"
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname or ""
-        if ":" in host:
-            ipaddress.IPv6Address(host)
-        elif not _HOST.fullmatch(host) or not host.encode("idna"):
-            return f"{host!a} is no host name"
-    except ValueError as error:
-        return str(error)
-    return "port 0 cannot be reached" if port == 0 else None
 
 
 def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
@@ -261,8 +256,7 @@ def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
             raise Mistake(f"--header {name!a}: it must be 'NAME: VALUE'")
         found[name.strip()] = value.strip()
     for name, value in found.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise Mistake(f"header {name!a}: a name has letters, digits and -, such as x-tenant")
-        if _UNSENDABLE.search(value):
-            raise Mistake(f"header {name}: its value has a control character; it must be one line")
+        wrong = wrong_in_header(name, value)
+        if wrong is not None:
+            raise Mistake(wrong)
     return found

@@ -10,6 +10,15 @@ from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.views import Progress
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.intervals import wilson
+
+_FLAKY_SHARE = 0.05
+
+
+def is_flaky(floor: Floor) -> bool:
+    """Whether an engine answers more than one in twenty differently when asked again (95 % sure); a greedy and seeded
+    one that does is broken."""
+    return floor.answers > 0 and wilson(floor.flips, floor.answers, 0.95).low > _FLAKY_SHARE
 
 
 async def measured_floor(
@@ -20,4 +29,6 @@ async def measured_floor(
     try:
         return await noise_floor(engine, questions, sampling, count, progress)
     except EngineTrouble as trouble:
-        raise Trouble(f"--{name}: noise floor: {trouble} (--noise-floor 0 does without it)") from None
+        # Without a key nothing else would be answered either.
+        way_out = "" if trouble.reason in ("status_401", "status_403") else " (--noise-floor 0 does without it)"
+        raise Trouble(f"--{name}: noise floor: {trouble}{way_out}") from None

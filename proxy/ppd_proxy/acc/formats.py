@@ -13,7 +13,7 @@ from types import MappingProxyType
 from xml.sax.saxutils import escape, quoteattr
 
 from ppd_proxy.acc.reports import STATUSES, Interval, Noise, Report, Sample, Totals
-from ppd_proxy.acc.views import nats, percent
+from ppd_proxy.acc.views import counted, nats, percent
 
 Samples = Iterable[Sample]
 Formatter = Callable[[Report, Samples], Iterator[str]]
@@ -144,8 +144,8 @@ def _noise(noise: Noise) -> str:
     if not noise.answers:
         return "No noise floor was measured."
     prompts = f" to prompts of up to {noise.longest_prompt} tokens" if noise.longest_prompt is not None else ""
-    told = f"Noise floor of {noise.answers} answers{prompts}: largest shift {nats(noise.largest_shift)}"
-    return f"{told}, {noise.flips} answers differ when asked again."
+    told = f"Noise floor of {counted(noise.answers, 'answer')}{prompts}: largest shift {nats(noise.largest_shift)}"
+    return f"{told}, {counted(noise.flips, 'answer differs', 'answers differ')} when asked again."
 
 
 def _mark(text: str) -> str:

@@ -26,6 +26,7 @@ from ppd_proxy.acc.engines import Engine, EngineTrouble, engines
 from ppd_proxy.acc.flags import Access, access_of, add_access_flags, positive, url_of
 from ppd_proxy.acc.report_files import totals_of
 from ppd_proxy.acc.reports import EngineInfo, Flip, Forced, Noise, Report, Sample, Side, Status, read_report
+from ppd_proxy.acc.views import counted
 
 LIMIT_SAMPLES = 1000
 _PAGE_SAMPLES = 500
@@ -369,7 +370,8 @@ def notes_of(report: Report) -> tuple[str, ...]:
         notes.append(f"the proxy has more than these {len(report.samples)} samples; --limit reads more")
     drifted = sum("drift" in sample.tags and sample.status == "equal" for sample in report.samples)
     if drifted:
-        notes.append(f"{drifted} samples have equal tokens, but logprobs beyond the noise (drift)")
+        some = counted(drifted, "sample has", "samples have")
+        notes.append(f"{some} equal tokens, but logprobs beyond the noise (drift)")
     if not any(sample.target.logprobs for sample in report.samples) and report.samples:
         notes.append("the proxy's journal keeps no tokens; --journal-storage tokens or text does")
     return tuple(notes)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.reports import Interval, Status, Totals
+from ppd_proxy.acc.views import counted
 from ppd_proxy.accuracy.intervals import wilson
 
 Outcome = Literal["pass", "fail", "inconclusive", "partial"]
@@ -119,7 +120,8 @@ def _by_any(totals: Totals) -> Gate:
     if totals.unclassified:
         told = f"{totals.unclassified} {of} differ and could not be classified: a larger --noise-floor may tell"
         return Gate(outcome="inconclusive", reason=told, interval=interval)
-    return Gate(outcome="pass", reason=f"none {of} differs by more than a tie ({totals.tie} ties)", interval=interval)
+    told = f"none {of} differs by more than a tie ({counted(totals.tie, 'tie')})"
+    return Gate(outcome="pass", reason=told, interval=interval)
 
 
 def _by_rate(totals: Totals, limits: Limits) -> Gate:
@@ -173,7 +175,7 @@ def _undecided(totals: Totals, limits: Limits) -> Gate:
     interval = sequential.confidence_sequence(totals.real, totals.compared, alpha)
     doubtful = totals.real + totals.unclassified
     more = sequential.more_samples(doubtful, totals.compared, limit, alpha)
-    missing = f"about {more} more samples needed" if more else "no number of samples like these decides it"
+    missing = f"about {counted(more, 'more sample')} needed" if more else "no number of samples like these decides it"
     doubt = f" and {totals.unclassified} that could not be classified" if totals.unclassified else ""
     return Gate(
         outcome="inconclusive",

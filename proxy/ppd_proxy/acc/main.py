@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.interrupts import Terminated, ends_as_interrupted, until_terminated
 from ppd_proxy.acc.outputs import check_outputs
 from ppd_proxy.acc.registry import COMMANDS, Listed
 from ppd_proxy.acc.settings import Settings, SettingsError, load_settings
@@ -31,6 +33,7 @@ log = logging.getLogger("ppd_acc")
 VERSION = 1
 """Of what `--json` writes; the schema is docs/ppd-acc.schema.json."""
 _WIDTH_WHEN_PIPED = 160
+_FEW_COMMANDS = 8
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,6 +41,17 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         raise Mistake(f"{message}; see {self.prog} --help")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Of an unknown command, what it may have been: argparse lists all of them."""
+        known = [str(each) for each in action.choices or ()]
+        if not isinstance(action, argparse._SubParsersAction) or value in known:
+            super()._check_value(action, value)
+            return
+        close = [each for each in known if each.startswith(f"{value}-")] or get_close_matches(str(value), known, n=1)
+        told = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        is_group = len(known) <= _FEW_COMMANDS
+        self.error(f"no command {value!a}" + (f"; {told}" if close or is_group else ""))
 
 
 class _CommandParser(_Parser):
@@ -60,7 +74,8 @@ class _CommandParser(_Parser):
 def main(argv: Sequence[str] | None = None, commands: Sequence[Listed] = COMMANDS) -> int:
     """Runs one command and returns the exit code."""
     try:
-        return _main(argv, commands)
+        with ends_as_interrupted():
+            return _main(argv, commands)
     except KeyboardInterrupt:
         return Exit.INFRASTRUCTURE
     except Exception as error:  # before there is a command, or in telling what it said
@@ -160,7 +175,10 @@ def _run(command: Command, args: argparse.Namespace, out: Console, err: Console)
     if inspect.iscoroutine(told):
         import uvloop  # here, because most commands ask no engine
 
-        told = uvloop.run(told)
+        try:
+            told = uvloop.run(until_terminated(told))
+        except Terminated:
+            raise KeyboardInterrupt from None
     assert isinstance(told, Result)
     return told
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
 from ppd_proxy.acc.reports import Report, Sample, by_id
-from ppd_proxy.acc.views import percent
+from ppd_proxy.acc.views import counted, percent
 from ppd_proxy.accuracy.gates import Decision
 from ppd_proxy.accuracy.intervals import Interval, wilson
 
@@ -133,7 +133,7 @@ def notes_of(matched: Matched, first: str, second: str) -> tuple[str, ...]:
         (matched.changed_prompts, "with another prompt in each report; are they the same samples?"),
     ):
         if ids:
-            told.append(f"{len(ids)} samples {what}: {listed(ids)}")
+            told.append(f"{counted(len(ids), 'sample')} {what}: {listed(ids)}")
     return tuple(told)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ppd_proxy.acc.broken_numbers import BASELINE_BROKEN
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.reports import STATUSES, Sample
-from ppd_proxy.acc.views import nats
+from ppd_proxy.acc.views import counted, nats
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import Interval, difference, wilson
 from ppd_proxy.accuracy.precision import Excess, excess, suspicion
@@ -103,11 +103,12 @@ def _judge(
 ) -> tuple[Exit, list[str]]:  # fmt: skip
     wrong = []
     if broken:
-        wrong.append(f"{broken} logprobs are missing or no numbers")
+        wrong.append(counted(broken, "logprob is missing or no number", "logprobs are missing or no numbers"))
     if counts["real"]:
         lost = sum("empty" in sample.tags or "cut-short" in sample.tags for sample in samples)
-        why = f"{lost} answers are empty or cut short" if lost else "no healthy token moved as much"
-        wrong.append(f"{counts['real']} real differences: {why}")
+        ended = f"{counted(lost, 'answer is', 'answers are')} empty or cut short"
+        why = ended if lost else "no healthy token moved as much"
+        wrong.append(f"{counted(counts['real'], 'real difference')}: {why}")
     if precision.chance is not None and precision.chance < alpha:
         wrong.append(
             f"{precision.beyond} of {precision.tokens} logprob differences are beyond all {precision.healthy} healthy"
@@ -122,9 +123,9 @@ def _judge(
         return Exit.INCONCLUSIVE, ["no token was compared"]
     if broken_baselines := sum(BASELINE_BROKEN in sample.tags for sample in samples):
         why = "the baseline itself gave NaN or infinite logprobs, which prove nothing"
-        return Exit.INCONCLUSIVE, [f"{broken_baselines} answers cannot be judged: {why}"]
+        return Exit.INCONCLUSIVE, [f"{counted(broken_baselines, 'answer')} cannot be judged: {why}"]
     if counts["unclassified"]:
-        return Exit.INCONCLUSIVE, [f"{counts['unclassified']} differences cannot be classified by margins"]
+        return Exit.INCONCLUSIVE, [f"{counted(counts['unclassified'], 'difference')} cannot be classified by margins"]
     if precision.is_suspicious(alpha):
         return Exit.INCONCLUSIVE, [suspicion(precision, floor.answers)]
     if counts["tie"] == 0 and not any(deltas):
@@ -133,7 +134,7 @@ def _judge(
         return Exit.INCONCLUSIVE, ["there is no noise floor to hold the logprobs against (--noise-floor N)"]
     if precision.least is not None and precision.least >= alpha:
         return Exit.INCONCLUSIVE, [
-            f"{precision.tokens} tokens against {precision.healthy} healthy ones cannot show p < {alpha:g}"
+            f"{counted(precision.tokens, 'token')} against {precision.healthy} healthy ones cannot show p < {alpha:g}"
         ]
-    ties = f"{counts['tie']} ties; " if counts["tie"] else ""
+    ties = f"{counted(counts['tie'], 'tie')}; " if counts["tie"] else ""
     return Exit.PASS, [f"{ties}logprobs as close as the baseline is to itself"]

@@ -11,7 +11,7 @@ from ppd_proxy.acc.answers import Answer, Position
 from ppd_proxy.acc.broken_numbers import is_targets_fault
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.reports import Forced, Sample
-from ppd_proxy.acc.views import nats
+from ppd_proxy.acc.views import counted, nats
 from ppd_proxy.accuracy.distributions import divergence
 from ppd_proxy.accuracy.flips import Floor, Token
 from ppd_proxy.accuracy.precision import Excess, excess, suspicion
@@ -183,7 +183,7 @@ def judge(found: Comparison, floor: Floor, *, alpha: float, limit: float | None)
     if wrong:
         return Exit.DIFFERENT, wrong
     if found.not_numbers:
-        return Exit.INCONCLUSIVE, [f"{found.not_numbers} logprobs of the baseline are missing or no numbers"]
+        return Exit.INCONCLUSIVE, [f"{counted(found.not_numbers, 'logprob')} of the baseline missing or no number"]
     if not found.rows:
         return Exit.INCONCLUSIVE, ["neither engine generated a token: nothing was compared"]
     if found.is_bitwise_equal:
@@ -194,8 +194,8 @@ def judge(found: Comparison, floor: Floor, *, alpha: float, limit: float | None)
         return Exit.INCONCLUSIVE, ["there is no noise floor to hold the differences against (--noise-floor N)"]
     if found.least_chance is not None and found.least_chance >= alpha:
         return Exit.INCONCLUSIVE, [
-            f"{found.decoded.tokens} tokens against {found.decoded.healthy} healthy ones cannot show p < {alpha:g};"
-            " raise --noise-floor or --max-tokens"
+            f"{counted(found.decoded.tokens, 'token')} against {found.decoded.healthy} healthy ones cannot show"
+            f" p < {alpha:g}; raise --noise-floor or --max-tokens"
         ]
     suspicious = next((each for each in (found.decoded, found.prefilled) if each.is_suspicious(alpha)), None)
     if suspicious is not None:
@@ -207,7 +207,8 @@ def judge(found: Comparison, floor: Floor, *, alpha: float, limit: float | None)
 def _wrong(found: Comparison, alpha: float, limit: float | None) -> list[str]:
     wrong = []
     if found.has_targets_fault:
-        wrong.append(f"{found.not_numbers} logprobs are missing or no numbers")
+        broken = counted(found.not_numbers, "logprob is missing or no number", "logprobs are missing or no numbers")
+        wrong.append(broken)
     if found.has_same_prompt is False:
         wrong.append("the prompt has other tokens on the target: tokenizer or chat template differ")
     if found.sample.status == "real":
@@ -215,10 +216,12 @@ def _wrong(found: Comparison, alpha: float, limit: float | None) -> list[str]:
         wrong.append(f"the first difference is real: {why}")
     if found.chance is not None and found.chance < alpha:
         worst = max((found.decoded, found.prefilled), key=lambda each: -1.0 if each.chance is None else -each.chance)
+        # Behind a real difference, precision need not be what was lost.
+        named = "" if found.sample.status == "real" else ": lost precision"
         text = "the same tokens, but " if found.sample.status == "equal" else ""
         wrong.append(
             f"{text}{worst.beyond} of {worst.tokens} logprob differences are beyond all {worst.healthy} healthy ones,"
-            f" the largest {nats(worst.largest)} (p = {found.chance:.3g}): lost precision"
+            f" the largest {nats(worst.largest)} (p = {found.chance:.3g}){named}"
         )
     largest = found.largest_divergence
     if limit is not None and largest is not None and not largest <= limit:

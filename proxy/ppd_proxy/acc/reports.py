@@ -106,9 +106,11 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class Noise(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The noise floor in numbers: `accuracy.flips.Floor` without its lists, and their quantiles. `longest_prompt` is in
-    tokens, None where unknown."""
+    tokens, None where unknown; `failed` answers were not measured, the first because of `failure`."""
 
     answers: int = 0
+    failed: int = 0
+    failure: str | None = None
     flips: int = 0
     tokens: int = 0
     broken: int = 0

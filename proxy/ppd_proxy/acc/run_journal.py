@@ -12,8 +12,9 @@ import asyncio
 import fcntl
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -23,6 +24,15 @@ from ppd_proxy.acc.command import Mistake, Trouble
 KIND = "ppd-acc-run"
 VERSION = 2
 _SYNC_EVERY_LINES = 64
+_GO_ON = "give what it was, or run without --resume to begin anew"
+_FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "targets": "--target", "datasets": "--dataset", "samples": "the number of samples", "captured_at":
+        "the time of the snapshot", "selection": "the selection of samples", "template": "the text of --template",
+        "matching": "what counts as equal",
+    }
+)  # fmt: skip
+"""What settings are called that are no flag, or one of another name."""
 
 
 class Head(msgspec.Struct, kw_only=True):
@@ -203,13 +213,42 @@ def _check_head(path: Path, head: Head, settings: Mapping[str, Any] | None) -> N
         raise Mistake(f"--journal {path}: {head.kind!r} version {head.version}; it must be {KIND!r} version {VERSION}")
     if settings is None or head.settings_sha256 == hash_of(settings):
         return
-    plain = msgspec.to_builtins(dict(settings))
-    other = [
-        f"{name} was {head.settings.get(name)!r} and is {plain.get(name)!r}"
-        for name in sorted(set(head.settings) | set(plain))
-        if head.settings.get(name) != plain.get(name)
-    ]
-    raise Mistake(f"--resume {path}: a run with other settings: {'; '.join(other) or 'the hash differs'}")
+    now = msgspec.to_builtins(dict(settings))
+    other = [_told(name, was, told) for name, was, told in _differing((), head.settings, now)]
+    raise Mistake(f"--resume {path}: {'; '.join(other) or 'the hash of the settings differs'}; {_GO_ON}")
+
+
+def _differing(path: tuple[str, ...], was: Any, now: Any) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """The values that differ, each with the names that lead to it."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*was, *now}):
+            yield from _differing((*path, name), was.get(name), now.get(name))
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for number, (one, other) in enumerate(zip(was, now, strict=True)):
+            yield from _differing((*path, str(number)), one, other)
+    elif was != now:
+        yield path, was, now
+
+
+def _told(path: tuple[str, ...], was: Any, now: Any) -> str:
+    """One of them, by the name of its flag where it has one."""
+    name = path[1] if len(path) > 1 and path[0] == "sampling" else path[0]
+    if path[0] == "headers_sha256":
+        return "the headers are others than they were"
+    if path[0] == "datasets" and path[-1] in ("sha256", "samples"):
+        return f"--dataset has other content: its {path[-1]} was {was} and is {now}"
+    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+    return f"{flag} was {_value(was)} and is {_value(now)}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(map(_value, value)) or "not given"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _trouble(path: Path, error: OSError) -> Trouble:

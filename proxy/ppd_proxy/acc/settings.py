@@ -1,7 +1,7 @@
 """The configuration file of `ppd-acc`: TOML tables whose values stand in for flags that were not given.
 
-    [defaults]        baseline, target, model, api_key, endpoint, headers, timeout, retries, concurrency, noise_floor,
-                      temperature, top_p, seed, max_tokens, top_k, profile
+    [defaults]        baseline, target, model, api_key, target_api_key, endpoint, headers, timeout, retries,
+                      concurrency, noise_floor, temperature, top_p, seed, max_tokens, top_k, profile
     [profiles.NAME]   temperature, top_p, seed, max_tokens, model
     [batch] [kv] [report] [matching] [cost]   of the commands of that name
 
@@ -18,6 +18,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ppd_proxy.acc.normalizing import NORMALIZERS
+from ppd_proxy.acc.urls import UNSENDABLE, wrong_in_header, wrong_in_url
+
 Kinds = Mapping[str, tuple[type, ...]]
 _NUMBER: tuple[type, ...] = (int, float)
 _TEXT: tuple[type, ...] = (str,)
@@ -29,9 +32,9 @@ TABLES: Mapping[str, Kinds] = MappingProxyType(
     {
         "defaults": {
             **_SAMPLING,
-            "baseline": _TEXT, "target": _TEXT, "api_key": _TEXT, "endpoint": _TEXT, "headers": (dict,),
-            "timeout": _NUMBER, "retries": (int,), "retry_delay": _NUMBER, "concurrency": (int,), "noise_floor": (int,),
-            "top_k": (int,), "profile": _TEXT, "rate_limit": _NUMBER, "skip_validation": (bool,),
+            "baseline": _TEXT, "target": _TEXT, "api_key": _TEXT, "target_api_key": _TEXT, "endpoint": _TEXT,
+            "headers": (dict,), "timeout": _NUMBER, "retries": (int,), "retry_delay": _NUMBER, "concurrency": (int,),
+            "noise_floor": (int,), "top_k": (int,), "profile": _TEXT, "rate_limit": _NUMBER, "skip_validation": (bool,),
         },
         "batch": {
             "concurrency": (int,), "dataset": (str, list), "fail_threshold": _NUMBER, "confidence": (bool,),
@@ -67,6 +70,8 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 BUILT_IN_PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"greedy": {"temperature": 0.0, "top_p": 1.0, "seed": 42}, "stochastic": {"temperature": 0.7, "seed": 42}}
 )
+ENDPOINTS = ("chat", "completions")
+_URL_KEYS = ("baseline", "target")
 FILE_NAMES = ("ppd-acc.toml", "xpyd-acc.toml")
 
 
@@ -124,7 +129,7 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def mistakes_of(tables: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each value that has the wrong type or is out of range."""
+    """A sentence for each value that has the wrong type, is out of range, or names what does not exist."""
     for name, table in tables.items():
         if name == "profiles":
             for profile, values in table.items() if isinstance(table, dict) else ():
@@ -133,6 +138,37 @@ def mistakes_of(tables: Mapping[str, Any]) -> Iterator[str]:
                 yield f"profiles is {table!r}; it must be a table of tables"
         elif name in TABLES:
             yield from _mistakes(name, table, TABLES[name])
+    matching = tables.get("matching")
+    normalizers = matching.get("normalizers") if isinstance(matching, dict) else None
+    for each in normalizers if isinstance(normalizers, list) else ():
+        if each not in NORMALIZERS:
+            yield f"matching.normalizers has {each!r}; there are {', '.join(NORMALIZERS)}"
+    defaults = tables.get("defaults")
+    if isinstance(defaults, dict):
+        yield from _mistakes_of_defaults(defaults, tables.get("profiles"))
+
+
+def _mistakes_of_defaults(defaults: Mapping[str, Any], profiles: Any) -> Iterator[str]:
+    """What the right type alone does not make right: URLs, and names that must exist."""
+    for key in _URL_KEYS:
+        url = defaults.get(key)
+        wrong = wrong_in_url(url) if isinstance(url, str) else None
+        if wrong is not None:
+            yield f"defaults.{key} is {url!a}: {wrong}; it must be a URL such as http://engine:8000"
+    known = {"endpoint": ENDPOINTS, "profile": (*BUILT_IN_PROFILES, *(profiles if isinstance(profiles, dict) else ()))}
+    for key, names in known.items():
+        value = defaults.get(key)
+        if isinstance(value, str) and value not in names:
+            yield f"defaults.{key} is {value!r}; it must be one of {', '.join(names)}"
+    for key in ("api_key", "target_api_key", "model"):
+        value = defaults.get(key)
+        if isinstance(value, str) and UNSENDABLE.search(value):
+            yield f"defaults.{key} has a control character; it must be one line"
+    headers = defaults.get("headers")
+    for name, value in headers.items() if isinstance(headers, dict) else ():
+        wrong = wrong_in_header(str(name), str(value))
+        if wrong is not None:
+            yield f"defaults.headers: {wrong}"
 
 
 def unknown_of(tables: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from ppd_proxy.acc.cuts import Cuts
 from ppd_proxy.acc.engines import Engine, EngineTrouble
 from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.reports import Sample, Status
+from ppd_proxy.acc.views import counted
 from ppd_proxy.accuracy.dose import Tried
 from ppd_proxy.accuracy.flips import Floor
 
@@ -104,7 +105,7 @@ class Trials:
                 self.errors += 1
                 self.first_error = self.first_error or f"--{sample.failed}: {sample.error}"
         if self.errors > self.most_errors:
-            raise Trouble(f"{self.errors} comparisons failed, the first: {self.first_error}")
+            raise Trouble(f"{counted(self.errors, 'comparison')} failed, the first: {self.first_error}")
 
     def tried(self) -> list[Tried]:
         return [Tried(step.dose, step.runs, step.diverged(counts_all=self.counts_all)) for step in self.rising()]

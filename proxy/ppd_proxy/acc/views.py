@@ -13,6 +13,11 @@ from ppd_proxy.accuracy.flips import Floor
 _LINE_EVERY_S, _REDRAW_EVERY_S = 5.0, 0.5
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """A number and its noun: `one` for 1, else `several` (without it `one` with an s)."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
+
+
 def nats(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g} nats"
 
@@ -35,14 +40,23 @@ def noise_line(floor: Floor) -> str:
     if not floor.answers:
         return "noise floor: not measured (--noise-floor N measures it)"
     if floor.broken:
-        return f"noise floor: {floor.broken} numbers of the baseline were NaN or infinite; nothing can be judged by it"
+        broken = counted(floor.broken, "number")
+        return f"noise floor: NaN or infinite: {broken} of the baseline; nothing can be judged by it"
     longest = floor.longest_prompt
-    prompts = f" to prompts of up to {longest} tokens" if longest is not None else ""
+    prompts = f" to prompts of up to {counted(longest, 'token')}" if longest is not None else ""
+    again = "answer differs" if floor.flips == 1 else "answers differ"
     return (
-        f"noise floor of {floor.answers} answers{prompts}, {floor.tokens} tokens: largest shift"
+        f"noise floor of {counted(floor.answers, 'answer')}{prompts}, {counted(floor.tokens, 'token')}: largest shift"
         f" {nats(floor.largest_shift)}, largest logprob difference {nats(floor.largest_delta)},"
-        f" {floor.flips} answers differ when asked again"
+        f" {floor.flips} {again} when asked again{_failures(floor)}"
     )
+
+
+def _failures(floor: Floor) -> str:
+    if not floor.failed:
+        return ""
+    asked = floor.answers + floor.failed
+    return f"; {floor.answers} of {asked} answers: the others failed: {floor.failure}"
 
 
 class Progress:

@@ -18,7 +18,8 @@ from ppd_proxy.acc.command import Trouble
 from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.decisions import decision_data
 from ppd_proxy.acc.reports import STATUSES, Sample
-from ppd_proxy.acc.watching import Plan, Round, State, gate
+from ppd_proxy.acc.views import counted
+from ppd_proxy.acc.watching import Plan, Round, State, gate, judged
 
 LOG_VERSION = 1
 
@@ -105,12 +106,12 @@ class ConsoleLine:
         statuses = statuses_of(done)
         told = done.error or ", ".join(f"{count} {status}" for status, count in statuses.items())
         failed = next((sample.error for sample in done.samples if sample.error is not None), None)
-        decision = gate(state.in_window(), self._plan.fail_threshold, self._plan.confidence)
+        decision = judged(state, self._plan.fail_threshold, self._plan.confidence)
         line = f"round {done.iteration}: {done.outcome}: {told}; {decision.outcome}: {decision.reason}"
-        if failed is not None:
+        if failed is not None and failed not in decision.reason:
             line += f"; {failed}"
         if state.in_a_row:
-            line += f"; {state.in_a_row} failures in a row"
+            line += f"; {counted(state.in_a_row, 'failure')} in a row"
         self._console.print(Text(line))
 
 

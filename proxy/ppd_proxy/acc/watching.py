@@ -16,6 +16,7 @@ from ppd_proxy.acc.compare import compare, noise_floor
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.reports import Sample, Status
+from ppd_proxy.acc.views import counted
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 
@@ -72,6 +73,8 @@ class State:
     has_real_in_a_row: bool = False
     largest_shift: float | None = None
     largest_delta: float | None = None
+    trouble: str | None = None
+    """Which side failed last, how often in a row, and why."""
 
     def add(self, done: Round) -> None:
         self.rounds[done.outcome] += 1
@@ -81,6 +84,11 @@ class State:
         is_failure = done.outcome in ("fail", "error")
         self.in_a_row = self.in_a_row + 1 if is_failure else 0
         self.has_real_in_a_row = is_failure and (self.has_real_in_a_row or done.outcome == "fail")
+        failed = next((sample for sample in done.samples if sample.error is not None), None)
+        if done.error is not None or failed is not None:
+            side, why = ("baseline", done.error) if failed is None else (failed.failed, failed.error)
+            told = (why or "").removeprefix("--baseline: ")
+            self.trouble = f"the {side} failed {counted(self.in_a_row, 'time')} in a row: {told}"
         for sample in done.samples:
             if sample.flip is not None:
                 self.largest_shift = _larger(self.largest_shift, sample.flip.shift)
@@ -106,6 +114,14 @@ def gate(window: Counter[Status], fail_threshold: float | None, confidence: floa
     if unclassified or not compared:
         return gates.Decision(outcome="inconclusive", reason=f"{seen}, {unclassified} are not to be classified")
     return gates.Decision(outcome="pass", reason=seen)
+
+
+def judged(state: State, fail_threshold: float | None, confidence: float) -> gates.Decision:
+    """The gate of a state's window; where nothing in it was compared, it says why."""
+    window = state.in_window()
+    if window["error"] and window["error"] == window.total():
+        return gates.Decision(outcome="inconclusive", reason=f"no comparison was possible: {state.trouble}")
+    return gate(window, fail_threshold, confidence)
 
 
 def exit_of(end: End, state: State, decision: gates.Decision) -> Exit:

@@ -67,7 +67,8 @@ class Floor:
     again. `broken` numbers were none: a baseline that gives NaN judges nothing. `is_scored`: some were scored by the
     baseline's prefill, so the floor is not one of replays alone. `family_tokens`: how many tokens one run compares, of
     which one may be called real for nothing with a probability of at most FALSE_ALARMS. `longer`: by prompt-length
-    bucket, ascending, the floor of the answers to prompts of that bucket or a longer one.
+    bucket, ascending, the floor of the answers to prompts of that bucket or a longer one. `failed` answers were asked
+    for and could not be measured, the first because of `failure`.
     """
 
     answers: int = 0
@@ -75,6 +76,8 @@ class Floor:
     broken: int = 0
     is_scored: bool = True
     family_tokens: int = 0
+    failed: int = 0
+    failure: str | None = None
     shifts: tuple[float, ...] = field(default=(), repr=False)
     deltas: tuple[float, ...] = field(default=(), repr=False)
     longer: tuple[tuple[int, Floor], ...] = field(default=(), repr=False)

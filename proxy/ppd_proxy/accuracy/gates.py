@@ -200,7 +200,7 @@ def _more(have: int, needed: int | None) -> int | None:
 def _missing(more: int | None, where: str = "") -> str:
     if more is None:
         return "inconclusive, and no number of samples like these decides it"
-    return f"inconclusive, about {more} more samples{where} needed"
+    return f"inconclusive, about {more} more sample{'' if more == 1 else 's'}{where} needed"
 
 
 def _percent(interval: Interval) -> str:

@@ -97,7 +97,11 @@ def parse_faults(body: bytes) -> list[Fault]:
             value = value["faults"]
         several = value if isinstance(value, list) else [value]
         for one in several:
-            unknown = sorted(set(one) - set(Fault.__dataclass_fields__)) if isinstance(one, dict) else []
+            if not isinstance(one, dict):
+                continue
+            if one.get("kind") not in get_args(FaultKind):
+                raise ValueError(f"kind: {one.get('kind')!r} is not one of {', '.join(get_args(FaultKind))}")
+            unknown = sorted(set(one) - set(Fault.__dataclass_fields__))
             if unknown:
                 raise ValueError(
                     f"unknown field {unknown[0]!r}, known ones are {', '.join(Fault.__dataclass_fields__)}"

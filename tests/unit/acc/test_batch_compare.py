@@ -217,7 +217,7 @@ async def test_duplicates_are_no_further_evidence(tmp_path):
         arguments = ("batch-compare", "--baseline", baseline, "--target", target, "--dataset", str(path))
         result = await run_command(*arguments, "--noise-floor", "1", "--deduplicate")
     assert [sample.sample_id for sample in result.data["samples"]] == ["0", "2"]
-    assert result.data["settings"]["selection"] == ["1 duplicates left out"]
+    assert result.data["settings"]["selection"] == ["1 duplicate left out"]
 
 
 async def test_a_rerun_asks_only_what_differed_and_can_be_put_into_the_report(tmp_path):
@@ -298,10 +298,10 @@ async def test_resume_asks_again_only_for_errors_and_refuses_other_settings(tmp_
         again = await run_command(*arguments, "--resume")
         assert (again.exit, again.data["totals"].equal) == (Exit.PASS, 25)
         assert any("23 samples were in the journal" in note for note in again.notes)
-        with pytest.raises(Mistake, match=r"sampling was .*'max_tokens': 64.* and is .*'max_tokens': 9"):
+        with pytest.raises(Mistake, match=r"--resume [^ ]*: --max-tokens was 64 and is 9; give what it was"):
             await run_command(*arguments, "--resume", "--max-tokens", "9")
         dataset(tmp_path, 26)
-        with pytest.raises(Mistake, match="other settings: datasets was"):
+        with pytest.raises(Mistake, match="--dataset has other content: its samples was"):
             await run_command(*arguments, "--resume")
     assert sorted(rows_in(Path(journal))) == sorted([*range(25), *_rows_that_failed(first)])
 

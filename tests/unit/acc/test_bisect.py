@@ -140,7 +140,7 @@ async def test_failures_leave_the_result_partial_and_many_end_it():
         other.faults.add(Fault(kind="status", path="/v1/completions", nth=3))
         result = await run_line("bisect", line)
         assert result.exit == Exit.INFRASTRUCTURE
-        assert any("1 comparisons failed" in note for note in result.notes)
+        assert any("1 comparison failed" in note for note in result.notes)
         other.faults.add(Fault(kind="status", path="/v1/completions"))
         with pytest.raises(Trouble, match="comparisons failed"):
             await run_line("bisect", line)

@@ -112,5 +112,5 @@ async def test_a_headline_says_that_equal_tokens_have_logprobs_that_are_no_numbe
     ):
         line = f"--baseline {one.url} --target {broken} --prompt 'A story' --max-tokens 6"
         result = await run_line("compare-output", line)
-    assert next(lines_of(result)) == "real: the same 6 tokens, but 1 logprobs are no numbers"
+    assert next(lines_of(result)) == "real: the same 6 tokens, but 1 logprob is no number"
     assert result.data["sample"]["tags"] == ["target-not-a-number"]

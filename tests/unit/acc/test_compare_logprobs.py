@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc import lines_of, run_command
 from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
@@ -72,6 +72,22 @@ async def test_the_same_tokens_with_other_logprobs_are_different():
     # 16 tokens, all beyond the 8 x 8 healthy ones that moved; two tests, so twice the smaller chance.
     assert target["chance"] == pytest.approx(2 / math.comb(80, 16))
     assert "lost precision" in target["reasons"][0]
+
+
+async def test_behind_a_real_difference_precision_is_not_called_lost():
+    result = await scripted_pair(scripted(TOKENS, -0.1, second=-7.0), scripted([*TOKENS[:-1], 99], -0.9, second=-7.0))
+    (target,) = result.data["comparisons"]
+    assert (result.exit, target["status"]) == (Exit.DIFFERENT, "real")
+    assert "the first difference is real" in target["reasons"][0]
+    assert "logprob differences are beyond all" in target["reasons"][1]
+    assert not any("lost precision" in reason for reason in target["reasons"])
+
+
+async def test_the_leads_are_not_called_margins():
+    result = await compared()
+    shown = "\n".join(lines_of(result))
+    assert "lead over" in shown
+    assert "margins" not in shown
 
 
 async def test_differences_within_the_noise_pass():

@@ -76,6 +76,46 @@ def test_a_mistake_is_told_with_file_line_and_field(tmp_path, name, text, told):
     assert str(path) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "must"),
+    [
+        ('"max_tokens": "lots"', "max_tokens is 'lots'; it must be an integer from 1"),
+        ('"max_completion_tokens": 0', "max_completion_tokens is 0; it must be an integer from 1"),
+        ('"min_tokens": 1.5', "min_tokens is 1.5; it must be an integer from 0"),
+        ('"temperature": true', "temperature is True; it must be a number from 0"),
+        ('"temperature": -0.1', "temperature is -0.1; it must be a number from 0"),
+        ('"top_p": 0', "top_p is 0; it must be a number above 0 to 1"),
+        ('"top_k": -2', "top_k is -2; it must be an integer from -1"),
+        ('"min_p": 1.1', "min_p is 1.1; it must be a number from 0 to 1"),
+        ('"seed": 9223372036854775808', "it must be an integer from -9223372036854775808 to 9223372036854775807"),
+        ('"presence_penalty": 3', "presence_penalty is 3; it must be a number from -2 to 2"),
+        ('"frequency_penalty": "0"', "frequency_penalty is '0'; it must be a number from -2 to 2"),
+        ('"repetition_penalty": 0', "repetition_penalty is 0; it must be a number above 0"),
+        ('"stop": [""]', r"stop is \[''\]; it must be a text or a list of texts, none of them empty"),
+        ('"ignore_eos": 1', "ignore_eos is 1; it must be true or false"),
+    ],
+)
+def test_a_sampling_field_that_no_engine_takes_is_told_before_anybody_is_asked(tmp_path, field, must):
+    text = '{"prompt": "a"}\n{"id": "x", "prompt": "b", ' + field + "}\n"
+    with pytest.raises(Mistake, match=r"p\.jsonl, line 2: .*" + must):
+        read_dataset(written(tmp_path, "p.jsonl", text))
+    inside = '{"body": {"prompt": "b", ' + field + "}}"
+    with pytest.raises(Mistake, match=r"p\.jsonl, line 1: .*" + must):
+        read_dataset(written(tmp_path, "p.jsonl", inside))
+
+
+def test_sampling_fields_that_engines_take_are_sent_as_they_are(tmp_path):
+    fields = (
+        '"max_tokens": 1, "temperature": 0, "top_p": 1, "top_k": 0, "seed": -1, "stop": "x", "ignore_eos": true,'
+        ' "min_p": null, "presence_penalty": -2.0, "repetition_penalty": 1.1, "min_tokens": 0'
+    )
+    (row,) = read_dataset(written(tmp_path, "p.jsonl", '{"prompt": "a", ' + fields + "}")).rows
+    assert row.question.extra == {
+        "max_tokens": 1, "temperature": 0, "top_p": 1, "top_k": 0, "seed": -1, "stop": "x", "ignore_eos": True,
+        "presence_penalty": -2.0, "repetition_penalty": 1.1, "min_tokens": 0,
+    }  # fmt: skip
+
+
 def test_a_missing_file_and_bytes_that_are_no_text_are_mistakes(tmp_path):
     with pytest.raises(Mistake, match="No such file"):
         read_dataset(tmp_path / "none.jsonl")

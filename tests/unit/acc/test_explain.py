@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc import lines_of, run_command
 from tests.support.acc_reports import equal, failed, parted, published, report_of_samples, side, written
 
 from ppd_proxy.acc import main as program
@@ -160,7 +160,7 @@ async def test_a_summary_counts_with_wilson_intervals(tmp_path):
     assert data["real_rate"] == 0.25
     assert data["prefix_share"] == (10 + 10 + 4 + 6) / 40
     assert data["first_difference_median"] == 5
-    assert data["errors"] == {"status_500": 1}
+    assert data["error_reasons"] == {"status_500": 1}
 
 
 @pytest.mark.parametrize("form", ["oneline", "kv", "table", "json"])
@@ -171,12 +171,20 @@ def test_every_format_is_printed_whole(tmp_path, capsys, form):
     assert (len(out.splitlines()) == 1) is (form == "oneline")
 
 
+async def test_a_table_says_what_its_numbers_are(tmp_path):
+    told = parted("c", "real", position=4, max_delta=0.12345678901234567)
+    shown = "\n".join(lines_of(await run_command("summary", written(tmp_path, told), "--format", "table")))
+    assert "largest logprob difference before the first different token" in shown
+    assert "0.1235 nats" in shown
+    assert "0.1234567" not in shown
+
+
 def test_kv_lines_are_what_a_shell_reads(tmp_path, capsys):
     program.main(["summary", "--report", written(tmp_path, *SAMPLES), "--format", "kv"])
     lines = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
     assert lines["samples"] == "5"
     assert lines["imported_from"] == ""
-    assert lines["errors"] == "status_500:1"
+    assert lines["error_reasons"] == "status_500:1"
 
 
 async def test_a_report_of_nothing_has_no_rates(tmp_path):

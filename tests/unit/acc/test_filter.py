@@ -60,7 +60,7 @@ async def test_what_is_not_known_is_left_out_and_counted(tmp_path):
     result = await run_command("filter", "--report", path, "--min-prompt-tokens", "1")
     assert result.data["kept"] == ["a1", "a2", "b1"]
     assert list(result.data["unknown"].values()) == [2]
-    assert any("2 samples do not tell" in note for note in result.notes)
+    assert any("2 samples left out that do not tell" in note for note in result.notes)
 
 
 async def test_the_written_report_is_valid_and_counted_anew(tmp_path):

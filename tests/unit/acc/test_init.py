@@ -93,6 +93,16 @@ async def test_every_mistake_ends_with_2(tmp_path, text, told):
         await run_command("config validate", "a.toml", at=tmp_path)
 
 
+async def test_unknown_keys_are_told_beside_mistakes(tmp_path):
+    (tmp_path / "a.toml").write_text("[defaults]\nseed = 'x'\ntempreature = 1\n[bach]\n")
+    with pytest.raises(Mistake) as raised:
+        await run_command("config validate", "a.toml", at=tmp_path)
+    told = str(raised.value).splitlines()
+    assert len(told) == 3
+    assert "did you mean temperature?" in told[1]
+    assert "did you mean batch?" in told[2]
+
+
 async def test_no_file_to_validate_is_a_mistake(tmp_path):
     with pytest.raises(Mistake, match="ppd-acc init"):
         await run_command("config validate", at=tmp_path)

@@ -72,6 +72,18 @@ def test_a_mistake_in_usage_ends_with_two(capsys, line):
     assert err.startswith("ppd-acc")
 
 
+@pytest.mark.parametrize(("line", "told"), [
+    (("batch-compar",), "no command 'batch-compar'; did you mean batch-compare?; see ppd-acc --help"),
+    (("compare",), "did you mean compare-output or compare-logprobs or compare-streaming?; see ppd-acc --help"),
+    (("xyzzy",), "no command 'xyzzy'; see ppd-acc --help"),
+    (("history", "lst"), "no command 'lst'; did you mean list?; see ppd-acc history --help"),
+    (("history", "xyzzy"), "no command 'xyzzy'; there are save, list, trend, purge; see"),
+])  # fmt: skip
+def test_an_unknown_command_is_told_what_it_may_have_been(capsys, line, told):
+    code, _, err = run(capsys, *line)
+    assert (code, told in err, "choose from" in err) == (Exit.USAGE, True, False), err
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

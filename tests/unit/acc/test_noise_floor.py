@@ -7,10 +7,11 @@ from aiohttp import web
 from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.compare import compare_answers, noise_floor, spread
+from ppd_proxy.acc.compare import compare_answers, noise_floor, noise_of, spread
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.reports import LONGER_THAN_FLOOR
+from ppd_proxy.acc.views import noise_line
 from ppd_proxy.accuracy.flips import floor_of, measure
 
 SAMPLING = Sampling(temperature=0.0, top_p=1.0, seed=1, max_tokens=2, top_k=2)
@@ -37,6 +38,42 @@ async def test_every_answer_is_measured_and_reported(count):
         )
     assert (floor.answers, len(set(prompts)), reported) == (count, count, [*range(1, count + 1)])
     assert floor.is_scored == (count > 0)
+
+
+async def test_answers_are_finished_as_evenly_as_they_are_begun():
+    """Where all are asked before the first is scored, nothing is done for long, and then everything at once."""
+    prompts, ahead = set(), []
+
+    def answering(body):
+        if "prompt_logprobs" in body:
+            return scored_prompt(body["prompt"], {})
+        prompts.add(body["messages"][0]["content"])
+        return chat_answer([1, 2], [{1: -0.1, 2: -2.0}, {2: -0.1, 1: -2.0}], text="x")
+
+    async with scripted_engine(answering) as url, engines(access(concurrency=2), url) as (engine,):
+        await noise_floor(
+            engine, [Question(prompt="a")], SAMPLING, 20, lambda done: ahead.append(len(prompts) - done)
+        )
+    assert len(prompts) == 20
+    assert max(ahead) <= 2
+
+
+async def test_answers_that_failed_are_counted_and_the_first_reason_is_told():
+    asked = iter(range(100))
+
+    def answering(body):
+        if "prompt_logprobs" in body:
+            return scored_prompt(body["prompt"], {})
+        if next(asked) == 2:
+            raise web.HTTPBadRequest(text="no more")
+        return chat_answer([1, 2], [{1: -0.1, 2: -2.0}, {2: -0.1, 1: -2.0}], text="x")
+
+    async with scripted_engine(answering) as url, engines(access(), url) as (engine,):
+        floor = await noise_floor(engine, [Question(prompt="a")], SAMPLING, 5, lambda done: None)
+    assert (floor.answers, floor.failed, noise_of(floor).failed) == (4, 1, 1)
+    assert "answered 400: no more" in floor.failure
+    assert f"; 4 of 5 answers: the others failed: {floor.failure}" in noise_line(floor)
+    assert floor.of_run(7).failed == 1
 
 
 async def test_a_huge_floor_has_few_answers_under_way():

@@ -85,4 +85,4 @@ def test_a_baseline_that_gives_no_numbers_is_named():
     verdict = judge_together(
         [sample(), sample("unclassified", not_numbers=1, tags=["baseline-not-a-number"])], FLOOR, alpha=0.01
     )
-    assert "1 answers cannot be judged: the baseline itself" in verdict.reasons[0]
+    assert "1 answer cannot be judged: the baseline itself" in verdict.reasons[0]

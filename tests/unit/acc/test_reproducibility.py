@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from tests.support.acc import lines_of, run_line
 from tests.support.acc_engines import engine_config
@@ -77,13 +79,23 @@ async def test_a_target_that_repeats_itself_less_often_fails():
     assert verdicts["target, one after the other"]["outcome"] == "inconclusive"  # without a noise floor
 
 
+async def test_an_engine_that_does_not_reproduce_itself_is_told_so_first():
+    async with running_engine(engine_config()) as sim:
+        line = f"reproducibility --url {sim.url} --prompt one --runs 2"
+        assert not any("not reproducible" in line for line in lines_of(await run_line(*line.split(" ", 1))))
+        sim.faults.add(Fault(kind="corrupt", path=CHAT, probability=0.5))
+        result = await run_line(*line.split(" ", 1))
+    first = next(lines_of(result))
+    assert re.match(r"not reproducible: \d+ of 12 answers came out differently when asked again; its own noise", first)
+
+
 async def test_runs_that_fail_make_the_result_partial():
     async with running_engine(engine_config()) as sim:
         sim.faults.add(Fault(kind="status", path=CHAT, nth=2))
         result = await run_line("reproducibility", f"--url {sim.url} --prompt one --runs 3 --retries 0")
     assert result.exit == Exit.INFRASTRUCTURE
     assert result.data["figures"][0]["failed"] == 1
-    assert any("1 runs failed" in note for note in result.notes)
+    assert any("1 run failed" in note for note in result.notes)
 
 
 async def test_an_engine_that_never_answers_is_trouble():

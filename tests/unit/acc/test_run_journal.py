@@ -67,9 +67,31 @@ async def test_other_settings_are_refused_and_named(tmp_path):
     before = path.read_bytes()
     with pytest.raises(Mistake) as raised:
         RunJournal.resume(path, {**SETTINGS, "noise_floor": 3})
-    assert "noise_floor was 20 and is 3" in str(raised.value)
+    assert "--noise-floor was 20 and is 3; give what it was" in str(raised.value)
     assert "sampling" not in str(raised.value)
     assert path.read_bytes() == before
+
+
+async def test_of_nested_settings_only_the_values_that_differ_are_named(tmp_path):
+    was = {
+        "sampling": {"max_tokens": 64, "seed": 42}, "targets": ["http://a", "http://b"], "model": None,
+        "datasets": [{"path": "p.jsonl", "sha256": "1"}],
+    }  # fmt: skip
+    now = {
+        "sampling": {"max_tokens": 8, "seed": 42}, "targets": ["http://a", "http://c"], "model": "m",
+        "datasets": [{"path": "p.jsonl", "sha256": "2"}],
+    }  # fmt: skip
+    RunJournal.begin(tmp_path / "j", was).close()
+    with pytest.raises(Mistake) as raised:
+        RunJournal.resume(tmp_path / "j", now)
+    told = str(raised.value).partition(": ")[2].split("; ")
+    assert told == [
+        "--dataset has other content: its sha256 was 1 and is 2",
+        "--model was not given and is m",
+        "--max-tokens was 64 and is 8",
+        "--target was http://b and is http://c",
+        "give what it was, or run without --resume to begin anew",
+    ]
 
 
 async def test_a_broken_line_in_the_middle_is_told_with_its_number(tmp_path):

@@ -53,7 +53,7 @@ async def test_a_prompt_that_fails_makes_the_result_partial():
         other.faults.add(Fault(kind="status", path=CHAT, nth=2))
         result = await judged(one, other, "--retries 0")
     assert result.exit == Exit.INFRASTRUCTURE
-    assert any("1 prompts could not be compared" in note for note in result.notes)
+    assert any("1 prompt could not be compared" in note for note in result.notes)
 
 
 async def test_a_target_that_cannot_be_reached_is_trouble():

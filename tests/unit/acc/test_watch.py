@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from tests.support.acc import a_context, run_line
+from tests.support.acc import a_context, lines_of, run_command, run_line
 from tests.support.acc_engines import engine_config
 
 from ppd_proxy.acc.command import Exit, Mistake, Trouble
@@ -130,6 +130,19 @@ async def test_engines_that_only_fail_are_trouble_and_no_difference():
         end = await watcher.run()
     assert (end, watcher.state.rounds) == ("alert", {"error": 2})
     assert exit_code(end, watcher, the_plan) == Exit.INFRASTRUCTURE
+
+
+async def test_where_nothing_was_compared_the_reason_is_the_verdict():
+    async with running_engine(engine_config()) as one:
+        result = await run_command(
+            "watch", "--baseline", one.url, "--target", "http://127.0.0.1:1", "--prompt", "x", "--interval", "0",
+            "--max-iterations", "3", "--retries", "0", "--noise-floor", "0",
+        )  # fmt: skip
+    told = next(lines_of(result))
+    assert result.exit == Exit.INFRASTRUCTURE
+    assert told.startswith(
+        "inconclusive: no comparison was possible: the target failed 3 times in a row: http://127.0.0.1:1/"
+    )
 
 
 async def test_an_error_in_the_window_leaves_a_pass_partial_until_it_is_out_of_it():
@@ -280,5 +293,5 @@ async def test_a_process_ends_with_the_gates_code_when_it_is_told_to(number):
         process.send_signal(number)
         out, err = await process.communicate()
     assert process.returncode == Exit.PASS
-    assert b"1 rounds (1 pass); ended: told to end by a signal" in out
+    assert b"1 round (1 pass); ended: told to end by a signal" in out
     assert err == b""

@@ -43,7 +43,8 @@ def test_faults_with_a_probability_are_repeatable():
 @pytest.mark.parametrize(
     ("body", "part"),
     [
-        (b'{"kind":"explode"}', "explode"),
+        (b'{"kind":"explode"}', "kind: 'explode' is not one of status, hang, drop, delay, die_after, .*corrupt, kill"),
+        (b'{"path":"/v1/"}', "kind: None is not one of status"),
         (b'{"kind":"hang","probability":2}', "probability"),
         (b'{"kind":"status","status":1}', "status"),
         (b'{"kind":"hang","when":1}', "unknown field 'when'"),

@@ -17,7 +17,7 @@ from rich.text import Text
 from ppd_proxy.acc.command import Command, Context, Exit, Result, Trouble
 from ppd_proxy.acc.matching import columns, ends, is_hit, plain, rate_of, rates_table, span
 from ppd_proxy.acc.reports import Sample, read_report
-from ppd_proxy.acc.views import percent
+from ppd_proxy.acc.views import counted, percent
 from ppd_proxy.accuracy.intervals import Interval, wilson
 from ppd_proxy.accuracy.significance import student
 from ppd_proxy.accuracy.survival import Watched, kaplan_meier
@@ -70,7 +70,9 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     view.append(Text(f"together: {percent(rate)} of {len(compared)} runs, interval {shown} over {method}"))
     view.append(
         Text(
-            f"{len(samples)} samples: " + ", ".join(f"{len(ids)} {kind}" for kind, ids in kinds.items()) + " divergent"
+            f"{counted(len(samples), 'sample')}: "
+            + ", ".join(f"{len(ids)} {kind}" for kind, ids in kinds.items())
+            + " divergent"
         )
     )
     worst = [each for each in samples if each.kind != "never"]

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,7 +30,9 @@ from ppd_proxy.acc.flags import (
     url_of,
 )
 from ppd_proxy.acc.reports import Report, read_report
+from ppd_proxy.acc.run_journal import read_journal
 from ppd_proxy.acc.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of
+from ppd_proxy.acc.views import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerun-merge", action="store_true", help="and put them into that report's other samples")
     parser.add_argument("--dry-run", action="store_true", help="check everything, ask nobody")
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_batch_flags(parser)
 
 
@@ -64,19 +67,30 @@ async def run_work(args: argparse.Namespace, context: Context, work: Work, optio
     if getattr(args, "dry_run", False):
         data = dry_data(work, options)
         told = (
-            f"{data['samples']} samples, {data['requests']} requests and more for answers that differ; nobody was asked"
+            f"{counted(data['samples'], 'sample')}, {counted(data['requests'], 'request')} and more for answers that"
+            " differ; nobody was asked"
         )
         return Result(exit=Exit.PASS, data={"dry_run": data}, view=(Text(told),), notes=tuple(notes))
     try:
         done = await conduct(work, options, context)
     except asyncio.CancelledError:
         if options.journal is not None:
-            context.errors.print(Text(f"what is finished is in {options.journal}; the same line with --resume goes on"))
+            context.errors.print(Text(_kept(options.journal)), soft_wrap=True)
         raise
     # Samples are for --json only; whoever has no such option wants all.
     has_samples = getattr(args, "json", "-") is not None
     result = result_of(work, options, done, context, has_samples=has_samples)
     return dataclasses.replace(result, notes=(*notes, *result.notes))
+
+
+def _kept(path: Path) -> str:
+    """What an interrupted run leaves in its journal."""
+    found = read_journal(path)
+    if found.rows:
+        return f"finished samples in {path}: {len(found.rows)}; the same line with --resume goes on"
+    if found.start is not None:
+        return f"no sample is finished; the noise floor is in {path}, and the same line with --resume goes on"
+    return "nothing is finished: the noise floor was still being measured"
 
 
 GAP_NOTE = "--logprob-gap-threshold means nothing here: differences are classified by the noise floor"
@@ -96,7 +110,7 @@ def work_of(args: argparse.Namespace, context: Context, snapshot: Snapshot | Non
     selection = []
     if option(args, settings, "deduplicate", False, "batch"):
         kept = _unique(rows)
-        selection.append(f"{len(rows) - len(kept)} duplicates left out")
+        selection.append(f"{counted(len(rows) - len(kept), 'duplicate')} left out")
         rows = kept
     merged: list[tuple[str, bytes]] = []
     if args.rerun is not None:

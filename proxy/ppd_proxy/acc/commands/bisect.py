@@ -33,9 +33,10 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import read_text
 from ppd_proxy.acc.trials import Step, Trials, boundaries
-from ppd_proxy.acc.views import Progress, noise_line, percent
+from ppd_proxy.acc.views import Progress, counted, noise_line, percent
 from ppd_proxy.accuracy import dose, significance
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
@@ -90,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which differences count: those that the noise floor does not explain (default), or all",
     )  # fmt: skip
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -102,7 +103,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     access = access_of(args, context.settings)
     if args.over == "concurrency":
         access = replace(access, concurrency=max(access.concurrency, args.max_level))
-    async with engines(access, *urls) as (baseline, target):
+    async with engines(access, *urls, sides=("baseline", "target")) as (baseline, target):
         try:
             cuts, reason = await cuts_of(baseline, text, sampling, wants_text=args.endpoint == "chat")
             cuts = replace(cuts, is_same=args.same_prompt)
@@ -120,7 +121,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
             notes.append("without a noise floor no difference is real: all of them count (--count all)")
         trials = _trials(args, context, baseline, target, cuts, floor, sampling)
         verdict = await _search(args, trials, longest, sampling.seed)
-    return _result(args, verdict, trials, longest, notes)
+    return with_model_notes(_result(args, verdict, trials, longest, notes), baseline, target)
 
 
 def _prompt(args: argparse.Namespace, context: Context) -> str:
@@ -289,7 +290,7 @@ def judge_blocks(trials: Trials, steps: dict[int, list[Step]], block: int) -> Ve
 def _result(args: argparse.Namespace, verdict: Verdict, trials: Trials, longest: int, notes: list[str]) -> Result:
     code = dict(_EXITS)[verdict.found]
     if trials.errors:
-        notes.append(f"{trials.errors} comparisons failed, the first: {trials.first_error}")
+        notes.append(f"{counted(trials.errors, 'comparison')} failed, the first: {trials.first_error}")
         code = code if code == Exit.DIFFERENT else Exit.INFRASTRUCTURE
     if verdict.found == "not monotone":
         notes.append(f"{verdict.sentence}; try --over blocks")

@@ -34,6 +34,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     url_of,
 )
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="asked by itself, too, and shown beside the target; not a stock P2pNccl engine, which ends on that",
         )  # fmt: skip
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -73,11 +74,11 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     urls += [url_of("--" + name.replace("_", "-"), getattr(args, name)) for name in names[2:]]
     sampling = sampling_of(args, context.settings)
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    async with engines(access_of(args, context.settings), *urls) as asked:
+    async with engines(access_of(args, context.settings), *urls, sides=names) as asked:
         progress = Progress(context.errors, "noise floor", count)
         floor = await noise_floor(asked[0], [Question(prompt=args.prompt)], sampling, count, progress)
         found, notes = await _compared(names, asked, args.prompt, sampling, floor)
-    return _result(found, floor, sampling, args.alpha, args.kl_threshold, notes)
+    return with_model_notes(_result(found, floor, sampling, args.alpha, args.kl_threshold, notes), *asked)
 
 
 async def _compared(
@@ -159,8 +160,8 @@ def _summary(found: list[Comparison], verdicts: list[tuple[Exit, list[str]]]) ->
 
 
 def _table(found: Comparison, limit: float) -> Table:
-    table = Table("token", "baseline", "target", "lp baseline", "lp target", "delta", "KL", "margins", "rank", "forced",
-                  "forced delta", "forced rank")  # fmt: skip
+    table = Table("token", "baseline", "target", "lp baseline", "lp target", "delta", "KL", "lead over the next",
+                  "rank", "forced", "forced delta", "forced rank")  # fmt: skip
     rows = found.rows
     if len(rows) > _SHOWN_ROWS:
         rows = sorted(sorted(rows, key=_size, reverse=True)[:_SHOWN_ROWS], key=lambda row: row.position)

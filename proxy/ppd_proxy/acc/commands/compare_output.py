@@ -24,6 +24,7 @@ from ppd_proxy.acc.flags import (
     prompt_text,
     sampling_of,
 )
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.reports import Sample, Side
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{side}-text", metavar="TEXT", help=f"instead of asking: the {side}'s answer")
         group.add_argument(f"--{side}-file", metavar="FILE", help="the same, from a file (UTF-8)")
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -57,13 +58,13 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     sampling = sampling_of(args, context.settings)
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
     question = Question(prompt=args.prompt)
-    async with engines(access_of(args, context.settings), *urls) as (baseline, target):
+    async with engines(access_of(args, context.settings), *urls, sides=("baseline", "target")) as (baseline, target):
         progress = Progress(context.errors, "noise floor", count)
         floor = await noise_floor(baseline, [question], sampling, count, progress)
         sample = await compare(baseline, target, "0", question, sampling, floor)
     if sample.error is not None:
         raise Trouble(f"--{sample.failed}: {sample.error}")
-    return result_of(sample, floor)
+    return with_model_notes(result_of(sample, floor), baseline, target)
 
 
 def _result_of_texts(sample: Sample) -> Result:

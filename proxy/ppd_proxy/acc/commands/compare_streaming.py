@@ -30,6 +30,7 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.normalizing import Matching
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.streams import Streamed
@@ -72,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ignore-case", action="store_true", help="upper and lower case make no difference")
     group.add_argument("--numeric-tolerance", type=between(0, 1e300), metavar="F", help="numbers may differ by it")
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -81,7 +82,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     sampling = sampling_of(args, context.settings)
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
     question = Question(prompt=args.prompt)
-    async with engines(access_of(args, context.settings), *urls) as (baseline, target):
+    async with engines(access_of(args, context.settings), *urls, sides=("baseline", "target")) as (baseline, target):
         # The streams come first: nothing of the prompt is in a prefix cache yet.
         streams = await both(baseline.stream(question, sampling), target.stream(question, sampling))
         wholes = await both(baseline.ask(question, sampling), target.ask(question, sampling))
@@ -93,7 +94,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     matching = Matching(
         has_whitespace=args.normalize_whitespace, has_case=args.ignore_case, numeric_tolerance=args.numeric_tolerance
     )
-    return _result(asked, question, sampling, floor, matching, has_timing=args.timing)
+    result = _result(asked, question, sampling, floor, matching, has_timing=args.timing)
+    return with_model_notes(result, baseline, target)
 
 
 async def both(baseline: Awaitable[_T], target: Awaitable[_T]) -> tuple[_T, _T]:

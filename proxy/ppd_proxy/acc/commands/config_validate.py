@@ -20,10 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> Result:
     path = _path(args, context)
     tables = read_tables(path)
-    mistakes = tuple(mistakes_of(tables))
+    mistakes, unknown = tuple(mistakes_of(tables)), tuple(unknown_of(tables))
     if mistakes:
-        raise Mistake("\n".join(f"{path}: {mistake}" for mistake in mistakes))
-    unknown = tuple(unknown_of(tables))
+        raise Mistake("\n".join(f"{path}: {each}" for each in (*mistakes, *unknown)))
     names = [name for name, table in tables.items() if isinstance(table, dict)]
     told = f"{path}: valid" + (f", {len(unknown)} unknown" if unknown else "")
     return Result(

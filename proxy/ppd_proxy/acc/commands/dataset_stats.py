@@ -16,7 +16,7 @@ from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Troub
 from ppd_proxy.acc.datasets import Loaded, Row, read_dataset, read_template
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import Sampling, access_of, add_access_flags, positive, url_of
-from ppd_proxy.acc.views import Progress
+from ppd_proxy.acc.views import Progress, counted
 
 _BARS = 40
 _BINS = 10
@@ -75,7 +75,7 @@ def _result(
         told: Mapping[str, float] = data[name]  # type: ignore[assignment]
         shown = (f"{told[key]:g}" for key in ("sum", "min", "mean", "median", "p95", "p99", "max"))
         table.add_row(unit if name == "lengths" else name, *shown)
-    head = f"{path}: {len(loaded.rows)} prompts, {data['unique_prompts']} different ones"
+    head = f"{path}: {counted(len(loaded.rows), 'prompt')}, {data['unique_prompts']} different ones"
     view: list[RenderableType] = [Text(head), table, _bars(histogram(lengths), unit)]
     if copies:
         view.append(Text("the same prompt: " + "; ".join(", ".join(each[:5]) for each in copies[:10])))

@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_kv_flags(parser)
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -109,7 +109,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     asking = Asking(sampling=sampling, endpoint=access.endpoint, salt=None if args.no_cache_salt else salt)
     repeats = args.repeats or _REPEATS
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    async with engines(access, *urls) as asked:
+    async with engines(access, *urls, sides=("baseline", "target", *nodes)) as asked:
         healths = await asyncio.gather(*(check_health(engine) for engine in asked))
         if not healths[0].is_healthy or not all(health.is_healthy or health.has_broken_numbers for health in healths):
             return _unhealthy(healths)

@@ -26,7 +26,7 @@ from ppd_proxy.acc.entropies import (
 )
 from ppd_proxy.acc.flags import between, not_negative, positive
 from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
-from ppd_proxy.acc.views import nats
+from ppd_proxy.acc.views import counted, nats
 
 VOCABULARY = 128_256
 _ROUNDING = 1e-3
@@ -127,7 +127,8 @@ def _result(
         view.append(Text(f"{name} at {index}: {_range(at)}; mean around it {nats(at['context_mean'])}"))
     dropped = sum(one.dropped for one in (*baselines, *targets))
     if dropped:
-        notes.append(f"{dropped} logprobs are no finite numbers and are left out")
+        some = counted(dropped, "logprob that is no finite number", "logprobs that are no finite numbers")
+        notes.append(f"left out: {some}")
     return Result(exit=Exit.PASS, data=data, view=tuple(view), notes=tuple(notes))
 
 

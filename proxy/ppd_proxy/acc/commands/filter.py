@@ -19,6 +19,7 @@ from ppd_proxy.acc.flags import between, not_negative
 from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
 from ppd_proxy.acc.report_files import totals_of, write_report
 from ppd_proxy.acc.reports import STATUSES, Sample
+from ppd_proxy.acc.views import counted
 
 _CLASSIFICATIONS = ("match", "likely_bug", "likely_uncertainty", "unknown")
 """What the published tool calls samples; kept in the metadata of its reports."""
@@ -70,7 +71,9 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     kept = conditions.keep(report.samples, wanted)
     names = [each.name for each in wanted]
     notes = [*notes_of(report)]
-    notes += [f"{count} samples do not tell: {name}; they are left out" for name, count in kept.unknown.items()]
+    notes += [
+        f"{counted(count, 'sample')} left out that do not tell: {name}" for name, count in kept.unknown.items()
+    ]  # fmt: skip
     if not kept.samples:
         notes.append("no sample meets the conditions")
     totals = totals_of(kept.samples, report.totals.confidence if report.totals else 0.95)

@@ -31,6 +31,7 @@ from ppd_proxy.acc.flags import (
     option,
     whole_number_of,
 )
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.pools import judge_together, verdict_data
 from ppd_proxy.acc.positions import DEFAULT_ALPHA
 from ppd_proxy.acc.reports import Sample
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-tokens", type=whole_number_of("max_tokens"), metavar="N",
         help=f"tokens per probe (default {_MAX_TOKENS}); part of the digest"
     )
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, len(PROBES))
 
 
@@ -77,7 +78,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         temperature=0.0, top_p=1.0, seed=42, top_k=_DEPTH, max_tokens=option(args, settings, "max_tokens", _MAX_TOKENS)
     )
     count = option(args, settings, "noise_floor", len(PROBES)) if len(urls) > 1 else 0
-    async with engines(access_of(args, settings), *urls) as asked:
+    async with engines(access_of(args, settings), *urls, sides=("baseline", "target")[: len(urls)]) as asked:
         answers = await asyncio.gather(*(_answers(engine, sampling) for engine in asked))
         prints = [
             {"url": engine.url, "model": await engine.model(), "version": await _version(engine), **_print_of(each)}
@@ -89,7 +90,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     head = {"probes_version": VERSION, "max_tokens": sampling.max_tokens, "baseline": prints[0]}
     if len(urls) == 1:
         return Result(exit=Exit.PASS, data=head, view=(_table(prints),))
-    return _compared(head, prints, answers, floor)
+    return with_model_notes(_compared(head, prints, answers, floor), *asked)
 
 
 _QUESTIONS = tuple(Question(prompt=probe) for probe in PROBES)

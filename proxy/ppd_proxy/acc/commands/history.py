@@ -19,7 +19,7 @@ from ppd_proxy.acc.flags import between, not_negative, positive
 from ppd_proxy.acc.history import Run, default_path, opened
 from ppd_proxy.acc.reports import Status, report_of
 from ppd_proxy.acc.trends import hits_of, judge
-from ppd_proxy.acc.views import percent
+from ppd_proxy.acc.views import counted, percent
 from ppd_proxy.accuracy.gates import Decision
 from ppd_proxy.accuracy.significance import holm
 from ppd_proxy.shadow.rows import STORAGES, Storage
@@ -76,7 +76,7 @@ def save(args: argparse.Namespace, context: Context) -> Result:
             now=context.wall_clock(),
         )
     notes = () if is_new else (f"this report is there already as run {run}; saved twice it would count twice",)
-    told = f"run {run}: {len(report.samples)} samples {'saved in' if is_new else 'are in'} {path}"
+    told = f"run {run}: {counted(len(report.samples), 'sample')} {'saved in' if is_new else 'are in'} {path}"
     data = {"db": str(path), "run": run, "is_new": is_new, "samples": len(report.samples), "tag": args.tag}
     return Result(exit=Exit.PASS, data=data, view=(Text(told),), notes=notes)
 

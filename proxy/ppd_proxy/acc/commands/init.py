@@ -22,6 +22,7 @@ baseline = $baseline  # the unsplit engine
 target = $target  # what is held against it
 # model = "NAME"         # default: the first that the engine lists
 # api_key = "KEY"        # better: the environment variable PPD_ACC_API_KEY
+# target_api_key = "KEY" # where the target has another one: PPD_ACC_TARGET_API_KEY
 # endpoint = "chat"      # or "completions"
 # headers = { "x-team" = "search" }
 temperature = 0.0        # greedy; anything else makes differences that mean nothing

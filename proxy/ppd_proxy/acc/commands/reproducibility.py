@@ -35,10 +35,11 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     url_of,
 )
-from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.floors import is_flaky, measured_floor
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.repeats import SCHEDULES, Repeated, Schedule, Tally, Told, ask_repeatedly, tally
-from ppd_proxy.acc.views import Progress, nats, noise_line, percent
+from ppd_proxy.acc.views import Progress, counted, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--confidence-level", type=between(0.5, 0.999999), default=_CONFIDENCE, metavar="F", help="default 0.95"
     )
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -76,7 +77,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     access = replace(access, concurrency=max(access.concurrency, args.runs))
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
     schedules: tuple[Schedule, ...] = dict(_SCHEDULES)[args.schedule]
-    async with engines(access, *urls.values()) as opened:
+    sides = ["" if name == "url" else name for name in urls]
+    async with engines(access, *urls.values(), sides=sides) as opened:
         # Before the noise floor, so that the first run finds no prefix of its prompt in a cache.
         told = await _ask(opened, prompts, sampling, args.runs, schedules, context)
         questions = [Question(prompt=prompt) for prompt in prompts]
@@ -90,7 +92,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     silent = next((each for each in tallies if not each.answered), None)
     if silent is not None:
         raise Trouble(f"--{silent.engine}: no run was answered: {silent.errors[0]}")
-    return _result(tallies, floor, sampling, args.threshold, args.confidence_level)
+    return with_model_notes(_result(tallies, floor, sampling, args.threshold, args.confidence_level), *opened)
 
 
 def _urls(args: argparse.Namespace, context: Context) -> dict[str, str]:
@@ -145,10 +147,14 @@ def _result(
         "noise": msgspec.to_builtins(noise_of(floor)),
     }
     lines = [Text(f"{verdict.outcome}: {name}: {verdict.reason}") for name, verdict in verdicts]
+    if sampling.is_greedy and is_flaky(floor):
+        again = f"{floor.flips} of {counted(floor.answers, 'answer')} came out differently when asked again"
+        own = "" if tallies[0].engine == "url" else f"{tallies[0].engine}, "
+        lines.insert(0, Text(f"not reproducible: {own}{again}; its own noise floor excuses nearly everything"))
     notes = []
     if errors:
         first = next(each.errors[0] for each in tallies if each.errors)
-        notes.append(f"{errors} runs failed, the first: {first}")
+        notes.append(f"{counted(errors, 'run')} failed, the first: {first}")
     notes += [each["sentence"] for each in data["between_schedules"] if each["status"] not in ("equal", "tie")]
     return Result(
         exit=code, data=data, view=(*lines, _table(tallies, confidence), Text(noise_line(floor))), notes=tuple(notes)

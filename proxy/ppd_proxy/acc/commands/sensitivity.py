@@ -34,9 +34,10 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.floors import measured_floor
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.perturbations import Perturbation, perturb
 from ppd_proxy.acc.reports import STATUSES, Sample, Status
-from ppd_proxy.acc.views import Progress, nats, noise_line, percent
+from ppd_proxy.acc.views import Progress, counted, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"changed prompts, drawn by --seed (default {_PERTURBATIONS})",
     )  # fmt: skip
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -65,7 +66,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
     changed = perturb(args.prompt, args.perturbations, sampling.seed)
     asked = [Perturbation(kind=_ORIGINAL, text=args.prompt), *changed]
-    async with engines(access_of(args, context.settings), *urls) as (baseline, target):
+    async with engines(access_of(args, context.settings), *urls, sides=("baseline", "target")) as (baseline, target):
         questions = [Question(prompt=each.text) for each in asked]
         floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
         floor = floor.of_run(len(asked))
@@ -75,7 +76,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     notes = []
     if len(changed) < args.perturbations:
         notes.append(f"the prompt has only {len(changed)} different changes; {args.perturbations} were asked for")
-    return _result(asked, samples, floor, notes)
+    return with_model_notes(_result(asked, samples, floor, notes), baseline, target)
 
 
 async def _compare_all(
@@ -101,7 +102,7 @@ def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: Flo
     classification, code = classify(counts, is_original_real=samples[0].status == "real")
     errors = [sample for sample in samples if sample.status == "error"]
     if errors:
-        notes.append(f"{len(errors)} prompts could not be compared, the first: {errors[0].error}")
+        notes.append(f"{counted(len(errors), 'prompt')} could not be compared, the first: {errors[0].error}")
         code = code if code == Exit.DIFFERENT else Exit.INFRASTRUCTURE
     divergent = sum(sample.is_divergent for sample in changed)
     rates = {

@@ -31,7 +31,8 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.snapshots import Kept, Snapshot, encoded, kept, read_snapshot
-from ppd_proxy.acc.views import Progress, noise_line
+from ppd_proxy.acc.views import Progress, counted, noise_line
+from ppd_proxy.accuracy.flips import Floor
 
 _SHOWN = 10
 
@@ -63,7 +64,7 @@ async def capture(args: argparse.Namespace, context: Context) -> Result:
     sampling, access = sampling_of(args, settings), access_of(args, settings)
     per_s = option(args, settings, "rate_limit")
     has_progress = not args.no_progress and not getattr(args, "quiet", False)
-    async with engines(access, needed(args, settings, "baseline")) as (engine,):
+    async with engines(access, needed(args, settings, "baseline"), sides=("baseline",)) as (engine,):
         info = await info_of(engine)
         count = option(args, settings, "noise_floor", NOISE_ANSWERS)
         floor = await floor_of_rows(rows, engine, sampling, count, context, has_progress=has_progress)
@@ -84,10 +85,10 @@ async def capture(args: argparse.Namespace, context: Context) -> Result:
     )
     write_whole(output, [encoded(snapshot)], "--output")
     failed = [each for each in samples if each.error is not None]
-    view = [*_described(snapshot), f"snapshot: {output}"]
+    view = [*_described(snapshot, floor), f"snapshot: {output}"]
     view += [f"  {each.sample_id!r} error: {each.error}" for each in failed[:_SHOWN]]
     code = Exit.INFRASTRUCTURE if failed else Exit.PASS
-    data = {**_data(snapshot), "path": str(output)}
+    data = {**_data(snapshot), "noise": noise_of(floor), "path": str(output)}
     return Result(exit=code, data=data, view=tuple(map(Text, view)))
 
 
@@ -119,7 +120,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(baseline=None, dataset=None, template=None, deduplicate=None, rerun=None)
     parser.set_defaults(rerun_merge=False, dry_run=False)
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_batch_flags(parser)
 
 
@@ -135,7 +136,7 @@ def add_show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def show(args: argparse.Namespace, context: Context) -> Result:
     snapshot = read_snapshot(context.directory / args.snapshot)
-    lines = list(_described(snapshot))
+    lines = list(_described(snapshot, snapshot.floor))
     for each in snapshot.samples[:_SHOWN]:
         told = repr(each.answer.text[:80]) if each.answer is not None else f"error: {each.error}"
         lines.append(f"  {each.sample_id!r}: {told}")
@@ -144,16 +145,16 @@ def show(args: argparse.Namespace, context: Context) -> Result:
     return Result(exit=Exit.PASS, data=_data(snapshot), view=tuple(map(Text, lines)))
 
 
-def _described(snapshot: Snapshot) -> Iterator[str]:
+def _described(snapshot: Snapshot, floor: Floor) -> Iterator[str]:
     info = snapshot.baseline
     failed = sum(each.answer is None for each in snapshot.samples)
     engine = f"{info.url}, model {info.model}" if info is not None else "an unknown engine"
-    yield f"{len(snapshot.samples)} samples of {engine}, {failed} of them errors"
+    yield f"{counted(len(snapshot.samples), 'sample')} of {engine}, {counted(failed, 'error')}"
     if snapshot.sampling:
         yield "sampling: " + ", ".join(f"{name} {value}" for name, value in snapshot.sampling.items())
     for each in snapshot.datasets:
-        yield f"dataset {each.path}: {each.samples} prompts, SHA-256 {each.sha256}"
-    yield noise_line(snapshot.floor)
+        yield f"dataset {each.path}: {counted(each.samples, 'prompt')}, SHA-256 {each.sha256}"
+    yield noise_line(floor)
 
 
 def _data(snapshot: Snapshot) -> dict[str, object]:

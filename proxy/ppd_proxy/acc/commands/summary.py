@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from rich.table import Table
@@ -16,8 +17,16 @@ from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
 from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
 from ppd_proxy.acc.report_files import totals_in
 from ppd_proxy.acc.reports import Report, Totals
-from ppd_proxy.acc.views import nats, percent, verbatim
+from ppd_proxy.acc.views import counted, nats, percent, verbatim
 
+_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "error": "errors", "max_delta": "largest logprob difference before the first different token",
+        "noise_largest_shift": "noise floor: largest shift",
+        "noise_largest_delta": "noise floor: largest logprob difference",
+    }
+)  # fmt: skip
+_IN_NATS = frozenset(("max_delta", "noise_largest_shift", "noise_largest_delta"))
 FORMATS = ("oneline", "json", "kv", "table")
 
 
@@ -67,7 +76,7 @@ def summary_of(report: Report) -> dict[str, Any]:
         "noise_largest_shift": report.noise.largest_shift,
         "noise_largest_delta": report.noise.largest_delta,
         "gate": report.gate.get("outcome"),
-        "errors": dict(Counter(sample.error_reason or "unknown" for sample in report.samples if sample.error)),
+        "error_reasons": dict(Counter(sample.error_reason or "unknown" for sample in report.samples if sample.error)),
     }
 
 
@@ -90,16 +99,16 @@ def _prefix_share(report: Report) -> float | None:
 def _oneline(data: Mapping[str, Any]) -> Text:
     share = f"{percent(data['confidence']).removesuffix(' %').rstrip('0').rstrip('.')} %"
     parts = [
-        f"{data['samples']} samples",
+        counted(data["samples"], "sample"),
         f"{data['equal']} equal, {data['tie']} tie, {data['real']} real, {data['unclassified']} unclassified",
-        f"{data['error']} errors",
+        counted(data["error"], "error"),
         f"divergence {percent(data['rate'])} ({percent(data['rate_low'])} to {percent(data['rate_high'])}),"
         f" real {percent(data['real_rate'])} ({percent(data['real_rate_low'])} to"
         f" {percent(data['real_rate_high'])}) at {share}",
-        f"noise floor {nats(data['noise_largest_shift'])} of {data['noise_answers']} answers",
+        f"noise floor {nats(data['noise_largest_shift'])} of {counted(data['noise_answers'], 'answer')}",
     ]
     if data["not_numbers"]:
-        parts.append(f"{data['not_numbers']} logprobs are no numbers")
+        parts.append(counted(data["not_numbers"], "logprob is no number", "logprobs are no numbers"))
     if data["gate"]:
         parts.append(f"gate {data['gate']}")
     return verbatim("; ".join(parts))
@@ -113,7 +122,8 @@ def _json(data: Mapping[str, Any]) -> Text:
 
 def _kv(data: Mapping[str, Any]) -> Text:
     """KEY=VALUE, as a shell reads it; nothing behind = where there is no value."""
-    flat = {**data, "errors": ",".join(f"{name}:{count}" for name, count in sorted(data["errors"].items()))}
+    reasons = ",".join(f"{name}:{count}" for name, count in sorted(data["error_reasons"].items()))
+    flat = {**data, "error_reasons": reasons}
     lines = (f"{name}={'' if value is None else shlex.quote(str(value))}" for name, value in flat.items())
     return verbatim("\n".join(line.removesuffix("''") for line in lines))
 
@@ -121,11 +131,19 @@ def _kv(data: Mapping[str, Any]) -> Text:
 def _table(data: Mapping[str, Any]) -> Table:
     table = Table("figure", "value", show_header=False)
     for name, value in data.items():
-        shown = ", ".join(f"{key}: {count}" for key, count in value.items()) if isinstance(value, dict) else value
-        is_share = name.startswith(("rate", "real_rate", "prefix_share"))
-        text = percent(value) if is_share else ("" if shown is None else str(shown))
-        table.add_row(name.replace("_", " "), Text(text))
+        label = _LABELS.get(name, name.replace("_", " "))
+        table.add_row(label, Text(_shown(name, value)))
     return table
+
+
+def _shown(name: str, value: Any) -> str:
+    if name.startswith(("rate", "real_rate", "prefix_share")):
+        return percent(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {count}" for key, count in value.items())
+    if value is not None and name in _IN_NATS:
+        return nats(value)
+    return f"{value:.4g}" if isinstance(value, float) else ("" if value is None else str(value))
 
 
 COMMANDS = (Command(name="summary", add_arguments=add_arguments, run=run),)

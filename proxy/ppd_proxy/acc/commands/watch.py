@@ -30,10 +30,11 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     whole_number_of,
 )
+from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
-from ppd_proxy.acc.views import nats, noise_line
+from ppd_proxy.acc.views import counted, nats, noise_line
 from ppd_proxy.acc.watch_sinks import ConsoleLine, LogFile, MetricsFile, WatchMetrics, metrics_server, window_data
-from ppd_proxy.acc.watching import End, Plan, Sink, Watcher, exit_of, gate
+from ppd_proxy.acc.watching import End, Plan, Sink, Watcher, exit_of, judged
 
 _INTERVAL_S, _NOISE_ANSWERS, _NOISE_EVERY, _WINDOW, _CONFIDENCE = 60.0, 12, 60, 100, 0.95
 _ENDS = (
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-healthcheck", action="store_true", help="accepted; an engine that fails is a round's error"
     )
     add_sampling_flags(parser)
-    add_access_flags(parser)
+    add_access_flags(parser, has_target=True)
     add_noise_flag(parser, _NOISE_ANSWERS)
 
 
@@ -91,7 +92,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     if not args.quiet:
         sinks.append(ConsoleLine(plan, context.errors))
     async with AsyncExitStack() as stack:
-        baseline, target = await stack.enter_async_context(engines(access_of(args, context.settings), *urls))
+        opened = engines(access_of(args, context.settings), *urls, sides=("baseline", "target"))
+        baseline, target = await stack.enter_async_context(opened)
         if args.metrics_port is not None:
             server = metrics_server(args.metrics_host, args.metrics_port, metrics)
             url = await stack.enter_async_context(server)
@@ -101,7 +103,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
             clock=asyncio.get_running_loop().time, wait=asyncio.sleep, sinks=sinks,
         )  # fmt: skip
         end = await until_signal(watcher)
-    return _result(end, watcher, plan, log.lost if log is not None else 0)
+    return with_model_notes(_result(end, watcher, plan, log.lost if log is not None else 0), baseline, target)
 
 
 def _plan(args: argparse.Namespace, context: Context) -> Plan:
@@ -161,7 +163,7 @@ def _on_signals(scope: asyncio.Timeout) -> Iterator[None]:
 
 def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     state = watcher.state
-    decision = gate(state.in_window(), plan.fail_threshold, plan.confidence)
+    decision = judged(state, plan.fail_threshold, plan.confidence)
     rounds = state.rounds.total()
     data: dict[str, Any] = {
         "end": end,
@@ -182,14 +184,14 @@ def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     counts = ", ".join(f"{count} {outcome}" for outcome, count in state.rounds.items()) or "none"
     view = (
         Text(f"{decision.outcome}: {decision.reason}"),
-        Text(f"{rounds} rounds ({counts}); ended: {dict(_ENDS)[end]}"),
+        Text(f"{counted(rounds, 'round')} ({counts}); ended: {dict(_ENDS)[end]}"),
         Text(
             f"largest logprob difference {nats(state.largest_delta)}, largest shift of a first difference"
             f" {'none' if state.largest_shift is None else nats(state.largest_shift)}"
         ),
         Text(noise_line(state.floor)),
     )
-    notes = (f"{lost} rounds could not be written to --log",) if lost else ()
+    notes = (f"{counted(lost, 'round')} could not be written to --log",) if lost else ()
     return Result(exit=exit_of(end, state, decision), data=data, view=view, notes=notes)
 
 
