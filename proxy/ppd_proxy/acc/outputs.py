@@ -23,27 +23,39 @@ def check_outputs(args: argparse.Namespace, directory: Path) -> None:
     replace what is no result: it takes the word behind it, which may have been meant as an input."""
     for name in _WRITTEN:
         value = getattr(args, name, None)
-        if isinstance(value, str) and (directory / value).is_file():
-            _check_inputs(args, directory, name, value)
-    json: str | None = args.json
-    if json is not None and json != "-":
-        _check_json(json, directory / json)
+        if not isinstance(value, str) or value == "-":
+            continue
+        path = directory / value
+        try:
+            if path.is_file():
+                _check_inputs(args, directory, name, value)
+            if name == "json":
+                _check_json(value, path)
+        except OSError as error:  # what can be no path
+            raise Mistake(f"{_flag(name)} {value[:_HEAD_BYTES]!a}: {error.strerror or error}") from None
 
 
 def _check_inputs(args: argparse.Namespace, directory: Path, name: str, value: str) -> None:
     for other, told in _words(args):
         if other in (*_WRITTEN, *_RESUMED):
             continue
-        path = directory / told
-        if path.is_file() and path.samefile(directory / value):
+        if _is_same(directory / told, directory / value):
             raise Mistake(f"{_flag(name)} {value}: is the input, too, and would replace it; give another file")
 
 
 def _words(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     for name, value in vars(args).items():
         for each in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(each, str) and each and "\n" not in each and "\0" not in each and len(each) < _HEAD_BYTES:
+            if isinstance(each, str) and each:
                 yield name, each
+
+
+def _is_same(told: Path, written: Path) -> bool:
+    """What can be no path (a long prompt) is another one."""
+    try:
+        return told.samefile(written)
+    except (OSError, ValueError):
+        return False
 
 
 def _check_json(name: str, path: Path) -> None:

@@ -44,3 +44,19 @@ def test_a_result_is_replaced_by_the_next_one(directory):
     (directory / "empty.json").touch()
     assert program.main(["profiles", "-q", "--json", "empty.json"]) == Exit.PASS
     assert json.loads((directory / "empty.json").read_text())["kind"] == "profiles"
+
+
+@pytest.mark.parametrize("prompt", ["word " * 100, "x" * 5000, "two\nlines", "nothing here", "."])
+def test_a_prompt_is_no_path(directory, capsys, prompt):
+    program.main(["profiles", "-q", "--json", "told.json"])
+    line = ["sensitivity", "--baseline", "nowhere", "--target", "nowhere", "--prompt", prompt, "--json", "told.json"]
+    assert program.main(line) == Exit.USAGE
+    assert "--baseline is 'nowhere'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--json", "--output"])
+def test_an_output_that_can_be_no_path_is_a_mistake(directory, capsys, flag):
+    assert program.main(["report", "--input", "report.json", flag, "x" * 5000]) == Exit.USAGE
+    err = capsys.readouterr().err
+    assert flag in err
+    assert "defect" not in err
