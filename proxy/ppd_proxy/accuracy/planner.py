@@ -1,4 +1,4 @@
-"""How many samples it takes: to hold a rate against a limit, or to tell two rates apart.
+"""How many samples it takes to tell two rates apart, or a mean from zero.
 
 Exact where that is cheap: powers are sums over binomial distributions, not normal approximations. Used by `ppd-acc`
 alone, so scipy is imported at the top. Rates are shares in [0, 1]; anything else, NaN too, raises ValueError.
@@ -17,22 +17,6 @@ POWER = 0.8
 """The usual chance of finding what is there."""
 MOST = 1_000_000
 """More samples than anyone takes: a search ends there."""
-
-
-def rate_samples(rate: float, limit: float, alpha: float, power: float = POWER) -> int | None:
-    """Samples after which Wilson's interval (confidence 1 - alpha) of a true `rate` clears the `limit` with the chance
-    `power`. None where the two are equal or it takes more than MOST."""
-    _require(rate=rate, limit=limit, alpha=alpha, power=power)
-    return None if rate == limit else _smallest(lambda count: rate_power(count, rate, limit, alpha) >= power)
-
-
-def rate_power(samples: int, rate: float, limit: float, alpha: float) -> float:
-    """Chance that Wilson's interval of `samples` at a true `rate` lies on the rate's side of the `limit`."""
-    spread = _normal(alpha) * math.sqrt(limit * (1 - limit) / samples)
-    # Wilson's interval excludes what the score test rejects.
-    if rate > limit:
-        return float(scipy.stats.binom.sf(math.floor(samples * (limit + spread) + 1e-9), samples, rate))
-    return float(scipy.stats.binom.cdf(math.floor(samples * (limit - spread) + 1e-9), samples, rate))
 
 
 def paired_samples(one_only: float, other_only: float, alpha: float, power: float = POWER) -> int | None:
@@ -94,32 +78,6 @@ def mean_samples(effect: float, alpha: float, power: float = POWER) -> int | Non
 
     # An effect below this takes more than MOST by the normal approximation.
     return _smallest(is_enough) if size > 1.5 / math.sqrt(MOST) else None
-
-
-def detectable_rate(samples: int, rate: float, alpha: float, power: float = POWER) -> float | None:
-    """The smallest rate above `rate` that two runs of `samples` each tell from it; None: not even 1."""
-    return _least_rate(rate, 1.0, lambda other: _within(unpaired_samples(rate, other, alpha, power), samples))
-
-
-def detectable_harm(samples: int, other_only: float, alpha: float, power: float = POWER) -> float | None:
-    """The smallest share of pairs hit in one run alone that `samples` pairs tell from the share `other_only` of pairs
-    hit in the other alone; None: there is none."""
-    _require(other_only=other_only, alpha=alpha, power=power)
-    return _least_rate(other_only, 1.0 - other_only, lambda one: paired_power(samples, one, other_only, alpha) >= power)
-
-
-def _within(needed: int | None, samples: int) -> bool:
-    return needed is not None and needed <= samples
-
-
-def _least_rate(low: float, high: float, is_found: Callable[[float], bool]) -> float | None:
-    """Bisection to a millionth; `is_found` is monotone but for the teeth of the binomial distribution."""
-    if high <= low or not is_found(high):
-        return None
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (low, middle) if is_found(middle) else (middle, high)
-    return high
 
 
 def _smallest(is_enough: Callable[[int], bool]) -> int | None:
