@@ -1,8 +1,8 @@
 """The consumer's half of transfers: KV that arrives is checked, kept until its request is scheduled, put into blocks.
 
-Runs on the endpoint's thread; `results` is for the engine's thread to take from. Never a wrong block: what does not fit
-the engine, the request and its own checksum is a failed load. Every load ends, at the latest a timeout after the last
-sign of progress. Knows no vLLM.
+Runs on the endpoint's thread; `results` is for the engine's thread to take from, and a load that is there holds nothing
+any more and has been counted. Never a wrong block: what does not fit the engine, the request and its own checksum is a
+failed load. Every load ends, at the latest a timeout after the last sign of progress. Knows no vLLM.
 """
 
 from __future__ import annotations
@@ -240,16 +240,16 @@ class Receiver:
             return  # another request under the same key still waits for it
         if job is not None:
             del self._jobs[key]
+        if not self._inbox.is_finished(key):
+            entry = self._inbox.finish(key)
+            if entry is not None and entry.refusal is not None:
+                reason = entry.refusal
+            if entry is not None or job is not None or reason != "unused":
+                self._figures.failed("recv", peer, "aborted" if job is not None else reason)
+            if self._settings.send_type == "GET":
+                self._endpoint.send(self._route(peer), Done(key=key))
+        if job is not None:
             self.results.append(LoadResult(request_id=request_id))
-        if self._inbox.is_finished(key):
-            return
-        entry = self._inbox.finish(key)
-        if entry is not None and entry.refusal is not None:
-            reason = entry.refusal
-        if entry is not None or job is not None or reason != "unused":
-            self._figures.failed("recv", peer, "aborted" if job is not None else reason)
-        if self._settings.send_type == "GET":
-            self._endpoint.send(self._route(peer), Done(key=key))
 
     def tick(self, now: float) -> float | None:
         timeout_s, lease_s = self._settings.timeout_s, self._settings.lease_s
@@ -316,23 +316,23 @@ class Receiver:
             copy_s=job.copy_s,
             span_s=done_at - (job.started_at if is_get else entry.first_at),
         )
-        self.results.append(LoadResult(request_id=load.request_id))
         self._close(load)
         if is_get or entry.seconds is not None:
             self._count(untimed, untimed.span_s if entry.seconds is None else entry.seconds + untimed.copy_s)
         else:
             self._untimed[load.key] = untimed
+        self.results.append(LoadResult(request_id=load.request_id))
         self._on_loaded(load)
 
     def _fail(self, job: _Job, reason: str) -> None:
-        self._report_failure(job.load, reason)
         self._close(job.load)
+        self._report_failure(job.load, reason)
 
     def _report_failure(self, load: Load, reason: str) -> None:
         size = self._store.block_tokens
         failed = load.blocks[load.first_token // size : -(-load.end_token // size)]
-        self.results.append(LoadResult(request_id=load.request_id, failed_blocks=failed))
         self._figures.failed("recv", load.peer, reason)
+        self.results.append(LoadResult(request_id=load.request_id, failed_blocks=failed))
         self._endpoint.log_sometimes(
             f"load {load.peer} {reason}", "KV of %s not loaded from %s: %s", load.key, load.peer, reason
         )
