@@ -1,6 +1,5 @@
 """What the consumer takes and refuses: integrity, fit, memory, cancelled loads, peers that fell silent."""
 
-from collections import deque
 from dataclasses import replace
 
 import msgspec
@@ -190,41 +189,6 @@ def test_kv_that_nobody_asks_for_goes_when_the_lease_ends(pair):
     put(p, d, chunks=CHUNKS[1:])
     assert p.is_clean()
     assert p.failures() == {("send", "gone"): 1}
-
-
-class Witness(deque):
-    """The results of a receiver; what it held and had counted when each load was said to be over."""
-
-    def __init__(self, engine):
-        super().__init__()
-        self._engine, self.seen = engine, []
-
-    def append(self, result):
-        self.seen.append((self._engine.left_over(), self._engine.failures()))
-        super().append(result)
-
-
-@pytest.mark.parametrize(
-    ("way", "counted"),
-    [("done", {}), ("refused", {("recv", "full"): 1}), ("timeout", {("recv", "timeout"): 1}),
-     ("cancelled", {("recv", "aborted"): 1})],
-)  # fmt: skip
-def test_load_that_is_over_holds_nothing_and_was_counted_before_the_engine_hears_of_it(pair, way, counted):
-    room = 10 if way == "refused" else TOTAL * BYTES_PER_TOKEN
-    p, d = pair(d_settings={"buffer_bytes": room, "timeout_s": 0.1 if way == "timeout" else 10.0})
-    results = d.receiver.results = Witness(d)
-    load = load_of(p.address, BLOCKS, TOTAL)
-    d.load(load)
-    put(p, d, chunks=CHUNKS[:1])
-    if way in ("done", "refused"):
-        put(p, d, chunks=CHUNKS[1:])
-    if way == "cancelled":
-        wait_for_kv(d, 3)
-        d.do(lambda now: d.receiver.release(load.request_id, load.key, load.peer))
-    d.result()
-    ((left, failures),) = results.seen
-    left.pop("untimed", None)
-    assert (left, failures) == ({}, counted)
 
 
 # Cancelled loads
