@@ -1,0 +1,15 @@
+"""For every test: what it does to the process's logging ends with it."""
+
+import logging
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _logging_stays_as_it_was():
+    """A command run in this process sends all logging to a stderr that is closed when its test ends."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
