@@ -12,14 +12,15 @@ from tests.support.acc_engines import answering, engine_of
 from ppd_proxy.acc.command import Exit
 
 PROGRAM = (sys.executable, "-m", "ppd_proxy.acc.main")
-WITHOUT_CTRL_C = (
-    sys.executable, "-c", "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
-    " os.execv(sys.argv[1], sys.argv[1:])",
+IN_FOREGROUND, IN_BACKGROUND = (
+    (sys.executable, "-c", f"import os, signal, sys; signal.signal(signal.SIGINT, signal.{handler});"
+     " os.execv(sys.argv[1], sys.argv[1:])")
+    for handler in ("SIG_DFL", "SIG_IGN")
 )  # fmt: skip
-"""As a shell starts what runs in its background."""
+"""How a shell starts a command, whatever these tests were started as: in its background Ctrl-C is ignored."""
 
 
-async def ended(answers, number, *line, before=()):
+async def ended(answers, number, *line, before=IN_FOREGROUND):
     """How the command ends and what it says, told to end when its engine has given so many answers and hangs."""
     answer, is_hanging, released = answering({}, is_target=False), asyncio.Event(), asyncio.Event()
     left = answers
@@ -35,10 +36,15 @@ async def ended(answers, number, *line, before=()):
     async with engine_of(generate) as url:
         arguments = [each.replace("URL", url) for each in line]
         process = await asyncio.create_subprocess_exec(*before, *PROGRAM, *arguments, stderr=asyncio.subprocess.PIPE)
-        await asyncio.wait_for(is_hanging.wait(), 60)
-        process.send_signal(number)
-        _, err = await process.communicate()
-        released.set()
+        try:
+            await asyncio.wait_for(is_hanging.wait(), 25)
+            process.send_signal(number)
+            _, err = await asyncio.wait_for(process.communicate(), 25)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            released.set()
     return process.returncode, err.decode()
 
 
@@ -52,7 +58,7 @@ def batch(tmp_path, *more):
 
 
 @pytest.mark.parametrize(("number", "before"), [
-    (signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, WITHOUT_CTRL_C),
+    (signal.SIGTERM, IN_FOREGROUND), (signal.SIGINT, IN_FOREGROUND), (signal.SIGTERM, IN_BACKGROUND),
 ], ids=["SIGTERM", "SIGINT", "SIGTERM in the background"])  # fmt: skip
 async def test_a_batch_says_how_it_goes_on(tmp_path, number, before):
     code, err = await ended(12, number, *batch(tmp_path, "--noise-floor", "0"), before=before)
