@@ -38,7 +38,14 @@ class Observer(Protocol):
 class ShadowSink(Protocol):
     """What takes samples of finished requests."""
 
+    @property
+    def asked_tops(self) -> int:
+        """How many of the likeliest tokens the decode leg of a sampled request asks for."""
+
     def is_sampled(self, request_id: str) -> bool: ...
+
+    def ask_no_tops(self, refused_by: str, count: int) -> None:
+        """An engine refuses `count` of them: from now on none are asked for."""
 
     def offer(self, sample: Sample) -> None: ...
 
@@ -67,8 +74,7 @@ class Collaborators:
     """What all requests share. `mode` may change at any time and counts from the next request on, `distrust`
     from the next plan on.
 
-    `shadow` says which answers are to be compared with a baseline, and gets them; with `top_logprobs` of the likeliest
-    tokens of each step (at most the engines' --max-logprobs).
+    `shadow` says which answers are to be compared with a baseline, and gets them.
     """
 
     mode: Mode
@@ -83,5 +89,4 @@ class Collaborators:
     engine_authorization: bytes | None
     stripped_fields: frozenset[str]
     shadow: ShadowSink | None = None
-    top_logprobs: int = 0
     distrust: Distrust = field(default_factory=Distrust)

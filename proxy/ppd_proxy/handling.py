@@ -13,6 +13,7 @@ from ppd_proxy.core.answer import (
     EngineAnswer,
     client_body,
     is_not_a_number,
+    is_too_many_logprobs,
     read_answer,
     read_opaque_usage,
     read_transfer,
@@ -35,6 +36,8 @@ from ppd_proxy.upstream.pool import parse_origin
 
 BYTES_PER_TOKEN = 4
 """For load accounting only: how many bytes of JSON make a token, roughly."""
+_NOT_A_NUMBER = "the decode engine computed a logprob that is no number"
+_TOO_MANY_LOGPROBS = "the decode engine refuses as many logprobs as the accuracy check asks for"
 
 
 class Handling:
@@ -49,6 +52,7 @@ class Handling:
         self._is_stream = False
         self._asked = NOTHING
         self._is_scored = False
+        self._tops = 0
         self.is_sampled = False
         self.broken_by: Plan | None = None
         """The plan of a sampled attempt whose logprobs were no numbers; it was tried again without asking."""
@@ -235,8 +239,9 @@ class Handling:
                 drop_usage=not generation.wants_usage,
                 asked=self._asked,
             )
-        top = self._shared.top_logprobs
-        return plan.decode, chat.decode_body(generation, params, self._asked, top_logprobs=top, salt=salt), relay
+        self._tops = self._shared.shadow.asked_tops if self._shared.shadow is not None else 0
+        body = chat.decode_body(generation, params, self._asked, top_logprobs=self._tops, salt=salt)
+        return plan.decode, body, relay
 
     def response_headers(self, leg: Leg) -> Headers:
         return returned(leg.headers, self.own_headers())
@@ -331,11 +336,16 @@ class Handling:
     def handed_over(self, *, has_kv: bool) -> None:
         self.record.has_kv = has_kv
 
-    def is_broken_by_asking(self, leg: Leg) -> bool:
-        if not self._asked.logprobs or not is_not_a_number(leg.body):
-            return False
-        self.broken_by = self._plan
-        return True
+    def broken_by_asking(self, leg: Leg) -> str | None:
+        if not self._asked.logprobs:
+            return None
+        if is_not_a_number(leg.body):
+            self.broken_by = self._plan
+            return _NOT_A_NUMBER
+        if self._tops and self._shared.shadow is not None and is_too_many_logprobs(leg.body):
+            self._shared.shadow.ask_no_tops(self.record.decode_id or "the decode engine", self._tops)
+            return _TOO_MANY_LOGPROBS
+        return None
 
     def leg_failed(self, plan: Plan, kind: LegKind, failure: EngineFailure, *, was_sent: bool) -> None:
         self.record.error = failure.message

@@ -134,6 +134,10 @@ class Shadow:
     shadow_method: Annotated[
         ShadowMethod, Note(help="score: one prefill, any temperature; replay: the request again, greedy or seeded")
     ] = "score"
+    shadow_top_logprobs: Annotated[
+        int,
+        Note(help="likeliest tokens of each place to compare; engines must allow one more (0: none)", low=0, high=100),
+    ] = 0
     shadow_concurrency: Annotated[int, Note(help="checks at the same time", low=1, high=1024)] = 4
     shadow_queue: Annotated[int, Note(help="samples that wait; more are dropped and counted", low=1)] = 256
     shadow_max_body_bytes: Annotated[int, Note(help="larger requests are not checked", unit="bytes", low=1)] = 1048576

@@ -87,6 +87,7 @@ def make_accuracy(
             queue=settings.shadow_queue,
             max_body_bytes=settings.shadow_max_body_bytes,
             noise_share=settings.shadow_noise_share,
+            top_logprobs=settings.shadow_top_logprobs,
         ),
         Baselines(session, settings.baseline, timeout_s=settings.shadow_timeout_s, key=settings.baseline_api_key),
         verdicts,

@@ -52,6 +52,8 @@ class Candidates:
         self._answer = answer
         cluster.runtime.shared.shadow = self
 
+    asked_tops = 0
+
     def is_sampled(self, request_id):
         self.asked_for.append(request_id)
         return self._answer
@@ -64,6 +66,9 @@ class Candidates:
 
     def skip(self, route):
         """As `offer`."""
+
+    def ask_no_tops(self, refused_by, count):
+        """No engine here refuses."""
 
 
 @pytest.fixture
@@ -99,9 +104,9 @@ def plain(body):
     return body.replace(b'"kv_transfer_params":null,', b"")
 
 
-async def scored(cluster, path, body, top):
+async def scored(cluster, path, body, top, *, by_id=False):
     """The same request to an unsplit engine, in JSON, with everything asked for."""
-    asked = {**body, "stream": False, "return_token_ids": True, **wishes(path, top, True)}
+    asked = {**body, "stream": False, "return_tokens_as_token_ids": by_id, **wishes(path, top, True)}
     return (await ask_engine(cluster.http, cluster.aggregated[0], path, asked)).json
 
 
@@ -122,7 +127,7 @@ def scores_of(path, answer):
 async def test_a_sampled_answer_is_the_unsampled_one_byte_for_byte(candidates, engine, request_name, stream):
     path, fields = REQUESTS[request_name]
     async with sampling_cluster(candidates, ENGINES[engine]) as cluster:
-        cluster.runtime.shared.top_logprobs = 3
+        candidates.asked_tops = 3
         for logprobs, ids in itertools.product((None, 0, 2), (False, True)):
             body = body_of(path, fields, stream, **wishes(path, logprobs, ids))
             replies = []
@@ -135,7 +140,7 @@ async def test_a_sampled_answer_is_the_unsampled_one_byte_for_byte(candidates, e
             assert plain(sampled.body) == plain(unsampled.body) == plain(direct.body)
 
             top = 3 if logprobs is None else logprobs
-            answer = await scored(cluster, path, body, top)
+            answer = await scored(cluster, path, body, top, by_id=logprobs is None)
             nothing, candidate = candidates.found[-2:]
             assert nothing is None
             said = scores_of(path, answer)

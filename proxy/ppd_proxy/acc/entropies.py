@@ -15,7 +15,7 @@ from statistics import fmean
 import numpy as np
 
 from ppd_proxy.acc.reports import Sample, Side
-from ppd_proxy.accuracy.distributions import entropy, rest_mass
+from ppd_proxy.accuracy.distributions import bucket_entropy, entropy, rest_mass
 from ppd_proxy.accuracy.significance import Mean, student
 
 Top = Mapping[str, float]
@@ -59,12 +59,10 @@ def entropy_of(top: Top, vocabulary: int, *, is_ranked: bool) -> Entropy | None:
     """`is_ranked`: the list has the likeliest tokens, so that no other one is likelier than the least of them."""
     if not top:
         return None
-    listed = [math.exp(each) for each in top.values()]
-    rest = rest_mass(top)
-    bucket = -math.fsum(share * math.log(share) for share in (*listed, rest) if share > 0)
+    bucket = bucket_entropy(top)
     bounds = entropy(top, vocabulary)
     low = max(bucket, bounds.low) if is_ranked else bucket
-    return Entropy(low=max(0.0, low), high=max(bounds.high, low), bucket=max(0.0, bucket), rest=rest)
+    return Entropy(low=low, high=max(bounds.high, low), bucket=bucket, rest=rest_mass(top))
 
 
 def series_of(tops: Sequence[Top], vocabulary: int, *, is_ranked: bool = True) -> Series:

@@ -2,7 +2,7 @@
 
     the connector reports failed or mismatching transfers         -> the transfer
     bad samples have longer prompts than good ones                 -> positions or masks
-    same text, other logprobs                                      -> precision lost on the way
+    same text, other logprobs (and entropy, where that is known)   -> precision lost on the way
     pd bad, direct good                                            -> the transfer, though it reports nothing
     direct bad, pd good                                            -> the decode engine's prefix cache
     both bad, transfers clean                                      -> the decode engines' own sampling or kernels
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -33,7 +34,8 @@ def advise(window: Sequence[Judged], verdicts: Mapping[str, Verdict], kv_failure
     if good and _are_larger([j.prompt_tokens for j in bad], [j.prompt_tokens for j in good]):
         return "it grows with the prompt: look at positions, masks and block tables of long contexts"
     if all(judged.outcome == "drift" and judged.is_same_text for judged in bad):
-        return "same text with other logprobs: look for precision lost on the way (KV in 8 bits, another kernel)"
+        told = _told_entropy(bad, good)
+        return f"same text with other logprobs{told}: look for precision lost on the way (KV in 8 bits, another kernel)"
     pd, direct = verdicts.get("route:pd"), verdicts.get("route:direct")
     if pd == "red" and direct == "green":
         return "only handed-over turns are bad: look at the KV transfer (compare dumps with ppd-acc check-kv)"
@@ -44,7 +46,19 @@ def advise(window: Sequence[Judged], verdicts: Mapping[str, Verdict], kv_failure
     return "look at the KV of both engines first (ppd-acc check-kv), then at the decode engine"
 
 
-def _are_larger(ones: Sequence[int], others: Sequence[int]) -> bool:
+def _told_entropy(bad: Sequence[Judged], good: Sequence[Judged]) -> str:
+    """By how much the bad answers' entropy changed beyond that of the good ones; nothing where that may be chance."""
+    changed, usual = (
+        [each.entropy_change for each in group if each.entropy_change is not None] for group in (bad, good)
+    )
+    if len(changed) < _LEAST or len(usual) < _LEAST:
+        return ""
+    if not (_are_larger(changed, usual) or _are_larger(usual, changed)):
+        return ""
+    return f" (entropy {fmean(changed) - fmean(usual):+.2g} nats a token)"
+
+
+def _are_larger(ones: Sequence[float], others: Sequence[float]) -> bool:
     """One-sided Mann-Whitney test by its normal approximation, with the correction for ties."""
     values = np.array([*ones, *others], dtype=float)
     order, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)

@@ -16,6 +16,10 @@ Logprobs = Mapping[str, float]
 although it is not one of them must be left out: that none of the rest is likelier than the last is made use of."""
 
 
+VOCABULARY = 128_256
+"""Tokens of a model that nobody told the size of (Llama 3). Upper bounds grow with its logarithm."""
+
+
 class Bounds(NamedTuple):
     low: float
     high: float
@@ -48,6 +52,13 @@ def entropy(top: Logprobs, vocabulary: int) -> Bounds:
     low -= remainder * math.log(remainder) if remainder > 1e-12 else 0.0
     high = -rest * math.log(rest / max(1, vocabulary - len(listed)))
     return Bounds(known + min(low, high), known + high)
+
+
+def bucket_entropy(top: Logprobs) -> float:
+    """The entropy in nats with everything that is not listed as one token: a lower bound that assumes nothing, and
+    differs between two engines by what they tell only."""
+    shares = [*(math.exp(each) for each in top.values() if math.isfinite(each)), rest_mass(top)]
+    return max(0.0, -math.fsum(share * math.log(share) for share in shares if share > 0))
 
 
 def gap(one: Logprobs, other: Logprobs, vocabulary: int) -> Bounds:

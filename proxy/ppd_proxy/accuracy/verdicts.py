@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
@@ -68,6 +69,8 @@ class Judged(NamedTuple):
     outcome: Outcome
     prompt_tokens: int
     is_same_text: bool
+    entropy_change: float | None = None
+    """Nats per token, candidate minus baseline; None where the likeliest tokens were not asked for."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +88,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     excess: Interval
     evidence: float
     more_samples: int | None
+    entropy_change: float | None
+    """Mean of the window's, nats per token, candidate minus baseline; None where no likeliest tokens were asked for."""
 
 
 class _Scope:
@@ -170,6 +175,7 @@ class Verdicts:
         scopes: Iterable[str],
         now: float,
         identity: bytes | None = None,
+        entropy_change: float | None = None,
     ) -> Judgement | None:
         """Judge a live sample and charge it to its scopes; None where the key has no noise floor yet. `identity` is a
         digest of prompt and answer."""
@@ -178,7 +184,8 @@ class Verdicts:
         if reference is None:
             return None
         judgement = reference.judge(statistics, is_greedy=key.is_greedy)
-        judged = Judged(key, judgement.category, judgement.outcome, prompt_tokens, statistics.first_difference is None)
+        is_same_text = statistics.first_difference is None
+        judged = Judged(key, judgement.category, judgement.outcome, prompt_tokens, is_same_text, entropy_change)
         names = dict.fromkeys((ALL, *scopes))
         route = next((name for name in names if name in _ROUTES), None)
         for name in names:
@@ -307,6 +314,7 @@ class Verdicts:
             more = self._more_for_green(scope)
         elif verdict == "red":
             more = _RECOVERY - total
+        changes = [judged.entropy_change for judged in scope.window if judged.entropy_change is not None]
         return Report(
             scope=name,
             verdict=verdict,
@@ -318,6 +326,7 @@ class Verdicts:
             excess=self._excess(scope),
             evidence=scope.detector.value / self.threshold,
             more_samples=more,
+            entropy_change=fmean(changes) if changes else None,
         )
 
     def _verdict(self, name: str, scope: _Scope) -> tuple[Verdict, str]:

@@ -89,6 +89,7 @@ _OUTPUT_TOKENS = re.compile(rb'"output_tokens": ?(\d+)')
 _CACHED_TOKENS = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)": ?(\d+)')
 _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
 _DONE = b"data: [DONE]\n\n"
+_TOO_MANY_LOGPROBS_MARKS = (b"logprobs of", b"greater than max allowed")
 _NOT_A_NUMBER_MARK = b"Out of range float values are not JSON compliant"
 _fields = msgspec.json.Decoder(Fields)
 _encoder = msgspec.json.Encoder()
@@ -223,6 +224,11 @@ def client_body(body: bytes, *, hidden_id: bytes, public_id: bytes, asked: Asked
 def is_too_long(body: bytes) -> bool:
     """A 500 that means the client's prompt is too long: the engine is healthy and a retry is pointless (router#148)."""
     return any(mark in body for mark in TOO_LONG_MARKS)
+
+
+def is_too_many_logprobs(body: bytes) -> bool:
+    """vLLM's refusal (status 400) of more `top_logprobs` than its --max-logprobs."""
+    return all(mark in body for mark in _TOO_MANY_LOGPROBS_MARKS)
 
 
 def is_not_a_number(body: bytes) -> bool:

@@ -219,7 +219,8 @@ def decode_body(
 
     Streams also ask for usage (the proxy's token figures), which is taken out again on the way to a client who did
     not; so is what is `asked` for. `top_logprobs`: how many of the likeliest tokens asked logprobs come with, at most
-    the engine's --max-logprobs. `salt` keeps KV apart that was made before and after the guard acted.
+    the engine's --max-logprobs; where there are any, tokens are named by their ids. `salt` keeps KV apart that was made
+    before and after the guard acted.
     """
     asks_usage = request.is_stream and not request.wants_usage
     if params is None and not asks_usage and not asked.is_anything and salt is None and not request.is_rewritten:
@@ -232,6 +233,8 @@ def decode_body(
     if asked.logprobs:
         top = msgspec.Raw(b"%d" % top_logprobs)
         fields |= {"logprobs": _TRUE, "top_logprobs": top} if request.kind == "chat" else {"logprobs": top}
+        if top_logprobs:
+            fields["return_tokens_as_token_ids"] = _TRUE
     if salt is not None:
         _add_salt(fields, salt)
     if params is not None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
 import numpy as np
 
 from ppd_proxy.accuracy.scores import Scores
-from ppd_proxy.core.candidate import Candidate, read_candidate
+from ppd_proxy.accuracy.spread import Spread, likeliest, spread_of
+from ppd_proxy.core.candidate import BY_ID, Candidate, read_candidate
 from ppd_proxy.core.chat import Kind
 from ppd_proxy.upstream.client import engine_headers
 
@@ -45,6 +46,16 @@ class BaselineError(Exception):
         self.reason = reason
 
 
+class Told(NamedTuple):
+    """What a baseline thinks of an answer's tokens: logprobs, ranks and margins, NaN where it has no number; `tops` are
+    its own likeliest tokens at each place, by `token_id:<n>`, empty where not asked for."""
+
+    logprobs: list[float]
+    ranks: list[float]
+    margins: list[float]
+    tops: list[dict[str, float]]
+
+
 class Baselines:
     """The least busy of several; one that could not be reached is left alone for a few seconds."""
 
@@ -61,20 +72,20 @@ class Baselines:
     def urls(self) -> tuple[str, ...]:
         return tuple(self._inflight)
 
-    async def score(self, model: str, prompt: Sequence[int], answer: Sequence[int]) -> tuple[list[float], ...]:
-        """Logprob, rank and margin of each answer token, in one prefill. Raises BaselineError."""
+    async def score(self, model: str, prompt: Sequence[int], answer: Sequence[int], *, top: int = 0) -> Told:
+        """What it thinks of each answer token, in one prefill, and of the `top` likeliest. Raises BaselineError."""
         body = {
             "model": model,
             "prompt": [*prompt, *answer],
             "max_tokens": 1,
             "temperature": 0,
-            "prompt_logprobs": 1,
+            "prompt_logprobs": max(1, top),
         }
         told = await self._post("/v1/completions", _encoder.encode(body))
         try:
             # Of the prompt's own positions, which are most of it, nothing is read.
             raw = _scored.decode(told).choices[0].prompt_logprobs[len(prompt) :]
-            return read_positions([_positions.decode(each) for each in raw], answer)
+            return read_positions([_positions.decode(each) for each in raw], answer, top)
         except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
             raise BaselineError("bad_answer", f"no prompt logprobs of the answer: {error}") from None
 
@@ -115,36 +126,46 @@ class Baselines:
 
 
 def read_positions(
-    positions: Sequence[Mapping[str, Mapping[str, Any]] | None], answer: Sequence[int]
-) -> tuple[list[float], ...]:
-    """Logprobs, ranks and margins of `answer` from vLLM's `prompt_logprobs`; NaN where there is no number."""
+    positions: Sequence[Mapping[str, Mapping[str, Any]] | None], answer: Sequence[int], top: int = 0
+) -> Told:
+    """From vLLM's `prompt_logprobs`, which list the answer's token and at least the `top` likeliest."""
     if len(positions) != len(answer):
         raise ValueError(f"{len(positions)} positions for {len(answer)} tokens")
-    logprobs: list[float] = []
-    ranks: list[float] = []
-    margins: list[float] = []
+    told = Told([], [], [], [])
     for token, position in zip(answer, positions, strict=True):
         if position is None:
             raise ValueError("a position without logprobs")
         own = position[str(token)]
         logprob = _number(own.get("logprob"))
         best = max((_number(each.get("logprob")) for each in position.values()), default=math.nan)
-        logprobs.append(logprob)
-        ranks.append(_number(own.get("rank")))
-        margins.append(best - logprob)
-    return logprobs, ranks, margins
+        told.logprobs.append(logprob)
+        told.ranks.append(_number(own.get("rank")))
+        told.margins.append(best - logprob)
+        if top:
+            listed = {f"{BY_ID}{each}": _number(said.get("logprob")) for each, said in position.items()}
+            told.tops.append(likeliest(listed, top, logprob))
+    return told
 
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 
-def scores_of(candidate: Candidate, told: tuple[list[float], ...]) -> Scores:
+def scores_of(candidate: Candidate, told: Told) -> Scores:
     """Both engines' view of one answer."""
-    logprobs, ranks, margins = told
     return Scores(
         candidate=np.array(candidate.logprobs),
-        baseline=np.array(logprobs),
-        margin=np.array(margins),
-        rank=np.nan_to_num(np.array(ranks), nan=0).astype(np.int64),
+        baseline=np.array(told.logprobs),
+        margin=np.array(told.margins),
+        rank=np.nan_to_num(np.array(told.ranks), nan=0).astype(np.int64),
     )
+
+
+def spread_of_both(candidate: Candidate, told: Told, top: int) -> Spread | None:
+    """Of the `top` likeliest tokens of both; None where one did not tell them, or the candidate not by their ids (the
+    client asked for logprobs itself and gets them as it wished)."""
+    if not told.tops or len(candidate.tops) != len(told.tops):
+        return None
+    listed = (each if all(name.startswith(BY_ID) for name in each) else {} for each in candidate.tops)
+    own = [likeliest(each, top, chosen) for each, chosen in zip(listed, candidate.logprobs, strict=True)]
+    return spread_of(own, told.tops)

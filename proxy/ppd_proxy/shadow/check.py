@@ -9,12 +9,14 @@ import msgspec
 from ppd_proxy.accuracy.noise import Judgement, Reference
 from ppd_proxy.accuracy.replays import Difference
 from ppd_proxy.accuracy.scores import Scores, Statistics
+from ppd_proxy.accuracy.spread import Spread
 from ppd_proxy.shadow.rows import Row
 from ppd_proxy.shadow.sample import Sample
 
 
 class Check(NamedTuple):
-    """`difference` of a replay only; `took_ms` is the baseline's time. Without `scores` the engine had none to tell."""
+    """`difference` of a replay only, `spread` where the likeliest tokens were asked for; `took_ms` is the baseline's
+    time. Without `scores` the engine had none to tell."""
 
     sample: Sample
     method: Literal["score", "replay"]
@@ -22,6 +24,7 @@ class Check(NamedTuple):
     scores: Scores | None
     difference: Difference | None
     took_ms: float
+    spread: Spread | None = None
 
 
 def row_of(check: Check, judgement: Judgement, reference: Reference | None) -> Row:
@@ -56,6 +59,7 @@ def row_of(check: Check, judgement: Judgement, reference: Reference | None) -> R
         replay=check.difference._asdict() if check.difference is not None else None,
         timings={"baseline": check.took_ms},
         transfer=msgspec.to_builtins(sample.transfer) if sample.transfer is not None else None,
+        spread=check.spread._asdict() if check.spread is not None else None,
         spec=msgspec.to_builtins(candidate.acceptance) if candidate.acceptance is not None else None,
         body=sample.body,
         text=candidate.text,

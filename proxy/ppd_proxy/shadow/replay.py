@@ -13,7 +13,7 @@ import numpy as np
 
 from ppd_proxy.accuracy.replays import Difference, Side, compare
 from ppd_proxy.accuracy.scores import Scores
-from ppd_proxy.core.candidate import Candidate
+from ppd_proxy.core.candidate import BY_ID, Candidate
 from ppd_proxy.shadow.sample import Sample
 
 TOP_LOGPROBS = 5
@@ -49,7 +49,7 @@ def scores_of_replay(candidate: Candidate, other: Candidate, difference: Differe
     if at is not None and at < len(candidate.token_ids) and at < len(other.token_ids):
         top = other.tops[at] if at < len(other.tops) else {}
         least = min(top.values(), default=-math.inf)
-        logprob = top.get(f"token_id:{candidate.token_ids[at]}", least)  # not among the likeliest: at most that
+        logprob = top.get(f"{BY_ID}{candidate.token_ids[at]}", least)  # not among the likeliest: at most that
         own, theirs = [*own, candidate.logprobs[at]], [*theirs, logprob]
         margins, ranks = [*margins, other.logprobs[at] - logprob], [*ranks, 2]
     if not own:

@@ -23,7 +23,7 @@ STORAGES: tuple[Storage, ...] = ("none", "hashes", "tokens", "text")
 
 APPLICATION_ID = 0x70706431
 """In the file's header: "ppd1". Tells our files from other programs' databases."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_ERROR_CHARACTERS = 500
 
 
@@ -62,6 +62,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     replay: Mapping[str, Any] | None = None
     timings: Mapping[str, float] = {}
     transfer: Mapping[str, Any] | None = None
+    spread: Mapping[str, Any] | None = None
     spec: Mapping[str, Any] | None = None
     body: bytes | None = None
     text: str | None = None
@@ -95,6 +96,7 @@ _FACTS: Mapping[str, str] = MappingProxyType(
         "error": "TEXT",
         "prompt_hash": "TEXT",
         "answer_hash": "TEXT",
+        "spread": "TEXT",
     }
 )
 _CONTENTS: Mapping[str, str] = MappingProxyType(
@@ -113,7 +115,7 @@ _CONTENTS: Mapping[str, str] = MappingProxyType(
 _INTEGERS = ("prompt_token_ids", "token_ids", "ranks")
 _FLOATS = ("candidate_logprobs", "baseline_logprobs", "margins")
 _NUMBERS = ("max_delta", "mean_delta", "threshold")
-_DICTS = ("timings", "transfer", "spec")
+_DICTS = ("timings", "transfer", "spec", "spread")
 _ALL = tuple({**_FACTS, **_CONTENTS}.items())
 
 SCHEMA: tuple[str, ...] = (
@@ -123,6 +125,8 @@ SCHEMA: tuple[str, ...] = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+UPGRADES: Mapping[int, tuple[str, ...]] = MappingProxyType({1: ("ALTER TABLE samples ADD COLUMN spread TEXT",)})
+"""From a schema's version to the next one."""
 FACT_COLUMNS = ", ".join(("seq", *_FACTS))
 ALL_COLUMNS = ", ".join(("seq", *_FACTS, *_CONTENTS))
 INSERT = (

@@ -173,6 +173,7 @@ class Accuracy:
             "version": SUMMARY_VERSION,
             "rate": shadow.budget.rate,
             "method": shadow.budget.method,
+            "top_logprobs": shadow.budget.top_logprobs,
             "baselines": list(self._baselines),
             "waiting": shadow.waiting,
             "checking": shadow.checking,

@@ -19,8 +19,9 @@ import msgspec
 from ppd_proxy.accuracy.noise import Judgement, Key, key_of
 from ppd_proxy.accuracy.scores import BROKEN, Scores, summarize
 from ppd_proxy.accuracy.verdicts import Verdicts
+from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.types import Route
-from ppd_proxy.shadow.baseline import BaselineError, Baselines, scores_of
+from ppd_proxy.shadow.baseline import BaselineError, Baselines, Told, scores_of, spread_of_both
 from ppd_proxy.shadow.check import Check, row_of
 from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay
 from ppd_proxy.shadow.rows import Row
@@ -39,7 +40,8 @@ _LOSSES = frozenset({"baseline_down", "baseline_slow", "baseline_error"})
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is checked, and how. `rate` may change while running."""
+    """How much is checked, and how. `rate` may change while running; `top_logprobs` (how many of the likeliest tokens
+    are compared) ends where an engine refuses as many."""
 
     rate: float
     method: str
@@ -47,6 +49,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     queue: int
     max_body_bytes: int
     noise_share: float
+    top_logprobs: int = 0
 
 
 class Telemetry(Protocol):
@@ -139,6 +142,21 @@ class Shadow:
     def skip(self, route: Route) -> None:
         """Count a sampled request whose answer cannot be compared."""
         self._count(route, "unscorable")
+
+    @property
+    def asked_tops(self) -> int:
+        """One more than are compared: the chosen token is listed too, wherever it stands."""
+        top = self.budget.top_logprobs
+        return top + 1 if top else 0
+
+    def ask_no_tops(self, refused_by: str, count: int) -> None:
+        if not self.budget.top_logprobs:
+            return  # others were under way when the first was refused
+        log.warning(
+            "entropies are compared no more: %s refuses %d logprobs; raise its --max-logprobs, or lower"
+            " --shadow-top-logprobs", refused_by, count,
+        )  # fmt: skip
+        self.budget = msgspec.structs.replace(self.budget, top_logprobs=0)
 
     # What an operator calls
 
@@ -252,12 +270,13 @@ class Shadow:
         started_at = self._clock()
         has_ids = sample.candidate.prompt_token_ids is not None
         is_scored = sample.is_scorable and has_ids and self.budget.method == "score"
-        difference = None
+        difference = spread = None
         method: Literal["score", "replay"]
         if is_scored:
-            candidate, method = sample.candidate, "score"
-            told = await self._baselines.score(sample.model, candidate.prompt_token_ids or (), candidate.token_ids)
+            candidate, method, top = sample.candidate, "score", self.budget.top_logprobs
+            told = await self._score(sample.model, candidate, top)
             scores: Scores | None = scores_of(candidate, told)
+            spread = spread_of_both(candidate, told, top)
         elif not is_repeatable(sample.fields):
             raise BaselineError("unscorable", "neither scorable nor greedy nor seeded")
         else:
@@ -270,7 +289,18 @@ class Shadow:
         took_ms = (self._clock() - started_at) * 1000
         self.took_ms[method] = self.took_ms.get(method, 0.0) + took_ms
         self.checks[method] += 1
-        self._take(Check(sample, method, summarize(scores), scores, difference, took_ms))
+        self._take(Check(sample, method, summarize(scores), scores, difference, took_ms, spread))
+
+    async def _score(self, model: str, candidate: Candidate, top: int) -> Told:
+        prompt, answer = candidate.prompt_token_ids or (), candidate.token_ids
+        try:
+            return await self._baselines.score(model, prompt, answer, top=top)
+        except BaselineError as error:
+            if error.reason != "refused" or not top:
+                raise
+        told = await self._baselines.score(model, prompt, answer)  # refused again where the reason is another
+        self.ask_no_tops("a baseline", top)
+        return told
 
     def _take(self, check: Check) -> None:
         """A finished check: a seed of noise, and judged as soon as there is a noise floor for it."""
@@ -298,6 +328,7 @@ class Shadow:
             scopes=scopes_of(sample, self.red_in_use()),
             now=self._clock(),
             identity=identity_of(sample),
+            entropy_change=None if check.spread is None else check.spread.entropy_change,
         )
         if judgement is None:
             self.drop("no_noise_floor")

@@ -47,8 +47,6 @@ from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Origin, Pool
 
-NOT_A_NUMBER = "the decode engine computed a logprob that is no number"
-
 
 class Client(Protocol):
     """The connection to the client. After it left, every method does nothing."""
@@ -102,8 +100,8 @@ class Shaper(Protocol):
 
     def response_body(self, leg: Leg) -> bytes: ...
 
-    def is_broken_by_asking(self, leg: Leg) -> bool:
-        """The engine refused its own answer because of what the proxy asked for beside the client's wishes."""
+    def broken_by_asking(self, leg: Leg) -> str | None:
+        """What to say of an engine that refused because of what the proxy asked for beside the client's wishes."""
 
     def answer_complete(self, leg: Leg) -> None:
         """The answer is whole; called before its last bytes leave, so that the next turn finds it remembered."""
@@ -198,8 +196,9 @@ class Driver:
         if isinstance(event, LegEnded) and leg is not None and leg.kind == "prefill" and event.status < 400:
             return self._judge_prefill(event, leg)
         if isinstance(event, LegEnded) and event.status >= 400 and leg is not None and leg.kind == "decode":
-            if self._shaper.is_broken_by_asking(leg):
-                event = LegFailed(error=EngineFailure(NOT_A_NUMBER, reason=Reason.ENGINE_ERROR))
+            why = self._shaper.broken_by_asking(leg)
+            if why is not None:
+                event = LegFailed(error=EngineFailure(why, reason=Reason.ENGINE_ERROR))
         if isinstance(event, LegFailed) and leg is not None and self.exchange.plan is not None:
             self._shaper.leg_failed(self.exchange.plan, leg.kind, event.error, was_sent=event.was_sent)
         if isinstance(event, DeadlinePassed):

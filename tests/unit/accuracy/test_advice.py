@@ -42,5 +42,25 @@ def test_the_advice_follows_the_evidence(
     assert word in (advise(samples, verdicts, kv_failures) or "")
 
 
+@pytest.mark.parametrize(
+    ("changed", "usual", "told"),
+    [
+        ([0.21, 0.19, 0.2, 0.22, 0.18], [0.0, 0.01, -0.01] * 7, "other logprobs (entropy +0.2 nats a token):"),
+        ([-0.21, -0.19, -0.2, -0.22, -0.18], [0.0, 0.01, -0.01] * 7, "other logprobs (entropy -0.2 nats a token):"),
+        ([0.0, 0.01, -0.01, 0.0, 0.01], [0.0, 0.01, -0.01] * 7, "other logprobs:"),
+        ([0.21, 0.19, 0.2, 0.22, None], [0.0, 0.01, -0.01] * 7, "other logprobs:"),
+        ([0.21, 0.19, 0.2, 0.22, 0.18], [0.0], "other logprobs:"),
+    ],
+)
+def test_lost_precision_tells_the_entropy_where_it_changed_for_sure(
+    changed: list[float | None], usual: list[float], told: str
+) -> None:
+    samples = [
+        *(Judged(KEY, "far", "drift", 100, True, each) for each in changed),
+        *(Judged(KEY, "within", "exact", 100, True, each) for each in usual),
+    ]
+    assert told in (advise(samples, RED_PD, 0) or "")
+
+
 def test_a_handful_of_bad_samples_is_too_little_for_advice() -> None:
     assert advise(window([1, 2, 3, 4], [1] * 50), RED_PD, 0) is None

@@ -191,8 +191,8 @@ def test_p32_what_is_asked_is_added_and_nothing_else_changes():
 
 
 def test_logprobs_are_asked_in_the_endpoints_own_way():
-    for top in (0, 3):
-        assert decoded(completion(), None, LOGPROBS, top_logprobs=top) == {"prompt": "hi", "logprobs": top}
+    for top, named in ((0, {}), (3, {"return_tokens_as_token_ids": True})):
+        assert decoded(completion(), None, LOGPROBS, top_logprobs=top) == {"prompt": "hi", "logprobs": top, **named}
         body = decoded(chat(logprobs=False), None, LOGPROBS, top_logprobs=top)
         assert (body["logprobs"], body["top_logprobs"]) == (True, top)
         assert "return_token_ids" not in body

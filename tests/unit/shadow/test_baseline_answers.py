@@ -6,7 +6,7 @@ import pytest
 from tests.unit.shadow.test_sample import sample
 
 from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.shadow.baseline import read_positions, scores_of
+from ppd_proxy.shadow.baseline import Told, read_positions, scores_of, spread_of_both
 from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay
 
 
@@ -22,15 +22,39 @@ def test_logprob_rank_and_margin_come_from_each_position() -> None:
         {"7": {"logprob": -0.2, "rank": 1}},
         {"9": {"logprob": -2.0, "rank": 3}, "8": {"logprob": -0.5, "rank": 1}},
     ]
-    logprobs, ranks, margins = read_positions(positions, [7, 9])
-    assert (logprobs, ranks, margins) == ([-0.2, -2.0], [1, 3], [0.0, 1.5])
+    assert read_positions(positions, [7, 9]) == Told([-0.2, -2.0], [1, 3], [0.0, 1.5], [])
+
+
+def test_the_likeliest_tokens_leave_out_a_chosen_one_that_is_none() -> None:
+    positions = [
+        {"7": {"logprob": -0.2, "rank": 1}, "8": {"logprob": -2.0, "rank": 2}},
+        {"9": {"logprob": -9.0, "rank": 40}, "8": {"logprob": -0.5, "rank": 1}, "5": {"logprob": -1.5, "rank": 2}},
+    ]
+    assert read_positions(positions, [7, 9], 2).tops == [
+        {"token_id:7": -0.2, "token_id:8": -2.0}, {"token_id:8": -0.5, "token_id:5": -1.5},
+    ]  # fmt: skip
+
+
+def test_the_spread_of_both_is_over_the_likeliest_tokens_that_both_named_by_id() -> None:
+    told = Told([-0.2], [1], [0.0], [{"token_id:7": -0.2, "token_id:8": -2.0}])
+    ours = candidate([7], [-0.3], [{"token_id:7": -0.3, "token_id:8": -1.6, "token_id:9": -5.0}])
+    spread = spread_of_both(ours, told, 2)
+    assert spread is not None
+    assert spread.positions == 1
+    assert spread.entropy_change > 0
+    assert spread.divergence > 0
+    by_text = candidate([7], [-0.3], [{"a": -0.3, "b": -1.6, "c": -5.0}])
+    assert spread_of_both(by_text, told, 2) is None
+    assert spread_of_both(ours, Told([-0.2], [1], [0.0], []), 0) is None
+    assert spread_of_both(candidate([7], [-0.3]), told, 2) is None
 
 
 def test_a_logprob_that_is_no_number_stays_none() -> None:
-    logprobs, _, margins = read_positions([{"7": {"logprob": None, "rank": 1}}], [7])
-    assert math.isnan(logprobs[0])
-    assert math.isnan(margins[0])
-    scores = scores_of(candidate([7], [-0.1]), (logprobs, [math.nan], margins))
+    told = read_positions([{"7": {"logprob": None, "rank": 1}}], [7], 1)
+    assert math.isnan(told.logprobs[0])
+    assert math.isnan(told.margins[0])
+    assert told.tops == [{}]
+    scores = scores_of(candidate([7], [-0.1]), told._replace(ranks=[math.nan]))
     assert math.isnan(scores.baseline[0])
 
 

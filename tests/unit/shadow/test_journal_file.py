@@ -190,6 +190,24 @@ async def test_another_programs_database_is_refused_and_left_alone(path):
     assert list(path.parent.iterdir()) == [path]
 
 
+async def test_a_journal_of_an_older_version_is_taken_over(opened, path):
+    journal = await opened()
+    journal.add(row(1))
+    await journal.close()
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE samples DROP COLUMN spread")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    journal = await opened()
+    journal.add(row(2, spread={"positions": 3}))
+    await journal.flush()
+    found = {each["sample_id"]: each["spread"] for each in await journal.latest(9)}
+    assert found == {"r1": None, "r2": {"positions": 3}}
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    connection.close()
+
+
 async def test_a_newer_schema_is_refused(opened, path):
     await (await opened()).close()
     connection = sqlite3.connect(path)

@@ -27,8 +27,8 @@ from ppd_proxy.acc.entropies import (
 from ppd_proxy.acc.flags import between, not_negative, positive
 from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
 from ppd_proxy.acc.views import counted, nats
+from ppd_proxy.accuracy.distributions import VOCABULARY
 
-VOCABULARY = 128_256
 _ROUNDING = 1e-3
 
 
