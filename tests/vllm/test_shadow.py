@@ -1,6 +1,7 @@
 """Accuracy shadowing on a real split vLLM: sampled answers are the unsampled ones, and damaged KV is seen."""
 
 import re
+from pathlib import Path
 
 import pytest
 from tests.vllm.conftest import UseCluster
@@ -12,14 +13,14 @@ from cluster import Cluster, ClusterSpec, EngineSpec
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
 
-def shadow_cluster(use_cluster: UseCluster) -> Cluster:
+def shadow_cluster(use_cluster: UseCluster, *settings: str) -> Cluster:
     common = {"dtype": "float32", "connector": "ppd"}
     engines = (
         EngineSpec(role="prefill", **common),
         EngineSpec(role="decode", **common),
         EngineSpec(role="aggregated", is_baseline=True, **common),
     )
-    return use_cluster(ClusterSpec(engines=engines, mode="pd", proxy_args=("--shadow-rate", "1")))
+    return use_cluster(ClusterSpec(engines=engines, mode="pd", proxy_args=("--shadow-rate", "1", *settings)))
 
 
 @pytest.fixture
@@ -108,3 +109,37 @@ def test_every_sample_is_checked_and_judged_once_the_noise_is_known(cluster: Clu
     assert set(told["outcomes"]["pd"]) <= {"exact", "tie", "drift"}
     assert told["dropped"] == {}
     assert all(scope["verdict"] in ("green", "unknown") for scope in told["scopes"])
+
+
+@pytest.mark.vllm_smoke
+def test_with_likeliest_tokens_answers_are_the_same_and_their_spread_is_kept(
+    use_cluster: UseCluster, tmp_path: Path
+) -> None:
+    cluster = shadow_cluster(use_cluster, "--shadow-top-logprobs", "5", "--journal", str(tmp_path / "journal.db"))
+    requests = (COMPLETIONS, False), (CHAT, False), (COMPLETIONS, True), (CHAT, True)
+    for path, stream in requests:
+        body = {"model": cluster.model_name, "max_tokens": 24, "temperature": 0, "stream": stream}
+        text = prompt_of(80, 970)
+        body |= {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
+        answers = []
+        for share in (0, 1):
+            rate(cluster, share)
+            answers.append(call(cluster.proxy_url + path, body))
+        unsampled, sampled = answers
+        assert {answer.status for answer in answers} == {200}
+        assert shapes(sampled) == shapes(unsampled)
+        assert text_of(sampled) == text_of(unsampled)
+        if not stream:
+            assert plain(sampled.text) == plain(unsampled.text)
+    wait_until(lambda: accuracy(cluster)["parked"] == len(requests), "all checked")
+    assert call(f"{cluster.proxy_url}/accuracy/calibrate?samples=320", {}).status == 200
+    wait_until(lambda: not accuracy(cluster)["calibrating"] and not accuracy(cluster)["parked"], "all judged", 240)
+    told = accuracy(cluster)
+    assert (told["top_logprobs"], sum(told["outcomes"]["pd"].values())) == (5, 4)
+    wait_until(lambda: len(call(f"{cluster.proxy_url}/accuracy/samples").body["samples"]) == 4, "all written")
+    for sample in call(f"{cluster.proxy_url}/accuracy/samples").body["samples"]:
+        spread = sample["spread"]
+        assert spread["positions"] == sample["answer_tokens"]
+        assert spread["entropy_low"] <= spread["entropy_change"] <= spread["entropy_high"]
+        assert abs(spread["entropy_change"]) < 0.01
+        assert 0 <= spread["divergence"] <= spread["largest_divergence"] < 0.01
