@@ -20,6 +20,10 @@ VOCABULARY = 128_256
 """Tokens of a model that nobody told the size of (Llama 3). Upper bounds grow with its logarithm."""
 
 
+_ROUNDING = 1e-6
+"""Of one minus a sum of probabilities whose logprobs are float32."""
+
+
 class Bounds(NamedTuple):
     low: float
     high: float
@@ -69,7 +73,8 @@ def gap(one: Logprobs, other: Logprobs, vocabulary: int) -> Bounds:
 
 def divergence(one: Logprobs, other: Logprobs) -> float:
     """KL(one || other) over the tokens both list and one bucket for the rest of each: a lower bound of the true
-    divergence (data processing inequality). Infinite where `other` rules out what `one` has."""
+    divergence (data processing inequality). Infinite where `other` lists as impossible (vLLM: -9999) what `one`
+    lists; a rest that may be rounding counts as so much."""
     shared = [token for token in one if token in other]
     total = 0.0
     left, right = 1.0, 1.0
@@ -78,7 +83,6 @@ def divergence(one: Logprobs, other: Logprobs) -> float:
         left, right = left - mine, right - theirs
         if mine > 0:
             total += mine * (one[token] - other[token]) if theirs > 0 else math.inf
-    left, right = max(0.0, left), max(0.0, right)
-    if left > 1e-9:
-        total += left * math.log(left / right) if right > 1e-12 else math.inf
+    if left > _ROUNDING:
+        total += left * math.log(left / max(right, _ROUNDING))
     return max(0.0, total)

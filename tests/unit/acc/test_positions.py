@@ -43,5 +43,10 @@ def test_behind_the_first_difference_nothing_is_compared_by_position():
 
 
 def test_what_an_engine_rules_out_is_an_infinite_divergence():
-    (row,) = rows_of(answer({5: -0.7, 6: -1.2}), answer({5: 0.0}), 1)
+    (row,) = rows_of(answer({5: -0.7, 6: -1.2}), answer({5: 0.0, 6: -9999.0}), 1)
     assert row.divergence == math.inf
+
+
+def test_what_an_engine_does_not_list_is_as_unlikely_as_rounding_can_tell():
+    (row,) = rows_of(answer({5: -0.7, 6: -1.2}), answer({5: 0.0}), 1)
+    assert row.divergence == pytest.approx(6.26, abs=0.01)

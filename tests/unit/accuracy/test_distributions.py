@@ -64,3 +64,13 @@ def test_a_single_listed_token_still_diverges() -> None:
 
 def test_coverage_is_the_listed_mass() -> None:
     assert coverage({"a": math.log(0.7), "b": math.log(0.2), "c": -math.inf}) == pytest.approx(0.9)
+
+
+def test_a_sure_engine_whose_rest_is_rounded_away_is_not_infinitely_far():
+    sure, nearly = {"a": 0.0}, {"a": math.log1p(-1e-5)}
+    assert 0 < divergence(nearly, sure) < 1e-4
+    assert 0 <= divergence(sure, nearly) < 1e-4
+
+
+def test_what_the_other_one_lists_as_impossible_is_infinitely_far():
+    assert divergence({"a": -0.7, "b": -0.7}, {"a": 0.0, "b": -9999.0}) == math.inf
