@@ -112,6 +112,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=at_least(1), default=10)
     parser.add_argument("--requests", type=at_least(10), default=400, help="turns per round (default 400)")
     parser.add_argument("--clients", type=at_least(1), default=2, help="at a time (default 2)")
+    parser.add_argument("--top-logprobs", type=at_least(0), default=0, help="likeliest tokens to compare (default 0)")
     parser.add_argument("--prefill-rate", type=at_least(1), default=4000, help="simulated tokens per second (4000)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is running is stopped, too
@@ -122,7 +123,10 @@ def main() -> int:
         spec = ClusterSpec(
             engines=(*engines, baseline),
             logs=Path(directory),
-            proxy_args=("--shadow-rate", "1", "--shadow-queue", "5000", "--journal", f"{directory}/journal.db"),
+            proxy_args=(
+                "--shadow-rate", "1", "--shadow-queue", "5000", "--journal", f"{directory}/journal.db",
+                "--shadow-top-logprobs", str(options.top_logprobs),
+            ),
         )
         with Cluster(spec, report=lambda line: print(line, file=sys.stderr)) as cluster:
             found = asyncio.run(run(cluster, options))
