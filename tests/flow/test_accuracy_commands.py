@@ -113,6 +113,23 @@ async def test_scored_samples_become_a_report(tmp_path: Path) -> None:
             await run_command("length-bias", "--from-proxy", cluster.url)
         entropies = await run_command("entropy", "--from-proxy", cluster.url)
         assert entropies.data["comparison"]["unit"] == "samples"
+        assert any("--shadow-top-logprobs" in note for note in entropies.notes)
+
+
+async def test_entropies_of_a_proxy_are_those_of_the_likeliest_tokens_where_it_compared_them(tmp_path: Path) -> None:
+    async with journalled(tmp_path / "journal.db", shadow_top_logprobs=5) as cluster:
+        await calibrated(cluster)
+        await settled(cluster, 20)
+        told = await run_command("entropy", "--from-proxy", cluster.url)
+        report = await report_from(cluster, tmp_path / "report.json")
+        spreads = [sample.metadata["spread"] for sample in report.samples]
+        comparison = told.data["comparison"]
+        assert (comparison["unit"], comparison["count"]) == ("samples", 20)
+        assert comparison["positions"] == sum(each["positions"] for each in spreads) > 100
+        assert comparison["mean_change"] == pytest.approx(sum(each["entropy_change"] for each in spreads) / 20)
+        assert comparison["true_change_low"] <= comparison["mean_change"] <= comparison["true_change_high"]
+        assert comparison["interval"][0] <= 0 <= comparison["interval"][1]
+        assert any("likeliest tokens of 20 samples" in note for note in told.notes)
 
 
 async def test_all_pages_are_read_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

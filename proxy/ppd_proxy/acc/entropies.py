@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from ppd_proxy.acc.reports import Sample, Side
@@ -53,6 +55,13 @@ class Comparison:
     change: Mean
     low: float
     high: float
+
+
+class _Spread(msgspec.Struct):
+    positions: Annotated[int, msgspec.Meta(ge=1)]
+    entropy_change: float
+    entropy_low: float
+    entropy_high: float
 
 
 def entropy_of(top: Top, vocabulary: int, *, is_ranked: bool) -> Entropy | None:
@@ -122,6 +131,25 @@ def compare(pairs: Sequence[tuple[Series, Series]], confidence: float) -> Compar
         change=student(units, confidence),
         low=fmean(other.low - one.high for one, other in every),
         high=fmean(other.high - one.low for one, other in every),
+    )
+
+
+def compare_spreads(samples: Sequence[Sample], confidence: float) -> Comparison | None:
+    """The same from what a proxy kept of its samples (`accuracy/spread.py`); None where it kept nothing of the kind."""
+    told = [spread for sample in samples if (spread := sample.metadata.get("spread")) is not None]
+    if not told:
+        return None
+    try:
+        spreads = msgspec.convert(told, list[_Spread])
+    except msgspec.ValidationError:
+        return None  # a report that somebody else wrote
+    positions = sum(each.positions for each in spreads)
+    return Comparison(
+        unit="samples",
+        positions=positions,
+        change=student([each.entropy_change for each in spreads], confidence),
+        low=math.fsum(each.entropy_low * each.positions for each in spreads) / positions,
+        high=math.fsum(each.entropy_high * each.positions for each in spreads) / positions,
     )
 
 

@@ -56,6 +56,7 @@ class JournalRow(msgspec.Struct, frozen=True, kw_only=True):
     noise_samples: int | None = None
     finish_reason: str | None = None
     transfer: dict[str, Any] | None = None
+    spread: dict[str, Any] | None = None
     error: str | None = None
     token_ids: list[int] | None = None
     candidate_logprobs: list[float | None] | None = None
@@ -239,7 +240,7 @@ def sample_of(row: JournalRow) -> Sample:
 def _metadata(row: JournalRow) -> dict[str, Any]:
     names = (
         "at", "model", "route", "pair", "turn", "reason", "method", "outcome", "category", "threshold",
-        "noise_samples", "transfer",
+        "noise_samples", "transfer", "spread",
     )  # fmt: skip
     told = {name: getattr(row, name) for name in names}
     if row.error is not None:

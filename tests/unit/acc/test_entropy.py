@@ -156,6 +156,14 @@ async def test_without_lists_the_chosen_tokens_are_taken_and_it_is_said(tmp_path
     assert any("only the chosen tokens" in note for note in result.notes)
 
 
+async def test_a_spread_that_no_proxy_wrote_is_left_alone(tmp_path):
+    known = {"positions": 10, "entropy_change": 0.5, "entropy_low": 0.4, "entropy_high": 0.6}
+    for spread, change in ((known, 0.5), ({**known, "positions": 0}, 0.0), ("wide", 0.0), ({}, 0.0)):
+        path = written(tmp_path, *(equal(name, metadata={"spread": spread}) for name in "ab"))
+        told = (await entropy("--report", path)).data["comparison"]
+        assert told["mean_change"] == pytest.approx(change)
+
+
 def test_the_first_difference_itself_has_one_context():
     assert shared_positions(parted("b", position=4)) == 5
     assert shared_positions(equal("a", 10)) == 10

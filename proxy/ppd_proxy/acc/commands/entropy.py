@@ -19,6 +19,7 @@ from ppd_proxy.acc.entropies import (
     Series,
     around,
     compare,
+    compare_spreads,
     figures,
     series_of,
     shared_positions,
@@ -86,14 +87,22 @@ async def _of_report(args: argparse.Namespace, context: Context) -> Result:
         where = f"--report {args.report}" if args.report is not None else f"--from-proxy {args.from_proxy}"
         raise Mistake(f"{where}: no sample has logprobs; batch-compare writes them, the published tool does not")
     notes = [*notes_of(report)]
-    if not any(sample.baseline.tops or sample.target.tops for sample in report.samples):
+    spreads = compare_spreads(samples, args.confidence_level)
+    if spreads is not None:
+        notes.append(
+            f"compared are the likeliest tokens of {counted(spreads.change.count, 'sample')}; the table is of the"
+            " chosen tokens"
+        )
+    elif not any(sample.baseline.tops or sample.target.tops for sample in report.samples):
         notes.append("only the chosen tokens' logprobs are there: bounds are wide, differences are of those tokens")
-    return _result(args, pairs, notes, shared)
+        if args.from_proxy is not None:
+            notes.append("a proxy started with --shadow-top-logprobs compares the likeliest tokens of its samples")
+    return _result(args, pairs, notes, shared, spreads)
 
 
 def _result(
     args: argparse.Namespace, pairs: Sequence[tuple[Series, Series | None]], notes: list[str],
-    shared: Sequence[int] | None = None,
+    shared: Sequence[int] | None = None, spreads: Comparison | None = None,
 ) -> Result:  # fmt: skip
     baselines = [one for one, _ in pairs]
     targets = [other for _, other in pairs if other is not None]
@@ -104,7 +113,7 @@ def _result(
         for (one, other), limit in zip(pairs, limits, strict=True)
         if other is not None
     ]
-    comparison = compare(cut, args.confidence_level)
+    comparison = spreads or compare(cut, args.confidence_level)
     data: dict[str, Any] = {
         "samples": len(pairs),
         "vocabulary": args.vocabulary,
