@@ -88,8 +88,10 @@ def opened(path: Path, *, is_made: bool) -> Iterator[History]:
         _refuse_others(connection, path)
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA foreign_keys = ON")
-        for statement in (*rows.SCHEMA, *_RUNS):
-            connection.execute(statement)
+        with _transaction(connection):
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            for statement in (*rows.statements(version), *_RUNS):
+                connection.execute(statement)
         yield History(connection)
     except sqlite3.OperationalError as error:
         raise Trouble(f"--db {path}: {error}") from None
@@ -108,7 +110,7 @@ def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
         return
     if application_id != rows.APPLICATION_ID:
         raise Mistake(f"--db {path}: it is another program's database; give another path")
-    if version != rows.SCHEMA_VERSION:
+    if not rows.is_known(version):
         raise Mistake(f"--db {path}: its schema is version {version}; this program knows {rows.SCHEMA_VERSION}")
     if "samples" in tables and "runs" not in tables:
         raise Mistake(f"--db {path}: it is a proxy's journal, which deletes old rows; give another path")

@@ -282,7 +282,7 @@ def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
         return
     if application_id != rows.APPLICATION_ID:
         raise ConfigError([f"journal {path}: it is another program's database; choose another path"])
-    if version != rows.SCHEMA_VERSION and version not in rows.UPGRADES:
+    if not rows.is_known(version):
         raise ConfigError(
             [
                 f"journal {path}: its schema is version {version}, this proxy knows {rows.SCHEMA_VERSION}; choose "
@@ -304,14 +304,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
     with _transaction(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        for statement in (*_upgrades(version), *rows.SCHEMA):
+        for statement in rows.statements(version):
             connection.execute(statement)
-
-
-def _upgrades(version: int) -> Iterator[str]:
-    while version in rows.UPGRADES:
-        yield from rows.UPGRADES[version]
-        version += 1
 
 
 def _what_is_wrong(error: sqlite3.Error) -> str:

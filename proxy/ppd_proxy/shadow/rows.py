@@ -118,14 +118,14 @@ _NUMBERS = ("max_delta", "mean_delta", "threshold")
 _DICTS = ("timings", "transfer", "spec", "spread")
 _ALL = tuple({**_FACTS, **_CONTENTS}.items())
 
-SCHEMA: tuple[str, ...] = (
+_SCHEMA: tuple[str, ...] = (
     f"CREATE TABLE IF NOT EXISTS samples (seq INTEGER PRIMARY KEY, {', '.join(f'{n} {kind}' for n, kind in _ALL)})",
     "CREATE INDEX IF NOT EXISTS samples_by_at ON samples (at)",
     "CREATE INDEX IF NOT EXISTS samples_by_outcome ON samples (outcome)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
-UPGRADES: Mapping[int, tuple[str, ...]] = MappingProxyType({1: ("ALTER TABLE samples ADD COLUMN spread TEXT",)})
+_UPGRADES: Mapping[int, tuple[str, ...]] = MappingProxyType({1: ("ALTER TABLE samples ADD COLUMN spread TEXT",)})
 """From a schema's version to the next one."""
 FACT_COLUMNS = ", ".join(("seq", *_FACTS))
 ALL_COLUMNS = ", ".join(("seq", *_FACTS, *_CONTENTS))
@@ -133,6 +133,17 @@ INSERT = (
     f"INSERT OR REPLACE INTO samples ({', '.join(name for name, _ in _ALL)}) "
     f"VALUES ({', '.join(f':{name}' for name, _ in _ALL)})"
 )
+
+
+def is_known(version: int) -> bool:
+    """Whether `statements` takes a file of that version over."""
+    return version == SCHEMA_VERSION or version in _UPGRADES
+
+
+def statements(version: int) -> list[str]:
+    """What makes the schema of a file of that version (0: an empty one) ours; in one transaction."""
+    upgrades = [] if version == 0 else [each for older in range(version, SCHEMA_VERSION) for each in _UPGRADES[older]]
+    return [*upgrades, *_SCHEMA]
 
 
 def without_text(row: Row, storage: Storage) -> Row:

@@ -180,6 +180,19 @@ async def test_the_table_of_samples_is_the_journals(tmp_path):
     assert stat.S_IMODE((tmp_path / "h.db").stat().st_mode) == 0o600
 
 
+async def test_a_history_of_an_older_version_is_taken_over(tmp_path):
+    await save(tmp_path, 1)
+    connection = sqlite3.connect(tmp_path / "h.db")
+    connection.execute("ALTER TABLE samples DROP COLUMN spread")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    await save(tmp_path, 2)
+    assert len((await history(tmp_path, "list")).data["runs"]) == 2
+    connection = sqlite3.connect(tmp_path / "h.db")
+    assert connection.execute("PRAGMA user_version").fetchone() == (rows.SCHEMA_VERSION,)
+    connection.close()
+
+
 async def test_a_proxys_journal_is_left_alone(tmp_path):
     journal = await Journal.open(tmp_path / "h.db", max_rows=10, max_age_s=1e9, storage="tokens")
     journal.add(row())
