@@ -23,8 +23,8 @@ from ppd_proxy.core.candidate import Candidate, read_candidate, read_candidate_s
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
 from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.signals import LegKind, MakePlan, Planned, Refused
-from ppd_proxy.core.sse import OpaqueRelay, SseRelay
+from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
+from ppd_proxy.core.sse import MAX_KEPT_BYTES, OpaqueRelay, SseRelay
 from ppd_proxy.core.types import Demand, Engine, History, Home, Plan, Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
@@ -37,7 +37,6 @@ from ppd_proxy.upstream.pool import parse_origin
 BYTES_PER_TOKEN = 4
 """For load accounting only: how many bytes of JSON make a token, roughly."""
 _NOT_A_NUMBER = "the decode engine computed a logprob that is no number"
-_TOO_MANY_LOGPROBS = "the decode engine refuses as many logprobs as the accuracy check asks for"
 
 
 class Handling:
@@ -232,14 +231,15 @@ class Handling:
         if kind == "release":
             return plan.decode, chat.prefill_body(generation, params, salt=salt), None
         relay = None
+        self._tops = self._shared.shadow.asked_tops if self._shared.shadow is not None and self._asked.logprobs else 0
         if generation.is_stream:
             relay = SseRelay(
                 hidden_id=hidden,
                 public_id=public,
                 drop_usage=not generation.wants_usage,
                 asked=self._asked,
+                max_kept_bytes=MAX_KEPT_BYTES * (1 + self._tops // 2),
             )
-        self._tops = self._shared.shadow.asked_tops if self._shared.shadow is not None else 0
         body = chat.decode_body(generation, params, self._asked, top_logprobs=self._tops, salt=salt)
         return plan.decode, body, relay
 
@@ -336,15 +336,15 @@ class Handling:
     def handed_over(self, *, has_kv: bool) -> None:
         self.record.has_kv = has_kv
 
-    def broken_by_asking(self, leg: Leg) -> str | None:
+    def broken_by_asking(self, leg: Leg) -> LegFailed | LegRefused | None:
         if not self._asked.logprobs:
             return None
         if is_not_a_number(leg.body):
             self.broken_by = self._plan
-            return _NOT_A_NUMBER
-        if self._tops and self._shared.shadow is not None and is_too_many_logprobs(leg.body):
+            return LegFailed(error=EngineFailure(_NOT_A_NUMBER, reason=Reason.ENGINE_ERROR), is_our_doing=True)
+        if self._tops and self._shared.shadow is not None and is_too_many_logprobs(leg.body, "sample", self._tops):
             self._shared.shadow.ask_no_tops(self.record.decode_id or "the decode engine", self._tops)
-            return _TOO_MANY_LOGPROBS
+            return LegRefused()
         return None
 
     def leg_failed(self, plan: Plan, kind: LegKind, failure: EngineFailure, *, was_sent: bool) -> None:

@@ -136,7 +136,7 @@ class Shadow:
     ] = "score"
     shadow_top_logprobs: Annotated[
         int,
-        Note(help="likeliest tokens of each place to compare; engines must allow one more (0: none)", low=0, high=100),
+        Note(help="likeliest tokens of each place to compare; engines must allow one more (0: none)", low=0, high=20),
     ] = 0
     shadow_concurrency: Annotated[int, Note(help="checks at the same time", low=1, high=1024)] = 4
     shadow_queue: Annotated[int, Note(help="samples that wait; more are dropped and counted", low=1)] = 256

@@ -21,6 +21,7 @@ from ppd_proxy.core.signals import (
     FirstByte,
     LegEnded,
     LegFailed,
+    LegRefused,
     MakePlan,
     NoteStranded,
     OpenLeg,
@@ -35,7 +36,7 @@ from ppd_proxy.core.types import Plan, Reason
 from ppd_proxy.errors import EngineFailure, NoRoute
 from ppd_proxy.handoff.registry import HANDOFFS
 
-GONE, FIRST_BYTE = ClientGone(), FirstByte()
+GONE, FIRST_BYTE, LEG_REFUSED = ClientGone(), FirstByte(), LegRefused()
 ANSWERS = (RelayAnswer, Respond, EndResponse, BreakResponse)
 
 
@@ -63,8 +64,9 @@ def unreachable() -> LegFailed:
     return LegFailed(error=error, was_sent=False)
 
 
-def broken() -> LegFailed:
-    return LegFailed(error=EngineFailure("the engine closed the connection", reason=Reason.ENGINE_ERROR))
+def broken(*, by_us: bool = False) -> LegFailed:
+    error = EngineFailure("the engine closed the connection", reason=Reason.ENGINE_ERROR)
+    return LegFailed(error=error, is_our_doing=by_us)
 
 
 def passed(deadline: Deadline) -> DeadlinePassed:
@@ -94,21 +96,21 @@ def said(event: Event) -> str:
             return f"Planned({plan.route} {plan.handoff})"
         case LegEnded(status=status, has_kv=has_kv, is_client_fault=fault):
             return f"LegEnded({status}{' with KV' if has_kv else ''}{', client fault' if fault else ''})"
-        case LegFailed(was_sent=was_sent):
-            return f"LegFailed({'sent' if was_sent else 'not sent'})"
+        case LegFailed(was_sent=was_sent, is_our_doing=is_ours):
+            return f"LegFailed({'sent' if was_sent else 'not sent'}{', our doing' if is_ours else ''})"
         case DeadlinePassed(deadline):
             return f"DeadlinePassed({deadline})"
     return type(event).__name__
 
 
-def may_have_consumed(event: LegEnded | LegFailed | FirstByte) -> bool:
+def may_have_consumed(event: LegEnded | LegFailed | LegRefused | FirstByte) -> bool:
     """Whether a leg that was offered KV may have taken it: not when it was refused or never went out."""
     match event:
         case LegEnded(status=status, is_client_fault=is_client_fault):
             return not (400 <= status < 500 or is_client_fault)
         case LegFailed(was_sent=was_sent):
             return was_sent
-    return True
+    return not isinstance(event, LegRefused)
 
 
 class Playbook:
@@ -190,10 +192,10 @@ class Watch:
                 self.must_plan = None
             case ClientGone():
                 self.is_gone = True
-            case LegEnded() | LegFailed() | FirstByte() if self.leg is not None:
+            case LegEnded() | LegFailed() | LegRefused() | FirstByte() if self.leg is not None:
                 self._note_leg(event)
 
-    def _note_leg(self, event: LegEnded | LegFailed | FirstByte) -> None:
+    def _note_leg(self, event: LegEnded | LegFailed | LegRefused | FirstByte) -> None:
         plan = self.exchange.plan
         if self.leg == "prefill" and isinstance(event, LegEnded) and event.status < 400 and plan is not None:
             self._is_kv_held = event.has_kv and HANDOFFS[plan.handoff].holds_kv

@@ -2,7 +2,7 @@
 
 Of each position three figures, in nats: bounds of the entropy (accuracy/distributions.py), and `bucket`, the entropy
 with everything that is not listed as one token. `bucket` is a lower bound that needs no assumption; it is what two
-engines are compared by, as bounds differ by the unknown rest only.
+engines are compared by, as far as the bounds allow, which differ by the unknown rest only.
 """
 
 from __future__ import annotations
@@ -47,14 +47,21 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Target minus baseline. `change` is of the bucket entropies, Student's interval over units: samples where there
-    are several, else positions. `low` and `high` bound the mean difference of the true entropies."""
+    """Target minus baseline. `change` is of the bucket entropies, within the bounds; Student's interval is over units:
+    samples where there are several, else positions. `low` and `high` bound the mean change of the true entropies."""
 
     unit: str
     positions: int
     change: Mean
     low: float
     high: float
+
+
+def _change(baseline: Entropy, target: Entropy) -> float:
+    """Of the bucket entropies, moved into what the bounds allow: mass that leaves a list makes its bucket entropy
+    smaller, and the true one larger."""
+    low, high = target.low - baseline.high, target.high - baseline.low
+    return min(max(target.bucket - baseline.bucket, low), high)
 
 
 class _Spread(msgspec.Struct):
@@ -122,7 +129,7 @@ def compare(pairs: Sequence[tuple[Series, Series]], confidence: float) -> Compar
     known = [answer for answer in by_answer if answer]
     if not known:
         return None
-    changes = [[other.bucket - one.bucket for one, other in answer] for answer in known]
+    changes = [[_change(one, other) for one, other in answer] for answer in known]
     units = [fmean(each) for each in changes] if len(known) > 1 else changes[0]
     every = [pair for answer in known for pair in answer]
     return Comparison(

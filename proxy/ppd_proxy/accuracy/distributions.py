@@ -16,10 +16,13 @@ Logprobs = Mapping[str, float]
 although it is not one of them must be left out: that none of the rest is likelier than the last is made use of."""
 
 
-VOCABULARY = 128_256
-"""Tokens of a model that nobody told the size of (Llama 3). Upper bounds grow with its logarithm."""
+VOCABULARY = 300_000
+"""At least what any known model has (Gemma 3: 262,208), where nobody told the size. Upper bounds grow with its
+logarithm."""
 
 
+_IMPOSSIBLE = -9999.0
+"""What vLLM tells for minus infinity."""
 _ROUNDING = 1e-6
 """Of one minus a sum of probabilities whose logprobs are float32."""
 
@@ -79,10 +82,10 @@ def divergence(one: Logprobs, other: Logprobs) -> float:
     total = 0.0
     left, right = 1.0, 1.0
     for token in shared:
-        mine, theirs = math.exp(one[token]), math.exp(other[token])
-        left, right = left - mine, right - theirs
+        mine = math.exp(one[token])
+        left, right = left - mine, right - math.exp(other[token])
         if mine > 0:
-            total += mine * (one[token] - other[token]) if theirs > 0 else math.inf
+            total += mine * (one[token] - other[token]) if other[token] > _IMPOSSIBLE else math.inf
     if left > _ROUNDING:
         total += left * math.log(left / max(right, _ROUNDING))
     return max(0.0, total)

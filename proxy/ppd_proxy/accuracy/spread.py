@@ -18,9 +18,10 @@ Top = Mapping[str, float]
 class Spread(NamedTuple):
     """Candidate against baseline, in nats, over the `positions` at which both told their likeliest tokens.
 
-    `entropy_change` is the mean change of the entropy with all that is not listed as one token; `entropy_low` and
-    `entropy_high` bound the mean change of the true one. `divergence` is the mean of KL(candidate || baseline) over
-    the tokens both list and one bucket for the rest, `largest_divergence` the largest: lower bounds of the true ones.
+    `entropy_low` and `entropy_high` bound the mean change of the entropy. `entropy_change` is between them: the change
+    of the entropy with all that is not listed as one token, moved into the bounds where it is outside. `divergence` is
+    the mean of KL(candidate || baseline) over the tokens both list and one bucket for the rest, `largest_divergence`
+    the largest: lower bounds of the true ones.
     """
 
     positions: int
@@ -37,10 +38,11 @@ def spread_of(candidate: Sequence[Top], baseline: Sequence[Top], vocabulary: int
     if not known:
         return None
     gaps = [gap(one, other, vocabulary) for one, other in known]
+    changes = [bucket_entropy(one) - bucket_entropy(other) for one, other in known]
     divergences = [divergence(one, other) for one, other in known]
     return Spread(
         positions=len(known),
-        entropy_change=fmean(bucket_entropy(one) - bucket_entropy(other) for one, other in known),
+        entropy_change=fmean(min(max(change, low), high) for change, (low, high) in zip(changes, gaps, strict=True)),
         entropy_low=fmean(each.low for each in gaps),
         entropy_high=fmean(each.high for each in gaps),
         divergence=fmean(divergences),
@@ -48,12 +50,9 @@ def spread_of(candidate: Sequence[Top], baseline: Sequence[Top], vocabulary: int
     )
 
 
-def likeliest(listed: Top, count: int, chosen: float) -> dict[str, float]:
-    """The `count` likeliest tokens of a list of as many and the chosen one. An engine lists the chosen token also where
-    it is none of them; `chosen` is its logprob. Empty where a number is none."""
-    if not all(map(math.isfinite, listed.values())):
+def likeliest(listed: Top, count: int) -> dict[str, float]:
+    """The `count` likeliest tokens of a list of at least one more: an engine lists the chosen token in any case, so
+    that the last of a list need not be the next likeliest. Empty where the list is shorter, or a number is none."""
+    if len(listed) <= count or not all(map(math.isfinite, listed.values())):
         return {}
-    falling = sorted(listed.items(), key=lambda each: -each[1])
-    if falling and len(falling) <= count and falling[-1][1] == chosen:
-        falling.pop()  # the last of the list, or beyond it: none of the rest is sure to be less likely
-    return dict(falling[:count])
+    return dict(sorted(listed.items(), key=lambda each: -each[1])[:count])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -66,6 +66,14 @@ class _TransferReply(msgspec.Struct, gc=False):
     params: _TransferParams | None = msgspec.field(default=None, name=KV_PARAMS)
 
 
+class _ErrorDetail(msgspec.Struct, gc=False):
+    message: str = ""
+
+
+class _ErrorReply(msgspec.Struct, gc=False):
+    error: _ErrorDetail
+
+
 @dataclass(slots=True)
 class EngineAnswer:
     """What one answer said, put together from one JSON body or from all chunks of a stream."""
@@ -84,13 +92,13 @@ _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _reply = msgspec.json.Decoder(Reply)
 _replies = msgspec.json.Decoder(list[Reply])
 _transfer_reply = msgspec.json.Decoder(_TransferReply)
+_error_reply = msgspec.json.Decoder(_ErrorReply)
 _INPUT_TOKENS = re.compile(rb'"input_tokens": ?(\d+)')
 _OUTPUT_TOKENS = re.compile(rb'"output_tokens": ?(\d+)')
 _CACHED_TOKENS = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)": ?(\d+)')
 _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
 _DONE = b"data: [DONE]\n\n"
-_TOO_MANY_LOGPROBS_MARKS = (b"logprobs of", b"greater than max allowed")
-_NOT_A_NUMBER_MARK = b"Out of range float values are not JSON compliant"
+_NOT_A_NUMBER = "Out of range float values are not JSON compliant"
 _fields = msgspec.json.Decoder(Fields)
 _encoder = msgspec.json.Encoder()
 
@@ -226,12 +234,20 @@ def is_too_long(body: bytes) -> bool:
     return any(mark in body for mark in TOO_LONG_MARKS)
 
 
-def is_too_many_logprobs(body: bytes) -> bool:
-    """vLLM's refusal (status 400) of more `top_logprobs` than its --max-logprobs."""
-    return all(mark in body for mark in _TOO_MANY_LOGPROBS_MARKS)
+def is_too_many_logprobs(body: bytes, kind: Literal["sample", "prompt"], count: int) -> bool:
+    """vLLM's refusal (status 400) of `count` logprobs because of its --max-logprobs."""
+    return _error_message(body).startswith(f"Requested {kind} logprobs of {count}, which is greater than max allowed")
 
 
 def is_not_a_number(body: bytes) -> bool:
     """The error of vLLM 0.32 (status 400) for an answer with a logprob that is NaN or infinite, which its JSON cannot
     hold: something is badly wrong with the KV or the weights, not with the request."""
-    return _NOT_A_NUMBER_MARK in body
+    return _error_message(body).startswith(_NOT_A_NUMBER)
+
+
+def _error_message(body: bytes) -> str:
+    """What an engine's error says; other errors may quote a client's words anywhere behind its beginning."""
+    try:
+        return _error_reply.decode(body).error.message
+    except _BROKEN:
+        return ""

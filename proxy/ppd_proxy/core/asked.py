@@ -69,6 +69,7 @@ def is_transparent(request: Generation) -> bool:
         or boolean(fields, "echo", default=False) is not False
         or boolean(fields, "include_reasoning", default=True) is not True
         or boolean(fields, "return_token_ids", default=False) is None
+        or boolean(fields, "return_tokens_as_token_ids", default=False) is None
         or _is_left_to_engine(request)
         or _may_send_empty_deltas(request)
     )

@@ -28,6 +28,9 @@ per chunk: between `FirstByte` and `LegEnded` the bytes of a stream flow past.
                                 DONE        RelayAnswer, Release
                LegFailed        PLANNING    NoteStranded, Release, MakePlan                  while tries are left
                                 DONE        Respond, NoteStranded, Release
+               LegRefused       PLANNING    NoteStranded, Release, MakePlan                  once, then as LegEnded 4xx
+                                RELEASING   RelayAnswer, OpenLeg(release), ArmDeadline(release)
+                                DONE        RelayAnswer, Release
                ClientGone       RELEASING   ArmDeadline(release)                             KV is held for this leg
                                 DONE        AbortLeg, Release
                DeadlinePassed   DONE        AbortLeg, Respond(504), Release
@@ -38,6 +41,7 @@ per chunk: between `FirstByte` and `LegEnded` the bytes of a stream flow past.
     RELEASING  FirstByte        DONE        AbortLeg, Release
                LegEnded         DONE        Release; NoteStranded unless 2xx
                LegFailed        DONE        Release; NoteStranded if the request never went out
+               LegRefused       DONE        NoteStranded, Release
                DeadlinePassed   DONE        AbortLeg, Release
 
 NoteStranded appears only where KV is held that nobody can take any more. Where the client has left, the commands that
@@ -48,8 +52,10 @@ Rules:
 2. Exactly one of RelayAnswer, Respond, EndResponse, BreakResponse is issued unless the client has left.
 3. Every plan that opened a leg is released exactly once.
 4. KV held for a decode leg is never dropped silently: a leg is opened or kept for it until the engine took it. A
-   prefill answer that a decode leg may have consumed is never used again (vllm#52234).
+   prefill answer that a decode leg may have consumed, or refused, is never used again (vllm#52234).
 5. After a byte was sent there is no retry; before it, 4xx is never retried, everything else at most `retries` times.
+   One try more, which the client does not pay, follows what broke by the proxy's own wishes (`is_our_doing`,
+   `LegRefused`).
 """
 
 from __future__ import annotations
@@ -68,6 +74,7 @@ from ppd_proxy.core.signals import (
     FirstByte,
     LegEnded,
     LegFailed,
+    LegRefused,
     MakePlan,
     NoteStranded,
     OpenLeg,
@@ -106,7 +113,7 @@ class Exchange:
     """One request. `start()` gives the first commands, `handle(event)` the next ones; ends in phase DONE."""
 
     __slots__ = (
-        "_failed", "_has_kv",  "_planned", "_relayable", "_retries", "_unreachable",
+        "_failed", "_has_free_try", "_has_kv", "_planned", "_relayable", "_retries", "_unreachable",
         "is_client_gone", "phase", "plan",
     )  # fmt: skip
 
@@ -119,6 +126,7 @@ class Exchange:
         self._failed: frozenset[str] = frozenset()
         self._unreachable: frozenset[str] = frozenset()
         self._has_kv = False
+        self._has_free_try = True
         self._relayable: int | ProxyError | None = None
 
     def start(self) -> Commands:
@@ -202,16 +210,22 @@ class Exchange:
                 self._has_kv = False
                 return self._go(Phase.DONE, (*self._relay(status), Release()))
             case LegEnded(status=status) if status < 500 or event.is_client_fault:
-                answer = self._relay(status, event.is_client_fault)
-                if not self._has_kv:
-                    return self._go(Phase.DONE, (*answer, Release()))
-                return self._go(Phase.RELEASING, (*answer, *_OPEN_RELEASE))
+                return self._give_back(self._relay(status, event.is_client_fault))
             case LegEnded(status=status):
                 self._has_kv = False
                 return self._retry(status, planned.plan.decode, Reason.DECODE_FAILED)
-            case LegFailed(error=error, was_sent=was_sent):
+            case LegFailed(error=error, was_sent=was_sent, is_our_doing=is_free):
                 self._has_kv = self._has_kv and not was_sent
-                return self._retry(error, planned.plan.decode, Reason.DECODE_FAILED, is_unreachable=not was_sent)
+                engine = planned.plan.decode
+                return self._retry(error, engine, Reason.DECODE_FAILED, is_unreachable=not was_sent, is_free=is_free)
+            case LegRefused():
+                if not self._has_free_try:
+                    return self._give_back(self._relay(400))
+                self._has_free_try = False
+                stranded = _STRANDED if self._has_kv else _NOTHING
+                self._has_kv = False
+                plan = MakePlan(failed=self._failed, unreachable=self._unreachable, cause=Reason.DECODE_FAILED)
+                return self._go(Phase.PLANNING, (*stranded, Release(), plan))
             case ClientGone():
                 self.is_client_gone = True
                 if self._has_kv:
@@ -220,6 +234,12 @@ class Exchange:
             case DeadlinePassed(deadline="first_token"):
                 return self._time_out("the decode engine gave no first token in time")
         return _NOTHING
+
+    def _give_back(self, answer: Commands) -> Commands:
+        """The answer goes to the client; KV that the decode engine did not take is held no longer."""
+        if not self._has_kv:
+            return self._go(Phase.DONE, (*answer, Release()))
+        return self._go(Phase.RELEASING, (*answer, *_OPEN_RELEASE))
 
     def _while_streaming(self, event: Event) -> Commands:
         match event:
@@ -244,25 +264,32 @@ class Exchange:
                 return self._go(Phase.DONE, _RELEASE if status < 400 else (*_STRANDED, *_RELEASE))
             case LegFailed(was_sent=was_sent):
                 return self._go(Phase.DONE, _RELEASE if was_sent else (*_STRANDED, *_RELEASE))
+            case LegRefused():
+                return self._go(Phase.DONE, (*_STRANDED, *_RELEASE))
             case ClientGone():
                 self.is_client_gone = True
         return _NOTHING
 
     def _retry(
-        self, failure: int | EngineFailure, engine: Engine | None, cause: Reason, *, is_unreachable: bool = False
-    ) -> Commands:
-        """Another plan while tries are left; otherwise the failure goes to the client."""
+        self, failure: int | EngineFailure, engine: Engine | None, cause: Reason, *, is_unreachable: bool = False,
+        is_free: bool = False,
+    ) -> Commands:  # fmt: skip
+        """Another plan while tries are left, or where it costs none; otherwise the failure goes to the client."""
         self._relayable = failure
         name = frozenset() if engine is None else frozenset({engine.id})
         if is_unreachable:
             self._unreachable |= name
         else:
             self._failed |= name
-        if self.is_client_gone or self._retries <= 0:
+        is_free = is_free and self._has_free_try
+        if self.is_client_gone or not (self._retries > 0 or is_free):
             last = self._refusal(failure) if isinstance(failure, EngineFailure) else self._relay(failure)
             stranded = _STRANDED if self._has_kv else _NOTHING
             return self._go(Phase.DONE, (*last, *stranded, Release()))
-        self._retries -= 1
+        if is_free:
+            self._has_free_try = False
+        else:
+            self._retries -= 1
         keep = self._rebindable()
         stranded = _STRANDED if self._has_kv and keep is None else _NOTHING
         self._has_kv = keep is not None

@@ -46,10 +46,18 @@ class LegEnded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LegFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """A leg without a complete answer. `was_sent`: the engine may have seen the request."""
+    """A leg without a complete answer. `was_sent`: the engine may have seen the request. `is_our_doing`: it broke by
+    what the proxy asked for beside the client's wishes, so that the client pays no try for it."""
 
     error: EngineFailure
     was_sent: bool = True
+    is_our_doing: bool = False
+
+
+class LegRefused(msgspec.Struct, frozen=True):
+    """The decode engine refused, before it took anything, what the proxy asked for beside the client's wishes; that
+    is not asked for any more. What it was to take may be gone: vLLM 0.32 has KV freed for requests that it rejects
+    (entrypoints/generate/base/serving.py)."""
 
 
 class ClientGone(msgspec.Struct, frozen=True):
@@ -60,7 +68,7 @@ class DeadlinePassed(msgspec.Struct, frozen=True):
     deadline: Deadline
 
 
-Event = Planned | Refused | FirstByte | LegEnded | LegFailed | ClientGone | DeadlinePassed
+Event = Planned | Refused | FirstByte | LegEnded | LegFailed | LegRefused | ClientGone | DeadlinePassed
 
 
 # -- commands --

@@ -25,7 +25,8 @@ _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
 _KV_PARAMS = KV_PARAMS.encode()
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 MAX_KEPT_BYTES = 8 * 1024 * 1024
-"""A longer answer is relayed all the same, but its conversation is not remembered, and it has no candidate."""
+"""A longer answer (of the engine, with all that was asked for) is relayed all the same, but its conversation is not
+remembered, and it has no candidate."""
 
 
 class SseRelay:
@@ -36,13 +37,17 @@ class SseRelay:
     """
 
     __slots__ = (
-        "_asked", "_drop_usage", "_held", "_hidden_id", "_is_id_public", "_kept", "_kept_bytes", "_prefix",
-        "_public_id", "_public_prefix", "_tail",
+        "_asked", "_drop_usage", "_held", "_hidden_id", "_is_id_public", "_kept", "_kept_bytes", "_max_kept_bytes",
+        "_prefix", "_public_id", "_public_prefix", "_tail",
         "error", "is_decisive", "is_done",
     )  # fmt: skip
 
-    def __init__(self, *, hidden_id: bytes, public_id: bytes, drop_usage: bool, asked: Asked) -> None:
+    def __init__(
+        self, *, hidden_id: bytes, public_id: bytes, drop_usage: bool, asked: Asked,
+        max_kept_bytes: int = MAX_KEPT_BYTES,
+    ) -> None:  # fmt: skip
         self._hidden_id = hidden_id
+        self._max_kept_bytes = max_kept_bytes
         self._public_id = public_id
         self._drop_usage = drop_usage
         self._asked = asked
@@ -70,14 +75,14 @@ class SseRelay:
             and (data.find(b"\n\n", len(prefix)) == len(data) - 2 or _are_all_ordinary(data, prefix))
             and data.find(_KV_PARAMS, len(prefix)) < 0
         ):
-            if self._kept_bytes <= MAX_KEPT_BYTES:
+            if self._kept_bytes <= self._max_kept_bytes:
                 self._kept.append(data)
                 self._kept_bytes += len(data)
             return data if self._is_id_public else data.replace(prefix, self._public_prefix)
         data = self._whole_events(data)
         if not data:
             return b""
-        if self._kept_bytes <= MAX_KEPT_BYTES:
+        if self._kept_bytes <= self._max_kept_bytes:
             self._kept.append(data)
             self._kept_bytes += len(data)
         return self._feed_events(data)
@@ -98,7 +103,7 @@ class SseRelay:
             or self._tail
         ):
             return False
-        if self._kept_bytes <= MAX_KEPT_BYTES:
+        if self._kept_bytes <= self._max_kept_bytes:
             self._kept.append(data[start:-2])
             self._kept_bytes += len(data)
         return True
@@ -164,14 +169,14 @@ class SseRelay:
 
     def answer(self) -> EngineAnswer | None:
         """What the whole stream said; None when it was too long to keep or is no chat or completion answer."""
-        if self._kept_bytes > MAX_KEPT_BYTES:
+        if self._kept_bytes > self._max_kept_bytes:
             return None
         return read_stream(b"".join(self._kept), self._prefix)
 
     @property
     def raw(self) -> bytes | None:
         """The engine's whole events so far, with what is taken out of them; None when they were too long to keep."""
-        return b"".join(self._kept) if self._kept_bytes <= MAX_KEPT_BYTES else None
+        return b"".join(self._kept) if self._kept_bytes <= self._max_kept_bytes else None
 
 
 class OpaqueRelay:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ppd_proxy.accuracy.scores import Scores
 from ppd_proxy.accuracy.spread import Spread, likeliest, spread_of
+from ppd_proxy.core.answer import is_too_many_logprobs
 from ppd_proxy.core.candidate import BY_ID, Candidate, read_candidate
 from ppd_proxy.core.chat import Kind
 from ppd_proxy.upstream.client import engine_headers
@@ -39,11 +40,13 @@ _positions = msgspec.json.Decoder(dict[str, dict[str, Any]] | None)
 
 
 class BaselineError(Exception):
-    """A check that came to nothing. `reason` is a word for the metric."""
+    """A check that came to nothing. `reason` is a word for the metric; `body` is what the engine answered, if anything,
+    and may quote the prompt."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, body: bytes = b"") -> None:
         super().__init__(message)
         self.reason = reason
+        self.body = body
 
 
 class Told(NamedTuple):
@@ -73,21 +76,25 @@ class Baselines:
         return tuple(self._inflight)
 
     async def score(self, model: str, prompt: Sequence[int], answer: Sequence[int], *, top: int = 0) -> Told:
-        """What it thinks of each answer token, in one prefill, and of the `top` likeliest. Raises BaselineError."""
+        """What it thinks of each answer token, in one prefill, and of the `top` likeliest. Raises BaselineError; with
+        `top`, `too_many_logprobs` and `too_large` are gone without."""
+        count = top + 1 if top else 1
         body = {
             "model": model,
             "prompt": [*prompt, *answer],
             "max_tokens": 1,
             "temperature": 0,
-            "prompt_logprobs": max(1, top),
+            "prompt_logprobs": count,
         }
-        told = await self._post("/v1/completions", _encoder.encode(body))
         try:
-            # Of the prompt's own positions, which are most of it, nothing is read.
-            raw = _scored.decode(told).choices[0].prompt_logprobs[len(prompt) :]
-            return read_positions([_positions.decode(each) for each in raw], answer, top)
-        except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
-            raise BaselineError("bad_answer", f"no prompt logprobs of the answer: {error}") from None
+            told = await self._post("/v1/completions", _encoder.encode(body))
+        except BaselineError as error:
+            if top and is_too_many_logprobs(error.body, "prompt", count):
+                raise BaselineError("too_many_logprobs", f"{count} prompt logprobs are more than it allows") from None
+            raise
+        if top:  # thousands of lists, which would keep the loop from clients
+            return await asyncio.to_thread(_read_scores, told, len(prompt), answer, top)
+        return _read_scores(told, len(prompt), answer, top)
 
     async def generate(self, path: str, kind: Kind, body: Mapping[str, Any]) -> Candidate:
         """An answer of the baseline's own. Raises BaselineError."""
@@ -111,7 +118,7 @@ class Baselines:
                 while chunk := await response.content.read(_MAX_ANSWER_BYTES - len(told) + 1):
                     told += chunk
                     if len(told) > _MAX_ANSWER_BYTES:
-                        raise BaselineError("bad_answer", f"{url}{path} answered more than {_MAX_ANSWER_BYTES} bytes")
+                        raise BaselineError("too_large", f"{url}{path} answered more than {_MAX_ANSWER_BYTES} bytes")
         except TimeoutError:
             raise BaselineError("baseline_slow", f"{url} took more than {self._timeout.total:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -121,14 +128,23 @@ class Baselines:
             self._inflight[url] -= 1
         if response.status != 200:
             reason = "refused" if 400 <= response.status < 500 else "baseline_error"
-            raise BaselineError(reason, f"{url}{path} answered {response.status}")  # its text may quote the prompt
+            raise BaselineError(reason, f"{url}{path} answered {response.status}", told)
         return told
+
+
+def _read_scores(told: bytes, prompt_tokens: int, answer: Sequence[int], top: int) -> Told:
+    try:
+        # Of the prompt's own positions, which are most of it, nothing is read.
+        raw = _scored.decode(told).choices[0].prompt_logprobs[prompt_tokens:]
+        return read_positions([_positions.decode(each) for each in raw], answer, top)
+    except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
+        raise BaselineError("bad_answer", f"no prompt logprobs of the answer: {error}") from None
 
 
 def read_positions(
     positions: Sequence[Mapping[str, Mapping[str, Any]] | None], answer: Sequence[int], top: int = 0
 ) -> Told:
-    """From vLLM's `prompt_logprobs`, which list the answer's token and at least the `top` likeliest."""
+    """From vLLM's `prompt_logprobs`, which list the answer's token and, with `top`, one more than so many likeliest."""
     if len(positions) != len(answer):
         raise ValueError(f"{len(positions)} positions for {len(answer)} tokens")
     told = Told([], [], [], [])
@@ -143,7 +159,7 @@ def read_positions(
         told.margins.append(best - logprob)
         if top:
             listed = {f"{BY_ID}{each}": _number(said.get("logprob")) for each, said in position.items()}
-            told.tops.append(likeliest(listed, top, logprob))
+            told.tops.append(likeliest(listed, top))
     return told
 
 
@@ -162,10 +178,9 @@ def scores_of(candidate: Candidate, told: Told) -> Scores:
 
 
 def spread_of_both(candidate: Candidate, told: Told, top: int) -> Spread | None:
-    """Of the `top` likeliest tokens of both; None where one did not tell them, or the candidate not by their ids (the
-    client asked for logprobs itself and gets them as it wished)."""
+    """Of the `top` likeliest tokens of both; None where one did not tell them. Where the client asked for logprobs
+    itself, the candidate may have told fewer, or named them by their texts."""
     if not told.tops or len(candidate.tops) != len(told.tops):
         return None
     listed = (each if all(name.startswith(BY_ID) for name in each) else {} for each in candidate.tops)
-    own = [likeliest(each, top, chosen) for each, chosen in zip(listed, candidate.logprobs, strict=True)]
-    return spread_of(own, told.tops)
+    return spread_of([likeliest(each, top) for each in listed], told.tops)

@@ -147,7 +147,7 @@ class Shadow:
     def asked_tops(self) -> int:
         """One more than are compared: the chosen token is listed too, wherever it stands."""
         top = self.budget.top_logprobs
-        return top + 1 if top else 0
+        return top + 1 if top and self.budget.method == "score" else 0
 
     def ask_no_tops(self, refused_by: str, count: int) -> None:
         if not self.budget.top_logprobs:
@@ -276,7 +276,7 @@ class Shadow:
             candidate, method, top = sample.candidate, "score", self.budget.top_logprobs
             told = await self._score(sample.model, candidate, top)
             scores: Scores | None = scores_of(candidate, told)
-            spread = spread_of_both(candidate, told, top)
+            spread = await asyncio.to_thread(spread_of_both, candidate, told, top) if told.tops else None
         elif not is_repeatable(sample.fields):
             raise BaselineError("unscorable", "neither scorable nor greedy nor seeded")
         else:
@@ -296,11 +296,11 @@ class Shadow:
         try:
             return await self._baselines.score(model, prompt, answer, top=top)
         except BaselineError as error:
-            if error.reason != "refused" or not top:
+            if not top or error.reason not in ("too_many_logprobs", "too_large"):
                 raise
-        told = await self._baselines.score(model, prompt, answer)  # refused again where the reason is another
-        self.ask_no_tops("a baseline", top)
-        return told
+            if error.reason == "too_many_logprobs":
+                self.ask_no_tops("a baseline", top + 1)
+        return await self._baselines.score(model, prompt, answer)
 
     def _take(self, check: Check) -> None:
         """A finished check: a seed of noise, and judged as soon as there is a noise floor for it."""

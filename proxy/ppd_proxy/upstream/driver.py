@@ -28,6 +28,7 @@ from ppd_proxy.core.signals import (
     LegEnded,
     LegFailed,
     LegKind,
+    LegRefused,
     MakePlan,
     NoteStranded,
     OpenLeg,
@@ -100,8 +101,8 @@ class Shaper(Protocol):
 
     def response_body(self, leg: Leg) -> bytes: ...
 
-    def broken_by_asking(self, leg: Leg) -> str | None:
-        """What to say of an engine that refused because of what the proxy asked for beside the client's wishes."""
+    def broken_by_asking(self, leg: Leg) -> LegFailed | LegRefused | None:
+        """What it means where an engine refused what the proxy asked for beside the client's wishes."""
 
     def answer_complete(self, leg: Leg) -> None:
         """The answer is whole; called before its last bytes leave, so that the next turn finds it remembered."""
@@ -196,9 +197,7 @@ class Driver:
         if isinstance(event, LegEnded) and leg is not None and leg.kind == "prefill" and event.status < 400:
             return self._judge_prefill(event, leg)
         if isinstance(event, LegEnded) and event.status >= 400 and leg is not None and leg.kind == "decode":
-            why = self._shaper.broken_by_asking(leg)
-            if why is not None:
-                event = LegFailed(error=EngineFailure(why, reason=Reason.ENGINE_ERROR))
+            event = self._shaper.broken_by_asking(leg) or event
         if isinstance(event, LegFailed) and leg is not None and self.exchange.plan is not None:
             self._shaper.leg_failed(self.exchange.plan, leg.kind, event.error, was_sent=event.was_sent)
         if isinstance(event, DeadlinePassed):

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ppd_proxy.accuracy.distributions import bucket_entropy
 from ppd_proxy.accuracy.spread import likeliest, spread_of
@@ -55,16 +57,33 @@ def test_the_bucket_entropy_is_that_of_the_listed_tokens_and_one_rest():
     assert bucket_entropy({"a": 0.0}) == 0
 
 
+def test_mass_that_leaves_the_list_makes_no_engine_surer():
+    baseline = {str(token): math.log(share) for token, share in enumerate((0.5, 0.2, 0.1, 0.05, 0.03))}
+    uniform = {str(token): -math.log(50_000) for token in range(5)}
+    found = spread_of([uniform], [baseline], 50_000)
+    assert found.entropy_low == found.entropy_change > 5
+
+
+@given(seed=st.integers(0, 10**6), sharp=st.floats(0.1, 12), other_sharp=st.floats(0.1, 12), count=st.integers(1, 20))
+def test_the_truth_is_within_the_bounds_whatever_both_engines_think(seed, sharp, other_sharp, count):
+    random = np.random.default_rng(seed)
+    one, other = (distribution(random, each).astype(np.float32).astype(float) for each in (sharp, other_sharp))
+    found = spread_of([top_of(one, count)], [top_of(other, count)], VOCABULARY)
+    change = -(np.exp(one) @ one) + np.exp(other) @ other
+    assert found.entropy_low - 1e-5 <= change <= found.entropy_high + 1e-5
+    assert found.entropy_low <= found.entropy_change <= found.entropy_high
+    assert 0 <= found.divergence <= np.exp(one) @ (one - other) + 1e-5
+
+
 @pytest.mark.parametrize(
-    ("listed", "chosen", "found"),
+    ("listed", "found"),
     [
-        ({"x": -9.0, "a": -0.1, "b": -3.0}, -9.0, {"a": -0.1, "b": -3.0}),
-        ({"b": -3.0, "a": -0.1, "c": -4.0}, -3.0, {"a": -0.1, "b": -3.0}),
-        ({"x": -9.0, "a": -0.1}, -9.0, {"a": -0.1}),
-        ({"a": -0.1, "b": -3.0}, -0.1, {"a": -0.1, "b": -3.0}),
-        ({"a": -0.1, "b": math.nan, "c": -4.0}, -0.1, {}),
-        ({}, -0.1, {}),
+        ({"x": -9.0, "a": -0.1, "b": -3.0}, {"a": -0.1, "b": -3.0}),
+        ({"b": -3.0, "a": -0.1, "c": -4.0}, {"a": -0.1, "b": -3.0}),
+        ({"x": -9.0, "a": -0.1}, {}),
+        ({"a": -0.1, "b": math.nan, "c": -4.0}, {}),
+        ({}, {}),
     ],
 )
-def test_the_likeliest_are_told_from_a_chosen_token_that_is_listed_too(listed, chosen, found):
-    assert likeliest(listed, 2, chosen) == found
+def test_the_likeliest_are_told_from_a_chosen_token_that_is_listed_too(listed, found):
+    assert likeliest(listed, 2) == found

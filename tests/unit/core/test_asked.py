@@ -77,6 +77,7 @@ def test_most_requests_can_be_scored(request_):
         completion(echo=True, logprobs=1), completion(return_token_ids="perhaps"), completion(logprob_token_ids=[5]),
         chat(n=2), chat(use_beam_search=True), chat(prompt_logprobs=1), chat(echo=True), chat(echo="perhaps"),
         chat(include_reasoning=False), chat(top_logprobs=3), chat(top_logprobs=-1, logprobs=False),
+        chat(return_tokens_as_token_ids="perhaps"), completion(return_tokens_as_token_ids="perhaps"),
         chat(logprobs="perhaps"), chat(logprobs=5), chat(logprob_token_ids=[5]),
         chat(tools=TOOLS, parallel_tool_calls=False, **STREAM), chat(tools=TOOLS, tool_choice="none", **STREAM),
     ],

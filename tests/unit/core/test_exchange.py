@@ -5,6 +5,7 @@ from tests.support.builders import aggregated_plan, direct_plan, pd_plan
 from tests.support.playbook import (
     FIRST_BYTE,
     GONE,
+    LEG_REFUSED,
     Playbook,
     broken,
     ended,
@@ -223,6 +224,34 @@ def test_p9_a_second_failure_is_what_the_client_hears():
 def test_p9_rule_5_there_is_no_retry_after_the_first_byte():
     play = decoding(retries=5).on(FIRST_BYTE, *START)
     play.on(broken(), "BreakResponse(502 engine_error)", "Release").ends()
+
+
+# What the proxy asked for beside the client's wishes
+
+
+def test_a_request_that_was_refused_for_the_proxys_own_wishes_begins_anew_and_its_kv_is_not_used_again():
+    play = decoding(retries=0).on(LEG_REFUSED, "NoteStranded", "Release", "MakePlan(decode_failed)")
+    play.on(NIXL, *OPEN_PREFILL).on(ended(200, kv=True), *OPEN_DECODE)
+    play.on(FIRST_BYTE, *START).on(ended(), "EndResponse", "Release").ends()
+    direct(retries=0).on(LEG_REFUSED, "Release", "MakePlan(decode_failed)").on(DIRECT, *OPEN_DECODE)
+
+
+def test_an_engine_that_refuses_without_them_too_is_believed():
+    play = direct(retries=5).on(LEG_REFUSED, "Release", "MakePlan(decode_failed)")
+    play.on(DIRECT, *OPEN_DECODE).on(LEG_REFUSED, "RelayAnswer(400)", "Release").ends()
+    play = decoding(retries=5).on(LEG_REFUSED, "NoteStranded", "Release", "MakePlan(decode_failed)")
+    play.on(NIXL, *OPEN_PREFILL).on(ended(200, kv=True), *OPEN_DECODE)
+    play.on(LEG_REFUSED, "RelayAnswer(400)", *OPEN_RELEASE).on(ended(), "Release").ends()
+
+
+def test_kv_of_a_refused_leg_is_noted_as_stranded_when_the_client_left_meanwhile():
+    decoding().on(GONE, "ArmDeadline(release)").on(LEG_REFUSED, "NoteStranded", "Release").ends()
+
+
+def test_what_broke_by_the_proxys_own_wishes_costs_the_client_no_try():
+    play = direct(retries=1).on(broken(by_us=True), "Release", "MakePlan(decode_failed failed=d1:8000)")
+    play.on(DIRECT, *OPEN_DECODE).on(broken(), "Release", "MakePlan(decode_failed failed=d1:8000)")
+    play.on(DIRECT, *OPEN_DECODE).on(broken(by_us=True), "Respond(502 engine_error)", "Release").ends()
 
 
 # P10, P11: the client's own mistakes

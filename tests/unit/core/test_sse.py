@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppd_proxy.core import sse
 from ppd_proxy.core.asked import IDS, NOTHING, Asked
 from ppd_proxy.core.sse import OpaqueRelay, SseRelay, error_event
 
@@ -34,8 +33,8 @@ USAGE = event([], usage={"prompt_tokens": 30, "completion_tokens": 2})
 CHAT = [ROLE, delta(content="hi"), delta(content=" there"), delta("stop", content=""), USAGE, DONE]
 
 
-def relay(*, hidden=TAG, public=PUBLIC, drop_usage=False, asked=NOTHING):
-    return SseRelay(hidden_id=hidden.encode(), public_id=public.encode(), drop_usage=drop_usage, asked=asked)
+def relay(*, hidden=TAG, public=PUBLIC, drop_usage=False, asked=NOTHING, **more):
+    return SseRelay(hidden_id=hidden.encode(), public_id=public.encode(), drop_usage=drop_usage, asked=asked, **more)
 
 
 def feed(stream, *events):
@@ -287,9 +286,8 @@ def test_what_the_stream_said_is_put_together():
     assert (answer.content, answer.is_finished, answer.usage.completion_tokens) == ("hi there", True, 2)
 
 
-def test_an_answer_too_long_to_keep_is_relayed_all_the_same(monkeypatch):
-    monkeypatch.setattr(sse, "MAX_KEPT_BYTES", 1000)
-    stream = relay()
+def test_an_answer_too_long_to_keep_is_relayed_all_the_same():
+    stream = relay(max_kept_bytes=1000)
     out = feed(stream, *[text("x" * 500)] * 10, DONE)
     assert out.count(b"xxx") > 10
     assert out.endswith(DONE)

@@ -27,7 +27,7 @@ def test_logprob_rank_and_margin_come_from_each_position() -> None:
 
 def test_the_likeliest_tokens_leave_out_a_chosen_one_that_is_none() -> None:
     positions = [
-        {"7": {"logprob": -0.2, "rank": 1}, "8": {"logprob": -2.0, "rank": 2}},
+        {"7": {"logprob": -0.2, "rank": 1}, "8": {"logprob": -2.0, "rank": 2}, "6": {"logprob": -3.0, "rank": 3}},
         {"9": {"logprob": -9.0, "rank": 40}, "8": {"logprob": -0.5, "rank": 1}, "5": {"logprob": -1.5, "rank": 2}},
     ]
     assert read_positions(positions, [7, 9], 2).tops == [
@@ -50,7 +50,7 @@ def test_the_spread_of_both_is_over_the_likeliest_tokens_that_both_named_by_id()
 
 
 def test_a_logprob_that_is_no_number_stays_none() -> None:
-    told = read_positions([{"7": {"logprob": None, "rank": 1}}], [7], 1)
+    told = read_positions([{"7": {"logprob": None, "rank": 1}, "8": {"logprob": -1.0, "rank": 2}}], [7], 1)
     assert math.isnan(told.logprobs[0])
     assert math.isnan(told.margins[0])
     assert told.tops == [{}]

@@ -90,8 +90,8 @@ async def _of_report(args: argparse.Namespace, context: Context) -> Result:
     spreads = compare_spreads(samples, args.confidence_level)
     if spreads is not None:
         notes.append(
-            f"compared are the likeliest tokens of {counted(spreads.change.count, 'sample')}; the table is of the"
-            " chosen tokens"
+            f"compared are the likeliest tokens of {counted(spreads.change.count, 'sample')}, with bounds for"
+            f" {VOCABULARY:,} tokens; the table is of the chosen ones"
         )
     elif not any(sample.baseline.tops or sample.target.tops for sample in report.samples):
         notes.append("only the chosen tokens' logprobs are there: bounds are wide, differences are of those tokens")
