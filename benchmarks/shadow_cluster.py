@@ -136,6 +136,15 @@ class Watched:
             await asyncio.sleep(0.2)
         await self.settled()
 
+    def categories(self, route: str, first_turn: int, last_turn: int) -> list[tuple[str, int, float]]:
+        """Category, prompt tokens and mean difference of a route's judged samples of these turns."""
+        with sqlite3.connect(self.journal) as connection:
+            query = (
+                "SELECT category, prompt_tokens, mean_delta FROM samples"
+                " WHERE route = ? AND turn BETWEEN ? AND ? AND category IS NOT NULL"
+            )
+            return connection.execute(query, (route, first_turn, last_turn)).fetchall()
+
     def statistics(self, since: int) -> list[Statistics]:
         """Of the samples that were written after the first `since`, in order."""
         columns = "candidate_logprobs, baseline_logprobs, margins, ranks"

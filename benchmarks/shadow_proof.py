@@ -5,6 +5,7 @@
     benchmarks/shadow_proof.py faults --only stale --share 0.01 --most 2000
     benchmarks/shadow_proof.py clean --samples 2000     live: no faults, no alarms
     benchmarks/shadow_proof.py both --long --noise 600  live: clean, then faults, with prompts that have noise
+    benchmarks/shadow_proof.py conversations --long --noise 1000   live: no faults, conversations of 40 turns
     benchmarks/shadow_proof.py guard               live: what clients still get once the guard acts
     benchmarks/shadow_proof.py cost                live: milliseconds of score and of replay
     benchmarks/shadow_proof.py replay              recorded figures: seeded runs per class
@@ -166,6 +167,38 @@ async def both(watched: Watched, arguments: argparse.Namespace) -> dict[str, Any
     return {"clean": await clean(watched, arguments), "faults": await faults(watched, arguments)}
 
 
+async def conversations(watched: Watched, arguments: argparse.Namespace) -> dict[str, Any]:
+    """No faults; conversations go on and on: their contexts grow, and what the decode engine said is part of them."""
+    await prepare(watched, arguments.noise)
+    await watched.order("reset")
+    await watched.open_conversations(CONVERSATIONS, CONCURRENCY)
+    seen: dict[str, set[str]] = {}
+    for turn in range(2, arguments.turns + 1):
+        await watched.later_turns(CONVERSATIONS, CONCURRENCY)
+        told = await watched.settled()
+        for scope in told["scopes"]:
+            seen.setdefault(kind_of(scope), set()).add(scope["verdict"])
+        if turn % 5 == 0:
+            say(f"turn {turn}: {[(kind_of(each), each['verdict']) for each in told['scopes']]}")
+    await watched.written()
+    print(f"{'turns':<10}{'samples':>8}{'prompt tokens':>15}{'near':>7}{'rare':>7}{'far':>7}{'mean delta':>12}")
+    stretches = []
+    for first in range(2, arguments.turns + 1, 5):
+        rows = watched.categories("direct", first, first + 4)
+        shares = {name: sum(each[0] == name for each in rows) / len(rows) for name in ("near", "rare", "far")}
+        tokens, delta = (statistics.mean(each[place] for each in rows) for place in (1, 2))
+        stretches.append({"from_turn": first, "samples": len(rows), "prompt_tokens": tokens, **shares})
+        print(f"{f'{first} to {first + 4}':<10}{len(rows):>8}{tokens:>15.0f}", end="")
+        print(f"{shares['near']:>7.3f}{shares['rare']:>7.3f}{shares['far']:>7.3f}{delta:>12.5f}")
+    for scope in told["scopes"]:
+        print(f"{kind_of(scope):<14}{scope['verdict']:<9}{scope['reason']}; so far {sorted(seen[kind_of(scope)])}")
+    verdicts = {name: sorted(each) for name, each in seen.items()}
+    return {"stretches": stretches, "verdicts": verdicts, "recalibrations": told["recalibrations"]}
+
+
+HEALTHY: dict[str, Run] = {"clean": clean, "both": both, "conversations": conversations}
+
+
 async def guard(watched: Watched, arguments: argparse.Namespace) -> dict[str, Any]:
     """A fault is switched on; how many faulty answers clients get before, and after, the guard acts."""
     await prepare(watched, arguments.noise)
@@ -306,13 +339,14 @@ async def live(run: Run, arguments: argparse.Namespace, *proxy_args: str) -> dic
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("faults", "clean", "both", "guard", "cost", "replay"))
+    parser.add_argument("what", choices=("faults", "clean", "both", "conversations", "guard", "cost", "replay"))
     parser.add_argument("--long", action="store_true", help="prompts of 1,300 to 1,700 tokens instead of 150 to 250")
     parser.add_argument("--noise", type=int, default=3000, help="noise samples of each kind (default 3000)")
     parser.add_argument("--clean", type=int, default=400, help="clean samples that `faults` records (default 400)")
     parser.add_argument("--recorded", type=int, default=100, help="faulty samples recorded per class (default 100)")
     parser.add_argument("--only", action="append", choices=tuple(FAULTS), help="fault class, repeatable (default all)")
     parser.add_argument("--samples", type=int, default=2000, help="of `clean` and `guard` (default 2000)")
+    parser.add_argument("--turns", type=int, default=40, help="of `conversations` (default 40)")
     parser.add_argument("--share", type=float, help="of faulty requests (default: `guard` 0.2, else 0.05)")
     parser.add_argument("--most", type=int, default=MOST_SAMPLES, help="samples until `faults` gives up (default 200)")
     parser.add_argument("--rounds", type=int, default=15, help="of `cost` (default 15)")
@@ -323,8 +357,8 @@ def main() -> int:
         found = replay()
     elif arguments.what == "faults":
         found = asyncio.run(live(faults, arguments, "--guard", "off", "--shadow-noise-share", "0.05"))
-    elif arguments.what in ("clean", "both"):
-        found = asyncio.run(live(clean if arguments.what == "clean" else both, arguments, "--guard", "off"))
+    elif arguments.what in HEALTHY:
+        found = asyncio.run(live(HEALTHY[arguments.what], arguments, "--guard", "off"))
     elif arguments.what == "guard":
         found = asyncio.run(live(guard, arguments, "--guard", "act"))
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 _FIRST_TOKENS = 256
-_RATIO = 4
+_RATIO = 2
 
 
 def prompt_bucket(prompt_tokens: int) -> int:
-    """Upper end, in tokens, of the bucket that a prompt falls into: 256, 1,024, 4,096, ..."""
+    """Upper end, in tokens, of the bucket that a prompt falls into: 256, 512, 1,024, ..."""
     bucket = _FIRST_TOKENS
     while bucket < prompt_tokens:
         bucket *= _RATIO

@@ -38,7 +38,7 @@ Counts = tuple[int, int, int, int]
 
 
 class Key(NamedTuple):
-    """What noise depends on. `bucket_tokens` is the upper end of the prompt-length bucket (256, 1024, 4096, ...)."""
+    """What noise depends on. `bucket_tokens` is the upper end of the prompt-length bucket (256, 512, 1024, ...)."""
 
     model: str
     bucket_tokens: int

@@ -1,12 +1,14 @@
 """The state of every scope: green, amber, red or unknown, with its evidence.
 
     red      the detector reached its threshold, and fresh healthy samples show that the noise has not changed
-    amber    the detector is on its way there, or something else is suspicious (`alarms`)
+    amber    the detector is on its way there, answers drift (more are near than the floor expects, whatever is beyond),
+             or something else is suspicious (`alarms`)
     green    the excess over the noise floor is below the tolerance, by the upper end of its interval
     unknown  none of these: too few samples, or no noise floor
 
-A red scope stays red until a whole block of samples taken after it turned red, of the route that made it red, is worse
-than the floor by at most one standard deviation (five in six healthy blocks are), or a person resets it. The detectors
+A red scope stays red until a whole block of samples taken after it turned red, of the route that made it red, has no
+more rare and far ones than the floor's share and a standard deviation (three in four healthy blocks have none at all),
+or a person resets it. The detectors
 of all scopes together raise a false red on at most `false_alarms` of the days: each gets its share (Bonferroni).
 
 Before red the noise is measured again (`wanted_noise`), on the suspicious prompts themselves first. If it has changed
@@ -37,6 +39,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ALL = "all"
 _ROUTES: Mapping[str, float] = MappingProxyType({"route:pd": 0.5, "route:direct": 0.4})
 """Whose evidence is kept apart in the scopes of both, with its weight."""
+_REJECTED: tuple[Category, ...] = ("rare", "far")
 _DAY_S = 86400.0
 _LEAST_SCOPES = 4
 _SUSPICION_RATIO = 20.0
@@ -93,8 +96,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Scope:
-    """`beyond` and `keys` count what is in the window; `accusing` is the window that turned the scope red, `accused`
-    the route whose samples did; the other route's say nothing then of whether it is over."""
+    """`beyond`, `rejected` (rare and far) and `keys` count what is in the window; `accusing` is the window that turned
+    the scope red, `accused` the route whose samples did; the other route's say nothing then of whether it is over."""
 
     def __init__(self, name: str) -> None:
         self.detector = Evidence({} if name in _ROUTES else _ROUTES)
@@ -108,7 +111,7 @@ class _Scope:
         self.is_red = is_red
         self.window: deque[Judged] = deque()
         self.keys: Counter[Key] = Counter()
-        self.beyond = 0
+        self.beyond = self.rejected = 0
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
     def is_known(self, identity: bytes) -> bool:
@@ -125,9 +128,11 @@ class _Scope:
             oldest = self.window.popleft()
             self.keys[oldest.key] -= 1
             self.beyond -= oldest.category != "within"
+            self.rejected -= oldest.category in _REJECTED
         self.window.append(judged)
         self.keys[judged.key] += 1
         self.beyond += judged.category != "within"
+        self.rejected += judged.category in _REJECTED
 
 
 class Verdicts:
@@ -244,9 +249,8 @@ class Verdicts:
         if scope.is_red:
             scope.detector.restart()
             if len(scope.window) >= _RECOVERY:
-                beyond, total, expected, _ = self._shares(scope)
-                likely = expected * total
-                if beyond > likely + math.sqrt(likely):
+                likely = self._likely_rejected(scope)
+                if scope.rejected > likely + math.sqrt(likely):
                     scope.restart(is_red=True)
                 else:
                     scope.is_red = False
@@ -306,7 +310,7 @@ class Verdicts:
     def _report(self, name: str, scope: _Scope) -> Report:
         verdict, reason = self._verdict(name, scope)
         beyond, total, noise_share, _ = self._shares(scope)
-        counts: dict[Category, int] = {"within": total - beyond, "near": beyond}
+        counts: dict[Category, int] = {"within": total - scope.rejected, "far": scope.rejected}
         more: int | None = 0
         if verdict == "amber" and name not in self._alarms:
             more = samples_to(scope.detector.value, self.threshold, counts)
@@ -337,6 +341,8 @@ class Verdicts:
             return "amber", "evidence for red; the noise is measured again first"
         if value >= threshold / _SUSPICION_RATIO:
             return "amber", "answers beyond the noise floor are piling up"
+        if scope.detector.drift >= threshold:
+            return "amber", "answers drift: more of them are near the end of the noise than a healthy engine gives"
         if name in self._alarms:
             return "amber", self._alarms[name]
         if not scope.window:
@@ -354,6 +360,15 @@ class Verdicts:
                 expected += count * (1 - reference.counts[0] / sum(reference.counts))
                 healthy += reference.samples
         return scope.beyond, total, expected / total if total else 0.0, healthy
+
+    def _likely_rejected(self, scope: _Scope) -> float:
+        """How many samples of the window the floor expects to be rare or far."""
+        found = 0.0
+        for key, count in scope.keys.items():
+            reference = self.floor.reference(key)
+            if reference is not None:
+                found += count * sum(reference.counts[2:]) / sum(reference.counts)
+        return found
 
     def _excess(self, scope: _Scope) -> Interval:
         beyond, total, share, healthy = self._shares(scope)
