@@ -1,5 +1,7 @@
 """Where to look, from what the bad samples have in common: the quick decision guide, computed.
 
+Bad are the rare and far ones, where there are enough of them: near ones are healthy for the most part.
+
     the connector reports failed or mismatching transfers         -> the transfer
     bad samples have longer prompts than good ones                 -> positions or masks
     same text, other logprobs (and entropy, where that is known)   -> precision lost on the way
@@ -25,7 +27,8 @@ _LEAST = 5
 def advise(window: Sequence[Judged], verdicts: Mapping[str, Verdict], kv_failures: int) -> str | None:
     """One sentence for a scope that is amber or red; None while too little is known. `kv_failures` are transfers that
     the connectors reported as failed by checksum or mismatch in the same time."""
-    bad = [judged for judged in window if judged.category != "within"]
+    rejected = [judged for judged in window if judged.category in ("rare", "far")]
+    bad = rejected if len(rejected) >= _LEAST else [judged for judged in window if judged.category != "within"]
     if len(bad) < _LEAST:
         return None
     if kv_failures:

@@ -62,5 +62,14 @@ def test_lost_precision_tells_the_entropy_where_it_changed_for_sure(
     assert told in (advise(samples, RED_PD, 0) or "")
 
 
+def test_near_answers_do_not_hide_what_the_far_ones_have_in_common() -> None:
+    samples = [
+        *(Judged(KEY, "near", "drift", 4000, True) for _ in range(50)),
+        *(Judged(KEY, "far", "diverged", tokens, False) for tokens in (100, 200, 300, 400, 500)),
+        *(Judged(KEY, "within", "exact", tokens, True) for tokens in (100, 200, 300, 400, 500) * 10),
+    ]
+    assert "only handed-over" in (advise(samples, RED_PD, 0) or "")
+
+
 def test_a_handful_of_bad_samples_is_too_little_for_advice() -> None:
     assert advise(window([1, 2, 3, 4], [1] * 50), RED_PD, 0) is None
