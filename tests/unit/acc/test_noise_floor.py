@@ -114,7 +114,7 @@ async def test_the_floor_knows_how_long_its_prompts_were():
         questions = [Question(prompt="a" * 10), Question(prompt="a" * 2000)]
         floor = await noise_floor(engine, questions, SAMPLING, 2, lambda done: None)
     assert floor.longest_prompt == 2000
-    assert [bucket for bucket, _ in floor.longer] == [256, 4096]
+    assert [bucket for bucket, _ in floor.longer] == [256, 2048]
 
 
 async def test_an_engine_that_cannot_score_is_measured_by_its_replays():
