@@ -344,6 +344,7 @@ class Handling:
             return LegFailed(error=EngineFailure(_NOT_A_NUMBER, reason=Reason.ENGINE_ERROR), is_our_doing=True)
         if self._tops and self._shared.shadow is not None and is_too_many_logprobs(leg.body, "sample", self._tops):
             self._shared.shadow.ask_no_tops(self.record.decode_id or "the decode engine", self._tops)
+            self.record.error = f"the decode engine refused the {self._tops} logprobs that the accuracy check asked for"
             return LegRefused()
         return None
 

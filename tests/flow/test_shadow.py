@@ -73,6 +73,15 @@ async def summary(cluster: Cluster) -> dict[str, Any]:
     return told
 
 
+async def kept_sample(cluster: Cluster, sample_id: str) -> dict[str, Any]:
+    """A sample as the journal has it, once it is written."""
+    async with asyncio.timeout(LIMIT_S):
+        while (kept := await cluster.ask(f"/accuracy/samples/{sample_id}")).status != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    found: dict[str, Any] = kept.json
+    return found
+
+
 def verdicts(told: dict[str, Any]) -> dict[str, str]:
     return {scope["scope"]: scope["verdict"] for scope in told["scopes"]}
 
@@ -227,10 +236,7 @@ async def test_samples_are_in_the_journal(tmp_path: Path) -> None:
         reply = await cluster.complete("what is in the journal?", headers={"x-request-id": "mine"})
         assert reply.status == 200
         await settle(cluster)
-        async with asyncio.timeout(LIMIT_S):
-            while (kept := await cluster.ask("/accuracy/samples/mine")).status != 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        sample = kept.json
+        sample = await kept_sample(cluster, "mine")
         assert sample["route"] == "pd"
         assert len(sample["token_ids"]) == len(sample["baseline_logprobs"]) == 20
         listed = (await cluster.ask("/accuracy/samples?limit=5&route=pd")).json["samples"]

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
-from tests.flow.test_shadow import ask_many, calibrate, settle, shadow, shadowed, summary
-from tests.support.cluster import LIMIT_S
+from tests.flow.test_shadow import ask_many, calibrate, kept_sample, settle, shadow, shadowed, summary
 
 from ppd_proxy.sections import Limits
 from ppd_proxy.sim.faults import Fault
 
 TOP = 4
 QUESTION = "what, of all things, would you say that this is about, and how sure are you of it, and why?"
-
-
-async def kept_sample(cluster, sample_id):
-    async with asyncio.timeout(LIMIT_S):
-        while (kept := await cluster.ask(f"/accuracy/samples/{sample_id}")).status != 200:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-    return kept.json
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])

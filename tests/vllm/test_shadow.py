@@ -54,6 +54,24 @@ def text_of(answer: Answer) -> str:
     return "".join(part.get("text") or (part.get("delta") or {}).get("content") or "" for part in parts)
 
 
+def hold_sampled_against_unsampled(cluster: Cluster, path: str, seed: int, fields: dict) -> None:
+    """Byte for byte where both came in equal events (JSON has none), else what they say and every field they have."""
+    text = prompt_of(80, seed)
+    prompt = {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
+    answers = []
+    for share in (0, 1):
+        rate(cluster, share)
+        body = {"model": cluster.model_name, "max_tokens": 24, "temperature": 0, **prompt, **fields}
+        answers.append(call(cluster.proxy_url + path, body))
+    unsampled, sampled = answers
+    assert {answer.status for answer in answers} == {200}
+    assert text_of(sampled) == text_of(unsampled)
+    if len(sampled.events) == len(unsampled.events):
+        assert plain(sampled.text) == plain(unsampled.text)
+    else:
+        assert shapes(sampled) == shapes(unsampled)
+
+
 @pytest.mark.vllm_smoke
 @pytest.mark.parametrize("logprobs", [None, 0, 2])
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
@@ -77,23 +95,10 @@ def test_a_sampled_json_answer_is_the_unsampled_one_byte_for_byte(
 @pytest.mark.parametrize("logprobs", [None, 2])
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
 def test_a_sampled_stream_is_the_unsampled_one(cluster: Cluster, path: str, logprobs: int | None) -> None:
-    """Byte for byte where both came in equal events, else what they say and every field they have."""
-    body = {"model": cluster.model_name, "max_tokens": 24, "temperature": 0, "stream": True}
-    text = prompt_of(80, 901)
-    body |= {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
+    fields: dict = {"stream": True}
     if logprobs is not None:
-        body |= {"logprobs": logprobs} if path == COMPLETIONS else {"logprobs": True, "top_logprobs": logprobs}
-    answers = []
-    for share in (0, 1):
-        rate(cluster, share)
-        answers.append(call(cluster.proxy_url + path, body))
-    unsampled, sampled = answers
-    assert {answer.status for answer in answers} == {200}
-    assert text_of(sampled) == text_of(unsampled)
-    if len(sampled.events) == len(unsampled.events):
-        assert plain(sampled.text) == plain(unsampled.text)
-    else:
-        assert shapes(sampled) == shapes(unsampled)
+        fields |= {"logprobs": logprobs} if path == COMPLETIONS else {"logprobs": True, "top_logprobs": logprobs}
+    hold_sampled_against_unsampled(cluster, path, 901, fields)
 
 
 @pytest.mark.vllm_smoke
@@ -118,19 +123,7 @@ def test_with_likeliest_tokens_answers_are_the_same_and_their_spread_is_kept(
     cluster = shadow_cluster(use_cluster, "--shadow-top-logprobs", "5", "--journal", str(tmp_path / "journal.db"))
     requests = (COMPLETIONS, False), (CHAT, False), (COMPLETIONS, True), (CHAT, True)
     for path, stream in requests:
-        body = {"model": cluster.model_name, "max_tokens": 24, "temperature": 0, "stream": stream}
-        text = prompt_of(80, 970)
-        body |= {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
-        answers = []
-        for share in (0, 1):
-            rate(cluster, share)
-            answers.append(call(cluster.proxy_url + path, body))
-        unsampled, sampled = answers
-        assert {answer.status for answer in answers} == {200}
-        assert shapes(sampled) == shapes(unsampled)
-        assert text_of(sampled) == text_of(unsampled)
-        if not stream:
-            assert plain(sampled.text) == plain(unsampled.text)
+        hold_sampled_against_unsampled(cluster, path, 970, {"stream": stream})
     wait_until(lambda: accuracy(cluster)["parked"] == len(requests), "all checked")
     assert call(f"{cluster.proxy_url}/accuracy/calibrate?samples=320", {}).status == 200
     wait_until(lambda: not accuracy(cluster)["calibrating"] and not accuracy(cluster)["parked"], "all judged", 240)

@@ -8,8 +8,8 @@ with a probability of at most a, at whatever moment one looks (Ville's inequalit
 
 Two tests look at the same samples. `value`, which can turn a scope red, takes near answers for within: only what is
 beyond 999 of 1000 healthy answers speaks. `drift` takes every category. Healthy traffic that is unlike the noise
-floor's (contexts that grow, KV that was decoded instead of prefilled) has several times as many near answers and not
-one that is rare or far: on a real vLLM, conversations of up to 40 turns had 11 % instead of 2 %.
+floor's (contexts that grow, KV that was decoded instead of prefilled) has several times as many near answers and no
+more that are rare or far: on a real vLLM, conversations of up to 40 turns had 11 % instead of 2 %, and none.
 
 Alternatives: a share of the answers is faulty, and these are mostly far, mixed, or mostly near; E is the mean over
 shares and mixtures. A fault may begin at any time, so a new product starts every `SPACING` samples, with a weight. The
