@@ -20,7 +20,7 @@ SOURCES = ("proxy", "connector_patches", "scripts", "benchmarks", "tests")
 # Imports go from a later line to an earlier one, or within a line as long as that makes no circle.
 LAYERS = (
     ("errors", "core"),
-    ("policy", "handoff", "accuracy", "settings", "sections", "config", "tasks"),
+    ("policy", "handoff", "accuracy", "settings", "sections", "config", "tasks", "keys"),
     ("upstream", "discovery", "store", "shadow", "telemetry"),
     ("director", "handling", "collaborators", "offering"),
     ("server", "runtime", "watching"),

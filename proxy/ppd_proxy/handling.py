@@ -77,7 +77,7 @@ class Handling:
             return
         generation = chat.parse(call.kind, call.body, shared.stripped_fields)
         self._generation = generation
-        self.is_sampled = shared.shadow is not None and shared.shadow.is_sampled(self.request_id)
+        self.is_sampled = shared.shadow is not None and shared.shadow.is_sampled(self._public_id)
         self._ask(generation, is_sampled=self.is_sampled)
         self._is_stream = self.record.is_stream = generation.is_stream
         self.record.choices = generation.choices

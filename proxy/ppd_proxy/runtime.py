@@ -7,8 +7,6 @@ import contextlib
 import gc
 import logging
 import math
-import random
-import secrets
 import signal
 import socket
 import sys
@@ -28,6 +26,7 @@ from ppd_proxy.core.load import Load
 from ppd_proxy.core.types import Role
 from ppd_proxy.director import Director
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
+from ppd_proxy.keys import KeySource
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import App, DataPath
 from ppd_proxy.server.protocol import ClientConnection
@@ -77,7 +76,6 @@ class Runtime:
         self._telemetry = Telemetry(self._metrics, self._request_log, time.time)  # noqa: TID251 - log lines only
         self._pool = Pool(self._loop, connect_timeout_s=config.limits.connect_timeout_s)
         key = config.auth.engine_api_key
-        keys = random.Random(secrets.randbits(256))
         self.shared = Collaborators(
             mode=config.routing.mode,
             fleet=self.fleet,
@@ -86,7 +84,7 @@ class Runtime:
             pool=self._pool,
             observer=self._telemetry,
             loop=self._loop,
-            new_key=lambda: f"{keys.getrandbits(128):032x}",
+            new_key=KeySource(),
             trust_direct=config.routing.trust_direct,
             engine_authorization=f"Bearer {key}".encode() if key else None,
             stripped_fields=frozenset(config.routing.strip_field),

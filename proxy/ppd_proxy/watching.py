@@ -91,7 +91,7 @@ def make_accuracy(
         ),
         Baselines(session, settings.baseline, timeout_s=settings.shadow_timeout_s, key=settings.baseline_api_key),
         verdicts,
-        Seeds(random.Random(secrets.randbits(64)).random),
+        Seeds(random.SystemRandom().random),
         telemetry,
         clock=shared.loop.time,
     )

@@ -14,6 +14,7 @@ import pytest
 from tests.support.cluster import LIMIT_S, Cluster, running_cluster, until, user
 
 from ppd_proxy.sections import Limits, Shadow
+from ppd_proxy.shadow.sample import is_sampled
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import SimEngine, running_engine
 from ppd_proxy.sim.faults import Fault
@@ -160,16 +161,18 @@ async def test_a_clients_key_never_reaches_a_baseline() -> None:
         assert "mine" not in told
 
 
-async def test_the_same_request_id_is_always_in_or_always_out() -> None:
-    async with shadowed(shadow_rate=0.5) as (cluster, _):
-        for _ in range(2):
-            for number in range(20):
-                await cluster.complete(f"n {number}", headers={"x-request-id": f"id-{number}"})
-        await settle(cluster)
-        told = await summary(cluster)
-        taken = told["parked"] + sum(sum(each.values()) for each in told["outcomes"].values())
-        assert taken % 2 == 0
-        assert 0 < taken < 40
+async def test_no_client_chooses_what_is_checked() -> None:
+    """Ids of which all would be in the sample, and one of which none would: neither changes the share."""
+    chosen = [name for name in map(str, range(3000)) if is_sampled(name, 0.1)][:120]
+    left_out = next(name for name in map(str, range(100)) if not is_sampled(name, 0.9))
+    for names in (chosen, [left_out] * 120):
+        async with shadowed(shadow_rate=0.1 if names is chosen else 0.9) as (cluster, _):
+            for name in names:
+                await cluster.complete("n", max_tokens=1, headers={"x-request-id": name})
+            await settle(cluster)
+            told = await summary(cluster)
+            taken = told["parked"] + sum(sum(each.values()) for each in told["outcomes"].values())
+            assert taken < 60 if names is chosen else taken > 60
 
 
 async def test_the_rate_changes_while_running() -> None:

@@ -43,6 +43,16 @@ def parse_url(url: str, *, field: str = "url") -> tuple[str, str]:
     return f"{host}:{port}", f"{parts.scheme}://{host}:{port}"
 
 
+def authority(url: str) -> str:
+    """The `Host` header for a base URL of `parse_url`, written as aiohttp writes it for probes, scrapes and
+    pass-through: without the port that is the scheme's own, without the dot of an absolute name. A virtual host must
+    see one spelling."""
+    scheme, _, address = url.partition("://")
+    host, _, port = address.rpartition(":")
+    host = host.rstrip(".")
+    return host if int(port) == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
+
+
 def parse_address(address: str, *, field: str) -> tuple[str, str]:
     """`(id, url)` of an engine announced as `host:port`; raises BadRequest. vLLM writes IPv6 without brackets."""
     match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None

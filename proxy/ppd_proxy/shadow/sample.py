@@ -77,7 +77,8 @@ def pair_name(prefill_id: str, decode_id: str) -> str:
 
 
 def is_sampled(request_id: str, rate: float) -> bool:
-    """The same request id is always in or out, and in at any higher rate if at a lower one."""
+    """The same request id is always in or out, and in at any higher rate if at a lower one. It must be the proxy's own:
+    whoever chooses the id chooses what is checked."""
     return xxhash.xxh3_64_intdigest(request_id.encode()) < rate * _SPREAD
 
 

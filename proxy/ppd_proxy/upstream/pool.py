@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from ppd_proxy.core.address import authority
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.connection import Connection
@@ -34,7 +35,7 @@ def parse_origin(url: str) -> Origin:
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
     port = parts.port or (443 if is_tls else 80)
-    return Origin(parts.hostname or "", port, is_tls, parts.netloc)
+    return Origin(parts.hostname or "", port, is_tls, authority(url))
 
 
 class Pool:

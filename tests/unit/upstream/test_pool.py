@@ -165,8 +165,8 @@ async def test_p6_an_engine_that_does_not_accept_is_given_up_in_time():
     ("url", "origin"),
     [
         ("http://10.0.0.1:8100", Origin("10.0.0.1", 8100, False, "10.0.0.1:8100")),
-        ("https://engine:443", Origin("engine", 443, True, "engine:443")),
-        ("http://engine", Origin("engine", 80, False, "engine")),
+        ("https://engine:443", Origin("engine", 443, True, "engine")),
+        ("http://engine:80", Origin("engine", 80, False, "engine")),
         ("http://[::1]:8100", Origin("::1", 8100, False, "[::1]:8100")),
     ],
 )
