@@ -57,7 +57,7 @@ class ShadowSink(Protocol):
 
 
 class Call(msgspec.Struct, kw_only=True):
-    """One generation request as it arrived. `path` is the raw path with its query; `kind` is None for endpoints that
+    """One generation request as it arrived. `path` is the plain path with its query; `kind` is None for endpoints that
     are never split; `named` are the headers by name; `client_key` separates clients: their key or authorization."""
 
     path: bytes

@@ -33,6 +33,7 @@ def make_app(
     `accuracy` is None where no baseline is given."""
 
     app = Quart("ppd_proxy", static_folder=None)
+    app.url_map.merge_slashes = False  # `//mode` is 404 like any other unknown path, not a redirect
     # Quart's own limits cut large bodies (16 MiB) and long generations (60 s).
     app.config.update(MAX_CONTENT_LENGTH=config.server.max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.register_blueprint(admin_blueprint(shared, config.auth, probe))

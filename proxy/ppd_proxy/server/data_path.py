@@ -21,6 +21,7 @@ from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
+from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection, Writer
 from ppd_proxy.server.render import error_body, error_headers, too_large
 from ppd_proxy.tasks import Tasks
@@ -72,7 +73,7 @@ class DataPath:
         headers: Headers = scope["headers"]
         named = dict(headers)
         call = Call(
-            path=_path(scope),
+            path=with_query(scope["path"].encode(), scope.get("query_string", b"")),
             kind=GENERATION_PATHS[scope["path"]],
             body=b"",
             headers=headers,
@@ -134,12 +135,6 @@ async def _watch(receive: Receive, mailbox: Mailbox) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     mailbox.put(ClientGone())
-
-
-def _path(scope: Scope) -> bytes:
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
-    query: bytes = scope.get("query_string", b"")
-    return path + b"?" + query if query else path
 
 
 class AsgiClient:

@@ -1,4 +1,4 @@
-"""Endpoints that any live engine can answer: the request goes there as it came, the answer comes back as it was."""
+"""Endpoints that any live engine can answer: what is asked goes there under its plain path, what it says comes back."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import cast
 
 import aiohttp
 from quart import Blueprint, Response, request
+from yarl import URL
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.headers import HOP_BY_HOP
 from ppd_proxy.core.types import Engine, Reason
-from ppd_proxy.errors import EngineFailure, NoRoute
+from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
 from ppd_proxy.policy.placement import least_loaded
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
+from ppd_proxy.server.paths import PASSED_ON, passed_on, with_query
 from ppd_proxy.upstream.client import engine_errors
 
 _NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"x-admin-key"}
@@ -26,36 +28,52 @@ def pass_through_blueprint(shared: Collaborators, auth: Auth, session: aiohttp.C
 
     async def relay() -> Response:
         check_client(auth, dict(request.scope["headers"]))
+        target = _target()
         body = cast("bytes", await request.get_data(cache=False))
         tried: frozenset[str] = frozenset()
         while True:
             engine = _choose(shared, tried)
             try:
-                return await _ask(shared, session, engine, body)
+                return await _ask(shared, session, engine, target, body)
             except EngineFailure as failure:
                 tried |= {engine.id}
                 if failure.reason != Reason.ENGINE_UNREACHABLE or not _untried(shared, tried):
                     raise
 
-    for path, methods in (
-        ("/v1/models", ["GET"]),
-        ("/v1/models/<path:model>", ["GET"]),
-        ("/version", ["GET"]),
-        ("/v1/embeddings", ["POST"]),
-        ("/tokenize", ["POST"]),
-        ("/detokenize", ["POST"]),
-    ):
-        blueprint.add_url_rule(path, endpoint=path, view_func=_without_arguments(relay), methods=methods)
+    for path, method in PASSED_ON.items():
+        blueprint.add_url_rule(
+            path,
+            endpoint=path,
+            view_func=_without_arguments(relay),
+            methods=[method],
+            provide_automatic_options=False,
+        )
     return blueprint
 
 
 def _without_arguments(view: Callable[[], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-    """Quart hands over the variable parts of a rule; the path travels on as it came."""
+    """Quart hands over the variable parts of a rule; `_target` reads the path itself."""
 
     async def handler(**_: str) -> Response:
         return await view()
 
     return handler
+
+
+def _target() -> str:
+    """What the engine is asked for: path and query. BadRequest(404 or 405) for what is not in the table."""
+    scope = request.scope
+    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+    path = passed_on(raw_path)
+    if path is None:
+        raise BadRequest(
+            f"{scope['path']!r} is not passed on; a model's name has no empty, '.' or '..' segment, backslash, '%' or "
+            "control character",
+            status=404,
+        )
+    if request.method == "HEAD":  # werkzeug adds it to every GET
+        raise BadRequest(f"{path} takes GET, not HEAD", status=405)
+    return with_query(path.encode(), scope.get("query_string", b"")).decode()
 
 
 def _untried(shared: Collaborators, tried: frozenset[str]) -> list[Engine]:
@@ -70,7 +88,9 @@ def _choose(shared: Collaborators, tried: frozenset[str]) -> Engine:
     return engine
 
 
-async def _ask(shared: Collaborators, session: aiohttp.ClientSession, engine: Engine, body: bytes) -> Response:
+async def _ask(
+    shared: Collaborators, session: aiohttp.ClientSession, engine: Engine, target: str, body: bytes
+) -> Response:
     """Ask one engine; its answer is streamed on."""
     scope = request.scope
     headers = [
@@ -81,8 +101,7 @@ async def _ask(shared: Collaborators, session: aiohttp.ClientSession, engine: En
     ]
     if shared.engine_authorization is not None:
         headers.append(("authorization", shared.engine_authorization.decode("latin-1")))
-    query = scope.get("query_string", b"").decode("latin-1")
-    url = engine.url + scope["path"] + (f"?{query}" if query else "")
+    url = URL(engine.url + target, encoded=True)  # as it is written: aiohttp would decode and resolve it once more
     with engine_errors(engine.id):
         answer = await session.request(request.method, url, data=body or None, headers=headers, allow_redirects=False)
 
