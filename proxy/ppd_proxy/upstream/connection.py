@@ -1,6 +1,7 @@
 """One upstream HTTP/1.1 connection: writes a request, parses the answer, tells a receiver.
 
-Owns the bytes on one socket. Knows nothing of engines' answers, retries or pools.
+Owns the bytes on one socket. Knows nothing of engines' answers, retries or pools. A byte that belongs to no request, be
+it a line end, ends the connection: what stays in the parser would be the start of the next request's answer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from ppd_proxy.errors import EngineFailure
 
 Headers = list[tuple[bytes, bytes]]
 
+_CHUNKED_END = b"\r\n\r\n"
+
 
 class Receiver(Protocol):
     """Called from the event loop, in this order, ending with `on_complete` or `on_failure`."""
@@ -24,7 +27,8 @@ class Receiver(Protocol):
 
     def on_data(self, data: bytes) -> None: ...
 
-    def on_complete(self) -> None: ...
+    def on_complete(self) -> None:
+        """Unless the receiver closes the connection now, the next request may get it."""
 
     def on_failure(self, failure: EngineFailure, *, is_untouched: bool) -> None:
         """`is_untouched`: a reused connection ended before a byte of the answer; the engine most likely closed it
@@ -33,8 +37,9 @@ class Receiver(Protocol):
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_headers", "_is_at_line", "_is_interim", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_receiver",
-        "_requests", "_saw_answer", "_transport", "idle_since", "pass_on",
+        "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive", "_is_over", "_is_until_eof",
+        "_on_idle", "_on_lost", "_parser", "_receiver", "_requests", "_saw_answer", "_transport", "idle_since",
+        "pass_on",
     )  # fmt: skip
 
     def __init__(self, on_idle: Callable[[Connection], None], on_lost: Callable[[Connection], None]) -> None:
@@ -47,6 +52,10 @@ class Connection(asyncio.Protocol):
         self._saw_answer = False
         self._is_interim = False
         self._is_until_eof = False
+        self._is_chunked = False
+        self._is_over = False
+        """The answer's last byte was parsed; nothing that the parser says after it is for the receiver."""
+        self._is_kept_alive = False
         self._requests = 0
         self._is_at_line = False
         self.idle_since = 0.0
@@ -64,7 +73,7 @@ class Connection(asyncio.Protocol):
         if transport is None:
             raise RuntimeError("the connection is not open")
         self._receiver = receiver
-        self._saw_answer = self._is_at_line = False
+        self._saw_answer = self._is_at_line = self._is_over = False
         self.pass_on = None
         self._requests += 1
         transport.writelines((head, body))
@@ -101,17 +110,37 @@ class Connection(asyncio.Protocol):
         self._saw_answer = True
         self._is_at_line = data.endswith(b"\r\n")
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(f"the engine's answer is not HTTP: {error}")
-            self.close()
+            has_more = self._feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            has_more = True
+            if not self._is_over:
+                self._fail(f"the engine's answer is not HTTP: {error}")
+                self.close()
+                return
+        if self._is_over:
+            self._end(is_reusable=not has_more)
+
+    def _feed(self, data: bytes) -> bool:
+        """Parse; whether bytes came behind the answer's end. The parser does not tell where that was, so the last byte
+        goes in by itself wherever the answer may end with it."""
+        parser = self._parser
+        if self._is_chunked and len(data) >= len(_CHUNKED_END) and not data.endswith(_CHUNKED_END):
+            parser.feed_data(data)  # the next events of a stream
+            return self._is_over
+        view, last = memoryview(data), len(data) - 1
+        if last:
+            parser.feed_data(view[:last])
+            if self._is_over:
+                return True
+        parser.feed_data(view[last:])
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_lost(self)
         if self._receiver is None:
             return
         if self._is_until_eof and exc is None:
-            self.on_message_complete()
+            self._end(is_reusable=False)
         else:
             self._fail("the engine closed the connection" if exc is None else f"connection lost: {exc}")
 
@@ -121,6 +150,24 @@ class Connection(asyncio.Protocol):
             is_untouched = self._requests > 1 and not self._saw_answer
             receiver.on_failure(EngineFailure(message, reason=Reason.ENGINE_ERROR), is_untouched=is_untouched)
 
+    def _end(self, *, is_reusable: bool) -> None:
+        """The answer is complete, and all that was read is parsed."""
+        receiver, self._receiver = self._receiver, None
+        self._is_until_eof = self._is_chunked = False
+        is_reusable = is_reusable and self._is_kept_alive and self._is_written
+        if not is_reusable and self._transport is not None:
+            self._transport.abort()  # what the engine did not read of the request, it need not read any more
+        if receiver is not None:
+            receiver.on_complete()
+        if is_reusable and self.is_open:
+            self.resume()
+            self._on_idle(self)
+
+    @property
+    def _is_written(self) -> bool:
+        """An engine that answered before it had the whole request may take the rest of it for the next one."""
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+
     # -- httptools --
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -128,29 +175,21 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         headers, self._headers = self._headers, []
-        self._is_interim = self._parser.get_status_code() < 200
+        if self._is_over:
+            return
+        self._is_interim = 100 <= self._parser.get_status_code() < 200
         if self._is_interim:
             return
         names = {name for name, _ in headers}
-        self._is_until_eof = b"content-length" not in names and b"transfer-encoding" not in names
+        self._is_chunked = b"transfer-encoding" in names
+        self._is_until_eof = b"content-length" not in names and not self._is_chunked
         if self._receiver is not None:
             self._receiver.on_headers(self._parser.get_status_code(), headers)
 
     def on_body(self, body: bytes) -> None:
-        if self._receiver is not None:
+        if self._receiver is not None and not self._is_over:
             self._receiver.on_data(body)
 
     def on_message_complete(self) -> None:
-        if self._is_interim:
-            return
-        if self._receiver is None:
-            self.close()  # a second answer to one request: whose would the next one be?
-            return
-        receiver, self._receiver = self._receiver, None
-        self._is_until_eof = False
-        if self.is_open and self._parser.should_keep_alive():
-            self.resume()
-            self._on_idle(self)
-        else:
-            self.close()
-        receiver.on_complete()
+        if not self._is_interim and not self._is_over:
+            self._is_over, self._is_kept_alive = True, self._parser.should_keep_alive()

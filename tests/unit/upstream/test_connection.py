@@ -16,9 +16,13 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.is_closed = self.is_aborted = False
         self.is_read = True
+        self.unsent = 0
 
     def writelines(self, pieces):
         self.written += b"".join(pieces)
+
+    def get_write_buffer_size(self):
+        return self.unsent
 
     def is_closing(self):
         return self.is_closed
@@ -251,22 +255,106 @@ def test_an_idle_connection_that_talks_is_closed(line):
     assert line.idle == []
 
 
-def test_two_answers_to_one_request_end_the_connection(line):
-    """Whatever the second one is for, nobody must get it, and the connection must not be lent to two requests."""
+EMPTY = b"HTTP/1.1 204 No Content\r\n\r\n"
+NOTHING = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+LINE_ENDS = answer(200, b"\r\n\r\n")
+ENDINGS = {**ANSWERS, "204": (EMPTY, b""), "no bytes": (NOTHING, b""), "line ends": (LINE_ENDS, b"\r\n\r\n")}
+STRAY = {
+    "LF": b"\n",
+    "CRLF": b"\r\n",
+    "CRLFs": b"\r\n\r\n",
+    "half a head": b"HTTP/1.1 200 OK\r\ncontent-le",
+    "a head": b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n",
+    "half an answer": answer(200, b"whose?")[:-2],
+    "an answer": answer(200, b"whose?"),
+    "an interim answer": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "last chunk": SSE_END,
+    "garbage": b"\x16\x03\x01\x02\x00",
+    "body": b"}",
+}
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+@pytest.mark.parametrize(("data", "body"), ENDINGS.values(), ids=ENDINGS)
+def test_bytes_behind_an_answer_end_the_connection_wherever_they_are_split(data, body, stray):
+    """Nobody must get them, and nobody's answer may begin with them."""
+    whole = data + stray
+    for first in range(len(whole) + 1):
+        for second in {first, len(data), len(data) + 1, len(whole) - 1}:
+            pieces = sorted((first, min(second, len(whole))))
+            line = Line()
+            receiver = line.ask()
+            for piece in (whole[: pieces[0]], whole[pieces[0] : pieces[1]], whole[pieces[1] :]):
+                if piece and line.connection.is_open:
+                    line.hear(piece)
+            assert (receiver.calls[-1], receiver.body) == ("complete", body), pieces
+            assert receiver.calls.count("complete") == 1
+            assert not line.connection.is_open, pieces
+            if len(data) not in pieces:
+                assert line.idle == [], pieces  # nobody could have had it in between
+
+
+@pytest.mark.parametrize("stray", STRAY.values(), ids=STRAY)
+def test_bytes_on_an_idle_connection_end_it(line, stray):
+    line.ask()
+    line.hear(OK)
+    line.hear(stray[:1])
+    assert not line.connection.is_open
+
+
+def test_an_answer_to_half_a_request_ends_the_connection(line):
+    """The engine may take the rest of the body for the next request."""
     receiver = line.ask()
-    line.hear(OK + answer(200, b"whose?"))
-    assert (receiver.calls, receiver.body) == (WHOLE, b"{}")
-    assert line.wire.is_closed
-    assert len(line.idle) <= 1
+    line.wire.unsent = 5
+    line.hear(answer(413, b"too large"))
+    assert (receiver.calls, receiver.body) == (WHOLE, b"too large")
+    assert line.wire.is_aborted
+    assert line.idle == []
+
+
+AMBIGUOUS = {
+    "length and chunks": b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunks and length": b"transfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "two lengths": b"content-length: 2\r\ncontent-length: 4\r\n\r\n{}{}",
+    "no number": b"content-length: +2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("rest", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_an_answer_with_two_ends_is_a_failure(line, rest):
+    receiver = line.ask()
+    line.hear(b"HTTP/1.1 200 OK\r\n" + rest)
+    assert receiver.calls == ["failure"]
+    assert not line.connection.is_open
+
+
+def test_the_receiver_can_keep_a_connection_from_being_used_again(line):
+    class Suspicious(Receiver):
+        def on_complete(self):
+            super().on_complete()
+            line.connection.close()
+
+    receiver = Suspicious()
+    line.connection.request(HEAD, BODY, receiver)
+    line.hear(OK)
+    assert receiver.calls == WHOLE
+    assert line.idle == []
 
 
 def test_an_interim_answer_is_not_the_answer(line):
     """A 100 Continue from a middlebox, though nothing asked for one."""
     receiver = line.ask()
-    line.hear(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
+    line.hear(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + OK)
     assert (receiver.status, receiver.body) == (200, b"{}")
-    assert receiver.calls[-2:] == ["data", "complete"]
+    assert receiver.calls == WHOLE
     assert len(line.idle) == 1
+
+
+def test_a_connection_that_becomes_something_else_is_a_failure(line):
+    receiver = line.ask()
+    line.hear(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n" + OK)
+    assert receiver.calls == ["failure"]
+    assert not line.connection.is_open
 
 
 def test_a_receiver_that_fails_ends_its_leg_not_the_proxy(line):
