@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config import Config
+from ppd_proxy.core.buffered import Buffered
 from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.fleet import Fleet
 from ppd_proxy.core.load import Load
@@ -28,6 +29,7 @@ from ppd_proxy.director import Director
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
 from ppd_proxy.keys import KeySource
 from ppd_proxy.server.app import make_app
+from ppd_proxy.server.bodies import Bodies
 from ppd_proxy.server.data_path import App, DataPath
 from ppd_proxy.server.protocol import ClientConnection
 from ppd_proxy.tasks import Tasks
@@ -60,6 +62,7 @@ class Runtime:
         self.registry = CollectorRegistry()
         self.fleet = Fleet(default_handoff=config.routing.handoff)
         self.load = Load()
+        self.buffered = Buffered(config.server.max_buffered_bytes)
         self.conversations = Conversations(
             max_conversations=config.conversations.max_conversations, ttl_s=config.conversations.conversation_ttl_s
         )
@@ -71,6 +74,7 @@ class Runtime:
             kv_bytes_per_token=config.metrics.kv_bytes_per_token,
             is_scraping=config.metrics.scrape_interval_s > 0,
             baselines=lambda: baseline_engines(config.shadow),
+            buffered_bytes=lambda: self.buffered.held_bytes,
         )
         self._request_log = RequestLog(sys.stderr, config.server.log_level, self._loop.call_later)
         self._telemetry = Telemetry(self._metrics, self._request_log, time.time)  # noqa: TID251 - log lines only
@@ -107,7 +111,7 @@ class Runtime:
         config = self._config
         director = Director(self.shared, config.limits, time.time)  # noqa: TID251 - samples say when they were taken
         quart = make_app(self.shared, config, self._session, self.registry, self._prober.probe, self.accuracy)
-        app = DataPath(cast("App", quart), director, self._tasks, config.auth, config.server.max_body_bytes)
+        app = DataPath(cast("App", quart), director, self._tasks, config.auth, Bodies(config.server, self.buffered))
         settings = uvicorn.Config(
             cast("Any", app),
             http=ClientConnection,

@@ -53,6 +53,8 @@ class Reason(StrEnum):
     # refused before routing
     BAD_REQUEST = "bad_request"
     BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_COMPLEX = "body_too_complex"
+    BUFFERS_FULL = "buffers_full"
     UNAUTHORIZED = "unauthorized"
     # what became of an accepted request
     ENGINE_UNREACHABLE = "engine_unreachable"

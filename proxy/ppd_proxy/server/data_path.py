@@ -7,9 +7,8 @@ answer. Everything else goes to the wrapped application.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from ppd_proxy.collaborators import Call
 from ppd_proxy.core.chat import Kind
@@ -21,17 +20,16 @@ from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
+from ppd_proxy.server.bodies import Bodies, ClientLeft, Message, Receive, replay
 from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection, Writer
-from ppd_proxy.server.render import error_body, error_headers, too_large
+from ppd_proxy.server.render import error_body, error_headers
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.mailbox import Mailbox
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
+Scope = Message
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -47,28 +45,39 @@ GENERATION_PATHS: Mapping[str, Kind | None] = MappingProxyType({
 _BUG = ProxyError("internal error of the proxy", status=500, reason=Reason.INTERNAL_ERROR, source="proxy")
 
 
-class ClientLeft(Exception):
-    """The client closed its connection before its request was complete."""
-
-
 class DataPath:
-    def __init__(self, app: App, director: Director, tasks: Tasks, auth: Auth, max_body_bytes: int) -> None:
+    def __init__(self, app: App, director: Director, tasks: Tasks, auth: Auth, bodies: Bodies) -> None:
         self._app = app
         self._director = director
         self._tasks = tasks
         self._auth = auth
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
         self._loop = director.shared.loop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] in GENERATION_PATHS:
             await self._serve(scope, receive, send)
+        elif scope["type"] == "http" and _has_body(scope["headers"]):
+            await self._hand_over(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
+    async def _hand_over(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request with a body to the wrapped application, which would read it without our bounds."""
+        try:
+            body = await self._bodies.read(dict(scope["headers"]), receive)
+        except ClientLeft:
+            return
+        except ProxyError as error:
+            await AsgiClient(send).fail(error, [(b"connection", b"close")])
+            return
+        try:
+            await self._app(scope, replay(body, receive), send)
+        finally:
+            self._bodies.free(body)
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         received_at = self._loop.time()
-        connection: ClientConnection | None = scope.get(SCOPE_KEY)
         client = AsgiClient(send)
         headers: Headers = scope["headers"]
         named = dict(headers)
@@ -85,13 +94,20 @@ class DataPath:
             if scope["method"] != "POST":
                 raise BadRequest(f"{scope['path']} takes POST, not {scope['method']}", status=405)
             check_client(self._auth, named)
-            call.body = await self._read(named, receive)
+            call.body = await self._bodies.read(named, receive)
         except ClientLeft:
             return
         except ProxyError as error:
             handling = self._director.refuse(call, error)
             await client.fail(error, [*handling.own_headers(), (b"connection", b"close")])
             return
+        try:
+            await self._answer(call, scope, receive, client)
+        finally:
+            self._bodies.free(call.body)
+
+    async def _answer(self, call: Call, scope: Scope, receive: Receive, client: AsgiClient) -> None:
+        connection: ClientConnection | None = scope.get(SCOPE_KEY)
         mailbox = Mailbox(self._loop)
         if connection is None:
             self._tasks.spawn(_watch(receive, mailbox))
@@ -110,31 +126,16 @@ class DataPath:
             if connection is not None:
                 connection.on_gone = None
 
-    async def _read(self, named: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body; raises BadRequest(413) as soon as it is known to be too large."""
-        declared = named.get(b"content-length")
-        if declared is not None and int(declared) > self._max_body_bytes:
-            raise too_large(self._max_body_bytes)
-        parts: list[bytes] = []
-        size_bytes = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientLeft
-            part = message.get("body", b"")
-            size_bytes += len(part)
-            if size_bytes > self._max_body_bytes:
-                raise too_large(self._max_body_bytes)
-            if not message.get("more_body"):
-                return part if not parts else b"".join((*parts, part))
-            parts.append(part)
-
 
 async def _watch(receive: Receive, mailbox: Mailbox) -> None:
     """ASGI servers deliver one more message after the body: that the client left, or that the answer is complete."""
     while (await receive())["type"] != "http.disconnect":
         pass
     mailbox.put(ClientGone())
+
+
+def _has_body(headers: Headers) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") and value != b"0" for name, value in headers)
 
 
 class AsgiClient:

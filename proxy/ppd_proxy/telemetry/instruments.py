@@ -153,6 +153,13 @@ CONVERSATIONS = Instrument(
     group="engines",
     help="Conversations whose history is remembered.",
 )
+BUFFERED = Instrument(
+    name="ppd_buffered_bytes",
+    kind="gauge",
+    group="requests",
+    unit="bytes",
+    help="Request bodies and answers held in memory; above `--max-buffered-bytes` new requests get 503.",
+)
 
 
 def _scraped(
@@ -279,6 +286,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     ENGINE_CHANGES,
     ANNOUNCEMENTS_REJECTED,
     CONVERSATIONS,
+    BUFFERED,
     CACHE_QUERIES,
     CACHE_HITS,
     ENGINE_PROMPT_TOKENS,

@@ -35,7 +35,7 @@ class Metrics:
     `engines` gives all known engines, `inflight` requests in flight by engine id (an absent engine has none),
     `conversations` how many are remembered. `kv_bytes_per_token` is for estimated transfers (None: no estimates);
     `is_scraping` says that `scraped` will be called. `baselines` gives engines that are scraped but serve no clients:
-    of these only the acceptance of drafts is shown.
+    of these only the acceptance of drafts is shown. `buffered_bytes` is what the proxy holds of requests and answers.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Metrics:
         kv_bytes_per_token: int | None = None,
         is_scraping: bool = True,
         baselines: Callable[[], Iterable[Engine]] = tuple,
+        buffered_bytes: Callable[[], int] = int,
     ) -> None:
         self._requests = Counters(registry, instruments.REQUESTS)
         self._decisions = Counters(registry, instruments.DECISIONS)
@@ -67,7 +68,7 @@ class Metrics:
             is_scraping=is_scraping,
         )
         self._speculation = SpecTelemetry(registry, lambda: (*engines(), *baselines()))
-        registry.register(LiveGauges(engines, inflight, conversations))
+        registry.register(LiveGauges(engines, inflight, conversations, buffered_bytes))
 
     def decided(self, mode: str, route: str, reason: str) -> None:
         """One routing decision, or one refusal before routing (route `none`)."""
@@ -128,10 +129,12 @@ class LiveGauges(Collector):
         engines: Callable[[], Iterable[Engine]],
         inflight: Callable[[], Mapping[str, int]],
         conversations: Callable[[], int],
+        buffered_bytes: Callable[[], int],
     ) -> None:
         self._engines = engines
         self._inflight = inflight
         self._conversations = conversations
+        self._buffered_bytes = buffered_bytes
 
     def collect(self) -> Iterator[Metric]:
         known = tuple(self._engines())
@@ -143,4 +146,6 @@ class LiveGauges(Collector):
             up.add_metric((engine.id, engine.role), engine.state != "down")
         conversations = gauge_family(instruments.CONVERSATIONS)
         conversations.add_metric((), self._conversations())
-        return iter((requests, up, conversations))
+        buffered = gauge_family(instruments.BUFFERED)
+        buffered.add_metric((), self._buffered_bytes())
+        return iter((requests, up, conversations, buffered))

@@ -1,0 +1,18 @@
+import pytest
+
+from ppd_proxy.core.buffered import Buffered
+from ppd_proxy.errors import NoRoute
+
+
+def test_new_work_is_refused_only_while_more_is_held_than_the_limit():
+    buffered = Buffered(100)
+    buffered.hold(100)
+    buffered.check()
+    buffered.hold(1)
+    with pytest.raises(NoRoute) as refused:
+        buffered.check()
+    assert (refused.value.status, refused.value.reason) == (503, "buffers_full")
+    assert "101 bytes" in refused.value.message
+    assert "no more than 100 (--max-buffered-bytes)" in refused.value.message
+    buffered.free(1)
+    buffered.check()
