@@ -53,10 +53,14 @@ class NoRoute(ProxyError):
 
 
 class EngineFailure(ProxyError):
-    """An engine refused, broke off or did not answer in time."""
+    """An engine refused, broke off or did not answer in time. `is_late`: it may only be busy. `source` is `proxy` where
+    the proxy itself could not ask it."""
 
-    def __init__(self, message: str, *, reason: str, status: int = 502) -> None:
-        super().__init__(message, status=status, reason=reason, source="engine", is_retryable=True)
+    def __init__(
+        self, message: str, *, reason: str, status: int = 502, source: Source = "engine", is_late: bool = False
+    ) -> None:
+        super().__init__(message, status=status, reason=reason, source=source, is_retryable=True)
+        self.is_late = is_late
 
 
 class ConfigError(Exception):

@@ -31,6 +31,7 @@ from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.decide import Situation, decide
 from ppd_proxy.policy.placement import find_home
 from ppd_proxy.upstream.driver import LegRequest
+from ppd_proxy.upstream.giving_up import give_up
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.pool import parse_origin
 
@@ -351,9 +352,11 @@ class Handling:
     def leg_failed(self, plan: Plan, kind: LegKind, failure: EngineFailure, *, was_sent: bool) -> None:
         self.record.error = failure.message
         engine = plan.prefill if kind == "prefill" and plan.prefill is not None else plan.decode
-        if not was_sent:
+        if not was_sent and failure.source == "engine":
             shared = self._shared
-            shared.observer.fleet_changed(shared.fleet.leg_failed(engine.id, shared.loop.time()))
+            note = shared.fleet.late if failure.is_late else shared.fleet.leg_failed
+            shared.observer.fleet_changed(note(engine.id, shared.loop.time()))
+            give_up(shared.fleet, shared.pool, engine, shared.loop.time())
 
     # -- after the answer --
 

@@ -24,7 +24,7 @@ from ppd_proxy.core.buffered import Buffered
 from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.fleet import Fleet
 from ppd_proxy.core.load import Load
-from ppd_proxy.core.types import Role
+from ppd_proxy.core.types import Engine, Role
 from ppd_proxy.director import Director
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
 from ppd_proxy.keys import KeySource
@@ -37,9 +37,11 @@ from ppd_proxy.telemetry.logs import RequestLog, configure
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.observer import Telemetry
 from ppd_proxy.upstream.client import make_session
-from ppd_proxy.upstream.pool import Pool
-from ppd_proxy.upstream.probe import Prober
+from ppd_proxy.upstream.giving_up import give_up
+from ppd_proxy.upstream.pool import Pool, parse_origin
+from ppd_proxy.upstream.probe import Prober, ProbeResult
 from ppd_proxy.upstream.scrape import Scraper
+from ppd_proxy.upstream.shortage import Shortage
 from ppd_proxy.watching import baseline_engines, make_accuracy, open_journal
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,10 @@ class Runtime:
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks(self._loop)
-        self._session = make_session(connect_timeout_s=config.limits.connect_timeout_s)
+        self._session = make_session(connect_timeout_s=config.limits.connect_timeout_s, connections_per_engine=0)
+        # Probes and scrapes must not wait for connections that requests take up.
+        self._probe_session = make_session(connect_timeout_s=config.limits.connect_timeout_s)
+        self._scrape_session = make_session(connect_timeout_s=config.limits.connect_timeout_s)
         self.registry = CollectorRegistry()
         self.fleet = Fleet(default_handoff=config.routing.handoff)
         self.load = Load()
@@ -94,12 +99,13 @@ class Runtime:
             stripped_fields=frozenset(config.routing.strip_field),
         )
         self._prober = Prober(
-            self._session,
+            self._probe_session,
             self.fleet.engines,
             self._probed,
             interval_s=config.discovery.probe_interval_s,
             timeout_s=config.discovery.probe_timeout_s,
             api_key=key,
+            shortage=Shortage(self._loop.time),
         )
         self.accuracy = make_accuracy(config.shadow, self.shared, self._session, self.registry, self._metrics)
         self._listener: AnnouncementListener | None = None
@@ -163,7 +169,7 @@ class Runtime:
         self._tasks.spawn(self._prober.run(), name="probes")
         if config.metrics.scrape_interval_s > 0:
             scraper = Scraper(
-                self._session,
+                self._scrape_session,
                 lambda: (*self.fleet.engines(), *baseline_engines(config.shadow)),
                 self._metrics.scraped,
                 interval_s=config.metrics.scrape_interval_s,
@@ -215,12 +221,22 @@ class Runtime:
             await self.accuracy.close()
         self._request_log.flush()
         self._pool.close()
-        await self._session.close()
+        for session in (self._session, self._probe_session, self._scrape_session):
+            await session.close()
         if self._socket is not None:
             self._socket.close()
 
-    def _probed(self, engine_id: str, is_healthy: bool) -> None:
-        self._telemetry.fleet_changed(self.fleet.probed(engine_id, is_healthy, self._loop.time()))
+    def _probed(self, engine: Engine, result: ProbeResult, since: float) -> None:
+        """Bytes of an answer say as much as a probe: a busy engine may be slow to answer its probes."""
+        now = self._loop.time()
+        if result != "late":
+            changes = self.fleet.probed(engine.id, result == "good", now)
+        elif self._pool.heard_at(parse_origin(engine.url)) >= since:
+            changes = self.fleet.probed(engine.id, True, now)
+        else:
+            changes = self.fleet.late(engine.id, now)
+        self._telemetry.fleet_changed(changes)
+        give_up(self.fleet, self._pool, engine, now)
 
     def _announced(self, told: Announcement) -> None:
         changes = self.fleet.announce(

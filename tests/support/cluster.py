@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -297,19 +297,20 @@ async def zmq_context() -> AsyncIterator[zmq.asyncio.Context]:
 
 @asynccontextmanager
 async def scripted_engine(
-    answer: Callable[[web.Request], Any], *paths: str, keepalive_s: float = 75.0
-) -> AsyncIterator[str]:
+    answer: Callable[[web.Request], Any], *paths: str, keepalive_s: float = 75.0,
+    health: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None,
+) -> AsyncIterator[str]:  # fmt: skip
     """An engine that says what `answer` says, for what the simulated ones never say; gives its URL."""
     app = web.Application(client_max_size=1 << 30)
 
-    async def health(_: web.Request) -> web.Response:
+    async def well(_: web.Request) -> web.Response:
         return web.Response()
 
     async def serve(request: web.Request) -> web.StreamResponse:
         response: web.StreamResponse = await answer(request)
         return response
 
-    app.router.add_get("/health", health)
+    app.router.add_get("/health", health or well)
     for path in paths or (CHAT, COMPLETIONS):
         app.router.add_post(path, serve)
     runner = web.AppRunner(app, keepalive_timeout=keepalive_s, shutdown_timeout=0.1, handle_signals=False)

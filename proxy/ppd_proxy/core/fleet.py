@@ -16,6 +16,9 @@ State of an engine, from two signals and one mark:
 
 A live beat never brings back an engine whose probes fail, nor the reverse.
 
+A missed probe was refused, or answered that the engine is not well; a late one got no answer in time, and counts half.
+Lateness alone never takes out the last engine of a role that is up: a busy engine is better than none.
+
 - Coming back from `down` gives a new `incarnation`: the engine may have been restarted, its KV counts as lost. So does
   another role or ZMQ address while it is up. No incarnation of an id is used twice, not even after it left.
 - What an operator or a registration states (role, ZMQ address, handoff) is not changed by announcements: an engine
@@ -35,6 +38,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ppd_proxy.core.address import check_zmq_address, parse_address, parse_url
+from ppd_proxy.core.signs import Signal
 from ppd_proxy.core.types import HANDOFFS, ROLES, Engine, EngineState, FleetView, HandoffName, Role
 from ppd_proxy.errors import BadRequest
 
@@ -49,37 +53,13 @@ class Change:
     why: str
 
 
-@dataclass(slots=True)
-class _Signal:
-    """One sign of life that must fail or succeed several times before it counts."""
-
-    is_good: bool = True
-    goods_needed: int = 1
-    goods: int = 0
-    misses: int = 0
-
-    def succeed(self) -> None:
-        self.misses = 0
-        self.goods += 1
-        self.is_good = self.is_good or self.goods >= self.goods_needed
-
-    def miss(self, *, missed_limit: int, good_limit: int) -> None:
-        self.goods = 0
-        self.misses += 1
-        if self.is_good and self.misses >= missed_limit:
-            self.lose(good_limit)
-
-    def lose(self, good_limit: int) -> None:
-        self.is_good, self.goods, self.goods_needed = False, 0, good_limit
-
-
 @dataclass(slots=True, kw_only=True)
 class _Member:
     """The record behind one `Engine` value."""
 
     engine: Engine
-    beats: _Signal
-    probes: _Signal
+    beats: Signal
+    probes: Signal
     beat_at: float
     silence_s: float | None
     """How long it may be silent; None: no beats are expected of it."""
@@ -133,7 +113,7 @@ class Fleet:
         if member is None:
             engine = self._new_engine(engine_id, url, role, source="static")
             return self._join(self._new_member(engine, now, silence_s=None))
-        member.silence_s, member.beats = None, _Signal()
+        member.silence_s, member.beats = None, Signal()
         return self._restate(member, replace(member.engine, url=url, role=role, source="static"), "configured")
 
     def announce(
@@ -181,7 +161,7 @@ class Fleet:
         if old.source != "static":
             member.silence_s = ttl_s
         if member.silence_s is None:
-            member.beats = _Signal()
+            member.beats = Signal()
         member.stated_handoff = checked_handoff or member.stated_handoff
         member.stated_zmq_address = zmq_address or member.stated_zmq_address
         facts = replace(
@@ -203,6 +183,25 @@ class Fleet:
         changes = self._check_silence(member, now)
         member.probes.succeed()
         return changes + self._settle(member, "good probe")
+
+    def late(self, engine_id: str, now: float) -> tuple[Change, ...]:
+        """A probe, or a request's connection, got no answer in time. Unknown ids are ignored."""
+        member = self._members.get(engine_id)
+        if member is None:
+            return ()
+        changes = self._check_silence(member, now)
+        member.probes.be_late(
+            missed_limit=self._missed_limit, good_limit=self._good_limit, is_spared=self._is_last(member.engine)
+        )
+        return changes + self._settle(member, f"{member.probes.lates} probes without an answer in time")
+
+    def found_dead(self, engine_id: str) -> Literal["refusals", "silence"] | None:
+        """By which sign an engine counts as dead to requests that wait there; None while it does not. An engine whose
+        beats alone stopped may still answer."""
+        member = self._members.get(engine_id)
+        if member is None or member.probes.is_good:
+            return None
+        return "silence" if member.probes.lates else "refusals"
 
     def leg_failed(self, engine_id: str, now: float) -> tuple[Change, ...]:
         """A request could not reach the engine: as much a sign as a missed probe. Unknown ids are ignored."""
@@ -251,8 +250,8 @@ class Fleet:
 
     def _new_member(self, engine: Engine, now: float, *, silence_s: float | None) -> _Member:
         """Every engine must first answer a probe: P2pNccl engines announce themselves before their HTTP server runs."""
-        probes = _Signal(is_good=False)
-        return _Member(engine=engine, beats=_Signal(), probes=probes, beat_at=now, silence_s=silence_s)
+        probes = Signal(is_good=False)
+        return _Member(engine=engine, beats=Signal(), probes=probes, beat_at=now, silence_s=silence_s)
 
     def _join(self, member: _Member) -> tuple[Change, ...]:
         source = member.engine.source
@@ -308,6 +307,12 @@ class Fleet:
         member.engine = engine
         self._publish()
         return (Change(engine=engine, what=state, why=why),)
+
+    def _is_last(self, engine: Engine) -> bool:
+        """No other engine of its role is up."""
+        return engine.state == "up" and all(
+            other.id == engine.id or other.role != engine.role or other.state != "up" for other in self._engines
+        )
 
     def _handoff(self, member: _Member, facts: Engine) -> HandoffName:
         if member.stated_handoff is not None:

@@ -60,6 +60,7 @@ class Reason(StrEnum):
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_ERROR = "engine_error"
     ENGINE_TIMEOUT = "engine_timeout"
+    OUT_OF_SOCKETS = "out_of_sockets"
     INTERNAL_ERROR = "internal_error"
 
 

@@ -23,6 +23,14 @@ _CHUNKED_END = b"\r\n\r\n"
 class Receiver(Protocol):
     """Called from the event loop, in this order, ending with `on_complete` or `on_failure`."""
 
+    @property
+    def heard_at(self) -> float:
+        """When bytes of the answer last came, on the loop's clock; 0 before the first."""
+
+    @property
+    def is_answering(self) -> bool:
+        """The answer has begun in earnest: a request that breaks off now is not sent again."""
+
     def on_headers(self, status: int, headers: Headers) -> None: ...
 
     def on_data(self, data: bytes) -> None: ...
@@ -83,6 +91,22 @@ class Connection(asyncio.Protocol):
         self._receiver = None
         if self._transport is not None:
             self._transport.abort()
+
+    def give_up(self, failure: EngineFailure) -> None:
+        """Close now; a request that is under way has failed, and its answer is not waited for."""
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.on_failure(failure, is_untouched=False)
+
+    @property
+    def is_answering(self) -> bool:
+        return self._receiver is not None and self._receiver.is_answering
+
+    @property
+    def heard_at(self) -> float:
+        """When the engine last spoke here, on the loop's clock; 0 when it never did."""
+        return max(self.idle_since, self._receiver.heard_at) if self._receiver is not None else self.idle_since
 
     def close(self) -> None:
         if self._transport is not None:
@@ -158,6 +182,7 @@ class Connection(asyncio.Protocol):
         if not is_reusable and self._transport is not None:
             self._transport.abort()  # what the engine did not read of the request, it need not read any more
         if receiver is not None:
+            self.idle_since = receiver.heard_at
             receiver.on_complete()
         if is_reusable and self.is_open:
             self.resume()

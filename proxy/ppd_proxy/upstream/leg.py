@@ -55,7 +55,7 @@ class Leg:
 
     __slots__ = (
         "_connection", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
-        "_request", "body", "first_token_at", "headers", "is_over", "is_stream", "kind", "last_token_at",
+        "_request", "_woke_at", "body", "first_token_at", "headers", "is_over", "is_stream", "kind", "last_token_at",
         "needs_reopen", "opened_at", "out", "relay", "status", "writer",
     )  # fmt: skip
 
@@ -79,6 +79,8 @@ class Leg:
         self.opened_at: float | None = None
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
+        """When content last came: keep-alive comments and bytes of an unfinished event are none."""
+        self._woke_at = 0.0
         self._parts: list[bytes] = []
         self._out_bytes = 0
         self.is_stream = False
@@ -130,7 +132,16 @@ class Leg:
 
     # -- Receiver --
 
+    @property
+    def heard_at(self) -> float:
+        return max(self._woke_at, self.last_token_at or 0.0)
+
+    @property
+    def is_answering(self) -> bool:
+        return self.first_token_at is not None
+
     def on_headers(self, status: int, headers: Headers) -> None:
+        self._woke_at = self._loop.time()
         self.status = status
         self.headers = headers
         media_type = find(headers, b"content-type") or b""
@@ -138,6 +149,7 @@ class Leg:
 
     def on_data(self, data: bytes) -> None:
         relay = self.relay
+        now = self._woke_at = self._loop.time()
         if not self.is_stream or relay is None:
             self._parts.append(data)
             return
@@ -146,12 +158,14 @@ class Leg:
             if relay.error is not None:
                 self._end_with_error(relay.error)
             return
-        self.last_token_at = self._loop.time()
         if self.first_token_at is None:
-            self.first_token_at = self.last_token_at
+            self.first_token_at = self.last_token_at = now
             self._hold(shown)
             self._mailbox.put(FirstByte())
-        elif shown:
+            return
+        if _has_event(shown):
+            self.last_token_at = now
+        if shown:
             if self.writer is not None and self.writer.is_ready and not self.out and not relay.is_done:
                 self.writer.write_chunk(shown)
             else:
@@ -241,6 +255,11 @@ class Leg:
     def _end(self, event: LegEnded | LegFailed) -> None:
         self.is_over = True
         self._mailbox.put(event)
+
+
+def _has_event(shown: bytes) -> bool:
+    """Whether there is an event in it, not only comments or the beginning of one."""
+    return shown.startswith(b"data:") or b"\ndata:" in shown
 
 
 def _status_of(payload: bytes) -> int:

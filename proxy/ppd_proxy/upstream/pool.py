@@ -16,8 +16,10 @@ from ppd_proxy.core.address import authority
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.connection import Connection
+from ppd_proxy.upstream.shortage import OUT_OF_SOCKETS, Shortage, blame
 
 IDLE_LIMIT_S = 4.0
+HEARD_KEPT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,10 @@ class Pool:
         self._loop = loop
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[Origin, list[Connection]] = {}
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, Origin] = {}
+        self._heard: dict[Origin, float] = {}
+        """When engines last spoke on connections that are closed, for as long as that may matter."""
+        self._shortage = Shortage(loop.time)
         self._tls: ssl.SSLContext | None = None
 
     def take(self, origin: Origin) -> Connection | None:
@@ -65,7 +70,8 @@ class Pool:
             self._idle.setdefault(origin, []).append(connection)
 
         def on_lost(connection: Connection) -> None:
-            self._open.discard(connection)
+            if self._open.pop(connection, None) is not None:
+                self._heard[origin] = max(self._heard.get(origin, 0.0), connection.heard_at)
             stack = self._idle.get(origin)
             if stack and connection in stack:
                 stack.remove(connection)
@@ -78,20 +84,37 @@ class Pool:
                     origin.port,
                     ssl=self._context() if origin.is_tls else None,
                 )
-        except TimeoutError:
-            raise EngineFailure(
-                f"no connection to {origin.authority} within {self._connect_timeout_s:g} s",
-                reason=Reason.ENGINE_UNREACHABLE,
-                status=503,
-            ) from None
-        except OSError as error:
-            raise EngineFailure(
-                f"no connection to {origin.authority}: {error.strerror or error}",
-                reason=Reason.ENGINE_UNREACHABLE,
-                status=503,
-            ) from None
-        self._open.add(connection)
+        except OSError as error:  # TimeoutError is one
+            raise self._failure(origin, error) from None
+        self._open[connection] = origin
         return connection
+
+    def _failure(self, origin: Origin, error: OSError) -> EngineFailure:
+        whose = blame(error)
+        if whose == "ours":
+            self._shortage.note(error)
+            return EngineFailure(
+                f"{OUT_OF_SOCKETS} ({error.strerror or error})",
+                reason=Reason.OUT_OF_SOCKETS, status=503, source="proxy",
+            )  # fmt: skip
+        is_ours = isinstance(error, TimeoutError) and error.errno is None
+        told = f" within {self._connect_timeout_s:g} s" if is_ours else f": {error.strerror or error}"
+        return EngineFailure(
+            f"no connection to {origin.authority}{told}",
+            reason=Reason.ENGINE_UNREACHABLE, status=503, is_late=whose == "late",
+        )  # fmt: skip
+
+    def heard_at(self, origin: Origin) -> float:
+        """When the last bytes of an answer came from there, on the loop's clock; 0 if that is not known."""
+        heard = (each.heard_at for each, at in self._open.items() if at == origin)
+        return max((self._heard.get(origin, 0.0), *heard))
+
+    def give_up(self, origin: Origin, failure: EngineFailure, *, silent_since: float) -> None:
+        """Break off what waits at an engine that was found dead: requests whose answer has not begun, and streams that
+        have been silent since `silent_since` (loop's clock)."""
+        for connection, at in tuple(self._open.items()):
+            if at == origin and (not connection.is_answering or connection.heard_at < silent_since):
+                connection.give_up(failure)
 
     def _context(self) -> ssl.SSLContext:
         """Made when first needed: loading the certificates takes longer than the rest of the start."""
@@ -109,6 +132,9 @@ class Pool:
                     each.close()
             if not self._idle[origin]:
                 del self._idle[origin]
+        for origin, heard_at in list(self._heard.items()):
+            if heard_at < limit - HEARD_KEPT_S:
+                del self._heard[origin]
 
     def close(self) -> None:
         for connection in list(self._open):

@@ -8,31 +8,42 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from typing import Literal
 
 import aiohttp
 
 from ppd_proxy.core.types import Engine
 from ppd_proxy.upstream.client import engine_headers
+from ppd_proxy.upstream.shortage import Shortage, blame
+
+ProbeResult = Literal["good", "missed", "late"]
+OnResult = Callable[[Engine, ProbeResult, float], None]
 
 
 class Prober:
     """Probes `GET /health` of all engines, or `GET /v1/models` where an engine has no `/health`.
 
-    `fleet_engines` is asked anew for each round. `on_result` gets the engine's id and whether it answered 2xx within
-    `timeout_s`, which is cut to `interval_s`: when the next probe is due, the last one has failed.
+    `fleet_engines` is asked anew for each round. `on_result` gets the engine, how the probe ended (`good`: 2xx;
+    `missed`: refused, or another status; `late`: no answer within `timeout_s`, which is cut to `interval_s`), and the
+    time on the event loop's clock since which other signs of life outweigh a late answer: when the probe before this
+    one began. A probe that could not be sent for want of sockets in this process has no result. The session should
+    serve nothing else: whoever waits for a connection there waits for the limit of another's.
     """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         fleet_engines: Callable[[], Iterable[Engine]],
-        on_result: Callable[[str, bool], None],
+        on_result: OnResult,
         *,
         interval_s: float,
         timeout_s: float,
         api_key: str | None,
+        shortage: Shortage,
     ) -> None:
         self._session = session
+        self._shortage = shortage
+        self._asked_at: dict[str, float] = {}
         self._fleet_engines = fleet_engines
         self._on_result = on_result
         self._interval_s = interval_s
@@ -46,20 +57,29 @@ class Prober:
 
     async def probe_all(self) -> None:
         """One round: all engines at the same time."""
-        await asyncio.gather(*(self.probe(engine) for engine in self._fleet_engines()))
+        engines = tuple(self._fleet_engines())
+        self._asked_at = {engine.id: self._asked_at[engine.id] for engine in engines if engine.id in self._asked_at}
+        await asyncio.gather(*(self.probe(engine) for engine in engines))
 
     async def probe(self, engine: Engine) -> None:
         """One engine, now."""
+        now = asyncio.get_running_loop().time()
+        since, self._asked_at[engine.id] = self._asked_at.get(engine.id, now), now
+        result: ProbeResult
         try:
             async with asyncio.timeout(self._timeout_s):
                 status = await self._status(f"{engine.url}/health")
                 if status == HTTPStatus.NOT_FOUND:
                     status = await self._status(f"{engine.url}/v1/models")
-        except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
-            is_healthy = False
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            whose = blame(error)
+            if whose == "ours":
+                self._shortage.note(error)
+                return
+            result = "late" if whose == "late" else "missed"
         else:
-            is_healthy = HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
-        self._on_result(engine.id, is_healthy)
+            result = "good" if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else "missed"
+        self._on_result(engine, result, since)
 
     async def _status(self, url: str) -> int:
         # A redirect would say something about another server.

@@ -44,6 +44,8 @@ class Wire(asyncio.Transport):
 
 
 class Receiver:
+    heard_at, is_answering = 0.0, False
+
     def __init__(self):
         self.calls = []
         self.body = b""

@@ -11,6 +11,8 @@ from ppd_proxy.upstream.pool import IDLE_LIMIT_S, Origin, Pool, parse_origin
 
 
 class Answer:
+    heard_at, is_answering = 0.0, False
+
     def __init__(self):
         self.body = b""
         self.done = asyncio.Event()

@@ -6,11 +6,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from tests.support.shortage import no_more_files
 
 from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.client import engine_errors, engine_headers, make_session
 from ppd_proxy.upstream.probe import Prober
+from ppd_proxy.upstream.shortage import Shortage
 
 LIMIT_S = 10.0
 FOREVER_S = 3600.0
@@ -61,33 +63,41 @@ async def hang(request):
 
 
 def prober(session, engines, results, *, interval_s=FOREVER_S, timeout_s=LIMIT_S, api_key=None):
-    def on_result(engine_id, is_healthy):
-        results[engine_id] = is_healthy
+    def on_result(engine, result, since):
+        results[engine.id] = result
 
-    return Prober(session, lambda: engines, on_result, interval_s=interval_s, timeout_s=timeout_s, api_key=api_key)
+    return a_prober(session, engines, on_result, interval_s=interval_s, timeout_s=timeout_s, api_key=api_key)
+
+
+def a_prober(session, engines, on_result, *, interval_s=FOREVER_S, timeout_s=LIMIT_S, api_key=None):
+    return Prober(
+        session, lambda: engines, on_result, interval_s=interval_s, timeout_s=timeout_s, api_key=api_key,
+        shortage=Shortage(asyncio.get_running_loop().time),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("status", "is_healthy"), [(200, True), (204, True), (302, False), (401, False), (500, False), (503, False)]
+    ("status", "result"),
+    [(200, "good"), (204, "good"), (302, "missed"), (401, "missed"), (500, "missed"), (503, "missed")],
 )
-async def test_an_engine_is_healthy_when_health_answers_2xx(session, serve, status, is_healthy):
+async def test_an_engine_is_healthy_when_health_answers_2xx(session, serve, status, result):
     elsewhere = {"Location": "/v1/models"} if status == 302 else {}
     engine, results = await serve(__health=answer(status, **elsewhere), __v1__models=answer(200)), {}
     await prober(session, [engine], results).probe_all()
-    assert results == {engine.id: is_healthy}
+    assert results == {engine.id: result}
 
 
-@pytest.mark.parametrize(("models_status", "is_healthy"), [(200, True), (404, False), (500, False)])
-async def test_an_engine_without_health_is_asked_for_its_models(session, serve, models_status, is_healthy):
+@pytest.mark.parametrize(("models_status", "result"), [(200, "good"), (404, "missed"), (500, "missed")])
+async def test_an_engine_without_health_is_asked_for_its_models(session, serve, models_status, result):
     engine, results = await serve(__v1__models=answer(models_status)), {}
     await prober(session, [engine], results).probe_all()
-    assert results == {engine.id: is_healthy}
+    assert results == {engine.id: result}
 
 
 async def test_an_engine_that_cannot_be_reached_is_not_healthy(session, dead_engine):
     results = {}
     await prober(session, [dead_engine], results).probe_all()
-    assert results == {dead_engine.id: False}
+    assert results == {dead_engine.id: "missed"}
 
 
 async def test_an_engine_that_speaks_no_http_is_not_healthy(session):
@@ -98,13 +108,36 @@ async def test_an_engine_that_speaks_no_http_is_not_healthy(session):
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         engine, results = engine_at(server.sockets[0].getsockname()[1]), {}
         await prober(session, [engine], results).probe_all()
-    assert results == {engine.id: False}
+    assert results == {engine.id: "missed"}
 
 
-async def test_an_engine_that_does_not_answer_in_time_is_not_healthy(session, serve):
+async def test_an_engine_that_does_not_answer_in_time_is_late_which_is_not_refusing(session, serve):
     engine, results = await serve(__health=hang), {}
     await prober(session, [engine], results, timeout_s=0.05).probe_all()
-    assert results == {engine.id: False}
+    assert results == {engine.id: "late"}
+
+
+async def test_probes_that_this_process_has_no_socket_for_say_nothing_of_the_engine(session, serve, caplog):
+    engine, results = await serve(__health=answer(200)), {}
+    probing = prober(session, [engine], results)
+    with no_more_files():
+        for _ in range(3):
+            await probing.probe_all()
+    assert results == {}
+    (said,) = caplog.messages
+    assert "ulimit -n" in said
+    await probing.probe_all()
+    assert results == {engine.id: "good"}
+
+
+async def test_a_late_result_tells_when_the_probe_before_it_began(session, serve):
+    engine, told, loop = await serve(__health=answer(200)), [], asyncio.get_running_loop()
+    probing = a_prober(session, [engine], lambda *result: told.append(result))
+    began_at = [loop.time()]
+    for _ in range(3):
+        await probing.probe_all()
+        began_at.append(loop.time())
+    assert began_at[0] <= told[0][2] <= told[1][2] <= began_at[1] <= told[2][2] <= began_at[2]
 
 
 async def test_the_api_key_is_sent(session, serve):
@@ -113,22 +146,23 @@ async def test_the_api_key_is_sent(session, serve):
 
     engine, results = await serve(__health=guarded), {}
     await prober(session, [engine], results, api_key="secret").probe_all()
-    assert results == {engine.id: True}
+    assert results == {engine.id: "good"}
     await prober(session, [engine], results).probe_all()
-    assert results == {engine.id: False}
+    assert results == {engine.id: "missed"}
 
 
 async def test_a_slow_engine_does_not_delay_the_others(session, serve):
     slow, quick, heard = await serve(__health=hang), await serve(__health=answer(200)), asyncio.Queue()
     engines = [slow, quick]
-    probing = Prober(
-        session, lambda: engines, lambda *result: heard.put_nowait(result), interval_s=0.2, timeout_s=60.0, api_key=None
-    )
+    probing = a_prober(
+        session, engines, lambda engine, result, since: heard.put_nowait((engine.id, result)),
+        interval_s=0.2, timeout_s=60.0,
+    )  # fmt: skip
     running = asyncio.create_task(probing.run())  # noqa: TID251 - the test cancels it itself
     async with asyncio.timeout(LIMIT_S):
         results = [await heard.get() for _ in range(4)]
-        assert results[0] == (quick.id, True)
-        assert sorted(results) == sorted([(quick.id, True), (slow.id, False)] * 2)
+        assert results[0] == (quick.id, "good")
+        assert sorted(results) == sorted([(quick.id, "good"), (slow.id, "late")] * 2)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -141,7 +175,7 @@ async def test_each_round_asks_for_the_engines_anew(session, serve):
     assert results == {}
     engines.append(await serve(__health=answer(200)))
     await probing.probe_all()
-    assert results == {engines[0].id: True}
+    assert results == {engines[0].id: "good"}
 
 
 # The client
