@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Iterable, Mapping
 
-from ppd_proxy.core.headers import bearer
+from ppd_proxy.core.headers import Headers, bearer
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest
 from ppd_proxy.sections import Auth
-
-_FORWARDED_BY = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
+from ppd_proxy.server.same_host import check_same_host
 
 
 def _is_one_of(key: bytes | None, keys: Iterable[str]) -> bool:
@@ -26,36 +24,27 @@ def check_client(auth: Auth, named: Mapping[bytes, bytes]) -> None:
         )
 
 
-def is_local(address: str | None, named: Mapping[bytes, bytes]) -> bool:
-    """The request comes from this host itself, not through a reverse proxy on it."""
-    if address is None or any(name in named for name in _FORWARDED_BY):
-        return False
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return ip.is_loopback or (mapped is not None and mapped.is_loopback)
-
-
-def check_admin(auth: Auth, address: str | None, named: Mapping[bytes, bytes], *, is_heartbeat: bool = False) -> None:
-    """Raises BadRequest(401 or 403). With an admin key it is needed from everywhere; without one, loopback only.
+def check_admin(auth: Auth, address: str | None, headers: Headers, *, is_heartbeat: bool = False) -> None:
+    """Raises BadRequest (400, 401, 403 or 415). With an admin key it is needed from everywhere, and nothing else is;
+    without one, the request must have been made on this host.
 
     `is_heartbeat`: the register key is enough, also from other hosts.
     """
-    key = named.get(b"x-admin-key") or bearer(named)
+    key = _admin_key(headers)
     if is_heartbeat and auth.register_key is not None and _is_one_of(key, (auth.register_key,)):
         return
-    if auth.admin_key is not None:
-        if not _is_one_of(key, (auth.admin_key,)):
-            raise BadRequest(
-                "the admin key is missing or wrong: send Authorization: Bearer KEY or x-admin-key: KEY",
-                status=401,
-                reason=Reason.UNAUTHORIZED,
-            )
-    elif not is_local(address, named):
+    if auth.admin_key is None:
+        check_same_host(address, headers)
+    elif not _is_one_of(key, (auth.admin_key,)):
         raise BadRequest(
-            "admin endpoints answer this host only; start the proxy with --admin-key to use them from elsewhere",
-            status=403,
+            "the admin key is missing or wrong: send Authorization: Bearer KEY or x-admin-key: KEY",
+            status=401,
             reason=Reason.UNAUTHORIZED,
         )
+
+
+def _admin_key(headers: Headers) -> bytes | None:
+    given = {value for name, value in headers if name == b"x-admin-key"}
+    if len(given) > 1:
+        raise BadRequest("x-admin-key is given more than once, with different values; send it once")
+    return (given.pop() if given else None) or bearer(dict(headers))

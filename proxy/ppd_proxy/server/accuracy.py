@@ -23,7 +23,7 @@ def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth) -> Blueprint:
     @blueprint.before_request
     async def only_operators() -> None:
         client = request.scope.get("client")
-        check_admin(auth, client[0] if client else None, dict(request.scope["headers"]), is_heartbeat=False)
+        check_admin(auth, client[0] if client else None, list(request.scope["headers"]))
 
     @blueprint.after_request
     async def uncached(response: Response) -> Response:

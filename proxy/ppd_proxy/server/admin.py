@@ -36,11 +36,10 @@ def admin_blueprint(shared: Collaborators, auth: Auth, probe: Probe) -> Blueprin
 
     @admin.before_request
     async def only_operators() -> None:
-        named = dict(request.scope["headers"])
         client = request.scope.get("client")
         address = client[0] if client else None
         is_heartbeat = request.method == "POST" and request.path == "/engines"
-        check_admin(auth, address, named, is_heartbeat=is_heartbeat)
+        check_admin(auth, address, list(request.scope["headers"]), is_heartbeat=is_heartbeat)
 
     @admin.get("/mode")
     async def get_mode() -> dict[str, str]:
