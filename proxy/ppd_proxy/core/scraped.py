@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from itertools import chain
 from types import MappingProxyType
@@ -181,16 +181,10 @@ UNKNOWN = EngineFigures()
 _COUNTER_FIELDS = tuple(f.name for f in fields(EngineFigures) if f.name not in _NOT_COUNTED)
 
 
-def wanted_lines(text: str) -> Iterator[str]:
-    """The lines of an engine's `/metrics` that anything is read from, told by their names alone.
-
-    A busy engine exports thousands of lines that nobody reads here, and parsing is what costs.
-    """
-    for line in text.splitlines():
-        if line.startswith(("vllm:", "process_start")):
-            ends = [end for end in (line.find("{"), line.find(" ")) if end > 0]
-            if line[: min(ends, default=len(line))] in _WANTED:
-                yield line
+def is_wanted(line: str) -> bool:
+    """Whether anything is read from this line of an engine's `/metrics`, told by its name alone."""
+    ends = [end for end in (line.find("{"), line.find(" ")) if end > 0]
+    return line[: min(ends, default=len(line))] in _WANTED
 
 
 def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFigures:

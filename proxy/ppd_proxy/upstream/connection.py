@@ -43,11 +43,16 @@ class Receiver(Protocol):
         while idle and never saw the request (uvicorn closes after 5 s)."""
 
 
+MAX_HEAD_BYTES = 65536
+MAX_HEADERS = 256
+"""vLLM sends five; what middleboxes add is far from either."""
+
+
 class Connection(asyncio.Protocol):
     __slots__ = (
         "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive", "_is_over", "_is_until_eof",
-        "_on_idle", "_on_lost", "_parser", "_receiver", "_requests", "_saw_answer", "_transport", "idle_since",
-        "pass_on",
+        "_on_idle", "_on_lost", "_parser", "_quiet_bytes", "_receiver", "_requests", "_saw_answer", "_transport",
+        "idle_since", "pass_on",
     )  # fmt: skip
 
     def __init__(self, on_idle: Callable[[Connection], None], on_lost: Callable[[Connection], None]) -> None:
@@ -64,6 +69,8 @@ class Connection(asyncio.Protocol):
         self._is_over = False
         """The answer's last byte was parsed; nothing that the parser says after it is for the receiver."""
         self._is_kept_alive = False
+        self._quiet_bytes = 0
+        """Read since the last byte of an answer's body, or since its request: heads, trailers, sizes of chunks."""
         self._requests = 0
         self._is_at_line = False
         self.idle_since = 0.0
@@ -82,6 +89,8 @@ class Connection(asyncio.Protocol):
             raise RuntimeError("the connection is not open")
         self._receiver = receiver
         self._saw_answer = self._is_at_line = self._is_over = False
+        self._quiet_bytes = 0
+        self._headers = []  # trailers of the answer before
         self.pass_on = None
         self._requests += 1
         transport.writelines((head, body))
@@ -133,6 +142,7 @@ class Connection(asyncio.Protocol):
             return
         self._saw_answer = True
         self._is_at_line = data.endswith(b"\r\n")
+        self._quiet_bytes += len(data)
         try:
             has_more = self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -143,6 +153,9 @@ class Connection(asyncio.Protocol):
                 return
         if self._is_over:
             self._end(is_reusable=not has_more)
+        elif self._quiet_bytes > MAX_HEAD_BYTES:
+            self._fail(f"the engine sent {self._quiet_bytes} bytes of head or framing without a byte of its answer")
+            self.close()
 
     def _feed(self, data: bytes) -> bool:
         """Parse; whether bytes came behind the answer's end. The parser does not tell where that was, so the last byte
@@ -205,6 +218,11 @@ class Connection(asyncio.Protocol):
         self._is_interim = 100 <= self._parser.get_status_code() < 200
         if self._is_interim:
             return
+        if len(headers) > MAX_HEADERS or (self._quiet_bytes > MAX_HEAD_BYTES and _size(headers) > MAX_HEAD_BYTES):
+            self._fail(f"the engine's answer has a head of {len(headers)} fields and {_size(headers)} bytes")
+            self.close()
+            return
+        self._quiet_bytes = 0
         names = {name for name, _ in headers}
         self._is_chunked = b"transfer-encoding" in names
         self._is_until_eof = b"content-length" not in names and not self._is_chunked
@@ -212,9 +230,14 @@ class Connection(asyncio.Protocol):
             self._receiver.on_headers(self._parser.get_status_code(), headers)
 
     def on_body(self, body: bytes) -> None:
+        self._quiet_bytes = 0
         if self._receiver is not None and not self._is_over:
             self._receiver.on_data(body)
 
     def on_message_complete(self) -> None:
         if not self._is_interim and not self._is_over:
             self._is_over, self._is_kept_alive = True, self._parser.should_keep_alive()
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name) + len(value) for name, value in headers)

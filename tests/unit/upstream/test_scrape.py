@@ -6,6 +6,7 @@ from aiohttp.test_utils import TestServer
 
 from ppd_proxy.core.scraped import UNKNOWN, EngineFigures
 from ppd_proxy.core.types import Engine
+from ppd_proxy.upstream import scrape
 from ppd_proxy.upstream.client import make_session
 from ppd_proxy.upstream.scrape import Scraper
 
@@ -121,6 +122,30 @@ async def test_a_failed_scrape_makes_the_figures_unknown(session, engines, break
         await scrape.scrape_all()
     assert readings.of(broken) == [UNKNOWN]
     assert f"scrape failed engine={broken.engine.id}" in caplog.text
+
+
+@pytest.mark.parametrize("line", [RUNNING % 1, "python_info 1\n"], ids=["read", "not read"])
+async def test_a_page_beyond_any_engines_size_makes_the_figures_unknown(session, engines, line, caplog):
+    readings, large = Readings(), engines[0]
+    large.text = line * (9 * 2**20 // len(line))
+    await scraper(session, [large], readings).scrape_all()
+    assert readings.of(large) == [UNKNOWN]
+    assert "the page has more than" in caplog.text
+
+
+async def test_a_page_is_parsed_in_a_thread(session, engines, monkeypatch):
+    loops = []
+
+    def read(page):
+        try:
+            loops.append(asyncio.get_running_loop())
+        except RuntimeError:
+            loops.append(None)
+        return UNKNOWN
+
+    monkeypatch.setattr(scrape, "read", read)
+    await scraper(session, engines[:1], Readings()).scrape_all()
+    assert loops == [None]  # the loop's own thread has one
 
 
 async def test_a_redirect_is_not_followed(session, engines):
