@@ -17,6 +17,7 @@ from ppd_proxy.core.load import Load
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.types import Mode, Reason, Route
 from ppd_proxy.policy.distrust import Distrust
+from ppd_proxy.policy.retry_budget import RetryBudget
 from ppd_proxy.shadow.sample import Sample
 from ppd_proxy.upstream.pool import Pool
 
@@ -27,6 +28,9 @@ class Observer(Protocol):
     def decided(self, mode: Mode, route: Route, reason: Reason) -> None: ...
 
     def finished(self, record: Record) -> None: ...
+
+    def retried(self, *, is_allowed: bool) -> None:
+        """A failed request is tried again, or is not because of too many others."""
 
     def kv_released(self) -> None: ...
 
@@ -90,3 +94,4 @@ class Collaborators:
     stripped_fields: frozenset[str]
     shadow: ShadowSink | None = None
     distrust: Distrust = field(default_factory=Distrust)
+    retry_budget: RetryBudget = field(default_factory=RetryBudget)

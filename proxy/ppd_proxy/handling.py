@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import xxhash
 
+from ppd_proxy import planning
 from ppd_proxy.collaborators import Call, Collaborators
 from ppd_proxy.core import chat, identity
 from ppd_proxy.core.answer import (
@@ -28,10 +29,8 @@ from ppd_proxy.core.sse import MAX_KEPT_BYTES, OpaqueRelay, SseRelay
 from ppd_proxy.core.types import Demand, Engine, History, Home, Plan, Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
-from ppd_proxy.policy.decide import Situation, decide
 from ppd_proxy.policy.placement import find_home
 from ppd_proxy.upstream.driver import LegRequest
-from ppd_proxy.upstream.giving_up import give_up
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.pool import parse_origin
 
@@ -131,23 +130,15 @@ class Handling:
 
     def make_plan(self, command: MakePlan) -> Planned | Refused:
         shared = self._shared
-        situation = Situation(
-            mode=shared.mode,
-            fleet=shared.fleet.view,
-            loads=shared.load.tokens,
-            trust_direct=shared.trust_direct,
-            failed=command.failed,
-            unreachable=command.unreachable,
-            cause=command.cause,
-            keep=command.keep,
-            distrust=shared.distrust,
-        )
         try:
-            plan = decide(self._demand, situation)
+            plan = planning.make_plan(shared, self._demand, command)
         except NoRoute as error:
             if command.cause is None:
                 self.record.reason = Reason(error.reason)
                 shared.observer.decided(shared.mode, "none", self.record.reason)
+            else:
+                failed = f"{self.record.error}; " if self.record.error else ""
+                self.record.error = f"{failed}not tried again: {error.message}"
             return Refused(error)
         if command.cause is Reason.DECODE_FAILED and self._generation is not None:
             self._ask(self._generation, is_sampled=False)  # what we asked for may be why it failed
@@ -349,14 +340,14 @@ class Handling:
             return LegRefused()
         return None
 
-    def leg_failed(self, plan: Plan, kind: LegKind, failure: EngineFailure, *, was_sent: bool) -> None:
-        self.record.error = failure.message
+    def leg_ended(self, plan: Plan, kind: LegKind, failure: str | None) -> None:
         engine = plan.prefill if kind == "prefill" and plan.prefill is not None else plan.decode
-        if not was_sent and failure.source == "engine":
-            shared = self._shared
-            note = shared.fleet.late if failure.is_late else shared.fleet.leg_failed
-            shared.observer.fleet_changed(note(engine.id, shared.loop.time()))
-            give_up(shared.fleet, shared.pool, engine, shared.loop.time())
+        planning.note_answer(self._shared, engine, failure=failure, tokens=self._demand.prompt_tokens)
+
+    def leg_failed(self, plan: Plan, kind: LegKind, event: LegFailed) -> None:
+        self.record.error = event.error.message
+        engine = plan.prefill if kind == "prefill" and plan.prefill is not None else plan.decode
+        planning.note_failure(self._shared, engine, event, tokens=self._demand.prompt_tokens)
 
     # -- after the answer --
 

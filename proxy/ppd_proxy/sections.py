@@ -99,7 +99,10 @@ class Limits:
     prefill_timeout_s: Annotated[float, replace(_SECONDS, help="the whole prefill leg")] = 600.0
     first_token_timeout_s: Annotated[float, replace(_SECONDS, help="the answering engine's first content")] = 600.0
     idle_timeout_s: Annotated[float, replace(_SECONDS, help="silence in the middle of an answer")] = 300.0
-    retries: Annotated[int, Note(help="other engines tried after a failure, before the client got a byte", low=0)] = 1
+    retries: Annotated[
+        int | None,
+        Note(help="most retries of a request that failed before the client got a byte (not set: all engines)", low=0),
+    ] = None
     release_grace_s: Annotated[
         float, Note(help="time to free a prefill engine's KV after the client left", unit="seconds", low=0)
     ] = 1.0

@@ -116,7 +116,7 @@ def may_have_consumed(event: LegEnded | LegFailed | LegRefused | FirstByte) -> b
 class Playbook:
     """One exchange played against expectations. `on` takes an event and the commands that must follow, in order."""
 
-    def __init__(self, *, retries: int = 1) -> None:
+    def __init__(self, *, retries: int | None = 1) -> None:
         self.exchange = Exchange(retries)
         self.watch = Watch(self.exchange)
         self._play: list[str] = []

@@ -53,9 +53,10 @@ Rules:
 3. Every plan that opened a leg is released exactly once.
 4. KV held for a decode leg is never dropped silently: a leg is opened or kept for it until the engine took it. A
    prefill answer that a decode leg may have consumed, or refused, is never used again (vllm#52234).
-5. After a byte was sent there is no retry; before it, 4xx is never retried, everything else at most `retries` times.
-   One try more, which the client does not pay, follows what broke by the proxy's own wishes (`is_our_doing`,
-   `LegRefused`).
+5. After a byte was sent there is no retry; before it, 4xx is never retried, everything else as long as the planner
+   finds an engine that has not failed the request, and at most `retries` times where that is not None. The first
+   retry may repeat an engine: where it is the only one, it gets a second chance. One try more, which the client does
+   not pay, follows what broke by the proxy's own wishes (`is_our_doing`, `LegRefused`).
 """
 
 from __future__ import annotations
@@ -113,11 +114,12 @@ class Exchange:
     """One request. `start()` gives the first commands, `handle(event)` the next ones; ends in phase DONE."""
 
     __slots__ = (
-        "_failed", "_has_free_try", "_has_kv", "_planned", "_relayable", "_retries", "_unreachable",
+        "_failed", "_has_free_try", "_has_kv", "_may_repeat", "_planned", "_relayable", "_retries", "_tried_pairs",
+        "_unreachable",
         "is_client_gone", "phase", "plan",
     )  # fmt: skip
 
-    def __init__(self, retries: int) -> None:
+    def __init__(self, retries: int | None) -> None:
         self.phase = Phase.PLANNING
         self.plan: Plan | None = None
         self.is_client_gone = False
@@ -125,8 +127,9 @@ class Exchange:
         self._retries = retries
         self._failed: frozenset[str] = frozenset()
         self._unreachable: frozenset[str] = frozenset()
+        self._tried_pairs: frozenset[tuple[str, str]] = frozenset()
         self._has_kv = False
-        self._has_free_try = True
+        self._has_free_try = self._may_repeat = True
         self._relayable: int | ProxyError | None = None
 
     def start(self) -> Commands:
@@ -224,8 +227,7 @@ class Exchange:
                 self._has_free_try = False
                 stranded = _STRANDED if self._has_kv else _NOTHING
                 self._has_kv = False
-                plan = MakePlan(failed=self._failed, unreachable=self._unreachable, cause=Reason.DECODE_FAILED)
-                return self._go(Phase.PLANNING, (*stranded, Release(), plan))
+                return self._go(Phase.PLANNING, (*stranded, Release(), self._again(Reason.DECODE_FAILED, is_free=True)))
             case ClientGone():
                 self.is_client_gone = True
                 if self._has_kv:
@@ -282,19 +284,33 @@ class Exchange:
         else:
             self._failed |= name
         is_free = is_free and self._has_free_try
-        if self.is_client_gone or not (self._retries > 0 or is_free):
+        is_at_limit = self._retries is not None and self._retries <= 0
+        if self.is_client_gone or (is_at_limit and not is_free):
             last = self._refusal(failure) if isinstance(failure, EngineFailure) else self._relay(failure)
             stranded = _STRANDED if self._has_kv else _NOTHING
             return self._go(Phase.DONE, (*last, *stranded, Release()))
+        self._note_tried()
         if is_free:
             self._has_free_try = False
-        else:
+        elif self._retries is not None:
             self._retries -= 1
         keep = self._rebindable()
         stranded = _STRANDED if self._has_kv and keep is None else _NOTHING
         self._has_kv = keep is not None
-        plan = MakePlan(failed=self._failed, unreachable=self._unreachable, cause=cause, keep=keep)
-        return self._go(Phase.PLANNING, (*stranded, Release(), plan))
+        return self._go(Phase.PLANNING, (*stranded, Release(), self._again(cause, keep=keep, is_free=is_free)))
+
+    def _note_tried(self) -> None:
+        plan = self._must_plan().plan
+        if plan.prefill is not None:
+            self._tried_pairs |= {(plan.prefill.id, plan.decode.id)}
+
+    def _again(self, cause: Reason, *, keep: Engine | None = None, is_free: bool = False) -> MakePlan:
+        may_repeat = is_free or self._may_repeat
+        self._may_repeat = self._may_repeat and is_free
+        return MakePlan(
+            failed=self._failed, unreachable=self._unreachable, cause=cause, keep=keep,
+            tried_pairs=self._tried_pairs, may_repeat=may_repeat, is_free=is_free,
+        )  # fmt: skip
 
     def _rebindable(self) -> Engine | None:
         """The prefill engine whose KV no decode leg has touched and may go to another decode engine."""

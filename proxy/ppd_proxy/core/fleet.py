@@ -12,6 +12,8 @@ State of an engine, from two signals and one mark:
 
     down      a signal is bad. An engine that sends no beats (static, or registered without a TTL) has good beats.
     draining  both are good, and an operator drained it: no new requests.
+    unhealthy both are good, but its last 5 answers all failed: no requests where there is another engine of its role,
+              but one every 2 s, to see whether it answers again. One answer that did not fail is enough.
     up        both are good.
 
 A live beat never brings back an engine whose probes fail, nor the reverse.
@@ -33,23 +35,22 @@ Lateness alone never takes out the last engine of a role that is up: a busy engi
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ppd_proxy.core.address import check_zmq_address, parse_address, parse_url
-from ppd_proxy.core.signs import Signal
-from ppd_proxy.core.types import HANDOFFS, ROLES, Engine, EngineState, FleetView, HandoffName, Role
-from ppd_proxy.errors import BadRequest
+from ppd_proxy.core.signs import FAILED_RUN, TRIAL_INTERVAL_S, Signal
+from ppd_proxy.core.stated import check_handoff, check_role, check_ttl
+from ppd_proxy.core.types import ROLES, Engine, EngineState, FleetView, HandoffName, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One thing that happened to one engine. `up`, `down` and `draining` repeat the engine's state; they are also
-    reported when the state stayed and something else became known (an address, a role, a restart)."""
+    """One thing that happened to one engine. `up`, `unhealthy`, `down` and `draining` repeat the engine's state; they
+    are also reported when the state stayed and something else became known (an address, a role, a restart)."""
 
     engine: Engine
-    what: Literal["joined", "up", "down", "draining", "left"]
+    what: Literal["joined", "up", "unhealthy", "down", "draining", "left"]
     why: str
 
 
@@ -67,6 +68,10 @@ class _Member:
     stated_zmq_address: str | None = None
     is_drained: bool = False
     is_kv_lost: bool = False
+    failed_answers: int = 0
+    """In a row, the last ones."""
+    tried_at: float = 0.0
+    """When it last got a request to see whether it answers again."""
 
 
 class Fleet:
@@ -146,8 +151,8 @@ class Fleet:
         engine is down until its first good probe. The role may change: that is a restart.
         """
         engine_id, url = parse_url(url)
-        checked_role, checked_handoff = _check_role(role), _check_handoff(handoff)
-        _check_ttl(ttl_s)
+        checked_role, checked_handoff = check_role(role), check_handoff(handoff)
+        check_ttl(ttl_s)
         if zmq_address is not None:
             check_zmq_address(zmq_address)
         member = self._members.get(engine_id)
@@ -194,6 +199,30 @@ class Fleet:
             missed_limit=self._missed_limit, good_limit=self._good_limit, is_spared=self._is_last(member.engine)
         )
         return changes + self._settle(member, f"{member.probes.lates} probes without an answer in time")
+
+    def answered(self, engine_id: str, failure: str | None, now: float) -> tuple[Change, ...]:
+        """How an answer ended: `failure` says what was wrong with it, None: nothing. Unknown ids are ignored."""
+        member = self._members.get(engine_id)
+        if member is None or (failure is None and not member.failed_answers):
+            return ()
+        if failure is None:
+            member.failed_answers = 0
+            return self._settle(member, "good answer")
+        member.failed_answers += 1
+        if member.failed_answers == FAILED_RUN:
+            member.tried_at = now
+        return self._settle(member, f"{member.failed_answers} answers in a row failed, the last one: {failure}")
+
+    def due_trials(self, now: float) -> frozenset[str]:
+        """The unhealthy engines that may get one request now, to see whether they answer again."""
+        return frozenset(
+            id_ for id_ in self._view.unhealthy if now - self._members[id_].tried_at >= TRIAL_INTERVAL_S
+        )  # fmt: skip
+
+    def tried(self, engine_id: str, now: float) -> None:
+        """An unhealthy engine gets its trial request."""
+        if (member := self._members.get(engine_id)) is not None:
+            member.tried_at = now
 
     def found_dead(self, engine_id: str) -> Literal["refusals", "silence"] | None:
         """By which sign an engine counts as dead to requests that wait there; None while it does not. An engine whose
@@ -293,9 +322,11 @@ class Fleet:
         old = member.engine
         facts = facts or old
         is_live = member.beats.is_good and member.probes.is_good
-        state: EngineState = "down" if not is_live else "draining" if member.is_drained else "up"
         if old.state != "down" and not is_live:
             member.is_kv_lost = True
+        if not is_live:
+            member.failed_answers = 0  # it comes back with a clean slate
+        state = _state(member, is_live=is_live)
         incarnation = old.incarnation
         if is_live and member.is_kv_lost:
             member.is_kv_lost = False
@@ -310,7 +341,7 @@ class Fleet:
 
     def _is_last(self, engine: Engine) -> bool:
         """No other engine of its role is up."""
-        return engine.state == "up" and all(
+        return engine.state in ("up", "unhealthy") and all(
             other.id == engine.id or other.role != engine.role or other.state != "up" for other in self._engines
         )
 
@@ -323,28 +354,15 @@ class Fleet:
 
     def _publish(self) -> None:
         self._engines = tuple(self._members[engine_id].engine for engine_id in sorted(self._members))
-        by_role = {role: tuple(e for e in self._engines if e.role == role and e.state == "up") for role in ROLES}
-        self._view = FleetView(**by_role)
+        usable = [engine for engine in self._engines if engine.state in ("up", "unhealthy")]
+        unhealthy = frozenset(engine.id for engine in usable if engine.state == "unhealthy")
+        by_role = {role: tuple(engine for engine in usable if engine.role == role) for role in ROLES}
+        self._view = FleetView(**by_role, unhealthy=unhealthy)
 
 
-def _check_role(role: str) -> Role:
-    for known in ROLES:
-        if role == known:
-            return known
-    raise BadRequest(f"role is {role!r}; it must be one of {', '.join(ROLES)}", param="role")
-
-
-def _check_handoff(handoff: str | None) -> HandoffName | None:
-    if handoff is None:
-        return None
-    for known in HANDOFFS:
-        if handoff == known:
-            return known
-    raise BadRequest(f"handoff is {handoff!r}; it must be one of {', '.join(HANDOFFS)}", param="handoff")
-
-
-def _check_ttl(ttl_s: float | None) -> None:
-    if ttl_s is None:
-        return
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not math.isfinite(ttl_s) or ttl_s <= 0:
-        raise BadRequest(f"ttl_s is {ttl_s!r}; it must be a number of seconds above 0", param="ttl_s")
+def _state(member: _Member, *, is_live: bool) -> EngineState:
+    if not is_live:
+        return "down"
+    if member.is_drained:
+        return "draining"
+    return "unhealthy" if member.failed_answers >= FAILED_RUN else "up"

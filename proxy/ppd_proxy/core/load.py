@@ -1,9 +1,16 @@
 """In-flight work by engine: what the placement policies compare and what the director reserves and gives back.
 
-Owns the counts and nothing else: it does not know which engines exist or which requests hold what.
+Owns the counts and nothing else: it does not know which engines exist or which requests hold what. Reads no clock:
+`now` is monotonic seconds.
 """
 
 from __future__ import annotations
+
+from ppd_proxy.core.types import Loads
+
+FAILED_HALF_LIFE_S = 5.0
+"""What failed on an engine counts as load of it, half as much after so long: an engine that fails at once has nothing
+in flight, and would look idle."""
 
 
 class Load:
@@ -12,11 +19,34 @@ class Load:
     Both mappings hold only engines with a count above zero, so an engine that left does not stay behind.
     """
 
-    __slots__ = ("requests", "tokens")
+    __slots__ = ("_failed", "requests", "tokens")
 
     def __init__(self) -> None:
         self.tokens: dict[str, int] = {}
         self.requests: dict[str, int] = {}
+        self._failed: dict[str, tuple[float, float]] = {}
+        """By engine: tokens of failed requests, and when they were counted."""
+
+    def note_failed(self, engine_id: str, tokens: int, now: float) -> None:
+        """A request of `tokens` tokens failed on an engine."""
+        self._failed[engine_id] = (self._left(engine_id, now) + max(1, tokens), now)
+
+    def weighed(self, now: float) -> Loads:
+        """The tokens in flight, and what is left of those that failed."""
+        if not self._failed:
+            return self.tokens
+        loads = dict(self.tokens)
+        for engine_id in tuple(self._failed):
+            left = self._left(engine_id, now)
+            if left < 1:
+                del self._failed[engine_id]
+            else:
+                loads[engine_id] = loads.get(engine_id, 0) + int(left)
+        return loads
+
+    def _left(self, engine_id: str, now: float) -> float:
+        tokens, at = self._failed.get(engine_id, (0.0, now))
+        return float(tokens * 0.5 ** ((now - at) / FAILED_HALF_LIFE_S))
 
     def reserve(self, engine_id: str, tokens: int) -> Reservation:
         """Count one request of `tokens` tokens on an engine until the reservation is released."""

@@ -76,12 +76,17 @@ Event = Planned | Refused | FirstByte | LegEnded | LegFailed | LegRefused | Clie
 
 class MakePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Answered by Planned or Refused. `failed` engines are to be avoided where others exist, `unreachable` ones
-    altogether. `keep` is the prefill engine whose KV waits for another decode engine."""
+    altogether; pairs in `tried_pairs` failed together. `may_repeat`: where no engine is left that has not failed, one
+    that has may get it again. `is_free`: the try counts against no limit. `keep` is the prefill engine whose KV waits
+    for another decode engine."""
 
     failed: frozenset[str] = frozenset()
     unreachable: frozenset[str] = frozenset()
     cause: Reason | None = None
     keep: Engine | None = None
+    tried_pairs: frozenset[tuple[str, str]] = frozenset()
+    may_repeat: bool = True
+    is_free: bool = False
 
 
 class OpenLeg(msgspec.Struct, frozen=True):

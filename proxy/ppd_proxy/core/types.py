@@ -15,7 +15,7 @@ import msgspec
 
 Role = Literal["prefill", "decode", "aggregated"]
 HandoffName = Literal["nixl", "p2p_nccl", "none"]
-EngineState = Literal["up", "down", "draining"]
+EngineState = Literal["up", "unhealthy", "down", "draining"]
 EngineSource = Literal["static", "announced", "registered"]
 Route = Literal["pd", "direct", "aggregated", "none"]
 Mode = Literal["pd", "ppd"]
@@ -35,6 +35,7 @@ class Reason(StrEnum):
     HISTORY_UNKNOWN = "history_unknown"
     HOME_GONE = "home_gone"
     HOME_OVERLOADED = "home_overloaded"
+    HOME_UNHEALTHY = "home_unhealthy"
     HOME_DISTRUSTED = "home_distrusted"
     HANDOFF_NOT_DIRECT_SAFE = "handoff_not_direct_safe"
     MULTI_SEQUENCE = "multi_sequence"
@@ -85,11 +86,13 @@ class Engine:
 
 
 class FleetView(msgspec.Struct, frozen=True, kw_only=True):
-    """The engines that take new requests now (state `up`), by role, each tuple ordered by id."""
+    """The engines that can take new requests now (state `up` or `unhealthy`), by role, each tuple ordered by id.
+    `unhealthy` are the ids of those whose last answers all failed: taken where there is no other."""
 
     prefill: tuple[Engine, ...] = ()
     decode: tuple[Engine, ...] = ()
     aggregated: tuple[Engine, ...] = ()
+    unhealthy: frozenset[str] = frozenset()
 
 
 class Home(msgspec.Struct, frozen=True, kw_only=True, gc=False):

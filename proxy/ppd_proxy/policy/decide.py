@@ -20,9 +20,12 @@ from ppd_proxy.policy.placement import find_home, is_overloaded, least_loaded
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Everything outside the request that a decision depends on.
 
-    `failed` engines are taken only if there is no other, `unreachable` ones not at all. `cause` says why a request is
-    planned again; `keep` is a prefill engine whose KV waits for another decode engine. `distrust` counts for each
-    plan, also after a failure.
+    `failed` engines are taken only if there is no other, and if none but they are left, only where it `may_repeat`;
+    `unreachable` ones are not taken at all. `shunned` engines failed their last answers: they are taken where the
+    others of their role failed this very request, or are shunned too; those in `trials` come first, to see whether
+    they answer again. `cause` says why a request is planned again, `tried_pairs` are (prefill id, decode id) that had
+    it; `keep` is a prefill engine whose KV waits for another decode engine. `distrust` counts for each plan, also
+    after a failure.
     """
 
     mode: Mode
@@ -31,13 +34,26 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     trust_direct: bool = False
     failed: frozenset[str] = frozenset()
     unreachable: frozenset[str] = frozenset()
+    shunned: frozenset[str] = frozenset()
+    trials: frozenset[str] = frozenset()
     cause: Reason | None = None
     keep: Engine | None = None
+    tried_pairs: frozenset[tuple[str, str]] = frozenset()
+    may_repeat: bool = True
     distrust: Distrust = Distrust()
 
 
 def decide(demand: Demand, situation: Situation) -> Plan:
     """The plan for one request; raises NoRoute when no engine can take it."""
+    plan = _plan(demand, situation)
+    if situation.cause is not None and not situation.may_repeat:
+        engine = (plan.prefill if situation.cause is Reason.PREFILL_FAILED else None) or plan.decode
+        if engine.id in situation.failed:
+            raise NoRoute("every engine that could take the request has failed it", reason=situation.cause)
+    return plan
+
+
+def _plan(demand: Demand, situation: Situation) -> Plan:
     whole = _not_splittable(demand)
     if whole is not None:
         return _unsplit(demand, situation, whole)
@@ -76,6 +92,8 @@ def _why_not_direct(
         return Reason.DIRECT_DISTRUSTED
     if not _is_direct_safe(home, situation):
         return Reason.HANDOFF_NOT_DIRECT_SAFE
+    if home.id in situation.shunned and any(other.id not in situation.shunned for other in decodes):
+        return Reason.HOME_UNHEALTHY
     if is_overloaded(home, _held(history.home), decodes, situation.loads):
         return Reason.HOME_OVERLOADED
     return None
@@ -96,6 +114,8 @@ def _split(
         reason = Reason.PAIR_DISTRUSTED
     if pair is not None:
         return Plan(route="pd", reason=reason, turn=demand.history.turn, prefill=pair[0], decode=pair[1])
+    if reason is Reason.HOME_UNHEALTHY and (alone := _alone(demand, situation, decodes)) is not None:
+        return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=alone)
     if reason is Reason.HOME_OVERLOADED and home is not None and not situation.fleet.aggregated:
         return Plan(route="direct", reason=Reason.KNOWN_HISTORY, turn=demand.history.turn, decode=home)
     if anyway is not None:
@@ -124,8 +144,9 @@ def _unpaired(demand: Demand, situation: Situation, decodes: Sequence[Engine], r
 
 
 def _preferred(demand: Demand, situation: Situation, home: Engine | None, decodes: Sequence[Engine]) -> Engine | None:
-    """The home, unless it failed this request or carries too much. A shared system prompt has no home of its own."""
-    if home is None or demand.history.known_answers == 0 or home.id in situation.failed:
+    """The home, unless it failed (this request, or all the last ones) or carries too much. A shared system prompt has
+    no home of its own."""
+    if home is None or demand.history.known_answers == 0 or home.id in situation.failed or home.id in situation.shunned:
         return None
     if is_overloaded(home, _held(demand.history.home), decodes, situation.loads):
         return None
@@ -153,13 +174,35 @@ def _pair(
         for decode in decodes
     }
     candidates = [decode for decode in decodes if partners[decode.id]]
-    worn = {id_ for id_, engines in partners.items() if all(each.id in situation.failed for each in engines)}
     decode = preferred if preferred in candidates else None
-    decode = decode or least_loaded(candidates, situation.loads, demand.spread_key, situation.failed | worn)
+    decode = decode or _least(candidates, demand, situation, _with_worn_partners(partners, situation))
     if decode is None:
         return None
-    prefill = least_loaded(partners[decode.id], situation.loads, demand.spread_key, situation.failed)
+    tried = {each.id for each in partners[decode.id] if (each.id, decode.id) in situation.tried_pairs}
+    prefill = _least(partners[decode.id], demand, situation, situation.failed | tried)
     return (prefill, decode) if prefill is not None else None
+
+
+def _with_worn_partners(partners: dict[str, list[Engine]], situation: Situation) -> frozenset[str]:
+    """The engines that failed the request, and those whose partners all did or are shunned."""
+    bad = situation.failed | situation.shunned
+    if not bad:
+        return bad
+    return situation.failed | {id_ for id_, engines in partners.items() if all(each.id in bad for each in engines)}
+
+
+def _least(
+    engines: Sequence[Engine], demand: Demand, situation: Situation, avoid: frozenset[str] | None = None
+) -> Engine | None:
+    """The least loaded; those that failed the request (or all of `avoid`) last."""
+    return least_loaded(
+        engines,
+        situation.loads,
+        demand.spread_key,
+        situation.failed if avoid is None else avoid,
+        shun=situation.shunned,
+        first=situation.trials,
+    )
 
 
 def _unsplit(demand: Demand, situation: Situation, reason: Reason) -> Plan:
@@ -186,7 +229,7 @@ def _alone(demand: Demand, situation: Situation, decodes: Sequence[Engine]) -> E
     """The decode engine that serves a request without a handoff, where one is safe without."""
     safe = [engine for engine in decodes if _is_direct_safe(engine, situation)]
     decode = _preferred(demand, situation, _trusted_home(demand, situation, safe), safe)
-    return decode or least_loaded(safe, situation.loads, demand.spread_key, situation.failed)
+    return decode or _least(safe, demand, situation)
 
 
 def _fall_back(demand: Demand, situation: Situation, reason: Reason) -> Plan:
@@ -211,8 +254,7 @@ _EXPLAINED = MappingProxyType({
 
 
 def _aggregated(demand: Demand, situation: Situation) -> Engine | None:
-    engines = _usable(situation.fleet.aggregated, situation)
-    return least_loaded(engines, situation.loads, demand.spread_key, situation.failed)
+    return _least(_usable(situation.fleet.aggregated, situation), demand, situation)
 
 
 def _usable(engines: tuple[Engine, ...], situation: Situation) -> Sequence[Engine]:

@@ -19,16 +19,29 @@ moving long contexts costs more than it gains (verl#6533: 18 to 20 % slower)."""
 
 
 def least_loaded(
-    engines: Iterable[Engine], loads: Loads, spread_key: bytes, avoid: frozenset[str] = frozenset()
+    engines: Iterable[Engine],
+    loads: Loads,
+    spread_key: bytes,
+    avoid: frozenset[str] = frozenset(),
+    *,
+    shun: frozenset[str] = frozenset(),
+    first: frozenset[str] = frozenset(),
 ) -> Engine | None:
-    """The engine with the fewest in-flight tokens, one of `avoid` only if there is no other.
+    """The engine with the fewest in-flight tokens: one of `avoid` only if there is no other, one of `shun` only if the
+    others are to be avoided; one of `first` before the rest.
 
     Ties are broken by rendezvous hashing, so that idle engines share new conversations and equal starts of
     conversations meet the same prefix cache.
     """
     return min(
         engines,
-        key=lambda engine: (engine.id in avoid, loads.get(engine.id, 0), _weight(spread_key, engine.id)),
+        key=lambda engine: (
+            engine.id in avoid,
+            engine.id in shun,
+            engine.id not in first,
+            loads.get(engine.id, 0),
+            _weight(spread_key, engine.id),
+        ),
         default=None,
     )
 

@@ -105,6 +105,14 @@ KV_BANDWIDTH = Instrument(
     help="Bytes over transfer time in the last scrape interval with transfers. `estimated` is rough: both of "
     "its terms are upper bounds.",
 )
+RETRIES = Instrument(
+    name="ppd_retries_total",
+    kind="counter",
+    group="requests",
+    labels=("result",),
+    label_values={"result": "`made`, or `refused`: too many in the last 10 s (20 % of the requests and 10 a second)"},
+    help="Requests that failed before the client got a byte and were to be tried again.",
+)
 KV_RELEASED = Instrument(
     name="ppd_kv_released_total",
     kind="counter",
@@ -130,14 +138,21 @@ ENGINE_UP = Instrument(
     kind="gauge",
     group="engines",
     labels=("engine", "role"),
-    help="1 while the engine is alive (up or draining), 0 while it is down.",
+    help="1 while the engine is alive (up, unhealthy or draining), 0 while it is down.",
+)
+ENGINE_UNHEALTHY = Instrument(
+    name="ppd_engine_unhealthy",
+    kind="gauge",
+    group="engines",
+    labels=("engine", "role"),
+    help="1 while the engine is alive but its last 5 answers all failed: it gets no requests where there is another.",
 )
 ENGINE_CHANGES = Instrument(
     name="ppd_engine_changes_total",
     kind="counter",
     group="engines",
     labels=("role", "change"),
-    label_values={"change": "`joined`, `up`, `down`, `draining` or `left`"},
+    label_values={"change": "`joined`, `up`, `unhealthy`, `down`, `draining` or `left`"},
     help="What happened to engines.",
 )
 ANNOUNCEMENTS_REJECTED = Instrument(
@@ -279,10 +294,12 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     KV_BYTES,
     KV_SECONDS,
     KV_BANDWIDTH,
+    RETRIES,
     KV_RELEASED,
     KV_STRANDED,
     INFLIGHT,
     ENGINE_UP,
+    ENGINE_UNHEALTHY,
     ENGINE_CHANGES,
     ANNOUNCEMENTS_REJECTED,
     CONVERSATIONS,

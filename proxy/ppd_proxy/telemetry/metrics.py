@@ -52,6 +52,7 @@ class Metrics:
     ) -> None:
         self._requests = Counters(registry, instruments.REQUESTS)
         self._decisions = Counters(registry, instruments.DECISIONS)
+        self._retries = Counters(registry, instruments.RETRIES)
         self._kv_released = Counters(registry, instruments.KV_RELEASED)
         self._kv_stranded = Counters(registry, instruments.KV_STRANDED)
         self._engine_changes = Counters(registry, instruments.ENGINE_CHANGES)
@@ -102,6 +103,10 @@ class Metrics:
         """Transfers that connectors refused by checksum or mismatch, since the engines started."""
         return self._engines.failed_transfers(("checksum", "mismatch"))
 
+    def retried(self, *, is_allowed: bool) -> None:
+        """A failed request is tried again, or is not because of too many others."""
+        self._retries.add(("made" if is_allowed else "refused",))
+
     def kv_released(self) -> None:
         """A handoff was given up and the prefill engine was told to free its KV."""
         self._kv_released.add(())
@@ -141,11 +146,13 @@ class LiveGauges(Collector):
         inflight = self._inflight()
         requests = gauge_family(instruments.INFLIGHT)
         up = gauge_family(instruments.ENGINE_UP)
+        unhealthy = gauge_family(instruments.ENGINE_UNHEALTHY)
         for engine in known:
             requests.add_metric((engine.id,), inflight.get(engine.id, 0))
             up.add_metric((engine.id, engine.role), engine.state != "down")
+            unhealthy.add_metric((engine.id, engine.role), engine.state == "unhealthy")
         conversations = gauge_family(instruments.CONVERSATIONS)
         conversations.add_metric((), self._conversations())
         buffered = gauge_family(instruments.BUFFERED)
         buffered.add_metric((), self._buffered_bytes())
-        return iter((requests, up, conversations, buffered))
+        return iter((requests, up, unhealthy, conversations, buffered))

@@ -29,6 +29,9 @@ class Telemetry:
         self._metrics.finished(record)
         self._request_log.add(record, self._wall_clock())
 
+    def retried(self, *, is_allowed: bool) -> None:
+        self._metrics.retried(is_allowed=is_allowed)
+
     def kv_released(self) -> None:
         self._metrics.kv_released()
 
@@ -39,7 +42,7 @@ class Telemetry:
         for change in changes:
             self._metrics.engine_changed(change)
             engine = change.engine
-            level = logging.WARNING if change.what == "down" else logging.INFO
+            level = logging.WARNING if change.what in ("down", "unhealthy") else logging.INFO
             log.log(
                 level, "engine %s id=%s role=%s handoff=%s why=%s",
                 change.what, engine.id, engine.role, engine.handoff, change.why,

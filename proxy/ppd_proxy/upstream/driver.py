@@ -25,6 +25,7 @@ from ppd_proxy.core.signals import (
     DeadlinePassed,
     EndResponse,
     Event,
+    FirstByte,
     LegEnded,
     LegFailed,
     LegKind,
@@ -116,7 +117,10 @@ class Shaper(Protocol):
 
     def stranded(self) -> None: ...
 
-    def leg_failed(self, plan: Plan, kind: LegKind, failure: EngineFailure, *, was_sent: bool) -> None: ...
+    def leg_ended(self, plan: Plan, kind: LegKind, failure: str | None) -> None:
+        """A complete answer, or none in time; `failure` says what is wrong with it if that is the engine's fault."""
+
+    def leg_failed(self, plan: Plan, kind: LegKind, event: LegFailed) -> None: ...
 
 
 class Driver:
@@ -171,6 +175,8 @@ class Driver:
         elif self._mailbox.events:
             event = self._judge(self._mailbox.events.popleft())
             if event is not None:
+                if not isinstance(event, FirstByte) and leg is not None:
+                    self._tell(event, leg)
                 await self._carry_out(self.exchange.handle(event))
         elif leg is not None and leg.needs_reopen:
             await leg.reopen()
@@ -198,8 +204,6 @@ class Driver:
             return self._judge_prefill(event, leg)
         if isinstance(event, LegEnded) and event.status >= 400 and leg is not None and leg.kind == "decode":
             event = self._shaper.broken_by_asking(leg) or event
-        if isinstance(event, LegFailed) and leg is not None and self.exchange.plan is not None:
-            self._shaper.leg_failed(self.exchange.plan, leg.kind, event.error, was_sent=event.was_sent)
         if isinstance(event, DeadlinePassed):
             if event.deadline != self._deadline:
                 return None
@@ -209,6 +213,23 @@ class Driver:
                     self._arm("idle", left_s)
                     return None
         return event
+
+    def _tell(self, event: Event, leg: Leg) -> None:
+        """How a leg ended, for whoever keeps count of what engines do; a release leg's answer serves nobody."""
+        plan = self.exchange.plan
+        if plan is None or leg.kind == "release":
+            return
+        if isinstance(event, LegEnded):
+            failure = None
+            if event.status >= 500 and not event.is_client_fault:
+                failure = f"status {event.status}"
+            elif leg.is_stream and leg.relay is not None and leg.relay.error is not None:
+                failure = "an error in the middle of a stream"
+            self._shaper.leg_ended(plan, leg.kind, failure)
+        elif isinstance(event, LegFailed):
+            self._shaper.leg_failed(plan, leg.kind, event)
+        elif isinstance(event, DeadlinePassed) and event.deadline != "release":
+            self._shaper.leg_ended(plan, leg.kind, f"the {event.deadline} deadline passed")
 
     def _judge_prefill(self, event: LegEnded, leg: Leg) -> Event:
         plan = self.exchange.plan

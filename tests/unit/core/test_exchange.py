@@ -15,6 +15,7 @@ from tests.support.playbook import (
     unreachable,
 )
 
+from ppd_proxy.core.signals import MakePlan
 from ppd_proxy.core.types import Reason
 
 NIXL, P2P, SHARED = planned(pd_plan()), planned(pd_plan(handoff="p2p_nccl")), planned(pd_plan(handoff="none"))
@@ -224,6 +225,32 @@ def test_p9_a_second_failure_is_what_the_client_hears():
 def test_p9_rule_5_there_is_no_retry_after_the_first_byte():
     play = decoding(retries=5).on(FIRST_BYTE, *START)
     play.on(broken(), "BreakResponse(502 engine_error)", "Release").ends()
+
+
+@pytest.mark.parametrize("retries", [None, 3])
+def test_retries_go_on_until_the_planner_finds_no_further_engine(retries):
+    play = direct(retries=retries).on(broken(), "Release", "MakePlan(decode_failed failed=d1:8000)")
+    play.on(planned(direct_plan("d2")), *OPEN_DECODE)
+    play.on(ended(500), "Release", "MakePlan(decode_failed failed=d1:8000+d2:8000)")
+    play.on(planned(direct_plan("d3")), *OPEN_DECODE)
+    play.on(ended(503), "Release", "MakePlan(decode_failed failed=d1:8000+d2:8000+d3:8000)")
+    play.on(refused(), "RelayAnswer(503)").ends()
+
+
+def test_only_the_first_retry_may_repeat_an_engine_and_what_is_free_may_always():
+    play = Playbook(retries=None).on(NIXL, *OPEN_PREFILL).on(ended(200, kv=True), *OPEN_DECODE)
+    seen = []
+    for event in (broken(by_us=True), broken(), ended(500)):
+        (wanted,) = [each for each in play.exchange.handle(event) if isinstance(each, MakePlan)]
+        seen.append((wanted.may_repeat, wanted.is_free))
+        play.exchange.handle(planned(direct_plan()))
+    assert seen == [(True, True), (True, False), (False, False)]
+
+
+def test_pairs_that_failed_together_are_told_to_the_planner():
+    exchange = decoding(retries=None).exchange
+    (wanted,) = [each for each in exchange.handle(broken()) if isinstance(each, MakePlan)]
+    assert wanted.tried_pairs == {("p1:8000", "d1:8000")}
 
 
 # What the proxy asked for beside the client's wishes

@@ -1,6 +1,6 @@
 import pytest
 
-from ppd_proxy.core.load import Load
+from ppd_proxy.core.load import FAILED_HALF_LIFE_S, Load
 
 
 def test_reservations_of_one_engine_add_up():
@@ -38,3 +38,28 @@ def test_negative_tokens_are_refused_and_nothing_is_counted():
     with pytest.raises(ValueError, match="tokens is -1"):
         load.reserve("d:1", -1)
     assert load.requests == {}
+
+
+def test_what_failed_counts_as_load_for_a_while():
+    load = Load()
+    load.reserve("d:1", 100)
+    load.note_failed("d:1", 1000, now=50.0)
+    load.note_failed("d:2", 400, now=50.0)
+    assert load.weighed(50.0) == {"d:1": 1100, "d:2": 400}
+    assert load.weighed(50.0 + FAILED_HALF_LIFE_S) == {"d:1": 600, "d:2": 200}
+    assert load.tokens == {"d:1": 100}
+
+
+def test_failures_add_up_and_are_forgotten():
+    load = Load()
+    for _ in range(3):
+        load.note_failed("d:1", 100, now=50.0)
+    assert load.weighed(50.0) == {"d:1": 300}
+    assert load.weighed(50.0 + 20 * FAILED_HALF_LIFE_S) == {}
+    assert load.weighed(50.0) is load.tokens
+
+
+def test_the_failure_of_a_request_without_a_size_counts_too():
+    load = Load()
+    load.note_failed("d:1", 0, now=50.0)
+    assert load.weighed(50.0) == {"d:1": 1}
