@@ -42,8 +42,8 @@ def schema() -> dict[str, Any]:
     definitions["Report"]["required"] = ["kind", "version", "samples"]
     definitions["Snapshot"]["required"] = ["kind", "version", "samples"]
     definitions["Snapshot"]["properties"]["version"] = {"const": SNAPSHOT_VERSION}
-    closed = ("Report", "Sample", "Side", "Flip", "Forced", "Totals", "Noise", "Snapshot", "Kept", "Answer", "Measured")
-    for name in closed:
+    closed = "Report Sample Side Flip Difference Forced Totals Noise Snapshot Kept Answer Measured"
+    for name in closed.split():
         definitions[name]["additionalProperties"] = False
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

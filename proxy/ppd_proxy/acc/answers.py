@@ -1,7 +1,8 @@
 """What an engine answered, read from its JSON: text, tokens, what it thought of them, and how it ended.
 
 Shapes: vLLM 0.32 (`return_token_ids`, `return_tokens_as_token_ids`, `prompt_logprobs`), and whatever else speaks the
-same API with less. Where an engine gives no token ids, tokens are the names in its logprobs, else words.
+same API with less. Where an engine gives no token ids, tokens are the names in its logprobs (by their bytes, where it
+tells these), else words. What makes two answers the same is `accuracy.said`'s to say.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from ppd_proxy.accuracy.said import Said, is_nothing, said_of
+from ppd_proxy.accuracy.token_names import is_spelled, name_of, spelled
+
 Unit = Literal["tokens", "words"]
 Token = int | str
 _PREFIX = "token_id:"
 _PREFIX_LENGTH = len(_PREFIX)
+_NOT_TOLD = msgspec.Raw(b"null")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +50,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     decision: str | None = None
 
     @property
+    def said(self) -> Said:
+        """What it comes to for whoever asked."""
+        return said_of(self)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it that could be compared."""
+        return is_nothing(self.said, self.ids)
+
+    @property
     def is_cut(self) -> bool:
         """Whether it ended at its token limit."""
         return self.finish_reason == "length"
@@ -60,17 +75,16 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, gc=False):
+    """`bytes` are read where a name does not do: most engines tell ids, and lists of numbers are dear to read."""
+
     token: str = ""
     logprob: float | None = None
     top_logprobs: list[Entry] | None = None
-
-
-class Content(Entry, gc=False):
-    bytes: list[int] | None = None
+    bytes: msgspec.Raw = _NOT_TOLD
 
 
 class Logprobs(msgspec.Struct, gc=False):
-    content: list[Content] | None = None
+    content: list[Entry] | None = None
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float | None] | None] | None = None
@@ -81,6 +95,14 @@ class Message(msgspec.Struct, gc=False):
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    function_call: dict[str, Any] | None = None
+    """The older API's only call."""
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        if self.tool_calls or not self.function_call:
+            return self.tool_calls or []
+        return [{"index": 0, "type": "function", "function": self.function_call}]
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -131,6 +153,7 @@ class _Scored(msgspec.Struct, gc=False):
 
 
 _reply = msgspec.json.Decoder(Reply)
+_numbers = msgspec.json.Decoder(list[int] | None)
 _scored = msgspec.json.Decoder(_Scored)
 
 
@@ -174,7 +197,7 @@ def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms:
         prompt_token_ids=prompt_ids,
         finish_reason=choice.finish_reason,
         reasoning=message.reasoning or message.reasoning_content,
-        tool_calls=message.tool_calls or [],
+        tool_calls=message.calls,
         request_id=reply.id,
         total_ms=total_ms,
         first_ms=first_ms,
@@ -183,7 +206,7 @@ def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms:
 
 def _is_hollow(message: Message, token_ids: list[int] | None) -> bool:
     """Whether there is no text where there should be one. A single special token has none."""
-    has_other = message.reasoning is not None or message.reasoning_content is not None or message.tool_calls
+    has_other = message.reasoning is not None or message.reasoning_content is not None or message.calls
     return message.content is None and not has_other and (token_ids is None or len(token_ids) > 1)
 
 
@@ -199,13 +222,24 @@ def read_scores(body: bytes, prompt_tokens: int, answer: Sequence[int]) -> list[
     return [_position(token, known) for token, known in zip(answer, positions, strict=True)]
 
 
-def _text(entry: Content) -> str | None:
+def _text(entry: Entry) -> str | None:
     """What the token reads as, also where it is named by its id; a stand-in for its text is none."""
+    told = _bytes(entry)
+    text = told.decode(errors="replace") if told is not None else None
+    return None if text == entry.token and text.startswith(_PREFIX) else text
+
+
+def _bytes(entry: Entry) -> bytes | None:
+    """None where the engine does not tell, or tells numbers that are no bytes."""
     try:
-        text = bytes(entry.bytes).decode(errors="replace") if entry.bytes is not None else None
-    except ValueError:  # numbers that are no bytes
+        told = _numbers.decode(entry.bytes)
+        return bytes(told) if told is not None else None
+    except (msgspec.MsgspecError, ValueError):
         return None
-    return None if text == entry.token and text.startswith("token_id:") else text
+
+
+def _name(entry: Entry) -> str:
+    return entry.token if entry.token.startswith(_PREFIX) else name_of(entry.token, _bytes(entry))
 
 
 def _position(token: int, known: Mapping[str, _PromptEntry] | None) -> Position:
@@ -223,8 +257,8 @@ def _scores(given: Logprobs | None) -> tuple[list[str], list[float | None], list
         return [], [], []
     if given.content is not None:
         entries = given.content
-        tops = [_tops([(each.token, each.logprob) for each in entry.top_logprobs or ()]) for entry in entries]
-        return [entry.token for entry in entries], [_finite(entry.logprob) for entry in entries], tops
+        tops = [_tops([(_name(each), each.logprob) for each in entry.top_logprobs or ()]) for entry in entries]
+        return [_name(entry) for entry in entries], [_finite(entry.logprob) for entry in entries], tops
     names = given.tokens or []
     listed = given.top_logprobs or [None] * len(names)
     tops = [_tops((top or {}).items()) for top in listed]
@@ -247,6 +281,14 @@ def _tops(pairs: Iterable[tuple[str, float | None]]) -> dict[str, float]:
 def _token(name: str) -> Token:
     text = name.removeprefix(_PREFIX)
     return int(text) if text is not name and text.isdigit() else name
+
+
+def identity(answer: Answer) -> str:
+    """The same text for the same answer only: what was said, and the tokens where they are ids. Names count only where
+    they say what the text does not."""
+    names = [token for token in answer.tokens if isinstance(token, str)] if answer.unit == "tokens" else []
+    tokens = f"{answer.ids}" if answer.ids is not None else spelled(names).hex() if is_spelled(names) else ""
+    return f"{tokens} {answer.said.digest}"
 
 
 def _finite(value: float | None) -> float | None:

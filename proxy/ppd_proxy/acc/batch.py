@@ -238,12 +238,11 @@ def _is_greedy(row: Row, sampling: Sampling) -> bool:
 
 
 def _match(sample: Sample, ours: Answer, theirs: Answer, matching: Matching) -> None:
-    """Makes a difference of texts equal where the rules say so. Broken numbers and tool calls stay."""
-    if not matching.names or sample.not_numbers or sample.flip is None or ours.tool_calls or theirs.tool_calls:
+    """Makes a difference of texts equal where the rules say so. Broken numbers, tool calls and ends stay."""
+    if not sample.is_divergent or sample.not_numbers or not matching.is_forgiven(ours.said, theirs.said):
         return
-    if matching.is_same(ours.text, theirs.text):
-        sample.tags.append(f"equal-by:{','.join(matching.names)}")
-        sample.status, sample.flip = "equal", None
+    sample.tags.append(f"equal-by:{','.join(matching.names)}")
+    sample.status, sample.flip = "equal", None
 
 
 def _thin(sample: Sample, tops: Tops) -> None:

@@ -24,8 +24,9 @@ from ppd_proxy.acc.floors import is_flaky
 from ppd_proxy.acc.formats import FORMATS
 from ppd_proxy.acc.gating import Gate, gate_of, totals_of, worst_of
 from ppd_proxy.acc.model_notes import model_notes
-from ppd_proxy.acc.reports import Flip, Report, Sample, Status, Totals
-from ppd_proxy.acc.views import counted, nats, noise_line, percent
+from ppd_proxy.acc.reports import Flip, Report, Sample, Status, Totals, told_statuses
+from ppd_proxy.acc.views import counted, empty_pairs, nats, noise_line, percent
+from ppd_proxy.accuracy.said import Difference, sentence
 
 _SHOWN = 10
 _TO_EXPLAIN: tuple[Status, ...] = ("real", "unclassified")
@@ -46,6 +47,7 @@ class _Brief(msgspec.Struct, kw_only=True):
     baseline: _End = _End()
     target: _End = _End()
     flip: Flip | None = None
+    differences: list[Difference] = []
     compared_tokens: int = 0
     has_same_finish: bool = True
     error: str | None = None
@@ -186,8 +188,8 @@ def _view(told: Told, done: Done) -> Iterator[Any]:
         ("real", totals.real, totals.real_rate, totals.real_interval),
     ):
         table.add_row(name, str(count), percent(share), f"{percent(interval.low)} to {percent(interval.high)}")
-    for name, count in (("tie", totals.tie), ("unclassified", totals.unclassified), ("error", totals.error)):
-        table.add_row(name, str(count), "", "")
+    for name in (each for each in told_statuses(totals) if each not in ("equal", "real")):
+        table.add_row(name, str(getattr(totals, name)), "", "")
     table.add_row("all", str(totals.samples), "", "")
     yield table
     yield Text(noise_line(done.floor))
@@ -202,19 +204,22 @@ def _what(brief: _Brief) -> str:
     if brief.status == "error":
         return f"{brief.failed}: {brief.error}"
     if brief.flip is None:
-        return ", ".join(brief.tags) or "different tool calls"
+        return ", ".join(filter(None, (*brief.tags, sentence(brief.differences)))) or "not known where"
     shift = "" if brief.flip.shift is None else f", shift {'at least ' * brief.flip.is_bound}{nats(brief.flip.shift)}"
     return f"first difference at {brief.unit[:-1]} {brief.flip.position}{shift}"
 
 
 def _notes(told: Told, options: Options) -> Iterator[str]:
-    briefs = [each for each in told.briefs if each.status != "error"]
+    briefs = [each for each in told.briefs if each.status not in ("error", "empty")]
+    if told.totals.empty:
+        yield f"{empty_pairs(told.totals.empty)}: nothing was compared there"
     words = sum(each.unit == "words" for each in briefs)
     if words:
         yield f"{counted(words, 'sample was', 'samples were')} compared by words: the engines tell no token ids"
     finishes = sum(each.status == "equal" and not each.has_same_finish for each in briefs)
     if finishes:
-        yield counted(finishes, "equal answer has another finish reason", "equal answers have other finish reasons")
+        what = "equal answer tells its finish reason", "equal answers tell their finish reasons"
+        yield f"{counted(finishes, *what)} on one side only"
     tags = Counter(tag.partition(":")[0] for each in briefs for tag in each.tags)
     if tags["equal-by"]:
         texts = counted(tags["equal-by"], "different text counts", "different texts count")

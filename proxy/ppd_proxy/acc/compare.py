@@ -15,9 +15,11 @@ from ppd_proxy.acc.answers import Answer, Position
 from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
-from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Flip, Forced, Noise, Sample, Side, Status
+from ppd_proxy.acc.placing import Place, have_same_ids, place_of
+from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, SAME_TOKENS, Flip, Forced, Noise, Sample, Side, Status
 from ppd_proxy.acc.variations import vary_question
 from ppd_proxy.accuracy import flips
+from ppd_proxy.accuracy.said import Difference, differences
 from ppd_proxy.accuracy.scores import Floats, Scores, summarize
 
 _FLOOR_WORKERS = 512
@@ -27,6 +29,8 @@ _FLOOR_WORKERS = 512
 def side_of(answer: Answer) -> Side:
     return Side(
         text=answer.text,
+        reasoning=answer.reasoning,
+        tool_calls=answer.tool_calls,
         tokens=answer.tokens,
         logprobs=answer.logprobs,
         tops=answer.tops,
@@ -47,20 +51,22 @@ def compare_answers(
     before the other one is `real` where it is empty or was cut at the token limit that both had: no margin explains it.
     A logprob that is no number never passes (`judge_broken_numbers`). Only the part of the floor that was measured on
     prompts as long judges (`Floor.for_prompt`); where there is none, the difference has the tag `longer-than-floor`.
+    Whatever the tokens say, answers that said something else differ; two that said nothing are `empty`.
     """
     has_floor, floor = floor.answers > 0, floor.for_prompt(baseline.prompt_tokens)
-    has_both_tokens = _has_same_kind(baseline, target)
-    ones: Sequence[flips.Token] = baseline.tokens if has_both_tokens else baseline.text.split()
-    others: Sequence[flips.Token] = target.tokens if has_both_tokens else target.text.split()
-    position = flips.first_difference(ones, others)
-    status: Status = "equal"
-    flip = None
-    tags: list[str] = []
-    if position is not None:
-        tops = (baseline.tops, target.tops) if has_both_tokens else ((), ())
-        found = flips.flip_of(position, ones, others, *tops)
+    place = place_of(baseline, target)
+    is_by_tokens, position = place.unit == "tokens", place.position
+    differing = differences(baseline.said, target.said)
+    flip, tags = None, list[str]()
+    if position is None:
+        status, tags = _without_a_place(baseline, target, differing, is_greedy=is_greedy)
+        if not is_by_tokens and baseline.text != target.text:
+            flip = Flip(position=len(place.ones))  # words hide it: white space
+    else:
+        tops = (baseline.tops, target.tops) if is_by_tokens else ((), ())
+        found = flips.flip_of(position, place.ones, place.others, *tops)
         status = floor.judge(found) if is_greedy else "unclassified"
-        lost = _lost(baseline, target, position) if is_greedy else None
+        lost = _lost(baseline, target, place) if is_greedy else None
         if lost is not None:
             status, tags = "real", [lost]
         elif has_floor and not floor.answers:
@@ -69,8 +75,8 @@ def compare_answers(
             position=position,
             baseline_token=found.baseline_token,
             target_token=found.target_token,
-            baseline_text=_text_at(baseline, position) if has_both_tokens else None,
-            target_text=_text_at(target, position) if has_both_tokens else None,
+            baseline_text=_text_at(baseline, position) if is_by_tokens else None,
+            target_text=_text_at(target, position) if is_by_tokens else None,
             baseline_margin=found.baseline_margin,
             target_margin=found.target_margin,
             shift=found.shift,
@@ -79,36 +85,47 @@ def compare_answers(
             floor_tokens=floor.tokens or None,
             floor_shift=floor.largest_shift,
         )
-    elif _calls(baseline) != _calls(target):
-        status = "real"  # the same tokens read in two ways: not the model's doing
-    elif not has_both_tokens and baseline.text != target.text:
-        status = "unclassified"  # words hide it: white space
-        flip = Flip(position=len(ones))
-    common = position if position is not None else len(ones)
-    deltas = _deltas(baseline, target, common) if has_both_tokens else np.array([])
+    deltas = _deltas(baseline, target, place.common) if is_by_tokens else np.array([])
     finite = deltas[np.isfinite(deltas)]
     sample = Sample(
         sample_id=sample_id,
         status=status,
-        unit="tokens" if has_both_tokens else "words",
+        unit=place.unit,
         prompt=question.text if question.messages is None else None,
         messages=[dict(each) for each in question.messages] if question.messages is not None else None,
         prompt_tokens=baseline.prompt_tokens,
         baseline=side_of(baseline),
         target=side_of(target),
         flip=flip,
-        compared_tokens=common,
+        differences=differing,
+        compared_tokens=place.common,
         mean_delta=float(finite.mean()) if len(finite) else None,
         max_delta=float(finite.max()) if len(finite) else None,
         max_delta_at=int(np.nanargmax(np.where(np.isfinite(deltas), deltas, -1.0))) if len(finite) else None,
-        not_numbers=len(deltas) - len(finite) + (has_both_tokens and _is_hidden(baseline, target, common)),
+        not_numbers=len(deltas) - len(finite) + (is_by_tokens and _is_hidden(baseline, target, place.common)),
         has_same_finish=baseline.finish_reason == target.finish_reason,
         tags=tags,
     )
     return judge_broken_numbers(sample)
 
 
-def _lost(baseline: Answer, target: Answer, position: int) -> str | None:
+def _without_a_place(
+    baseline: Answer, target: Answer, differing: Sequence[Difference], *, is_greedy: bool
+) -> tuple[Status, list[str]]:
+    """Status and tags where no token or word is known to differ. That the same token ids, or the same texts, are read
+    as other calls is not the model's doing; of names and words alone nobody knows."""
+    if baseline.is_empty and target.is_empty:
+        return "empty", []
+    if not differing:
+        return "equal", []
+    if have_same_ids(baseline, target):
+        return "real", [SAME_TOKENS]
+    parts = {each.part for each in differing}
+    is_calls = "tool_calls" in parts and parts <= {"tool_calls", "finish_reason"}
+    return "real" if is_greedy and is_calls else "unclassified", []
+
+
+def _lost(baseline: Answer, target: Answer, place: Place) -> str | None:
     """How the one that ends at the first difference lost the rest: `empty`, `cut-short`, or None where it did not or
     nobody knows (an engine may end without listing its end token). Words tell nothing but that one side is empty."""
     shorter, longer = sorted((baseline, target), key=lambda answer: len(answer.tokens))
@@ -117,24 +134,12 @@ def _lost(baseline: Answer, target: Answer, position: int) -> str | None:
     if not shorter.tokens:
         has_other = shorter.text or shorter.reasoning or shorter.tool_calls
         return None if shorter.unit == "words" and has_other else "empty"
-    is_prefix = _has_same_kind(baseline, target) and position == len(shorter.tokens)
+    is_prefix = place.unit == "tokens" and place.position == len(shorter.tokens)
     return "cut-short" if is_prefix and shorter.is_cut else None
-
-
-def _has_same_kind(baseline: Answer, target: Answer) -> bool:
-    """Whether both have tokens, and both ids or both names: an id never equals a name."""
-    if not baseline.unit == target.unit == "tokens":
-        return False
-    return not baseline.tokens or not target.tokens or (baseline.ids is None) == (target.ids is None)
 
 
 def _text_at(answer: Answer, position: int) -> str | None:
     return answer.token_texts[position] if position < len(answer.token_texts) else None
-
-
-def _calls(answer: Answer) -> list[tuple[object, object]]:
-    functions = (call.get("function") or {} for call in answer.tool_calls)
-    return [(function.get("name"), function.get("arguments")) for function in functions]
 
 
 def _deltas(baseline: Answer, target: Answer, common: int) -> Floats:
@@ -276,8 +281,8 @@ def spread(questions: Sequence[Question], count: int) -> list[Question]:
 async def _measured(baseline: Engine, question: Question, sampling: Sampling) -> flips.Measured:
     """One answer against its replay and, where the engine can score, its prefill. Raises EngineTrouble."""
     first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
-    position = flips.first_difference(first.tokens, second.tokens)
-    common = position if position is not None else len(first.tokens)
+    place = place_of(first, second)
+    common = place.common if place.unit == "tokens" else 0
     deltas = _deltas(first, second, common).tolist()
     shifts = _shifts(first.tops[:common], second.tops[:common])
     is_scored = False
@@ -292,9 +297,10 @@ async def _measured(baseline: Engine, question: Question, sampling: Sampling) ->
                 deltas.extend((scores.candidate - scores.baseline).tolist())
             shifts.extend(_shifts(first.tops, [each.top for each in positions]))
             is_scored = True
+    is_flipped = place.position is not None or bool(differences(first.said, second.said))
     return flips.measure(
-        shifts, deltas, prompt_tokens=first.prompt_tokens, is_flipped=position is not None, is_scored=is_scored
-    )
+        shifts, deltas, prompt_tokens=first.prompt_tokens, is_flipped=is_flipped, is_scored=is_scored
+    )  # fmt: skip
 
 
 def _shifts(ones: Sequence[dict[str, float]], others: Sequence[dict[str, float]]) -> list[float]:

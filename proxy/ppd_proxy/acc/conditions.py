@@ -130,6 +130,7 @@ def has_text(text: str) -> Condition:
 
     def holds(sample: Sample) -> bool:
         asked = sample.prompt if sample.prompt is not None else str(sample.messages or "")
-        return any(wanted in each.casefold() for each in (asked, sample.baseline.text, sample.target.text))
+        told = (str(side.said) for side in (sample.baseline, sample.target))
+        return any(wanted in each.casefold() for each in (asked, *told))
 
     return Condition(name=f"text {text!r}", holds=holds)

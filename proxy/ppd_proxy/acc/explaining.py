@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Flip, Forced, Report, Sample, Side
+from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, SAME_TOKENS, Flip, Forced, Report, Sample, Side
 from ppd_proxy.acc.views import counted, nats
 from ppd_proxy.accuracy.flips import Token
 from ppd_proxy.accuracy.intervals import wilson
+from ppd_proxy.accuracy.said import EMPTY, sentence, shared_characters
 
 AROUND_TOKENS = 5
 _RECENT = 8
@@ -75,7 +76,7 @@ def deltas(sample: Sample) -> list[float]:
 def split_texts(sample: Sample) -> tuple[str, str, str]:
     """What both texts begin with, and how each goes on."""
     one, other = sample.baseline.text, sample.target.text
-    shared = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    shared = shared_characters(one, other)
     return one[:shared], one[shared:], other[shared:]
 
 
@@ -83,7 +84,11 @@ def story(sample: Sample, report: Report) -> list[str]:
     """What happened, sentence by sentence."""
     if sample.error is not None:
         return [f"It was not compared: {sample.failed or 'the check'} failed ({sample.error_reason}): {sample.error}"]
+    if sample.status == "empty":
+        return [f"empty: {EMPTY}", *map(str, sample.differences)]
     told = [_headline(sample)]
+    if sample.flip is not None:
+        told += [f"differs in {each}" for each in sample.differences if each.part != "content"]
     if sample.flip is not None and sample.unit == "tokens":
         told += _margins(sample.flip, report)
     told += _before(sample, report)
@@ -97,7 +102,7 @@ def story(sample: Sample, report: Report) -> list[str]:
         )
         if forced.not_numbers:
             told.append("forced: " + counted(forced.not_numbers, "logprob is no number", "logprobs are no numbers"))
-    if not sample.has_same_finish:
+    if not sample.has_same_finish and not any(each.part == "finish_reason" for each in sample.differences):
         told.append(f"they ended differently: {sample.baseline.finish_reason} and {sample.target.finish_reason}")
     if sample.metadata.get("outcome"):
         told.append(_route(sample))
@@ -122,7 +127,10 @@ def _reason_without_flip(sample: Sample) -> str:
     if sample.not_numbers:
         broken = counted(sample.not_numbers, "logprob is", "logprobs are")
         return f"; the tokens are equal, but {broken} NaN or infinite"
-    return "; the difference is not in the tokens (tool calls, or not kept)"
+    found = sentence(sample.differences)
+    if SAME_TOKENS in sample.tags:
+        return f"; the token ids are equal, but the engines read them differently: {found}"
+    return f"; no token is known to differ, but {found}" if found else "; where they differ was not kept"
 
 
 def _token(flip: Flip, side: str, sample: Sample) -> str:
@@ -205,6 +213,12 @@ def _advice_on_measuring(sample: Sample, report: Report) -> list[Advice]:
     found: list[Advice] = []
     if sample.status == "equal":
         return found
+    if sample.status == "empty":
+        why = "neither engine answered anything: look at --max-tokens, stop words, and what the prompt asks for"
+        return [Advice(why=why, command=_ask(sample, report, "compare-output"))]
+    if SAME_TOKENS in sample.tags:
+        why = "the tokens are the same and read differently: compare tokenizers, tool and reasoning parsers, versions"
+        return [Advice(why=why, command=None)]
     if sample.unit == "words":
         why = "the report has words, not tokens: ask again with an engine that gives token ids"
         found.append(Advice(why=why, command=_ask(sample, report, "compare-output")))
@@ -287,7 +301,7 @@ def _length(sample: Sample, report: Report) -> str | None:
     """Whether faulty samples have longer prompts than sound ones."""
     lengths: dict[bool, list[int]] = {True: [], False: []}
     for each in report.samples:
-        if each.prompt_tokens is not None and each.status != "error":
+        if each.prompt_tokens is not None and each.is_compared:
             lengths[each.status in ("real", "unclassified")].append(each.prompt_tokens)
     bad, good = lengths[True], lengths[False]
     if len(bad) < 3 or len(good) < 3 or median(bad) <= 1.5 * median(good):
@@ -300,7 +314,7 @@ def _length(sample: Sample, report: Report) -> str | None:
 
 
 def _share(report: Report) -> str | None:
-    compared = [each for each in report.samples if each.status != "error"]
+    compared = [each for each in report.samples if each.is_compared]
     bad = sum(each.status in ("real", "unclassified") for each in compared)
     if len(compared) < 2:
         return None

@@ -12,17 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from xml.sax.saxutils import escape, quoteattr
 
-from ppd_proxy.acc.reports import STATUSES, Interval, Noise, Report, Sample, Totals
+from ppd_proxy.acc.reports import Interval, Noise, Report, Sample, Totals, told_statuses
 from ppd_proxy.acc.views import counted, nats, percent
+from ppd_proxy.accuracy.said import Part, part_of, sentence
 
 Samples = Iterable[Sample]
 Formatter = Callable[[Report, Samples], Iterator[str]]
 COLUMNS = (
     "sample_id", "status", "position", "baseline_margin", "target_margin", "shift", "chance", "compared_tokens",
     "mean_delta", "max_delta", "prompt_tokens", "baseline_finish_reason", "target_finish_reason", "error_reason",
-    "error", "prompt", "baseline_output", "target_output", "baseline_ms", "target_ms", "tags",
+    "error", "prompt", "baseline_output", "target_output", "baseline_ms", "target_ms", "tags", "baseline_reasoning",
+    "target_reasoning", "baseline_tool_calls", "target_tool_calls", "differences",
 )  # fmt: skip
 MOST_IN_MARKDOWN = 20
+_PARTS: tuple[Part, ...] = ("reasoning", "tool_calls")
 _SHOWN_CHARACTERS = 200
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -33,7 +36,7 @@ def to_csv(report: Report, samples: Samples) -> Iterator[str]:
     """One line per sample. A text that a spreadsheet would run as a formula begins with an apostrophe."""
     yield _line(COLUMNS)
     for sample in samples:
-        flip = sample.flip
+        flip, sides = sample.flip, (sample.baseline.said, sample.target.said)
         yield _line(
             (
                 _text(sample.sample_id), sample.status,
@@ -43,6 +46,8 @@ def to_csv(report: Report, samples: Samples) -> Iterator[str]:
                 _text(sample.baseline.finish_reason), _text(sample.target.finish_reason), sample.error_reason,
                 _text(sample.error), _text(_prompt(sample)), _text(sample.baseline.text), _text(sample.target.text),
                 sample.baseline.total_ms, sample.target.total_ms, _text(" ".join(sample.tags)),
+                *(_text(part_of(said, part)) for part in _PARTS for said in sides),
+                _text(sentence(sample.differences)),
             )
         )  # fmt: skip
 
@@ -66,12 +71,12 @@ def _prompt(sample: Sample) -> str:
 
 
 def to_junit(report: Report, samples: Samples) -> Iterator[str]:
-    """A real difference is a failure, an error an error, what could not be classified is skipped; ties pass."""
+    """A real difference is a failure, an error an error, what could not be classified or was empty is skipped; ties
+    pass."""
     totals = _totals(report)
     yield '<?xml version="1.0" encoding="UTF-8"?>\n'
-    counts = (
-        f'tests="{totals.samples}" failures="{totals.real}" errors="{totals.error}" skipped="{totals.unclassified}"'
-    )
+    skipped = totals.unclassified + totals.empty
+    counts = f'tests="{totals.samples}" failures="{totals.real}" errors="{totals.error}" skipped="{skipped}"'
     yield f'<testsuites name="ppd-acc" {counts}>\n<testsuite name={_attribute(_name(report))} {counts}>\n'
     for sample in samples:
         seconds = max(sample.baseline.total_ms or 0.0, sample.target.total_ms or 0.0) / 1000
@@ -82,7 +87,7 @@ def to_junit(report: Report, samples: Samples) -> Iterator[str]:
 
 
 def _verdict(sample: Sample) -> str:
-    both = f"prompt: {_prompt(sample)}\nbaseline: {sample.baseline.text}\ntarget: {sample.target.text}"
+    both = f"prompt: {_prompt(sample)}\nbaseline: {sample.baseline.said}\ntarget: {sample.target.said}"
     if sample.status == "error":
         told = f"{sample.failed}: {sample.error}"
         return f"<error type={_attribute(sample.error_reason or 'error')} message={_attribute(told)}/>"
@@ -90,13 +95,15 @@ def _verdict(sample: Sample) -> str:
         return f'<failure type="real" message={_attribute(_difference(sample))}>{_xml(both)}</failure>'
     if sample.status == "unclassified":
         return f"<skipped message={_attribute('unclassified: ' + _difference(sample))}/>"
+    if sample.status == "empty":
+        return '<skipped message="empty: neither engine answered anything"/>'
     return f"<system-out>{_xml('tie: ' + _difference(sample))}</system-out>" if sample.status == "tie" else ""
 
 
 def _difference(sample: Sample) -> str:
     flip = sample.flip
     if flip is None:
-        return ", ".join(sample.tags) or "different tool calls"
+        return ", ".join(filter(None, (*sample.tags, sentence(sample.differences)))) or "not known where"
     shift = "" if flip.shift is None else f", shift {'at least ' if flip.is_bound else ''}{nats(flip.shift)}"
     return f"first difference at {sample.unit[:-1]} {flip.position}{shift}"
 
@@ -118,7 +125,8 @@ def to_markdown(report: Report, samples: Samples) -> Iterator[str]:
     yield f"| compared | {totals.compared} of {totals.samples} | | |\n"
     yield _share("different", totals.compared - totals.equal, totals.rate, totals.rate_interval)
     yield _share("real", totals.real, totals.real_rate, totals.real_interval)
-    yield "".join(f"| {name} | {getattr(totals, name)} | | |\n" for name in ("tie", "unclassified", "error")) + "\n"
+    names = (name for name in told_statuses(totals) if name not in ("equal", "real"))
+    yield "".join(f"| {name} | {getattr(totals, name)} | | |\n" for name in names) + "\n"
     yield f"Intervals are Wilson's at {totals.confidence:.4g}. {_mark(_noise(report.noise))}\n\n"
     yield f"Baseline {_code(_url(report, 'baseline'))}, target {_code(_url(report, 'target'))}\n"
     shown = 0
@@ -133,7 +141,7 @@ def to_markdown(report: Report, samples: Samples) -> Iterator[str]:
             continue
         what = sample.error or "" if sample.status == "error" else _difference(sample)
         told = (_cell(sample.sample_id), sample.status, _cell(what))
-        yield f"| {' | '.join((*told, _cell(sample.baseline.text), _cell(sample.target.text)))} |\n"
+        yield f"| {' | '.join((*told, _cell(str(sample.baseline.said)), _cell(str(sample.target.said))))} |\n"
 
 
 def _share(name: str, count: int, share: float | None, interval: Interval) -> str:
@@ -171,7 +179,7 @@ def to_prometheus(report: Report, samples: Samples) -> Iterator[str]:
     totals, noise = _totals(report), report.noise
     labels = f'baseline="{_label(_url(report, "baseline"))}",target="{_label(_url(report, "target"))}"'
     yield from _gauge(
-        "samples", "Samples by status.", [(f'{labels},status="{s}"', getattr(totals, s)) for s in STATUSES]
+        "samples", "Samples by status.", [(f'{labels},status="{s}"', getattr(totals, s)) for s in told_statuses(totals)]
     )
     yield from _gauge(
         "divergence_rate",
@@ -188,7 +196,7 @@ def to_prometheus(report: Report, samples: Samples) -> Iterator[str]:
         "1 for the outcome of the gate.",
         [
             (f'{labels},outcome="{each}"', int(report.gate.get("outcome") == each))
-            for each in ("pass", "fail", "inconclusive", "partial")
+            for each in ("pass", "fail", "inconclusive", "partial", *(["empty"] if totals.empty else []))
         ],
     )
     yield from _gauge("noise_floor_answers", "Answers the noise floor was measured on.", [(labels, noise.answers)])

@@ -27,6 +27,7 @@ from ppd_proxy.acc.flags import Access, access_of, add_access_flags, positive, u
 from ppd_proxy.acc.report_files import totals_of
 from ppd_proxy.acc.reports import EngineInfo, Flip, Forced, Noise, Report, Sample, Side, Status, read_report
 from ppd_proxy.acc.views import counted
+from ppd_proxy.accuracy.said import Difference
 
 LIMIT_SAMPLES = 1000
 _PAGE_SAMPLES = 500
@@ -223,6 +224,7 @@ def sample_of(row: JournalRow) -> Sample:
         baseline=_baseline(row, tokens),
         target=Side(text=row.text or "", tokens=tokens, logprobs=logprobs or [], finish_reason=row.finish_reason),
         flip=flip,
+        differences=[Difference(part="tool_calls")] if _has_other_tools(row) else [],
         compared_tokens=_compared(row, flip),
         mean_delta=row.mean_delta,
         max_delta=row.max_delta,
@@ -252,11 +254,18 @@ def _is_error(row: JournalRow) -> bool:
     return row.outcome in ("unscorable", "error")
 
 
+def _has_other_tools(row: JournalRow) -> bool:
+    return row.replay is not None and row.replay.get("has_same_tools") is False
+
+
 def _status(row: JournalRow, flip: Flip | None) -> Status:
     """`drift` is equal tokens with other logprobs, unless a token differs too; then the proxy has judged its margin to
-    be within the noise. An outcome of a newer proxy is unclassified."""
+    be within the noise. The same tokens that were read as other tool calls are `real`. An outcome of a newer proxy is
+    unclassified."""
     if _is_error(row):
         return "error"
+    if row.outcome in ("exact", "drift") and _has_other_tools(row):
+        return "real"
     if row.outcome == "drift":
         return "tie" if flip is not None else "equal"
     known: dict[str, Status] = {"exact": "equal", "tie": "tie", "diverged": "real"}

@@ -4,24 +4,27 @@
   could not be classified may be real, so it counts against passing and not towards failing.
 - Without one (or with 0): any real difference fails, anything unclassified is inconclusive, everything else passes.
 - More errors than allowed: the run is partial, whatever else it says, unless it fails already.
+- Two empty answers are no comparison; where all that were not errors are empty, the run has the outcome `empty`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.reports import Interval, Status, Totals
-from ppd_proxy.acc.views import counted
+from ppd_proxy.acc.views import counted, empty_too
 from ppd_proxy.accuracy.intervals import wilson
+from ppd_proxy.accuracy.said import EMPTY
 
-Outcome = Literal["pass", "fail", "inconclusive", "partial"]
+Outcome = Literal["pass", "fail", "inconclusive", "partial", "empty"]
 _EXITS: tuple[tuple[Outcome, Exit], ...] = (
     ("fail", Exit.DIFFERENT),
     ("partial", Exit.INFRASTRUCTURE),
+    ("empty", Exit.INCONCLUSIVE),
     ("inconclusive", Exit.INCONCLUSIVE),
     ("pass", Exit.PASS),
 )
@@ -71,7 +74,7 @@ class Gate:
 
 def totals_of(statuses: Iterable[Status], confidence: float) -> Totals:
     counts = Counter(statuses)
-    compared = sum(counts.values()) - counts["error"]
+    compared = sum(counts.values()) - counts["error"] - counts["empty"]
     divergent = compared - counts["equal"]
     any_difference, real = wilson(divergent, compared, confidence), wilson(counts["real"], compared, confidence)
     return Totals(
@@ -87,25 +90,34 @@ def totals_of(statuses: Iterable[Status], confidence: float) -> Totals:
         rate_interval=Interval(low=any_difference.low, high=any_difference.high),
         real_rate=counts["real"] / compared if compared else None,
         real_interval=Interval(low=real.low, high=real.high),
+        empty=counts["empty"],
     )
 
 
 def gate_of(totals: Totals, limits: Limits, stopped: Gate | None = None) -> Gate:
     """`stopped` is what a sequential test decided already."""
-    if stopped is not None:
-        judged = stopped
-    elif limits.has_rate:
-        judged = _undecided(totals, limits) if limits.is_sequential else _by_rate(totals, limits)
-    else:
-        judged = _by_any(totals)
+    judged = _judged(totals, limits, stopped)
     if judged.outcome == "fail":
         return judged
-    if not totals.compared:
+    if not totals.compared and not totals.empty:
         return _partial(totals, judged, f"none of {totals.samples} samples could be compared")
     if totals.error > limits.error_share * totals.samples:
         share = f"{totals.error} of {totals.samples} samples are errors, allowed are {limits.error_share:.2%}"
         return _partial(totals, judged, f"{share}; of the others: {judged.reason}")
     return judged
+
+
+def _judged(totals: Totals, limits: Limits, stopped: Gate | None) -> Gate:
+    """What the samples that are no errors say."""
+    if stopped is not None:
+        judged = stopped
+    elif totals.empty and not totals.compared:
+        return Gate(outcome="empty", reason=EMPTY, interval=totals.real_interval)
+    elif limits.has_rate:
+        judged = _undecided(totals, limits) if limits.is_sequential else _by_rate(totals, limits)
+    else:
+        judged = _by_any(totals)
+    return replace(judged, reason=f"{judged.reason}{empty_too(totals.empty)}")
 
 
 def _partial(totals: Totals, judged: Gate, reason: str) -> Gate:
@@ -148,7 +160,7 @@ def stopping(counts: Mapping[Status, int], limits: Limits) -> Gate | None:
     Sound however often it is asked (`accuracy.sequential`). Without a limit the first real difference decides.
     """
     real, total = counts.get("real", 0), sum(counts.values())
-    compared = total - counts.get("error", 0)
+    compared = total - counts.get("error", 0) - counts.get("empty", 0)
     if not limits.has_rate:
         told = f"real differences {real} of the first {compared} compared samples; stopped"
         low, high = wilson(real, compared, limits.confidence)

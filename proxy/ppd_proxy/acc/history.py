@@ -37,6 +37,7 @@ _RUNS = (
 )
 _OUTCOMES: tuple[tuple[Status, str], ...] = (
     ("equal", "exact"), ("tie", "tie"), ("real", "diverged"), ("unclassified", "unscorable"), ("error", "error"),
+    ("empty", "unscorable"),
 )  # fmt: skip
 """What the journal calls our statuses."""
 
@@ -222,11 +223,12 @@ def row_of(sample: Sample, run: int, *, at: float, model: str) -> Row:
             "shift": sample.flip.shift if sample.flip is not None else None,
             "has_same_finish": sample.has_same_finish,
             "finish_reason": sample.baseline.finish_reason,
-            "text": sample.baseline.text,
+            "differing": [each.part for each in sample.differences],
+            "text": str(sample.baseline.said),
         },
         timings={name: value for name, value in times.items() if value is not None},
         body=msgspec.json.encode(asked),
-        text=sample.target.text,
+        text=str(sample.target.said),
         error=sample.error_reason or sample.error,
     )
 

@@ -1,7 +1,7 @@
 """Two batch reports side by side: which samples they share, and which of those diverged in which.
 
-A sample that was not compared (an error row) in either report is left out and listed. A tie is not counted as a
-divergence unless that is asked for: it is within the measured noise floor of its own run.
+A sample that was not compared (an error row, or empty answers) in either report is left out and listed. A tie is not
+counted as a divergence unless that is asked for: it is within the measured noise floor of its own run.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ class Rate:
     errors: int
     rate: float | None
     interval: Interval
+    empty: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
-    """`pairs` were compared in both reports, in the first one's order; `not_compared` are in both, but an error row in
-    one of them. `changed_prompts`: pairs whose prompts are not the same, so they may not be the same samples."""
+    """`pairs` were compared in both reports, in the first one's order; `not_compared` are in both, but an error row, or
+    empty on both sides, in one of them. `changed_prompts`: pairs whose prompts are not the same, so they may not be the
+    same samples."""
 
     pairs: tuple[tuple[Sample, Sample], ...]
     not_compared: tuple[str, ...]
@@ -60,10 +62,10 @@ def match(first: Report, second: Report) -> Matched:
     """Pairs of samples with one id."""
     ones, others = by_id(first), by_id(second)
     shared = [(sample, others[name]) for name, sample in ones.items() if name in others]
-    pairs = tuple((one, other) for one, other in shared if "error" not in (one.status, other.status))
+    pairs = tuple((one, other) for one, other in shared if one.is_compared and other.is_compared)
     return Matched(
         pairs=pairs,
-        not_compared=tuple(one.sample_id for one, other in shared if "error" in (one.status, other.status)),
+        not_compared=tuple(one.sample_id for one, other in shared if not (one.is_compared and other.is_compared)),
         first_only=tuple(name for name in ones if name not in others),
         second_only=tuple(name for name in others if name not in ones),
         changed_prompts=tuple(
@@ -106,13 +108,15 @@ def changes(pairs: Sequence[tuple[Sample, Sample]], *, count_ties: bool) -> Chan
 
 def rate_of(samples: Sequence[Sample], confidence: float, *, count_ties: bool) -> Rate:
     """The share of divergent ones among the compared ones."""
-    compared = [sample for sample in samples if sample.status != "error"]
+    compared = [sample for sample in samples if sample.is_compared]
+    empty = sum(sample.status == "empty" for sample in samples)
     hits = sum(is_hit(sample, count_ties=count_ties) for sample in compared)
     return Rate(
         compared=len(compared),
         hits=hits,
         ties=sum(sample.status == "tie" for sample in compared),
-        errors=len(samples) - len(compared),
+        errors=len(samples) - len(compared) - empty,
+        empty=empty,
         rate=hits / len(compared) if compared else None,
         interval=wilson(hits, len(compared), confidence),
     )
@@ -129,7 +133,7 @@ def notes_of(matched: Matched, first: str, second: str) -> tuple[str, ...]:
     for ids, what in (
         (matched.first_only, f"only in {first}"),
         (matched.second_only, f"only in {second}"),
-        (matched.not_compared, "not compared in one of the reports (error rows)"),
+        (matched.not_compared, "not compared in one of the reports (error rows, empty answers)"),
         (matched.changed_prompts, "with another prompt in each report; are they the same samples?"),
     ):
         if ids:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ppd_proxy.accuracy.said import Said, differences
+
 NORMALIZERS = ("strip_thinking_tags", "normalize_json", "normalize_numbers")
 _SPACE = re.compile(r"\s+")
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
@@ -39,6 +41,13 @@ class Matching:
         if _NUMBER.split(one) != _NUMBER.split(other) or len(mine) != len(theirs):
             return False
         return all(abs(_value(a) - _value(b)) <= self.numeric_tolerance for a, b in zip(mine, theirs, strict=True))
+
+    def is_forgiven(self, one: Said, other: Said) -> bool:
+        """Whether two answers are equal under the rules, which are of texts: calls and ends are as they are. False
+        without rules."""
+        has_other = any(each.part in ("tool_calls", "finish_reason") for each in differences(one, other))
+        texts = (one.content, other.content), (one.reasoning, other.reasoning)
+        return bool(self.names) and not has_other and all(self.is_same(*both) for both in texts)
 
     def _normal(self, text: str) -> str:
         if "strip_thinking_tags" in self.normalizers:

@@ -9,11 +9,12 @@ from typing import Any
 
 from ppd_proxy.acc.broken_numbers import BASELINE_BROKEN
 from ppd_proxy.acc.command import Exit
-from ppd_proxy.acc.reports import STATUSES, Sample
-from ppd_proxy.acc.views import counted, nats
+from ppd_proxy.acc.reports import SAME_TOKENS, STATUSES, Sample
+from ppd_proxy.acc.views import counted, empty_too, nats
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import Interval, difference, wilson
 from ppd_proxy.accuracy.precision import Excess, excess, suspicion
+from ppd_proxy.accuracy.said import EMPTY, sentence
 
 CONFIDENCE = 0.95
 
@@ -34,6 +35,11 @@ class Verdict:
     precision: Excess
     largest_delta: float | None
     not_numbers: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that was answered was empty."""
+        return not self.compared and self.counts["empty"] > 0 and not self.counts["error"]
 
     @property
     def is_above_floor(self) -> bool:
@@ -59,7 +65,7 @@ def judge_together(
     """Differences first, then failures, then what could not be judged; `alpha` is for the test of the logprobs, which
     `more_deltas`, by answer, take part in (NaN is no number)."""
     counts: dict[str, int] = {status: sum(sample.status == status for sample in samples) for status in STATUSES}
-    compared = len(samples) - counts["error"]
+    compared = len(samples) - counts["error"] - counts["empty"]
     divergent = counts["tie"] + counts["real"] + counts["unclassified"]
     more = [delta for deltas in more_deltas for delta in deltas]
     answers = [deltas_of(sample) for sample in samples]
@@ -70,6 +76,8 @@ def judge_together(
     broken = sum(sample.not_numbers for sample in samples if BASELINE_BROKEN not in sample.tags)
     broken += sum(not math.isfinite(delta) for delta in more)
     code, reasons = _judge(samples, counts, precision, deltas, floor, alpha, broken)
+    if compared:
+        reasons[-1] += empty_too(counts["empty"])
     return Verdict(
         exit=code,
         reasons=tuple(reasons),
@@ -107,7 +115,8 @@ def _judge(
     if counts["real"]:
         lost = sum("empty" in sample.tags or "cut-short" in sample.tags for sample in samples)
         ended = f"{counted(lost, 'answer is', 'answers are')} empty or cut short"
-        why = ended if lost else "no healthy token moved as much"
+        read = sum(SAME_TOKENS in sample.tags for sample in samples)
+        why = ended if lost else "the same tokens are read differently" if read else "no healthy token moved as much"
         wrong.append(f"{counted(counts['real'], 'real difference')}: {why}")
     if precision.chance is not None and precision.chance < alpha:
         wrong.append(
@@ -119,13 +128,18 @@ def _judge(
     if counts["error"]:
         failed = next(sample.error for sample in samples if sample.status == "error")
         return Exit.INFRASTRUCTURE, [f"{counts['error']} of {len(samples)} comparisons failed: {failed}"]
-    if not any(sample.compared_tokens or sample.flip is not None for sample in samples):
+    if counts["empty"] == len(samples) and samples:
+        return Exit.INCONCLUSIVE, [EMPTY]
+    if not any(sample.compared_tokens or sample.is_divergent for sample in samples):
         return Exit.INCONCLUSIVE, ["no token was compared"]
     if broken_baselines := sum(BASELINE_BROKEN in sample.tags for sample in samples):
         why = "the baseline itself gave NaN or infinite logprobs, which prove nothing"
         return Exit.INCONCLUSIVE, [f"{counted(broken_baselines, 'answer')} cannot be judged: {why}"]
     if counts["unclassified"]:
-        return Exit.INCONCLUSIVE, [f"{counted(counts['unclassified'], 'difference')} cannot be classified by margins"]
+        told = counted(counts["unclassified"], "difference")
+        first = next((sample.differences for sample in samples if sample.is_unexplained), ())
+        which = f" ({sentence(first)})" if first else ""
+        return Exit.INCONCLUSIVE, [f"{told} cannot be classified by margins{which}"]
     if precision.is_suspicious(alpha):
         return Exit.INCONCLUSIVE, [suspicion(precision, floor.answers)]
     if counts["tie"] == 0 and not any(deltas):

@@ -15,6 +15,7 @@ from ppd_proxy.acc.views import counted, nats
 from ppd_proxy.accuracy.distributions import divergence
 from ppd_proxy.accuracy.flips import Floor, Token
 from ppd_proxy.accuracy.precision import Excess, excess, suspicion
+from ppd_proxy.accuracy.said import EMPTY, sentence
 
 DEFAULT_ALPHA = 0.01
 
@@ -184,6 +185,8 @@ def judge(found: Comparison, floor: Floor, *, alpha: float, limit: float | None)
         return Exit.DIFFERENT, wrong
     if found.not_numbers:
         return Exit.INCONCLUSIVE, [f"{counted(found.not_numbers, 'logprob')} of the baseline missing or no number"]
+    if found.sample.status == "empty":
+        return Exit.INCONCLUSIVE, [EMPTY]
     if not found.rows:
         return Exit.INCONCLUSIVE, ["neither engine generated a token: nothing was compared"]
     if found.is_bitwise_equal:
@@ -213,7 +216,10 @@ def _wrong(found: Comparison, alpha: float, limit: float | None) -> list[str]:
         wrong.append("the prompt has other tokens on the target: tokenizer or chat template differ")
     if found.sample.status == "real":
         why = ", ".join(found.sample.tags) or "no healthy token moved as much"
-        wrong.append(f"the first difference is real: {why}")
+        told = "" if found.sample.flip is not None else sentence(found.sample.differences)
+        wrong.append(f"the first difference is real: {why}{told and f' ({told})'}")
+    if found.sample.is_unexplained:
+        wrong.append(f"no token tells where, but the answers differ: {sentence(found.sample.differences)}")
     if found.chance is not None and found.chance < alpha:
         worst = max((found.decoded, found.prefilled), key=lambda each: -1.0 if each.chance is None else -each.chance)
         # Behind a real difference, precision need not be what was lost.

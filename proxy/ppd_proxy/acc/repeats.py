@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.answers import Answer, identity
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
@@ -46,6 +46,10 @@ class Repeated:
         return self.answered - len(self.others)
 
     @property
+    def is_empty(self) -> bool:
+        return self.majority is not None and self.majority.is_empty and not self.others
+
+    @property
     def flips(self) -> list[Flip]:
         return [sample.flip for sample in self.others if sample.flip is not None]
 
@@ -69,6 +73,12 @@ class Tally:
     @property
     def errors(self) -> list[str]:
         return [error for each in self.prompts for error in each.errors]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every answer was empty."""
+        answered = [each for each in self.prompts if each.majority is not None]
+        return bool(answered) and all(each.is_empty for each in answered)
 
     def count(self, status: str) -> int:
         return sum(sample.status == status for each in self.prompts for sample in each.others)
@@ -121,7 +131,7 @@ def tally(
 def _repeated(prompt: str, told: Sequence[Told], sampling: Sampling, floor: Floor) -> Repeated:
     answers = [each for each in told if isinstance(each, Answer)]
     errors = tuple(str(each) for each in told if isinstance(each, EngineTrouble))
-    keys = [_key(answer) for answer in answers]
+    keys = [identity(answer) for answer in answers]
     counts = Counter(keys)
     if not answers:
         return Repeated(prompt=prompt, runs=len(told), majority=None, others=(), distinct=0, errors=errors)
@@ -136,8 +146,3 @@ def _repeated(prompt: str, told: Sequence[Told], sampling: Sampling, floor: Floo
     return Repeated(
         prompt=prompt, runs=len(told), majority=majority, others=others, distinct=len(counts), errors=errors
     )
-
-
-def _key(answer: Answer) -> tuple[object, ...]:
-    """What makes two answers the same."""
-    return (*answer.tokens,) if answer.unit == "tokens" else (answer.text,)

@@ -14,19 +14,26 @@ import msgspec
 
 from ppd_proxy.acc.command import Mistake
 from ppd_proxy.accuracy.flips import Token
+from ppd_proxy.accuracy.said import Difference, Said, differences, said_of
 
-Status = Literal["equal", "tie", "real", "unclassified", "error"]
-STATUSES: tuple[Status, ...] = ("equal", "tie", "real", "unclassified", "error")
-REPORT_VERSION = 1
+Status = Literal["equal", "tie", "real", "unclassified", "error", "empty"]
+STATUSES: tuple[Status, ...] = ("equal", "tie", "real", "unclassified", "error", "empty")
+REPORT_VERSION = 2
 LONGER_THAN_FLOOR = "longer-than-floor"
 """Tag of a difference in a prompt longer than all that the noise floor was measured on."""
+BY_OTHER_RULES = "equal-by:rules of another program"
+"""Tag of texts that differ and were called equal in a report of the published tool, which does not keep its rules."""
+SAME_TOKENS = "same-tokens"
+"""Tag of two answers that differ though their token ids do not: they were read in two ways."""
 
 
 class Side(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One engine's answer. `logprobs` (nats) has one number per token, or is empty. `decision` is our proxy's
-    `x-ppd-decision`."""
+    """One engine's answer. `text` is its content. `logprobs` (nats) has one number per token, or is empty. `decision`
+    is our proxy's `x-ppd-decision`."""
 
     text: str = ""
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] = []
     tokens: list[Token] = []
     logprobs: list[float | None] = []
     tops: list[dict[str, float]] = []
@@ -35,6 +42,16 @@ class Side(msgspec.Struct, kw_only=True, omit_defaults=True):
     total_ms: float | None = None
     first_ms: float | None = None
     decision: str | None = None
+
+    @property
+    def said(self) -> Said:
+        return said_of(self)
+
+    @property
+    def ids(self) -> list[int] | None:
+        """The token ids; None where tokens are names or words."""
+        ids = [token for token in self.tokens if isinstance(token, int)]
+        return ids if ids and len(ids) == len(self.tokens) else None
 
 
 class Flip(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -68,9 +85,10 @@ class Forced(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One prompt on two engines. `prompt` is a text, `messages` a conversation. `compared_tokens` are those before the
-    first difference; `mean_delta` and `max_delta` are of their logprobs. `error` says why there is no comparison,
-    `failed` which side."""
+    """One prompt on two engines. `prompt` is a text, `messages` a conversation. `flip` is the first token or word that
+    differs, None where none does or which one is not told; `differences` are the parts of what was said that differ.
+    `compared_tokens` are those before the first difference; `mean_delta` and `max_delta` are of their logprobs. `error`
+    says why there is no comparison, `failed` which side; where both answers were empty, there is none either."""
 
     sample_id: str
     status: Status
@@ -81,6 +99,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     baseline: Side = msgspec.field(default_factory=Side)
     target: Side = msgspec.field(default_factory=Side)
     flip: Flip | None = None
+    differences: list[Difference] = []
     compared_tokens: int = 0
     mean_delta: float | None = None
     max_delta: float | None = None
@@ -95,8 +114,18 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
 
     @property
+    def is_compared(self) -> bool:
+        return self.status not in ("error", "empty")
+
+    @property
     def is_divergent(self) -> bool:
         return self.status in ("tie", "real", "unclassified")
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether the answers differ, and no token or only a word of theirs is known to: no margin may excuse it."""
+        has_token = self.flip is not None and self.unit == "tokens"
+        return self.status == "unclassified" and bool(self.differences) and not has_token
 
     @property
     def first_divergence(self) -> int | None:
@@ -139,7 +168,8 @@ class Interval(msgspec.Struct, kw_only=True):
 
 class Totals(msgspec.Struct, kw_only=True):
     """Counts by status; `rate` is the share of divergent ones among those that were compared, with a Wilson interval.
-    `real_rate` likewise of `real` ones alone: neither ties nor unclassified ones are in it."""
+    `real_rate` likewise of `real` ones alone: neither ties nor unclassified ones are in it. Of two `empty` answers
+    nothing was compared."""
 
     samples: int
     compared: int
@@ -153,6 +183,12 @@ class Totals(msgspec.Struct, kw_only=True):
     rate_interval: Interval
     real_rate: float | None
     real_interval: Interval
+    empty: int = 0
+
+
+def told_statuses(totals: Totals) -> tuple[Status, ...]:
+    """All of them; `empty` is told only where there are such answers."""
+    return tuple(status for status in STATUSES if status != "empty" or totals.empty)
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -225,7 +261,34 @@ def report_of(body: bytes, name: str) -> Report:
     twice = _first_twice([sample.sample_id for sample in report.samples])
     if twice is not None:
         raise Mistake(f"{name}: sample_id {twice!r} is there twice; ids must be unique")
-    return report
+    return _read_again(report)
+
+
+def _read_again(report: Report) -> Report:
+    """Older programs, and others, called answers equal by the names of their tokens or by their content alone."""
+    changed = [sample for sample in report.samples if _is_judged_anew(sample)]
+    if not changed:
+        return report
+    return msgspec.structs.replace(report, totals=None, gate={})
+
+
+def _is_judged_anew(sample: Sample) -> bool:
+    """Gives an equal sample another status where what it keeps of both answers says so. Of a proxy's sample the
+    baseline's text is not kept, and what was made equal by rules stays equal."""
+    by_rule = any(tag.startswith("equal-by") for tag in sample.tags) or "method" in sample.metadata
+    sides = sample.baseline, sample.target
+    one, other = (side.said for side in sides)
+    is_kept = all(not side.tokens or not said.is_empty for side, said in zip(sides, (one, other), strict=True))
+    if sample.status != "equal" or by_rule or not is_kept:
+        return False
+    sample.differences = differences(one, other)
+    if sample.differences:
+        has_same_ids = sample.baseline.ids is not None and sample.baseline.tokens == sample.target.tokens
+        sample.status = "real" if has_same_ids else "unclassified"
+        sample.tags = [*sample.tags, *([SAME_TOKENS] if has_same_ids else [])]
+    elif one.is_empty and not sample.compared_tokens:
+        sample.status = "empty"
+    return sample.status != "equal"
 
 
 def _from_published(told: _PublishedReport, name: str) -> Report:
@@ -235,7 +298,7 @@ def _from_published(told: _PublishedReport, name: str) -> Report:
     twice = _first_twice([sample.sample_id for sample in samples])
     if twice is not None:
         raise Mistake(f"{name}: sample_id {twice!r} is there twice; ids must be unique")
-    return Report(samples=samples, imported_from=f"xpyd-acc schema {told.schema_version}")
+    return _read_again(Report(samples=samples, imported_from=f"xpyd-acc schema {told.schema_version}"))
 
 
 def _from_result(told: _Published) -> Sample:
@@ -249,6 +312,7 @@ def _from_result(told: _Published) -> Sample:
         baseline=_side(told.baseline_output, told.baseline_finish_reason),
         target=_side(told.target_output, told.target_finish_reason),
         flip=None if told.exact_match else Flip(position=position),
+        tags=[BY_OTHER_RULES] if told.exact_match and told.baseline_output != told.target_output else [],
         has_same_finish=told.baseline_finish_reason == told.target_finish_reason,
         metadata={"classification": told.classification, "context_words": told.context_length},
     )

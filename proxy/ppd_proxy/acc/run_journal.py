@@ -22,7 +22,7 @@ import msgspec
 from ppd_proxy.acc.command import Mistake, Trouble
 
 KIND = "ppd-acc-run"
-VERSION = 2
+VERSION = 3
 _SYNC_EVERY_LINES = 64
 _GO_ON = "give what it was, or run without --resume to begin anew"
 _FLAGS: Mapping[str, str] = MappingProxyType(

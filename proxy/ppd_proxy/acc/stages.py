@@ -186,7 +186,7 @@ class StageResult:
         """What the stage saw, in tokens; None where it saw nothing."""
         if self.verdict is None:
             return None
-        at_risk = sum(each.compared_tokens + (each.flip is not None) for each in self.samples)
+        at_risk = sum(each.compared_tokens + each.is_divergent for each in self.samples)
         found = self.verdict.counts["real"] + self.scored_real + self.verdict.not_numbers
         return Tally(
             real=min(at_risk + self.scored_tokens, found),

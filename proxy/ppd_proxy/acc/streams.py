@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ppd_proxy.acc.answers import Answer, Choice, Logprobs, Message, Reply, answer_of
+from ppd_proxy.acc.streamed_calls import Calls
 
 _SHOWN_BYTES = 200
 
@@ -81,7 +82,7 @@ class StreamReader:
     _ids: list[int] = field(default_factory=list)
     _has_ids: bool = True
     _logprobs: Logprobs = field(default_factory=Logprobs)
-    _calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _calls: Calls = field(default_factory=Calls)
     _whole: Reply = field(default_factory=lambda: Reply(choices=[]))
     _finish_reason: str | None = None
     _chunks: list[Chunk] = field(default_factory=list)
@@ -124,12 +125,11 @@ class StreamReader:
         self._finish_reason = choice.finish_reason or self._finish_reason
         self._texts.append(delta.content or "")
         self._thoughts.append(thought)
-        for call in delta.tool_calls or ():
-            self._add_call(call)
+        self._calls.add(delta.calls)
         scored = self._add_logprobs(choice.logprobs)
         ids = choice.token_ids
         self._ids += ids or ()
-        has_text = bool(delta.content or thought or delta.tool_calls)
+        has_text = bool(delta.content or thought or delta.calls)
         if ids is None and (has_text or scored):
             self._has_ids = False
         tokens = len(ids) if ids is not None else scored
@@ -162,15 +162,6 @@ class StreamReader:
         mine.top_logprobs += more.top_logprobs or [None] * len(names)
         return len(names)
 
-    def _add_call(self, call: dict[str, Any]) -> None:
-        """Id, type and name come once, arguments in pieces."""
-        number = call.get("index")
-        known = self._calls.setdefault(number if isinstance(number, int) else 0, {"function": {}})
-        known.update({name: call[name] for name in ("id", "type") if call.get(name)})
-        for name, piece in (call.get("function") or {}).items():
-            if isinstance(piece, str):
-                known["function"][name] = known["function"].get(name, "") + piece
-
     def finish(self, total_ms: float, decision: str | None = None) -> Streamed:
         """The answer, at the end of the stream; `decision` is our proxy's, from the headers. Raises ValueError where
         the stream ended before the answer did."""
@@ -182,7 +173,7 @@ class StreamReader:
             message=Message(
                 content="".join(self._texts),
                 reasoning="".join(self._thoughts) or None,
-                tool_calls=[self._calls[number] for number in sorted(self._calls)],
+                tool_calls=self._calls.whole,
             ),
             logprobs=self._logprobs,
             finish_reason=self._finish_reason,

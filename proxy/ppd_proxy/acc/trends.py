@@ -20,7 +20,7 @@ Statuses = Mapping[str, Status]
 
 def hits_of(statuses: Statuses, bad: Sequence[Status]) -> dict[str, bool]:
     """By id, without those that were not compared."""
-    return {name: status in bad for name, status in statuses.items() if status != "error"}
+    return {name: status in bad for name, status in statuses.items() if status not in ("error", "empty")}
 
 
 def judge(earlier: Sequence[Mapping[str, bool]], latest: Mapping[str, bool], alpha: float, seed: int) -> Decision:

@@ -21,7 +21,7 @@ from ppd_proxy.accuracy.flips import Floor
 
 @dataclass(slots=True)
 class Step:
-    """All trials of one dose. Errors are no runs."""
+    """All trials of one dose. Errors are no runs; two empty answers are one that shows nothing."""
 
     dose: int
     statuses: Counter[Status] = field(default_factory=Counter)
@@ -32,7 +32,8 @@ class Step:
 
     def diverged(self, *, counts_all: bool) -> int:
         """Real differences; with `counts_all` ties and what cannot be classified, too."""
-        return self.runs - self.statuses["equal"] if counts_all else self.statuses["real"]
+        same = self.statuses["equal"] + self.statuses["empty"]
+        return self.runs - same if counts_all else self.statuses["real"]
 
 
 @dataclass(slots=True)

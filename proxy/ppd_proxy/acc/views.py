@@ -18,6 +18,15 @@ def counted(count: int, one: str, several: str = "") -> str:
     return f"{count} {one if count == 1 else several or one + 's'}"
 
 
+def empty_pairs(count: int) -> str:
+    return counted(count, "pair of answers was empty", "pairs of answers were empty")
+
+
+def empty_too(count: int) -> str:
+    """The end of a sentence about the others: how many pairs of answers were no comparison. Nothing without any."""
+    return f"; {empty_pairs(count)} and not compared" if count else ""
+
+
 def nats(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g} nats"
 

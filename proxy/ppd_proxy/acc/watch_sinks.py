@@ -48,7 +48,8 @@ def round_data(done: Round, state: State, plan: Plan) -> dict[str, Any]:
 
 def window_data(state: State, plan: Plan) -> dict[str, int]:
     window = state.in_window()
-    return {"size": plan.window, **{status: window[status] for status in STATUSES}}
+    told = (status for status in STATUSES if status != "empty" or window[status])
+    return {"size": plan.window, **{status: window[status] for status in told}}
 
 
 def _sample(sample: Sample) -> dict[str, Any]:
@@ -57,6 +58,8 @@ def _sample(sample: Sample) -> dict[str, Any]:
     told |= {"mean_delta": sample.mean_delta, "max_delta": sample.max_delta, "not_numbers": sample.not_numbers}
     if sample.flip is not None:
         told["flip"] = msgspec.to_builtins(sample.flip)
+    if sample.differences:
+        told["differences"] = [{"part": each.part, "at": each.at} for each in sample.differences]
     if sample.error is not None:
         told |= {"error": sample.error, "failed": sample.failed}
     return told
@@ -130,7 +133,7 @@ class WatchMetrics:
         self._comparisons = Counter(
             f"{prefix}comparisons", "Compared prompts by status", ["status"], registry=self.registry
         )
-        for outcome in ("pass", "fail", "inconclusive", "error"):
+        for outcome in ("pass", "fail", "inconclusive", "error", "empty"):
             self._rounds.labels(outcome)
         for status in STATUSES:
             self._comparisons.labels(status)

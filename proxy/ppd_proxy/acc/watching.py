@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ppd_proxy.acc.command import Exit
@@ -16,11 +16,12 @@ from ppd_proxy.acc.compare import compare, noise_floor
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
 from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.reports import Sample, Status
-from ppd_proxy.acc.views import counted
+from ppd_proxy.acc.views import counted, empty_too
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.said import EMPTY
 
-Outcome = Literal["pass", "fail", "inconclusive", "error"]
+Outcome = Literal["pass", "fail", "inconclusive", "error", "empty"]
 End = Literal["iterations", "alert", "signal"]
 
 
@@ -57,7 +58,9 @@ class Round:
             return "fail"
         if self.error is not None or "error" in statuses:
             return "error"
-        return "inconclusive" if "unclassified" in statuses else "pass"
+        if "unclassified" in statuses:
+            return "inconclusive"
+        return "empty" if statuses == {"empty"} else "pass"
 
 
 @dataclass(slots=True)
@@ -103,12 +106,22 @@ def _larger(one: float | None, other: float | None) -> float | None:
 
 
 def gate(window: Counter[Status], fail_threshold: float | None, confidence: float) -> gates.Decision:
-    """Of the real differences among what was compared in the window. Errors are no comparisons."""
+    """Of the real differences among what was compared in the window. Errors and empty answers are no comparisons; what
+    could not be classified may be real, so it counts against passing and not towards failing."""
     real, unclassified = window["real"], window["unclassified"]
-    compared = window.total() - window["error"]
+    compared = window.total() - window["error"] - window["empty"]
+    if window["empty"] and not compared:
+        return gates.Decision(outcome="inconclusive", reason=EMPTY)
+    also = empty_too(window["empty"])
     if fail_threshold is not None:
-        return gates.rate(real, compared, fail_threshold, confidence, "real differences")
-    seen = f"{real} of the last {compared} comparisons differ by more than the noise floor"
+        judged = gates.rate(real, compared, fail_threshold, confidence, "real differences")
+        if unclassified and judged.outcome != "fail":
+            name = "real or unclassified differences"
+            judged = gates.rate(real + unclassified, compared, fail_threshold, confidence, name)
+            if judged.outcome == "fail":
+                judged = replace(judged, outcome="inconclusive", more_samples=None)
+        return replace(judged, reason=f"{judged.reason}{also}")
+    seen = f"{real} of the last {compared} comparisons differ by more than the noise floor{also}"
     if real:
         return gates.Decision(outcome="fail", reason=seen)
     if unclassified or not compared:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ppd_proxy.accuracy.said import calls_of
+
 
 class Side(NamedTuple):
     """One answer. `tokens` are token ids, or words where an engine gives no ids. `max_tokens` is the limit, if any."""
@@ -46,11 +48,5 @@ def compare(candidate: Side, baseline: Side) -> Difference:
         length_delta=len(candidate.tokens) - len(baseline.tokens),
         is_censored="length" in (candidate.finish_reason, baseline.finish_reason),
         has_same_finish=candidate.finish_reason == baseline.finish_reason,
-        has_same_tools=_calls(candidate) == _calls(baseline),
+        has_same_tools=calls_of(candidate.tool_calls) == calls_of(baseline.tool_calls),
     )
-
-
-def _calls(side: Side) -> list[tuple[object, object]]:
-    """Names and arguments; ids are drawn anew for every answer."""
-    functions = (call.get("function") or {} for call in side.tool_calls)
-    return [(function.get("name"), function.get("arguments")) for function in functions]

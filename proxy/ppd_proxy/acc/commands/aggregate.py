@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, context: Context) -> Result:
     reports = [(path, read_report(path, "--reports")) for path in args.reports]
     rates = [(path, rate_of(report.samples, _CONFIDENCE, count_ties=args.count_ties)) for path, report in reports]
-    compared = [sample for _, report in reports for sample in report.samples if sample.status != "error"]
+    compared = [sample for _, report in reports for sample in report.samples if sample.is_compared]
     if not compared:
         raise Trouble(f"none of the samples of {len(reports)} reports was compared")
     samples = repeated(compared, count_ties=args.count_ties)

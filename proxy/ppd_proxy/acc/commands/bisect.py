@@ -36,10 +36,11 @@ from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import read_text
 from ppd_proxy.acc.trials import Step, Trials, boundaries
-from ppd_proxy.acc.views import Progress, counted, noise_line, percent
+from ppd_proxy.acc.views import Progress, counted, empty_too, noise_line, percent
 from ppd_proxy.accuracy import dose, significance
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
+from ppd_proxy.accuracy.said import EMPTY
 
 Found = Literal["threshold", "boundary", "always", "never", "not monotone", "unclear"]
 _NOISE_ANSWERS, _REPEATS, _BLOCK, _BOUNDARIES, _MOST_RUNS, _LEVELS = 12, 5, 16, 5, 200, 16
@@ -225,6 +226,9 @@ def _all_or_nothing(trials: Trials) -> Verdict | None:
     runs, diverged = sum(each.runs for each in tried), sum(each.diverged for each in tried)
     if not runs:
         return Verdict(found="unclear", sentence="nothing was compared")
+    empty = trials.total()["empty"]
+    if empty == runs:
+        return Verdict(found="unclear", sentence=EMPTY)
     if diverged == runs:
         return Verdict(found="always", sentence=f"all of {runs} runs diverge")
     if diverged:
@@ -232,8 +236,9 @@ def _all_or_nothing(trials: Trials) -> Verdict | None:
     unclassified = trials.total()["unclassified"]
     if unclassified and not trials.counts_all:
         return Verdict(found="unclear", sentence=f"{unclassified} of {runs} runs differ and cannot be classified")
-    most = wilson(0, runs, _CONFIDENCE).high
-    return Verdict(found="never", sentence=f"none of {runs} runs diverges (at most {percent(most)} would)")
+    most = wilson(0, runs - empty, _CONFIDENCE).high
+    sentence = f"none of {runs - empty} runs diverges (at most {percent(most)} would){empty_too(empty)}"
+    return Verdict(found="never", sentence=sentence)
 
 
 def _is_everywhere(trials: Trials, share: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -25,9 +26,10 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.model_notes import with_model_notes
-from ppd_proxy.acc.reports import Sample, Side
+from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.said import EMPTY, part_of, sentence
 
 _NOISE_ANSWERS = 8
 
@@ -68,31 +70,33 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
 
 
 def _result_of_texts(sample: Sample) -> Result:
-    """Equal or different: nothing tells whether healthy engines would differ there, too."""
-    is_equal = sample.status == "equal"
+    """Equal, different, or both empty: nothing tells whether healthy engines would differ there, too."""
+    code = {"equal": Exit.PASS, "empty": Exit.INCONCLUSIVE}.get(sample.status, Exit.DIFFERENT)
     place = f"word {sample.flip.position} is the first that differs" if sample.flip is not None else "not in the words"
-    what = headline(sample) if is_equal else f"different: {place}"
-    texts = [] if is_equal else [Text(f"{name} {side.text!r}") for name, side in _named_sides(sample)]
+    what = f"different: {place}" if code == Exit.DIFFERENT else headline(sample)
     return Result(
-        exit=Exit.PASS if is_equal else Exit.DIFFERENT,
+        exit=code,
         data={"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(Floor()))},
-        view=(Text(what), *texts),
+        view=(Text(what), *_both(sample)),
     )
 
 
-def _named_sides(sample: Sample) -> tuple[tuple[str, Side], ...]:
-    return ("baseline:", sample.baseline), ("target:  ", sample.target)
+def _both(sample: Sample) -> Iterator[Text]:
+    """Each part that differs, and the contents where only tokens do."""
+    parts = [each.part for each in sample.differences] or (["content"] if sample.flip is not None else [])
+    for part in parts:
+        label = "" if part == "content" else f" {part.replace('_', ' ')}"
+        for name, side in (("baseline", sample.baseline), ("target", sample.target)):
+            yield Text(f"{f'{name}{label}:':{len(f'baseline{label}:')}} {part_of(side.said, part)!r}")
 
 
 def result_of(sample: Sample, floor: Floor) -> Result:
-    """How a single comparison ends: ties and equal answers pass, what could not be classified is inconclusive, but
-    texts that nobody can explain are different."""
+    """How a single comparison ends: ties and equal answers pass, what could not be classified is inconclusive, and so
+    are two empty answers, but texts that nobody can explain are different."""
     code = {"equal": Exit.PASS, "tie": Exit.PASS, "real": Exit.DIFFERENT}.get(sample.status, Exit.INCONCLUSIVE)
-    if sample.status == "unclassified" and sample.unit == "words":
+    if sample.is_unexplained:
         code = Exit.DIFFERENT
-    lines = [Text(headline(sample)), Text(noise_line(floor))]
-    if sample.flip is not None:
-        lines += [Text(f"{name} {side.text!r}") for name, side in _named_sides(sample)]
+    lines = [Text(headline(sample)), Text(noise_line(floor)), *_both(sample)]
     data = {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
     return Result(exit=code, data=data, view=tuple(lines))
 
@@ -101,9 +105,10 @@ def headline(sample: Sample) -> str:
     """One line: where two answers part, and what that is taken for."""
     if sample.flip is None:
         compared = f"{sample.compared_tokens} {sample.unit}"
-        if sample.not_numbers:
-            return f"{sample.status}: the same {compared}, but {broken_sentence(sample)}"
-        return f"{'different tool calls' if sample.status == 'real' else 'equal'}: {compared}"
+        found = [*filter(None, (broken_sentence(sample), sentence(sample.differences)))]
+        if sample.status == "empty":
+            return f"empty: {'; '.join((EMPTY, *found))}"
+        return f"{sample.status}: the same {compared}, but {'; '.join(found)}" if found else f"equal: {compared}"
     flip = sample.flip
     margins = ""
     if flip.shift is not None:
@@ -113,7 +118,9 @@ def headline(sample: Sample) -> str:
         )
     reasons = [*sample.tags, *filter(None, (broken_sentence(sample),))]
     why = f" ({', '.join(reasons)})" if reasons else ""
-    return f"{sample.status}{why}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}"
+    others = [each for each in sample.differences if each.part != "content"]
+    also = f"; {sentence(others)}" if others else ""
+    return f"{sample.status}{why}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}{also}"
 
 
 def _given(args: argparse.Namespace, side: str) -> str | None:

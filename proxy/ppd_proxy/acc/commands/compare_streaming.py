@@ -37,10 +37,14 @@ from ppd_proxy.acc.streams import Streamed
 from ppd_proxy.acc.timings import figures, figures_table
 from ppd_proxy.acc.views import nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.said import EMPTY, Part, part_of
 
 _NOISE_ANSWERS = 8
 _T = TypeVar("_T")
-Outcome = Literal["equal", "tie", "different", "unclassified"]
+_NAMES: tuple[tuple[Part, str], ...] = (
+    ("content", "text"), ("reasoning", "reasoning"), ("tool_calls", "tool call"), ("finish_reason", "finish reason"),
+)  # fmt: skip
+Outcome = Literal["equal", "tie", "different", "unclassified", "empty"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +158,13 @@ def _compare(name: str, question: Question, one: Answer, other: Answer, floor: F
 
 
 def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Matching) -> Finding:
-    """Equal tokens must be equal in text, reasoning and finish reason, too."""
+    """Equal tokens must be equal in text, reasoning, tool calls and finish reason, too."""
     if sample.not_numbers:
         outcome: Outcome = "different" if sample.status == "real" else "unclassified"
         return Finding(check=check, outcome=outcome, detail=broken_sentence(sample))
-    is_other = sample.flip is not None or one.text != other.text
-    if is_other and matching.names and matching.is_same(one.text, other.text):
+    if sample.status == "empty" and not sample.differences:
+        return Finding(check=check, outcome="empty", detail=EMPTY)
+    if sample.is_divergent and matching.is_forgiven(one.said, other.said):
         return Finding(check=check, outcome="equal", detail=f"the same text under {', '.join(matching.names)}")
     if sample.flip is not None:
         outcomes: Mapping[str, Outcome] = {"tie": "tie", "real": "different"}
@@ -170,16 +175,11 @@ def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Mat
         )
         detail = f"{sample.unit[:-1]} {flip.position} is the first that differs{margins}"
         return Finding(check=check, outcome=outcome, detail=detail)
-    for name, mine, theirs in (
-        ("text", one.text, other.text),
-        ("reasoning", one.reasoning or "", other.reasoning or ""),
-        ("finish reason", one.finish_reason, other.finish_reason),
-    ):
-        if mine != theirs:
+    for part, name in _NAMES:
+        if any(each.part == part for each in sample.differences):
+            mine, theirs = (part_of(each.said, part) for each in (one, other))
             detail = f"the same {sample.compared_tokens} {sample.unit}, but the {name} is {mine!r} and {theirs!r}"
             return Finding(check=check, outcome="different", detail=detail)
-    if sample.status != "equal":
-        return Finding(check=check, outcome="different", detail="the same tokens, but other tool calls")
     return Finding(check=check, outcome="equal", detail=f"{sample.compared_tokens} {sample.unit}")
 
 
@@ -203,7 +203,7 @@ def _exit(findings: list[Finding]) -> Exit:
     outcomes = {each.outcome for each in findings}
     if "different" in outcomes:
         return Exit.DIFFERENT
-    return Exit.INCONCLUSIVE if "unclassified" in outcomes else Exit.PASS
+    return Exit.INCONCLUSIVE if outcomes & {"unclassified", "empty"} else Exit.PASS
 
 
 def _notes(asked: tuple[Asked, ...], sampling: Sampling) -> Iterator[str]:

@@ -42,7 +42,7 @@ from ppd_proxy.acc.positions import DEFAULT_ALPHA
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.stages import Asking, Parts, StageResult, judge_stages, run_stages
 from ppd_proxy.acc.variations import variations
-from ppd_proxy.acc.views import Progress, noise_line, percent
+from ppd_proxy.acc.views import Progress, empty_pairs, noise_line, percent
 from ppd_proxy.accuracy.diagnosis import Advice, Conditions, Located, decision_guide, locate
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import difference
@@ -178,6 +178,11 @@ def _result(found: _Found) -> Result:
     refused = any(sample.error_reason == "status_400" for each in found.stages for sample in each.samples)
     if refused and found.settings["salt"] is not None:
         notes.append("an engine refused requests (400); if it is cache_salt that it refuses: --no-cache-salt")
+    notes += [
+        f"{_name(each.stage)}: {empty_pairs(each.verdict.counts['empty'])}"
+        for each in found.stages
+        if each.verdict is not None and each.verdict.counts["empty"]
+    ]
     notes += [f"{_name(each.stage)}: skipped: {each.reasons[0]}" for each in found.stages if each.state == "skipped"]
     return Result(exit=code, data=_data(found, located, guide), view=_view(found, located, guide), notes=tuple(notes))
 
@@ -187,7 +192,7 @@ def _guide(found: _Found, is_same: bool | None) -> list[Advice]:
     samples = [sample for each in through for sample in each.samples if sample.prompt_tokens is not None]
     lengths: dict[bool, list[int]] = {False: [], True: []}
     for sample in samples:
-        if sample.status != "error":
+        if sample.is_compared:
             lengths[sample.status == "real"].append(sample.prompt_tokens or 0)
     return decision_guide(
         {each.stage: each.state for each in found.stages},
@@ -255,14 +260,14 @@ def _view(found: _Found, located: Located, guide: Sequence[Advice]) -> tuple[Ren
 
 
 def _stages_table(stages: Sequence[StageResult]) -> Table:
-    table = Table("stage", "state", "answers", "equal", "tie", "real", "?", "error", "divergent, 95 %",
+    table = Table("stage", "state", "answers", "equal", "tie", "real", "?", "error", "empty", "divergent, 95 %",
                   "minus replays'", "max |delta|", "p", "route")  # fmt: skip
     for each in stages:
         told = each.verdict
         if told is None:
-            table.add_row(_name(each.stage), each.state, *[""] * 10, _routes(each))
+            table.add_row(_name(each.stage), each.state, *[""] * 11, _routes(each))
             continue
-        counts = [str(told.counts[name]) for name in ("equal", "tie", "real", "unclassified", "error")]
+        counts = [str(told.counts[name]) for name in ("equal", "tie", "real", "unclassified", "error", "empty")]
         above = told.above_floor
         table.add_row(
             _name(each.stage), each.state, str(told.compared), *counts,

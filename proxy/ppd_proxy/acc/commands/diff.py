@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,8 +16,10 @@ from ppd_proxy.acc.command import Command, Context, Exit, Result
 from ppd_proxy.acc.commands.regression import change_of, changes_table
 from ppd_proxy.acc.matching import columns, match, notes_of, plain, rate_of, rates_table, require_pairs
 from ppd_proxy.acc.reports import STATUSES, Report, Sample, read_report
+from ppd_proxy.accuracy.said import Difference, differences, sentence
 
 _CONFIDENCE = 0.95
+_SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,7 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     view.append(Text(f"{len(changed)} of {len(matched.pairs)} samples changed"))
     if rows:
         view.append(changes_table("changed", rows))
+        view += [Text(f"{row['sample_id']} {line}") for row in rows[:_SHOWN] for line in _lines(row)]
     view += [Text(f"{name}: {each['old']!r} in old, {each['new']!r} in new") for name, each in data["settings"].items()]
     return Result(exit=Exit.PASS, data=data, view=tuple(view), notes=notes_of(matched, "old", "new"))
 
@@ -72,17 +76,31 @@ def _told(report: Report) -> Mapping[str, Any]:
 
 
 def _is_changed(one: Sample, other: Sample) -> bool:
-    """Another status, another place of the first difference, or another answer of the target."""
+    """Another status, another place of the first difference, or another answer of the target. Names of tokens are no
+    answer: an engine may call the same pieces otherwise."""
     before, now = (
-        (sample.status, sample.first_divergence, sample.target.tokens, sample.target.text) for sample in (one, other)
+        (sample.status, sample.first_divergence, sample.differences, sample.target.ids) for sample in (one, other)
     )
-    return before != now
+    return before != now or bool(differences(one.target.said, other.target.said))
 
 
 def _answers(one: Sample, other: Sample) -> dict[str, Any]:
-    sides = ("baseline", "target")
-    told = {side: {"old": getattr(one, side).text, "new": getattr(other, side).text} for side in sides}
-    return {side: texts for side, texts in told.items() if texts["old"] != texts["new"]}
+    """Whole answers that differ, the parts of them that are no content marked, and in which parts they do."""
+    told: dict[str, Any] = {}
+    for side in ("baseline", "target"):
+        before, now = getattr(one, side).said, getattr(other, side).said
+        found = differences(before, now)
+        if found:
+            told[side] = {"old": str(before), "new": str(now)}
+            told[f"{side}_differences"] = msgspec.to_builtins(found)
+    return told
+
+
+def _lines(row: Mapping[str, Any]) -> Iterator[str]:
+    """What changed in the target's answer, old and new."""
+    found = msgspec.convert(row.get("target_differences", []), list[Difference])
+    if found:
+        yield f"target, old / new: {sentence(found)}"
 
 
 def _statuses(table: Counter[tuple[str, str]]) -> Table:

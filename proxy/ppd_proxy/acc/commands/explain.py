@@ -21,6 +21,7 @@ from ppd_proxy.acc.flags import access_of, not_negative, url_of
 from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from, with_sample
 from ppd_proxy.acc.reports import Report, Sample
 from ppd_proxy.accuracy.flips import Token
+from ppd_proxy.accuracy.said import part_of
 
 _TEXT_CHARACTERS = 60
 
@@ -122,6 +123,12 @@ def _context_view(sample: Sample, shown: Sequence[Place], names: Mapping[int, st
             Text(f"baseline: {_cut(one)!r}"),
             Text(f"target:   {_cut(other)!r}"),
         ]
+    for each in sample.differences:
+        if each.part != "content":
+            one, other = (part_of(side.said, each.part) for side in (sample.baseline, sample.target))
+            at = max(0, (each.at or 0) - _TEXT_CHARACTERS // 2) if each.part == "reasoning" else 0
+            name = each.part.replace("_", " ")
+            view += [Text(f"baseline {name}: {_cut(one[at:])!r}"), Text(f"target {name}:   {_cut(other[at:])!r}")]
     return view
 
 
@@ -171,6 +178,8 @@ def _data(
             for place in shown
         ],
         "texts": {"shared": shared, "baseline": one, "target": other},
+        "differences": msgspec.to_builtins(sample.differences),
+        "said": {side: msgspec.to_builtins(getattr(sample, side).said) for side in ("baseline", "target")},
         "advice": [asdict(each) for each in ideas],
         "error": sample.error,
         "metadata": sample.metadata,

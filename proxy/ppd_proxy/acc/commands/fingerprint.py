@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.answers import Answer
+from ppd_proxy.acc.answers import Answer, identity
 from ppd_proxy.acc.command import Command, Context, Exit, Result
 from ppd_proxy.acc.compare import compare_answers, noise_floor, noise_of
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
@@ -38,6 +38,7 @@ from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.settings import Settings
 from ppd_proxy.acc.views import Progress, noise_line
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.said import sentence
 
 PROBES = (
     "The capital of Australia is",
@@ -54,7 +55,8 @@ PROBES = (
     "Write a haiku about an old clock.",
 )
 """Never changed without changing VERSION: digests of different sets say nothing of each other."""
-VERSION = 1
+VERSION = 2
+NOTHING_SAID = "every answer was empty: the digests say nothing"
 _DECIMALS = 2
 _MAX_TOKENS = 32
 _DEPTH = 5
@@ -89,6 +91,9 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     floor = floor.of_run(len(PROBES))
     head = {"probes_version": VERSION, "max_tokens": sampling.max_tokens, "baseline": prints[0]}
     if len(urls) == 1:
+        if all(answer.is_empty for answer in answers[0]):
+            view = (Text(f"empty: {NOTHING_SAID}"), _table(prints))
+            return Result(exit=Exit.INCONCLUSIVE, data=head, view=view)
         return Result(exit=Exit.PASS, data=head, view=(_table(prints),))
     return with_model_notes(_compared(head, prints, answers, floor), *asked)
 
@@ -119,15 +124,19 @@ def _print_of(answers: Sequence[Answer]) -> dict[str, Any]:
         "logprobs_digest": logprobs_digest(answers),
         "unit": "tokens" if all(answer.unit == "tokens" for answer in answers) else "words",
         "probes": [
-            {"prompt": prompt, "text": answer.text, "tokens": answer.tokens, "logprobs": answer.logprobs}
+            {
+                "prompt": prompt, "text": answer.text, "reasoning": answer.reasoning, "tool_calls": answer.tool_calls,
+                "finish_reason": answer.finish_reason, "tokens": answer.tokens, "logprobs": answer.logprobs,
+            }
             for prompt, answer in zip(PROBES, answers, strict=True)
         ],
     }
 
 
 def tokens_digest(answers: Sequence[Answer]) -> str:
-    """SHA-256 of all answers' tokens, each answer set apart from the next."""
-    return _digest([[answer.unit, answer.tokens] for answer in answers])
+    """SHA-256 of all answers and their tokens, each answer set apart from the next. Names of tokens are not in it: the
+    same answer in other pieces is the same."""
+    return _digest([identity(answer) for answer in answers])
 
 
 def logprobs_digest(answers: Sequence[Answer]) -> str | None:
@@ -159,7 +168,8 @@ def _compared(
     if any(one.prompt_token_ids != other.prompt_token_ids for one, other in pairs if _told_prompts(one, other)):
         code = Exit.DIFFERENT
         reasons.insert(0, "the probes have other tokens on the target: tokenizer or chat template differ")
-    lines: list[RenderableType] = [Text(f"{_OUTCOMES[code]}: {reason}") for reason in reasons]
+    outcome = "empty" if verdict.is_empty and code == Exit.INCONCLUSIVE else _OUTCOMES[code]
+    lines: list[RenderableType] = [Text(f"{outcome}: {reason}") for reason in reasons]
     lines += [_table(prints), _probes(samples), Text(noise_line(floor))]
     is_same = prints[0]["tokens_digest"] == prints[1]["tokens_digest"]
     notes = () if is_same or code != Exit.PASS else ("the digests differ by near ties only, within the noise",)
@@ -168,7 +178,7 @@ def _compared(
         "verdict": verdict_data(verdict), "noise": msgspec.to_builtins(noise_of(floor)),
         "comparisons": [
             {"probe": number, "status": sample.status, "flip": msgspec.to_builtins(sample.flip),
-             "max_delta": sample.max_delta}
+             "differences": msgspec.to_builtins(sample.differences), "max_delta": sample.max_delta}
             for number, sample in enumerate(samples)
         ],
     }  # fmt: skip
@@ -195,9 +205,11 @@ def _table(prints: Sequence[dict[str, Any]]) -> Table:
 def _probes(samples: Sequence[Sample]) -> Table:
     table = Table("probe", "prompt", "status", "first difference", "largest |delta|")
     for number, sample in enumerate(samples):
-        at = "-" if sample.first_divergence is None else f"{sample.unit[:-1]} {sample.first_divergence}"
+        at = sentence(sample.differences) or "-"
+        if sample.first_divergence is not None:
+            at = f"{sample.unit[:-1]} {sample.first_divergence}"
         delta = "-" if sample.max_delta is None else f"{sample.max_delta:.4g}"
-        table.add_row(str(number), Text((sample.prompt or "")[:48]), sample.status, at, delta)
+        table.add_row(str(number), Text((sample.prompt or "")[:48]), sample.status, Text(at), delta)
     return table
 
 

@@ -99,10 +99,11 @@ def _plain(run: Run) -> dict[str, Any]:
 
 def _table(runs: Sequence[Run]) -> Table:
     table = Table("run", "at", "tag", "model", "dataset", "samples", "equal", "tie", "real", "unclassified", "error",
-                  "divergence", "real rate")  # fmt: skip
+                  "empty", "divergence", "real rate")  # fmt: skip
     for run in runs:
         totals = run.totals
-        counts = (str(totals[name]) for name in ("samples", "equal", "tie", "real", "unclassified", "error"))
+        names = ("samples", "equal", "tie", "real", "unclassified", "error", "empty")
+        counts = (str(totals.get(name, 0)) for name in names)
         table.add_row(
             str(run.run),
             datetime.fromtimestamp(run.at, UTC).strftime("%Y-%m-%d %H:%M"),

@@ -42,7 +42,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
 
 def result_of(report: Report, name: str, alpha: float, limit_tokens: float | None) -> Result:
     """The lengths of one report's answers, judged. Words count where a report has nothing but words."""
-    compared = [sample for sample in report.samples if sample.status != "error"]
+    compared = [sample for sample in report.samples if sample.is_compared]
     if not report.samples:
         raise Mistake(f"--report {name}: no samples")
     if not compared:
@@ -68,7 +68,8 @@ def result_of(report: Report, name: str, alpha: float, limit_tokens: float | Non
         notes.append("lengths are in words: the report has no tokens")
     for count, what in (
         (len(compared) - len(used), "are in words and were left out"),
-        (len(report.samples) - len(compared), "were not compared (error rows)"),
+        (sum(sample.status == "error" for sample in report.samples), "were not compared (error rows)"),
+        (sum(sample.status == "empty" for sample in report.samples), "were not compared (empty on both sides)"),
     ):
         if count:
             notes.append(f"{count} of {len(report.samples)} samples {what}")

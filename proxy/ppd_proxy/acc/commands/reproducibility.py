@@ -39,9 +39,11 @@ from ppd_proxy.acc.floors import is_flaky, measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.repeats import SCHEDULES, Repeated, Schedule, Tally, Told, ask_repeatedly, tally
+from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.views import Progress, counted, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
+from ppd_proxy.accuracy.said import EMPTY, sentence
 
 _NOISE_ANSWERS, _RUNS, _CONFIDENCE, _SHOWN = 12, 5, 0.95, 5
 _SCHEDULES = (("both", SCHEDULES), ("sequential", SCHEDULES[:1]), ("at-once", SCHEDULES[1:]))
@@ -166,7 +168,9 @@ def _verdicts(
 ) -> Iterator[tuple[str, gates.Decision]]:
     for each in tallies:
         name = f"{each.engine}, {each.schedule}"
-        if threshold == 1:  # no interval shows that a share is 1, so this is about these runs alone
+        if each.is_empty:
+            yield name, gates.Decision(outcome="inconclusive", reason=EMPTY)
+        elif threshold == 1:  # no interval shows that a share is 1, so this is about these runs alone
             outcome: gates.Outcome = "fail" if each.differing else "pass"
             reason = f"{each.differing} of {each.answered} runs differ, none may"
             yield name, gates.Decision(outcome=outcome, reason=reason)
@@ -214,7 +218,7 @@ def _of_prompt(one: Repeated) -> dict[str, Any]:
         "answered": one.answered,
         "equal": one.equal,
         "distinct_answers": one.distinct,
-        "majority": one.majority.text if one.majority is not None else None,
+        "majority": str(one.majority.said) if one.majority is not None else None,
         "statuses": [sample.status for sample in one.others],
         "first_differences": [flip.position for flip in one.flips],
         "margins": [[flip.baseline_margin, flip.target_margin] for flip in one.flips],
@@ -242,9 +246,19 @@ def _across(tallies: Sequence[Tally], sampling: Sampling, floor: Floor) -> Itera
                     "prompt": mine.prompt,
                     "status": sample.status,
                     "first_difference": sample.first_divergence,
-                    "sentence": f"most frequent answers of {names[0]} and {names[1]}: {sample.status} difference at"
-                    f" token {sample.first_divergence} of prompt {mine.prompt[:40]!r}",
+                    "differences": msgspec.to_builtins(sample.differences),
+                    "sentence": f"most frequent answers of {names[0]} and {names[1]}: {_where(sample)}"
+                    f" of prompt {mine.prompt[:40]!r}",
                 }
+
+
+def _where(sample: Sample) -> str:
+    if sample.status == "empty":
+        return "empty answers"
+    place = sentence(sample.differences)
+    if sample.flip is not None:
+        place = f"{sample.unit[:-1]} {sample.flip.position}"
+    return f"{sample.status} difference at {place}"
 
 
 def _table(tallies: Sequence[Tally], confidence: float) -> Table:

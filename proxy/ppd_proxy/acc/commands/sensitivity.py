@@ -37,10 +37,11 @@ from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.perturbations import Perturbation, perturb
 from ppd_proxy.acc.reports import STATUSES, Sample, Status
-from ppd_proxy.acc.views import Progress, counted, nats, noise_line, percent
+from ppd_proxy.acc.views import Progress, counted, empty_too, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson
+from ppd_proxy.accuracy.said import sentence
 
 _NOISE_ANSWERS, _PERTURBATIONS, _CONFIDENCE = 12, 5, 0.95
 _ORIGINAL = "as it is"
@@ -98,7 +99,7 @@ async def _compare_all(
 def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: Floor, notes: list[str]) -> Result:
     changed = samples[1:]
     counts = {status: sum(sample.status == status for sample in changed) for status in STATUSES}
-    compared = len(changed) - counts["error"]
+    compared = len(changed) - counts["error"] - counts["empty"]
     classification, code = classify(counts, is_original_real=samples[0].status == "real")
     errors = [sample for sample in samples if sample.status == "error"]
     if errors:
@@ -124,7 +125,7 @@ def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: Flo
     headline = (
         f"{classification}: {counts['real']} of {compared} changed prompts differ by more than the noise floor,"
         f" {counts['tie']} by ties, {counts['unclassified']} not to be classified; the prompt as it is:"
-        f" {samples[0].status}"
+        f" {samples[0].status}{empty_too(counts['empty'])}"
     )
     beside = f"divergence rate {_told(rates['divergent'])}"
     if floor.answers and against_noise.p is not None:
@@ -136,7 +137,7 @@ def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: Flo
 
 def classify(counts: Mapping[Status, int], *, is_original_real: bool) -> tuple[str, Exit]:
     """By the changed prompts that were compared; the prompt as it is fails, too, where it is really different."""
-    compared = sum(counts.values()) - counts["error"]
+    compared = sum(counts.values()) - counts["error"] - counts.get("empty", 0)
     if counts["real"] and counts["real"] == compared:
         return "systematic", Exit.DIFFERENT
     if counts["real"]:
@@ -180,11 +181,11 @@ def _table(asked: Sequence[Perturbation], samples: Sequence[Sample]) -> Table:
     table.add_column("prompt", overflow="ellipsis", no_wrap=True, max_width=60)
     for each, sample in zip(asked, samples, strict=True):
         flip = sample.flip
-        cells = (broken_sentence(sample), "", "")
+        cells = ("; ".join(filter(None, (broken_sentence(sample), sentence(sample.differences)))), "", "")
         if flip is not None:
             chance = "" if flip.chance is None else f"{flip.chance:.3g}"
             cells = (f"{sample.unit[:-1]} {flip.position}", nats(flip.shift), chance)
-        table.add_row(each.kind, sample.status, *cells, Text(repr(each.text)))
+        table.add_row(each.kind, sample.status, *map(Text, cells), Text(repr(each.text)))
     return table
 
 

@@ -138,7 +138,7 @@ def show(args: argparse.Namespace, context: Context) -> Result:
     snapshot = read_snapshot(context.directory / args.snapshot)
     lines = list(_described(snapshot, snapshot.floor))
     for each in snapshot.samples[:_SHOWN]:
-        told = repr(each.answer.text[:80]) if each.answer is not None else f"error: {each.error}"
+        told = repr(str(each.answer.said)[:80]) if each.answer is not None else f"error: {each.error}"
         lines.append(f"  {each.sample_id!r}: {told}")
     if len(snapshot.samples) > _SHOWN:
         lines.append(f"  and {len(snapshot.samples) - _SHOWN} more")

@@ -81,7 +81,7 @@ def summary_of(report: Report) -> dict[str, Any]:
 
 
 def _counts(totals: Totals) -> dict[str, int]:
-    names = ("samples", "compared", "equal", "tie", "real", "unclassified", "error")
+    names = ("samples", "compared", "equal", "tie", "real", "unclassified", "error", "empty")
     return {name: getattr(totals, name) for name in names}
 
 
@@ -101,7 +101,7 @@ def _oneline(data: Mapping[str, Any]) -> Text:
     parts = [
         counted(data["samples"], "sample"),
         f"{data['equal']} equal, {data['tie']} tie, {data['real']} real, {data['unclassified']} unclassified",
-        counted(data["error"], "error"),
+        counted(data["error"], "error") + (f", {data['empty']} empty" if data["empty"] else ""),
         f"divergence {percent(data['rate'])} ({percent(data['rate_low'])} to {percent(data['rate_high'])}),"
         f" real {percent(data['real_rate'])} ({percent(data['real_rate_low'])} to"
         f" {percent(data['real_rate_high'])}) at {share}",

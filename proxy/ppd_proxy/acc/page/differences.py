@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ppd_proxy.acc.reports import Sample, Side
+from ppd_proxy.accuracy.said import shared_characters
 
 Found = Literal["token", "word", "characters"]
 _WORD = re.compile(r"\S+")
@@ -40,23 +41,25 @@ class Marked:
 
 
 def first_difference_of(sample: Sample) -> Marked | None:
-    """None where there is no first difference, or a text was not kept."""
-    flip = sample.flip
-    if flip is None or any(side.tokens and not side.text for side in (sample.baseline, sample.target)):
+    """None where the contents are the same, or one was not kept."""
+    flip, sides = sample.flip, (sample.baseline, sample.target)
+    has_other = any(each.part == "content" for each in sample.differences)
+    is_kept = has_other or not any(side.tokens and not side.text for side in sides)
+    if not is_kept or (flip is None and not has_other) or (sample.differences and not has_other):
         return None
+    if flip is None:
+        one, other = cuts_of(sides[0].text, sides[1].text)
+        return Marked(baseline=one, target=other, by="characters")
     if sample.unit == "words":
         return Marked(
             baseline=_by_word(sample.baseline.text, flip.position),
             target=_by_word(sample.target.text, flip.position),
             by="word",
         )
-    sides = (sample.baseline, sample.target)
     named = [_by_names(side, flip.position) for side in sides]
     if named[0] is not None and named[1] is not None:
         return Marked(baseline=named[0], target=named[1], by="token")
-    pairs = zip(sides[0].text, sides[1].text, strict=False)
-    shortest = min(len(side.text) for side in sides)
-    common = next((at for at, (mine, theirs) in enumerate(pairs) if mine != theirs), shortest)
+    common = shared_characters(sides[0].text, sides[1].text)
     known = _by_told(sides[0].text, sides[1].text, flip.baseline_text or "", flip.target_text or "", common)
     if known is not None:
         return Marked(
@@ -64,8 +67,14 @@ def first_difference_of(sample: Sample) -> Marked | None:
             target=_cut(sides[1].text, known, flip.target_text or ""),
             by="token",
         )
-    one, other = (_cut(side.text, common, _word_at(side.text, common)) for side in sides)
+    one, other = cuts_of(sides[0].text, sides[1].text)
     return Marked(baseline=one, target=other, by="characters")
+
+
+def cuts_of(one: str, other: str) -> tuple[Cut, Cut]:
+    """Two texts at their first different character, with the rest of its word."""
+    common = shared_characters(one, other)
+    return _cut(one, common, _word_at(one, common)), _cut(other, common, _word_at(other, common))
 
 
 def _by_word(text: str, position: int) -> Cut:

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ppd_proxy.acc.annotations import NOTHING, Annotation
-from ppd_proxy.acc.page.differences import Cut, Marked, around, first_difference_of
+from ppd_proxy.acc.page.differences import Cut, Marked, around, cuts_of, first_difference_of
 from ppd_proxy.acc.page.markup import Markup, element, escaped, join
 from ppd_proxy.acc.page.scales import number
 from ppd_proxy.acc.page.series import length_unit, prompt_length
 from ppd_proxy.acc.reports import Sample, Side
+from ppd_proxy.accuracy.said import Part, part_of
 
-_ORDER = ("real", "unclassified", "tie", "error", "equal")
+_ORDER = ("real", "unclassified", "tie", "error", "empty", "equal")
+_OTHER_PARTS: tuple[Part, ...] = ("reasoning", "tool_calls")
 _MOST_CHARACTERS = 1500
 _MOST_PROMPT = 3000
 _MOST_NAME = 120
@@ -48,7 +50,7 @@ def listed(samples: Sequence[Sample], annotations: Mapping[str, Annotation], mos
 
 
 def in_order(samples: Sequence[Sample]) -> list[Sample]:
-    """Real differences, unclassified ones, ties, errors, equal ones; the largest shift first."""
+    """Real differences, unclassified ones, ties, errors, empty and equal ones; the largest shift first."""
     return sorted(samples, key=lambda sample: (_ORDER.index(sample.status), -(_shift(sample) or 0.0)))
 
 
@@ -113,7 +115,7 @@ def _sample(sample: Sample, annotation: Annotation, anchor: str, unit: str) -> M
     cells = (
         ("Sample", escaped(_short(sample.sample_id, 60)), "name"),
         ("Status", element("span", sample.status, class_=f"status {sample.status}"), ""),
-        ("First difference", f"{sample.unit[:-1]} {flip.position:,}" if flip is not None else "", ""),
+        ("First difference", _where(sample), ""),
         ("Shift", f"{bound}{number(shift)} nats" if shift is not None else "", "number"),
         ("Prompt", f"{length:,}" if length is not None else "", "number"),
         ("Answers", _lengths(sample), "number"),
@@ -144,6 +146,13 @@ def _sample(sample: Sample, annotation: Annotation, anchor: str, unit: str) -> M
     )
 
 
+def _where(sample: Sample) -> str:
+    """The token or word, or the parts of the answers."""
+    if sample.flip is not None:
+        return f"{sample.unit[:-1]} {sample.flip.position:,}"
+    return ", ".join(each.part.replace("_", " ") for each in sample.differences)
+
+
 def _lengths(sample: Sample) -> str:
     if sample.status == "error":
         return ""
@@ -162,6 +171,7 @@ def _body(sample: Sample, annotation: Annotation) -> list[Markup | None]:
     if sample.status != "error":
         marked = first_difference_of(sample)
         parts.append(_texts(sample, marked))
+        parts += [_part(sample, part) for part in _OTHER_PARTS]
         parts.append(_tokens(sample))
         parts.append(_facts(sample))
     return parts
@@ -207,11 +217,31 @@ def _texts(sample: Sample, marked: Marked | None) -> Markup:
     return element("div", *columns, class_="pair")
 
 
+def _part(sample: Sample, part: Part) -> Markup | None:
+    """Reasoning or tool calls, where an engine gave any: once where both are the same."""
+    one, other = (part_of(side.said, part) for side in (sample.baseline, sample.target))
+    if not one and not other:
+        return None
+    name = part.replace("_", " ").capitalize()
+    if one == other:
+        return element("div", element("h4", f"{name} of both"), _whole(one))
+    columns = [
+        element("div", element("h4", f"{name}: {side}"), _cut_text(cut))
+        for side, cut in zip(("baseline", "target"), cuts_of(one, other), strict=True)
+    ]
+    return element("div", *columns, class_="pair")
+
+
+def _whole(text: str) -> Markup:
+    return element("pre", _short(text, 2 * _MOST_CHARACTERS), class_="text")
+
+
 def _plain(side: Side) -> Markup:
     if not side.text:
-        told = "(the text was not kept)" if side.tokens else "(empty)"
+        said = "(no content)" if not side.said.is_empty else "(empty)"
+        told = "(the text was not kept)" if side.tokens and side.said.is_empty else said
         return element("pre", element("i", told), class_="text")
-    return element("pre", _short(side.text, 2 * _MOST_CHARACTERS), class_="text")
+    return _whole(side.text)
 
 
 def _cut_text(cut: Cut) -> Markup:

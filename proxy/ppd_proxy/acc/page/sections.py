@@ -14,7 +14,7 @@ from ppd_proxy.acc.reports import EngineInfo, Report, Totals
 from ppd_proxy.accuracy.intervals import wilson
 
 _SIGNS = (("pass", "\u2713", "Pass"), ("fail", "\u2715", "Fail"), ("inconclusive", "?", "Inconclusive"),
-          ("partial", "!", "Partial"))  # fmt: skip
+          ("partial", "!", "Partial"), ("empty", "\u2205", "Empty"))  # fmt: skip
 _LEAST_GATE = ("outcome", "reason")
 _MOST_CELL = 400
 
@@ -66,13 +66,15 @@ def moment(seconds: float) -> str | None:
 
 def cards(totals: Totals) -> Markup:
     """One per status: count, share of the compared answers (of all samples for errors) and its interval."""
-    told = (
+    told = [
         ("equal", "equal", totals.equal, totals.compared),
         ("tie", "ties", totals.tie, totals.compared),
         ("real", "real differences", totals.real, totals.compared),
         ("unclassified", "unclassified", totals.unclassified, totals.compared),
         ("error", "errors", totals.error, totals.samples),
-    )
+    ]
+    if totals.empty:
+        told.append(("empty", "empty on both sides", totals.empty, totals.samples))
     first = element(
         "div",
         element("dt", "samples"),

@@ -1,4 +1,4 @@
-"""What the page's pictures show, computed from a report. Pure; errors are in no picture."""
+"""What the page's pictures show, computed from a report. Pure; errors and empty answers are in no picture."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Finishes:
 
 
 def compared(report: Report) -> list[Sample]:
-    return [sample for sample in report.samples if sample.status != "error"]
+    return [sample for sample in report.samples if sample.is_compared]
 
 
 def no_tie(samples: Iterable[Sample]) -> str:

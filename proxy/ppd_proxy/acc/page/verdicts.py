@@ -7,8 +7,8 @@ from typing import Literal
 
 from ppd_proxy.acc.reports import Report, Totals
 
-Outcome = Literal["pass", "fail", "inconclusive", "partial"]
-OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "inconclusive", "partial")
+Outcome = Literal["pass", "fail", "inconclusive", "partial", "empty"]
+OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "inconclusive", "partial", "empty")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,8 @@ def headline(report: Report, totals: Totals) -> Headline:
 def _judged(report: Report, totals: Totals) -> tuple[Outcome, str]:
     if totals.real:
         return "fail", "A difference beyond the noise floor fails when no limit is set."
+    if totals.empty and not totals.compared and not totals.error:
+        return "empty", "Neither engine said anything: no two answers were there to be compared."
     if not totals.compared:
         return ("partial", "Every sample failed.") if totals.error else ("inconclusive", "The report has no samples.")
     if totals.error:
@@ -52,6 +54,8 @@ def _judged(report: Report, totals: Totals) -> tuple[Outcome, str]:
 
 def _told(report: Report, totals: Totals) -> str:
     many = f"{totals.compared:,}"
+    if totals.empty and not totals.compared and not totals.error:
+        return "Every answer was empty: nothing was compared"
     if not totals.compared:
         return f"None of {totals.error:,} samples could be compared" if totals.error else "Nothing was compared"
     if totals.real:
@@ -62,7 +66,8 @@ def _told(report: Report, totals: Totals) -> str:
         return f"{totals.tie:,} of {many} answers {_differ(totals.tie)}, by ties only"
     if any(not sample.has_same_finish for sample in report.samples):
         return f"All {many} answers have the same {_unit(report)}"
-    return f"All {many} answers are equal"
+    also = f", {totals.empty:,} more were empty" if totals.empty else ""
+    return f"All {many} answers are equal{also}"
 
 
 def _differ(count: int) -> str:
