@@ -28,6 +28,7 @@ LAYERS = (
 )
 RANKS = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 PURE = ("errors", "core", "policy", "handoff", "accuracy")
+PURE_FILES = (PACKAGE + "server/guarding.py",)
 IO_MODULES = frozenset(
     "asyncio socket ssl select selectors subprocess threading multiprocessing concurrent time logging random secrets "
     "uuid os io pathlib shutil tempfile http sqlite3 prometheus_client aiohttp httptools uvloop uvicorn quart "
@@ -121,7 +122,7 @@ def imports_make_no_circle(modules: Sequence[Module]) -> Iterator[str]:
 
 def the_pure_part_does_no_io(modules: Sequence[Module]) -> Iterator[str]:
     for module in modules:
-        if module.part not in PURE:
+        if module.part not in PURE and module.path not in PURE_FILES:
             continue
         for line, name in module.imports():
             root = name.split(".")[0]
@@ -255,6 +256,7 @@ BREACHES: tuple[tuple[Rule, str, str], ...] = (
     (the_pure_part_does_no_io, "policy/a.py", "from random import Random"),
     (the_pure_part_does_no_io, "handoff/a.py", "import os.path"),
     (the_pure_part_does_no_io, "handoff/a.py", "from ppd_proxy.config import Config"),
+    (the_pure_part_does_no_io, "server/guarding.py", "import asyncio"),
     (the_pure_part_does_no_io, "core/a.py", "def f():\n    return open('x')"),
     (libraries_stay_at_home, "director.py", "from quart import request"),
     (libraries_stay_at_home, "upstream/a.py", "import zmq.asyncio"),

@@ -93,5 +93,7 @@ class Collaborators:
     engine_authorization: bytes | None
     stripped_fields: frozenset[str]
     shadow: ShadowSink | None = None
+    is_stopping: bool = False
+    """The proxy was asked to stop; load balancers are told so."""
     distrust: Distrust = field(default_factory=Distrust)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)

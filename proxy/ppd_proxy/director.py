@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
+from ppd_proxy.core.record import Record
+from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.handling import Handling
 from ppd_proxy.offering import broken_sample, sample_of
@@ -44,6 +46,8 @@ class Director:
             record = handling.record
             record.is_client_gone = driver.exchange.is_client_gone
             record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
+            if driver.told is not None:
+                _note(record, driver.told)
             shared.observer.finished(record)
         if handling.is_sampled and shared.shadow is not None:
             self._offer(shared.shadow, handling, driver.answered, call.path)
@@ -70,3 +74,10 @@ class Director:
         handling.close(None)
         self.shared.observer.finished(handling.record)
         return handling
+
+
+def _note(record: Record, told: ProxyError) -> None:
+    """What the client was told. A stream that the proxy itself ended is no success, whatever its head said."""
+    record.error = record.error or told.message
+    if told.reason == Reason.STOPPING:
+        record.status, record.error = told.status, told.message

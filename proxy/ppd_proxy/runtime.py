@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
-import math
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import cast
 
-import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry
 
@@ -28,10 +24,12 @@ from ppd_proxy.core.types import Engine, Role
 from ppd_proxy.director import Director
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
 from ppd_proxy.keys import KeySource
+from ppd_proxy.server import guarding
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.bodies import Bodies
 from ppd_proxy.server.data_path import App, DataPath
-from ppd_proxy.server.protocol import ClientConnection
+from ppd_proxy.server.listening import BACKLOG, Listener
+from ppd_proxy.server.protocol import Door
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.telemetry.logs import RequestLog, configure
 from ppd_proxy.telemetry.metrics import Metrics
@@ -46,9 +44,6 @@ from ppd_proxy.watching import baseline_engines, make_accuracy, open_journal
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 4096
-SHUTDOWN_GRACE_S = 30
-"""How long answers in flight may take to end after INT or TERM; a second signal ends them at once."""
 TICK_S = 1.0
 GC_ALLOCATIONS = 20_000
 
@@ -111,28 +106,25 @@ class Runtime:
         self._listener: AnnouncementListener | None = None
         self._socket: socket.socket | None = None
         self._server = self._make_server()
-        self._is_serving = False
 
-    def _make_server(self) -> _Server:
+    def _make_server(self) -> Listener:
         config = self._config
         director = Director(self.shared, config.limits, time.time)  # noqa: TID251 - samples say when they were taken
         quart = make_app(self.shared, config, self._session, self.registry, self._prober.probe, self.accuracy)
         app = DataPath(cast("App", quart), director, self._tasks, config.auth, Bodies(config.server, self.buffered))
-        settings = uvicorn.Config(
-            cast("Any", app),
-            http=ClientConnection,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=math.ceil(config.server.keep_alive_s),
-            timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+        side = config.server
+        limits = guarding.Limits(
+            max_head_bytes=side.max_head_bytes,
+            keep_alive_s=side.keep_alive_s,
+            head_timeout_s=side.head_timeout_s,
+            body_timeout_s=side.body_timeout_s,
+            write_timeout_s=side.write_timeout_s,
         )
-        return _Server(settings)
+        door = Door(app, limits, app.refuse, self._telemetry.client_stalled, self._loop)
+        return Listener(door, drain_s=side.drain_s, grace_s=side.shutdown_grace_s, on_draining=self._end_is_near)
+
+    def _end_is_near(self) -> None:
+        self.shared.is_stopping = True
 
     @property
     def url(self) -> str:
@@ -182,8 +174,7 @@ class Runtime:
             for work in self.accuracy.work():
                 self._tasks.spawn(work, name="accuracy")
         self._tasks.spawn(self._tick(), name="expiry")
-        self._tasks.spawn(self._server.serve(sockets=[self._socket]), name="server")
-        self._is_serving = True
+        self._server.start(self._socket)
         log.info("listening on %s mode=%s handoff=%s", self.url, self.shared.mode, config.routing.handoff)
 
     async def listen_for_announcements(self, port: int) -> None:
@@ -198,22 +189,18 @@ class Runtime:
         self._tasks.spawn(self._listener.run(), name="announcements")
 
     def ask_to_stop(self) -> None:
-        """Take no new requests, let those in flight end; asked twice: end them now."""
-        if self._server.should_exit:
-            self._server.force_exit = True
-        self._server.should_exit = True
+        """Take no new requests soon, let those in flight end; asked twice: end them now."""
+        self._server.ask_to_stop()
 
     async def serve_until_stopped(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self.ask_to_stop)
+        self._loop.add_signal_handler(signal.SIGHUP, log.info, "HUP is ignored: settings are read at start only")
         await self._server.ended.wait()
 
     async def stop(self) -> None:
-        """End everything that was started, also after a failed `start`."""
-        self._server.should_exit = True
-        if self._is_serving:
-            await self._server.ended.wait()
-            await self._server.end_requests()
+        """End everything that was started, also after a failed `start`; what is in flight ends now."""
+        await self._server.stop()
         if self._listener is not None:
             self._listener.stop()
         await self._tasks.stop()
@@ -257,33 +244,6 @@ class Runtime:
             self._telemetry.fleet_changed(self.fleet.expire(self._loop.time()))
             self.conversations.expire(self._loop.time())
             self._pool.close_stale()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: the runtime drains in its own order."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ended = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def end_requests(self) -> None:
-        """Cut off what a forced end has left: uvicorn forgets these connections, embedders would wait for them."""
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        tasks = list(self.server_state.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().serve(sockets)
-        finally:
-            self.ended.set()
 
 
 def _listen(host: str, port: int) -> socket.socket:

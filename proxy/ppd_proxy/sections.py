@@ -35,7 +35,24 @@ class Server:
     max_buffered_bytes: Annotated[
         int, Note(help="requests and answers held in memory; beyond it new requests get 503", unit="bytes", low=1)
     ] = 536870912
+    max_head_bytes: Annotated[
+        int, Note(help="a request line (414) or request line and headers (431) that is larger", unit="bytes", low=1024)
+    ] = 65536
     keep_alive_s: Annotated[float, replace(_SECONDS, help="how long an idle client connection stays open")] = 75.0
+    head_timeout_s: Annotated[float, replace(_SECONDS, help="a request's head that takes longer gets 408")] = 10.0
+    body_timeout_s: Annotated[
+        float, replace(_SECONDS, help="a request's body of which nothing comes for so long gets 408")
+    ] = 30.0
+    write_timeout_s: Annotated[
+        float, replace(_SECONDS, help="a client that takes nothing of its answer for so long is cut off")
+    ] = 60.0
+    drain_s: Annotated[
+        float,
+        Note(help="after TERM: requests are still taken while /ready is 503 already", unit="seconds", low=0),
+    ] = 5.0
+    shutdown_grace_s: Annotated[
+        float, Note(help="after that: how long answers in flight may take to end", unit="seconds", low=0)
+    ] = 120.0
     log_level: Annotated[LogLevel, Note(help="least severe level that is logged")] = "info"
 
 

@@ -26,6 +26,15 @@ class Tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task failed name=%s", task.get_name(), exc_info=error)
 
+    @property
+    def count(self) -> int:
+        return len(self._tasks)
+
+    async def rest(self) -> None:
+        """Until all that was spawned has ended by itself."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def stop(self) -> None:
         """Cancel what still runs and wait for it."""
         tasks = list(self._tasks)

@@ -31,12 +31,14 @@ from ppd_proxy.core.signals import (
     Release,
     Respond,
     StartResponse,
+    Stopping,
 )  # fmt: skip
 from ppd_proxy.core.types import Plan, Reason
-from ppd_proxy.errors import EngineFailure, NoRoute
+from ppd_proxy.errors import EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 
 GONE, FIRST_BYTE, LEG_REFUSED = ClientGone(), FirstByte(), LegRefused()
+STOPPING = Stopping(ProxyError("the proxy is stopping", status=503, reason=Reason.STOPPING, source="proxy"))
 ANSWERS = (RelayAnswer, Respond, EndResponse, BreakResponse)
 
 

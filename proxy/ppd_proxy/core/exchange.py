@@ -9,6 +9,7 @@ per chunk: between `FirstByte` and `LegEnded` the bytes of a stream flow past.
                                 DECODE      OpenLeg(decode), ArmDeadline(first_token)        all others
                                 DECODE      NoteStranded, OpenLeg(decode), ArmDeadline(first_token)  held KV has no use
                Refused          DONE        Respond, or RelayAnswer of the failed leg; NoteStranded
+               Stopping         DONE        Respond(503), NoteStranded
     PREFILL    LegEnded 2xx     DECODE      OpenLeg(decode), ArmDeadline(first_token)
                                 RELEASING   OpenLeg(release), ArmDeadline(release)           the client has left
                                 DONE        Release                                          ... and nothing is held
@@ -20,6 +21,7 @@ per chunk: between `FirstByte` and `LegEnded` the bytes of a stream flow past.
                ClientGone       DONE        AbortLeg, Release                                handoffs that may be cut
                                 PREFILL                                                      the others finish first
                DeadlinePassed   DONE        AbortLeg, Respond(504), Release
+               Stopping         DONE        AbortLeg, Respond(503), Release
     DECODE     FirstByte        STREAMING   StartResponse, ArmDeadline(idle)
                LegEnded 2xx     DONE        RelayAnswer, Release
                LegEnded 4xx     RELEASING   RelayAnswer, OpenLeg(release), ArmDeadline(release)  KV is held for this leg
@@ -34,15 +36,18 @@ per chunk: between `FirstByte` and `LegEnded` the bytes of a stream flow past.
                ClientGone       RELEASING   ArmDeadline(release)                             KV is held for this leg
                                 DONE        AbortLeg, Release
                DeadlinePassed   DONE        AbortLeg, Respond(504), Release
+               Stopping         DONE        AbortLeg, Respond(503), Release
     STREAMING  LegEnded         DONE        EndResponse, Release
                LegFailed        DONE        BreakResponse, Release
                ClientGone       DONE        AbortLeg, Release
                DeadlinePassed   DONE        AbortLeg, BreakResponse, Release
+               Stopping         DONE        AbortLeg, BreakResponse, Release
     RELEASING  FirstByte        DONE        AbortLeg, Release
                LegEnded         DONE        Release; NoteStranded unless 2xx
                LegFailed        DONE        Release; NoteStranded if the request never went out
                LegRefused       DONE        NoteStranded, Release
                DeadlinePassed   DONE        AbortLeg, Release
+               Stopping         DONE        AbortLeg, Release
 
 NoteStranded appears only where KV is held that nobody can take any more. Where the client has left, the commands that
 answer it fall away.
@@ -85,6 +90,7 @@ from ppd_proxy.core.signals import (
     Release,
     Respond,
     StartResponse,
+    Stopping,
 )  # fmt: skip
 from ppd_proxy.core.types import Engine, Plan, Reason
 from ppd_proxy.errors import EngineFailure, ProxyError
@@ -137,6 +143,8 @@ class Exchange:
 
     def handle(self, event: Event) -> Commands:
         """The commands for `event`; one without meaning in this phase (a late timer, a late abort) has none."""
+        if isinstance(event, Stopping):
+            return self._stop(event.error)
         match self.phase:
             case Phase.PLANNING:
                 return self._while_planning(event)
@@ -150,6 +158,18 @@ class Exchange:
                 return self._while_releasing(event)
             case Phase.DONE:
                 return _NOTHING
+
+    def _stop(self, error: ProxyError) -> Commands:
+        """Nobody waits any more: as if the deadline of every phase had passed."""
+        phase, is_begun = self.phase, self.phase is Phase.STREAMING
+        if phase is Phase.DONE:
+            return _NOTHING
+        if phase is Phase.RELEASING:
+            return self._go(Phase.DONE, _ABORT)
+        answer: Commands = (BreakResponse(error) if is_begun else Respond(error),) if not self.is_client_gone else ()
+        if phase is Phase.PLANNING:
+            return self._go(Phase.DONE, (*answer, *(_STRANDED if self._has_kv else _NOTHING)))
+        return self._go(Phase.DONE, (AbortLeg(), *answer, Release()))
 
     def _while_planning(self, event: Event) -> Commands:
         if isinstance(event, ClientGone):

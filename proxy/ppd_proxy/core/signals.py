@@ -68,7 +68,13 @@ class DeadlinePassed(msgspec.Struct, frozen=True):
     deadline: Deadline
 
 
-Event = Planned | Refused | FirstByte | LegEnded | LegFailed | LegRefused | ClientGone | DeadlinePassed
+class Stopping(msgspec.Struct, frozen=True):
+    """The proxy ends and waits for no answer any more."""
+
+    error: ProxyError
+
+
+Event = Planned | Refused | FirstByte | LegEnded | LegFailed | LegRefused | ClientGone | DeadlinePassed | Stopping
 
 
 # -- commands --

@@ -56,12 +56,15 @@ class Reason(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     BODY_TOO_COMPLEX = "body_too_complex"
     BUFFERS_FULL = "buffers_full"
+    HEAD_TOO_LARGE = "head_too_large"
+    CLIENT_TIMEOUT = "client_timeout"
     UNAUTHORIZED = "unauthorized"
     # what became of an accepted request
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_ERROR = "engine_error"
     ENGINE_TIMEOUT = "engine_timeout"
     OUT_OF_SOCKETS = "out_of_sockets"
+    STOPPING = "stopping"
     INTERNAL_ERROR = "internal_error"
 
 

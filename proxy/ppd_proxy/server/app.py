@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config import Config
-from ppd_proxy.core.types import Engine
+from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.server.accuracy import accuracy_blueprint
@@ -47,7 +47,11 @@ def make_app(
     @app.get("/ready")
     async def ready() -> tuple[dict[str, object], int]:
         routes = ready_routes(shared)
-        return {"ready": bool(routes), "routes": routes}, 200 if routes else 503
+        is_ready = bool(routes) and not shared.is_stopping
+        state: dict[str, object] = {"ready": is_ready, "routes": routes}
+        if shared.is_stopping:
+            state["reason"] = Reason.STOPPING
+        return state, 200 if is_ready else 503
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -114,7 +114,7 @@ class DataPath:
         else:
             if connection.transport.is_closing():
                 return
-            connection.on_gone = lambda: mailbox.put(ClientGone())
+            connection.mailbox = mailbox
         try:
             await self._director.serve(call, client, mailbox)
         except Exception:  # the last boundary: a bug must still give the client a status
@@ -124,7 +124,13 @@ class DataPath:
             await client.fail(_BUG, [(b"x-ppd-decision", f"none;reason={_BUG.reason};turn=1".encode())])
         finally:
             if connection is not None:
-                connection.on_gone = None
+                connection.mailbox = None
+
+    def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
+        """Count and log a request that gets no further than its connection; the answer's headers and body."""
+        call = Call(path=path, kind=None, body=b"", headers=[], named={}, client_key="", received_at=self._loop.time())
+        handling = self._director.refuse(call, error)
+        return [*error_headers(error), *handling.own_headers()], error_body(error)
 
 
 async def _watch(receive: Receive, mailbox: Mailbox) -> None:

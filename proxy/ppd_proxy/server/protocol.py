@@ -1,37 +1,284 @@
-"""uvicorn's HTTP protocol with three shortcuts for the data path.
+"""The client's side of one connection: bytes from the socket through the guard to an ASGI application, and back.
 
-- Whoever answers a request learns that its client left by a callback, without a task that waits for it: the connection
-  is in the request's scope under `SCOPE_KEY`.
+`guarding.py` has the rules and knows no server; this adapter carries them out on an asyncio transport. uvicorn lends
+the ASGI side of one request (`RequestResponseCycle`); its parser and its server are not used. Three shortcuts for the
+data path go past ASGI:
+- Whoever answers a request learns by its mailbox that the client left or the proxy stops, without a task that waits for
+  it: the connection is in the request's scope under `SCOPE_KEY`.
 - Stream chunks are written from where they arrive, as they arrived where nothing has to be taken out.
 - A whole answer is one write, and so are a stream's head and first event.
-Without them every chunk costs a wake-up, every request a waiting task and every answer two passes through `send`. Any
-other ASGI server does without them.
+Any other ASGI server does without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from types import MappingProxyType
 from typing import Any, cast
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from ppd_proxy.core.headers import Headers
+from ppd_proxy.core.signals import ClientGone, Stopping
+from ppd_proxy.errors import ProxyError
+from ppd_proxy.server.guarding import Guard, Head, Limits, Phase
+from ppd_proxy.tasks import Tasks
+from ppd_proxy.upstream.mailbox import Mailbox
 
 SCOPE_KEY = "ppd_proxy.connection"
+LINGER_S = 2.0
+"""How long a client that still sends is heard after its last answer: closing on unread bytes takes the answer away."""
+ONE_WRITE_BYTES = 65536
+"""Larger bodies are written beside their head, not copied behind it."""
+_ASGI = MappingProxyType({"version": "3.0", "spec_version": "2.3"})
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+Refuse = Callable[[bytes, ProxyError], tuple[Headers, bytes]]
+"""Counts and logs a request (by its raw path, empty where that is not known) that gets no further than its connection;
+gives its answer's headers and body."""
+
+log = logging.getLogger(__name__)
 
 
-class ClientConnection(HttpToolsProtocol):
-    on_gone: Callable[[], None] | None = None
-    """Called once when the connection is lost; the request that is being answered sets and clears it."""
+class Door:
+    """What all connections share: the application behind them, their limits, and who is there."""
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        cast("dict[str, Any]", self.scope)[SCOPE_KEY] = self
+    def __init__(
+        self, app: App, limits: Limits, refuse: Refuse, on_stalled: Callable[[], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.app = app
+        self.limits = limits
+        self.refuse = refuse
+        self.on_stalled = on_stalled
+        self.loop = loop
+        self.requests = Tasks(loop)
+        self.connections: set[ClientConnection] = set()
+        self.left = asyncio.Event()
+        """Set whenever one of them is gone."""
+        self.is_closing = False
+        """Every answer from now on is its connection's last."""
+
+
+class Outlet:
+    """The transport as a request's cycle sees it: closing it waits for what the client is still sending."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
+class ClientConnection(asyncio.Protocol):
+    transport: asyncio.Transport
+    flow: FlowControl
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._loop = door.loop
+        self._guard = Guard(door.limits, door.loop.time())
+        self.mailbox: Mailbox | None = None
+        """Where the request that is being answered hears of its client; the data path sets and clears it."""
+        self._cycle: RequestResponseCycle | None = None
+        self._path = b""
+        self._closes_at: float | None = None
+        """The last answer is given: what still arrives is thrown away, until then at the latest."""
+
+    # -- transport --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.flow = FlowControl(self.transport)
+        self._outlet = cast("asyncio.Transport", Outlet(self.transport, self.close))
+        name, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+        self._server = (name[0], name[1]) if name else None
+        self._client = (peer[0], peer[1]) if peer else None
+        self._door.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self.on_gone is not None:
-            self.on_gone()
+        self._door.connections.discard(self)
+        self._door.left.set()
+        self._disconnect()
+        self.flow.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closes_at is None:
+            self._guard.feed(data, self._loop.time())
+            self._read_on()
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+        if self._is_answered:
+            self._next()
+
+    # -- requests --
+
+    @property
+    def _is_answered(self) -> bool:
+        return self._cycle is None or self._cycle.response_complete
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing of a request has arrived, and all of the last answer has left."""
+        return self._guard.is_idle and not self.transport.get_write_buffer_size()
+
+    def _read_on(self) -> None:
+        guard = self._guard
+        try:
+            if guard.phase is Phase.HEAD:
+                head = guard.head(self._loop.time())
+                if head is not None:
+                    self._begin(head)
+            elif guard.phase is not Phase.WHOLE:
+                self._pass(guard.body())
+        except ProxyError as error:
+            self.refuse(error)
+        if guard.is_full:
+            self.flow.pause_reading()
+
+    def _begin(self, head: Head) -> None:
+        self._path = head.path
+        path = head.path.decode("ascii")
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": head.version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "headers": head.headers,
+            "state": {},
+            "method": head.method,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": head.path,
+            "query_string": head.query,
+            SCOPE_KEY: self,
+        }
+        self._cycle = cycle = RequestResponseCycle(
+            scope=cast("Any", scope),
+            transport=self._outlet,
+            flow=self.flow,
+            logger=log,
+            access_logger=log,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=head.awaits_continue,
+            keep_alive=head.keeps_alive and not self._door.is_closing,
+            on_response=self._answered,
+        )
+        self._pass(self._guard.body())
+        self._door.requests.spawn(cycle.run_asgi(cast("Any", self._door.app)))
+
+    def _pass(self, body: bytes) -> None:
+        """Hand what has arrived of the body to who answers; after an early answer the rest is only read past."""
+        cycle, is_whole = self._cycle, self._guard.is_whole
+        if cycle is None or cycle.response_complete:
+            if is_whole:
+                self._next()
+            return
+        cycle.body += body
+        cycle.more_body = not is_whole
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def _answered(self) -> None:
+        if not self.transport.is_closing():
+            self._next()
+
+    def _next(self) -> None:
+        """The answer is complete. One that the client has not taken yet holds its next request up."""
+        if self._closes_at is not None or self.flow.write_paused:
+            return
+        self._guard.answered(self._loop.time())
+        self.flow.resume_reading()
+        if self._guard.has_more:
+            self._read_on()
+
+    # -- the end --
+
+    def close(self) -> None:
+        """No further request. Unread bytes would take the last answer away with them, so they are read first."""
+        if self._closes_at is not None or self.transport.is_closing():
+            return
+        if self._guard.is_whole and not self._guard.has_more and not self.flow.read_paused:
+            self.transport.close()
+            return
+        self._closes_at = self._loop.time() + LINGER_S
+        self.transport.write_eof()
+        self.flow.resume_reading()
+
+    def refuse(self, error: ProxyError) -> None:
+        """Answer in the application's place, and close. Nothing is added to an answer that has begun."""
+        is_answered = self._is_answered and self._guard.phase is not Phase.HEAD
+        is_begun = not self._is_answered and self._cycle is not None and self._cycle.response_started
+        self._disconnect()
+        if is_answered or is_begun:
+            self.transport.abort()
+            return
+        headers, body = self._door.refuse(self._path, error)
+        lines = b"".join([b"%b: %b\r\n" % field for field in headers])
+        length = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(b"".join((STATUS_LINE[error.status], lines, length, body)))
+        self.close()
+
+    def answer_last(self) -> None:
+        """The answer that is being given is the last one."""
+        if self._cycle is not None:
+            self._cycle.keep_alive = False
+
+    def break_off(self, error: ProxyError) -> None:
+        """The proxy ends: what is not answered gets `error`, an answer that has begun ends with it."""
+        if self._closes_at is not None or self.transport.is_closing():
+            return
+        if self.mailbox is not None:
+            self.mailbox.put(Stopping(error))
+        elif self._is_answered and (self._guard.is_idle or self._guard.is_whole):
+            self.transport.close()
+        else:
+            self.refuse(error)
+
+    def _disconnect(self) -> None:
+        """Whoever answers a request is told that the client takes no answer any more."""
+        cycle = self._cycle
+        if cycle is not None:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+            cycle.message_event.set()
+        if self.mailbox is not None:
+            self.mailbox.put(ClientGone())
+
+    def look(self, now: float) -> None:
+        """Whether the client has had its time, to send or to read; to be asked often."""
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if self._guard.is_stalled(unsent_bytes, now):
+            self._door.on_stalled()
+            self.transport.abort()
+        elif self._closes_at is not None:
+            if now >= self._closes_at and not unsent_bytes:
+                self.transport.abort()
+        elif now >= self._guard.due_at:
+            self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        if self.flow.read_paused:
+            self._guard.postpone(now)
+            return
+        error = self._guard.late()
+        if error is None:
+            self.transport.close()
+        else:
+            self.refuse(error)
 
 
 class Writer:
@@ -90,8 +337,12 @@ class Writer:
         if cycle.disconnected:
             return
         parts = self._head(status, headers)
-        parts += (b"\r\n", body)
+        parts.append(b"\r\n")
+        if len(body) <= ONE_WRITE_BYTES:
+            parts.append(body)
         cycle.transport.write(b"".join(parts))
+        if len(body) > ONE_WRITE_BYTES:
+            cycle.transport.write(body)
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:

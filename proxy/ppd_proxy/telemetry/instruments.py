@@ -29,6 +29,12 @@ REQUESTS = Instrument(
     labels=("route", "status"),
     help="Finished client requests by route and numeric HTTP status; route `none`: refused before routing.",
 )
+CLIENTS_STALLED = Instrument(
+    name="ppd_clients_stalled_total",
+    kind="counter",
+    group="requests",
+    help="Clients cut off because they took nothing of their answer for --write-timeout-s.",
+)
 DECISIONS = Instrument(
     name="ppd_route_decisions_total",
     kind="counter",
@@ -286,6 +292,7 @@ SPEC_RATE = Instrument(
 
 INSTRUMENTS: tuple[Instrument, ...] = (
     REQUESTS,
+    CLIENTS_STALLED,
     DECISIONS,
     FIRST_TOKEN,
     INTER_TOKEN,

@@ -56,6 +56,7 @@ class Metrics:
         self._kv_released = Counters(registry, instruments.KV_RELEASED)
         self._kv_stranded = Counters(registry, instruments.KV_STRANDED)
         self._engine_changes = Counters(registry, instruments.ENGINE_CHANGES)
+        self._clients_stalled = Counters(registry, instruments.CLIENTS_STALLED)
         self._rejected = Counters(registry, instruments.ANNOUNCEMENTS_REJECTED)
         self._first_token = Histograms(registry, instruments.FIRST_TOKEN)
         self._inter_token = Histograms(registry, instruments.INTER_TOKEN)
@@ -114,6 +115,10 @@ class Metrics:
     def kv_stranded(self) -> None:
         """A handoff was given up and its KV stays on the prefill engine until that engine's own timeout."""
         self._kv_stranded.add(())
+
+    def client_stalled(self) -> None:
+        """A client took nothing of its answer for too long and was cut off."""
+        self._clients_stalled.add(())
 
     def engine_changed(self, change: Change) -> None:
         """An engine joined, left or changed its state."""

@@ -38,6 +38,11 @@ class Telemetry:
     def kv_stranded(self) -> None:
         self._metrics.kv_stranded()
 
+    def client_stalled(self) -> None:
+        """A client that took nothing of its answer for too long was cut off."""
+        self._metrics.client_stalled()
+        log.info("client cut off: it took nothing of its answer for --write-timeout-s")
+
     def fleet_changed(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
             self._metrics.engine_changed(change)

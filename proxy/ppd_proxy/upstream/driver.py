@@ -126,7 +126,7 @@ class Shaper(Protocol):
 class Driver:
     __slots__ = (
         "_client", "_deadline", "_is_stalled", "_limits", "_loop", "_mailbox", "_params", "_pool", "_shaper", "_task",
-        "_timer", "_writing_since", "answered", "exchange", "leg",
+        "_timer", "_writing_since", "answered", "exchange", "leg", "told",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +137,8 @@ class Driver:
         self.leg: Leg | None = None
         self.answered: Leg | None = None
         """The leg whose answer the client got, or is getting."""
+        self.told: ProxyError | None = None
+        """What the client was told in place of an answer, or of its end."""
         self._shaper = shaper
         self._client = client
         self._mailbox = mailbox
@@ -277,8 +279,10 @@ class Driver:
                 self._shaper.answer_complete(leg)
                 return self._patiently(self._client.end(leg.take()))
             case Respond(error):
+                self.told = error
                 return self._client.fail(error, self._shaper.own_headers())
             case BreakResponse(error) if leg is not None:
+                self.told = error
                 self._arm("idle", self._limits.idle_timeout_s)
                 return self._patiently(self._break_off(leg, error))
             case AbortLeg():

@@ -13,6 +13,7 @@ from tests.support.playbook import (
     FIRST_BYTE,
     GONE,
     LEG_REFUSED,
+    STOPPING,
     Watch,
     broken,
     ended,
@@ -86,9 +87,9 @@ def possible(watch):
     plan, wanted = watch.exchange.plan, watch.must_plan
     if wanted is not None:
         if wanted.keep is not None:
-            return (planned(pd_plan(d="d2")), AGGREGATED, REFUSED)
-        return (NIXL, P2P, SHARED, DIRECT, AGGREGATED, REFUSED)
-    events = [] if watch.is_gone else [GONE]
+            return (planned(pd_plan(d="d2")), AGGREGATED, REFUSED, STOPPING)
+        return (NIXL, P2P, SHARED, DIRECT, AGGREGATED, REFUSED, STOPPING)
+    events = [STOPPING] if watch.is_gone else [GONE, STOPPING]
     if watch.deadline is not None:
         events.append(passed(watch.deadline))
     if watch.leg is not None:
@@ -188,7 +189,7 @@ def test_no_possible_play_breaks_a_rule_and_each_one_ends(retries):
 
 ANY_EVENT = st.sampled_from([
     NIXL, P2P, SHARED, DIRECT, AGGREGATED, REFUSED, FIRST_BYTE, GONE, BROKEN, BROKEN_BY_US, UNREACHABLE, LEG_REFUSED,
-    *PREFILL_ENDS, *DECODE_ENDS,
+    STOPPING, *PREFILL_ENDS, *DECODE_ENDS,
     passed("prefill"), passed("first_token"), passed("idle"), passed("release"),
 ])  # fmt: skip
 END_ALL = (GONE, REFUSED, BROKEN, passed("release"), passed("prefill"), BROKEN, REFUSED, passed("release"))

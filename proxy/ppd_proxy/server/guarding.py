@@ -1,0 +1,396 @@
+"""PURE. What one client connection may send and how long it may take: HTTP/1.1 requests read from bytes, one at a time.
+
+Bytes and times (seconds on any monotonic clock) go in; heads, bodies, refusals and due times come out. Knows no socket,
+no server and no clock. The adapter (`protocol.py`) feeds what arrives, tells when an answer is complete, and asks when
+the connection is overdue.
+
+Rules:
+1. One request is read at a time: what is sent ahead of an answer is held, and beyond `HELD_BYTES` the adapter stops
+   reading.
+2. A head is bounded in bytes, request line included, before anything of it is looked at.
+3. A message ends where its head says, and two readings of that are refused: no obsolete folding, no line ends but CRLF,
+   one length, one coding. An offer to upgrade changes nothing; the body is the body.
+4. Fields of a trailer are read past: nothing that comes after a body speaks for the request.
+5. Who sends nothing is waited for as long as `Limits` say, and no longer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from enum import Enum
+
+import msgspec
+
+from ppd_proxy.core.headers import Headers
+from ppd_proxy.core.types import Reason
+from ppd_proxy.errors import BadRequest
+
+HELD_BYTES = 65536
+"""Sent ahead of an answer and kept for later; with more than this the client is not read any further."""
+MAX_FIELDS = 500
+MAX_CHUNK_LINE_BYTES = 1024
+FRAMING_BYTES = 65536
+"""What chunk sizes and their ends may take beyond the bytes they carry: chunks of a byte or two are work, no body."""
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]+")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_BLANK_LINES = re.compile(rb"(?:\r\n)*")
+_BARE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])(?!\Z)")
+_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*(?:\r\n|\Z))*")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ONCE = (b"host", b"content-length", b"transfer-encoding")
+_AGREEING = (b"authorization", b"x-api-key", b"x-admin-key")
+"""Who asks: said twice only in the same words, because it depends on the reader which of them counts."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """`keep_alive_s`: without a byte of a request, the first included. `head_timeout_s`: from a head's first byte to
+    its last. `body_timeout_s`: between two bytes of a body. `write_timeout_s`: with unsent bytes, none of which leaves.
+    """
+
+    max_head_bytes: int
+    keep_alive_s: float
+    head_timeout_s: float
+    body_timeout_s: float
+    write_timeout_s: float
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One request without its body. `path` is raw, `headers` have lower-case names; `length` is None for a body in
+    chunks."""
+
+    method: str
+    path: bytes
+    query: bytes
+    version: str
+    headers: Headers
+    length: int | None
+    keeps_alive: bool
+    awaits_continue: bool
+
+
+class Phase(Enum):
+    HEAD = "head"
+    BODY = "body"
+    CHUNK_LINE = "chunk line"
+    CHUNK = "chunk"
+    TRAILER = "trailer"
+    WHOLE = "whole"
+    """The request is complete, its answer is not."""
+
+
+_HEAD, _BODY, _WHOLE = Phase.HEAD, Phase.BODY, Phase.WHOLE
+_CHUNK_LINE_PHASE, _CHUNK = Phase.CHUNK_LINE, Phase.CHUNK
+
+
+class Guard:
+    """One connection. After `feed`, ask `head` while the phase is HEAD and `body` behind a head."""
+
+    __slots__ = (
+        "_buffer", "_framing_left", "_left", "_limits", "_moved_at", "_scanned", "_unsent_bytes", "due_at", "phase",
+    )  # fmt: skip
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._buffer = b""
+        self._scanned = 0
+        self._left = 0
+        self._framing_left = 0
+        self._unsent_bytes = 0
+        self._moved_at = now
+        self.phase = _HEAD
+        self.due_at = now + limits.keep_alive_s
+
+    @property
+    def is_whole(self) -> bool:
+        return self.phase is _WHOLE
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing of a request has arrived."""
+        return self.phase is _HEAD and not self._buffer
+
+    @property
+    def is_full(self) -> bool:
+        """So much is held behind the request that is being answered that the client should not be read."""
+        return self.phase is _WHOLE and len(self._buffer) > HELD_BYTES
+
+    @property
+    def has_more(self) -> bool:
+        """Bytes behind the request that is being answered."""
+        return bool(self._buffer)
+
+    def feed(self, data: bytes, now: float) -> None:
+        if self.phase is _HEAD:
+            if not self._buffer:
+                self.due_at = now + self._limits.head_timeout_s
+        elif self.phase is not _WHOLE:
+            self.due_at = now + self._limits.body_timeout_s
+        self._buffer = self._buffer + data if self._buffer else data
+
+    def head(self, now: float) -> Head | None:
+        """The next request, None while its head is not complete; raises BadRequest."""
+        buffer = self._buffer
+        start = _blank_bytes(buffer) if buffer[:1] == b"\r" else 0
+        end = buffer.find(b"\r\n\r\n", max(start, self._scanned))
+        limit = self._limits.max_head_bytes
+        if end < 0 or end + 4 > limit:
+            if len(buffer) > limit:
+                raise self._refused(_head_too_large(buffer, limit))
+            if _BARE_END.search(buffer, max(0, self._scanned - 1)):
+                raise self._refused(_bad("a line of the head does not end with CR LF"))
+            self._scanned = max(start, len(buffer) - 3)
+            return None
+        self._scanned = 0
+        self._buffer = buffer[end + 4 :]
+        try:
+            head = read_head(buffer[start:end])
+        except BadRequest as error:
+            raise self._refused(error) from None
+        if head.length == 0:
+            self._finish()
+        else:
+            self.due_at = now + self._limits.body_timeout_s
+            self.phase = _CHUNK_LINE_PHASE if head.length is None else _BODY
+            self._left = head.length or 0
+            self._framing_left = FRAMING_BYTES
+        return head
+
+    def body(self) -> bytes:
+        """What has arrived of the request's body since the last call; raises BadRequest."""
+        if self.phase is _BODY:
+            data = self._buffer
+            if len(data) < self._left:
+                self._left -= len(data)
+                self._buffer = b""
+                return data
+            self._buffer = data[self._left :]
+            data = data[: self._left]
+            self._finish()
+            return data
+        if self.phase in (_WHOLE, _HEAD):
+            return b""
+        try:
+            return self._chunks()
+        except BadRequest as error:
+            raise self._refused(error) from None
+
+    def _chunks(self) -> bytes:
+        """The payload of the chunks in the buffer; each part of one is taken out as soon as it is complete."""
+        parts: list[bytes] = []
+        buffer, place = self._buffer, 0
+        while self.phase is not _WHOLE:
+            if self.phase is _CHUNK:
+                part = buffer[place : place + self._left]
+                parts.append(part)
+                place += len(part)
+                self._left -= len(part)
+                self._framing_left = min(FRAMING_BYTES, self._framing_left + len(part))
+                if self._left or len(buffer) < place + 2:
+                    break
+                if buffer[place : place + 2] != b"\r\n":
+                    raise _bad("a chunk of the body is longer than it says")
+                place += 2
+                self.phase = _CHUNK_LINE_PHASE
+            elif self.phase is _CHUNK_LINE_PHASE:
+                end = buffer.find(b"\r\n", place, place + MAX_CHUNK_LINE_BYTES)
+                if end < 0:
+                    line = buffer[place:]
+                    if len(line) >= MAX_CHUNK_LINE_BYTES or _BARE_END.search(line):
+                        raise _bad(f"{_shown(line)} is no size of a chunk")
+                    break
+                size = _CHUNK_LINE.fullmatch(buffer, place, end)
+                if size is None:
+                    raise _bad(f"{_shown(buffer[place:end])} is no size of a chunk")
+                self._left = int(size[1], 16)
+                self._framing_left -= end + 4 - place
+                if self._framing_left < 0:
+                    raise _bad("the chunks of the body are too small; send more bytes in each")
+                place = end + 2
+                self.phase = _CHUNK if self._left else Phase.TRAILER
+            else:
+                after = self._trailer_end(buffer, place)
+                if after is None:
+                    break
+                place = after
+                self._finish()
+        self._buffer = buffer[place:]
+        return b"".join(parts)
+
+    def _trailer_end(self, buffer: bytes, place: int) -> int | None:
+        if buffer[place : place + 2] == b"\r\n":
+            return place + 2
+        end = buffer.find(b"\r\n\r\n", place)
+        limit = self._limits.max_head_bytes
+        if (len(buffer) if end < 0 else end) - place > limit:
+            message = f"the request's trailer is larger than {limit} bytes (--max-head-bytes)"
+            raise BadRequest(message, status=431, reason=Reason.HEAD_TOO_LARGE)
+        if end < 0:
+            if _BARE_END.search(buffer, place):
+                raise _bad("a line of the trailer does not end with CR LF")
+            return None
+        _fields(buffer[place:end])
+        return end + 4
+
+    def answered(self, now: float) -> None:
+        """The answer is complete. The next request's time begins; of this one's body the rest is still read."""
+        if self.phase is _WHOLE:
+            self.phase = _HEAD
+            self.due_at = now + (self._limits.head_timeout_s if self._buffer else self._limits.keep_alive_s)
+
+    def postpone(self, now: float) -> None:
+        """The client was not read for a while; its silence was ours."""
+        self.due_at = now + self._limits.body_timeout_s
+
+    def late(self) -> BadRequest | None:
+        """What a client that is overdue is told; None: nothing was begun, so there is nothing to answer."""
+        if self.phase is _HEAD and not self._buffer.strip(b"\r\n"):
+            return None
+        if self.phase is _HEAD:
+            message = f"the request's head took longer than {self._limits.head_timeout_s:g} s (--head-timeout-s)"
+        else:
+            message = f"no byte of the body came for {self._limits.body_timeout_s:g} s (--body-timeout-s)"
+        return self._refused(BadRequest(message, status=408, reason=Reason.CLIENT_TIMEOUT))
+
+    def is_stalled(self, unsent_bytes: int, now: float) -> bool:
+        """Whether the client has taken none of the `unsent_bytes` of its answer for too long; to be asked often."""
+        if not unsent_bytes or unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._moved_at = unsent_bytes, now
+            return False
+        return now - self._moved_at >= self._limits.write_timeout_s
+
+    def _finish(self) -> None:
+        self.phase = _WHOLE
+        self.due_at = math.inf
+
+    def _refused(self, error: BadRequest) -> BadRequest:
+        self._buffer = b""
+        self.due_at = math.inf
+        return error
+
+
+def read_head(head: bytes) -> Head:
+    """A head without the empty line behind it; raises BadRequest naming what is wrong with it."""
+    first, _, fields = head.partition(b"\r\n")
+    match = _REQUEST_LINE.fullmatch(first)
+    if match is None:
+        raise _bad("the first line is not METHOD TARGET HTTP/1.1")
+    method, target, major, minor = match.groups()
+    if major != b"1":
+        raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken here", status=505)
+    headers = _fields(fields)
+    named = dict(headers)
+    if len(named) != len(headers):
+        _check_repeated(headers)
+    path, query = _target(method, target)
+    is_old = minor == b"0"
+    return Head(
+        method=method.decode("ascii"),
+        path=path,
+        query=query,
+        version="1.0" if is_old else "1.1",
+        headers=headers,
+        length=_body_length(named, is_old),
+        keeps_alive=not is_old and not (b"connection" in named and _says_close(headers)),
+        awaits_continue=b"expect" in named and not is_old and named[b"expect"].lower() == b"100-continue",
+    )
+
+
+def _fields(text: bytes) -> Headers:
+    """The fields of a head or a trailer; raises BadRequest."""
+    lines = text.split(b"\r\n") if text else []
+    if len(lines) > MAX_FIELDS:
+        raise BadRequest(f"the head has more than {MAX_FIELDS} fields", status=431, reason=Reason.HEAD_TOO_LARGE)
+    if _FIELDS.fullmatch(text) is None:
+        raise _bad(_fault_of(lines))
+    headers: Headers = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        headers.append((name.lower(), value.strip(b" \t")))
+    return headers
+
+
+def _fault_of(lines: list[bytes]) -> str:
+    """What is wrong with the first field that is none."""
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            return f"the line {_shown(line)} of the head is not NAME: VALUE"
+        if _TOKEN.fullmatch(name) is None:
+            return f"{_shown(name)} is no name of a header: no spaces around it, no folded lines"
+        if _FIELDS.fullmatch(line) is None:
+            return f"{_shown(value)} holds a control character, or a line end that is not CR LF"
+    return "the head ends with an empty field"
+
+
+def _check_repeated(headers: Headers) -> None:
+    first: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in first and (name in _ONCE or (name in _AGREEING and value != first[name])):
+            raise _bad(f"the header {name.decode()} comes twice")
+        first.setdefault(name, value)
+
+
+def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target."""
+    if method == b"CONNECT":
+        raise BadRequest("CONNECT is not served here: this is no forward proxy", status=405)
+    if b"#" in target:
+        raise _bad("the request's target has a fragment (#)")
+    if target[:1] != b"/" and target != b"*":
+        match = _ABSOLUTE.match(target)
+        if match is None:
+            raise _bad("the request's target is neither a path nor a URL")
+        target = target[match.end() :]
+        if target[:1] != b"/":
+            target = b"/" + target
+    path, _, query = target.partition(b"?")
+    return path, query
+
+
+def _body_length(named: dict[bytes, bytes], is_old: bool) -> int | None:
+    """Bytes of the body; None: it comes in chunks."""
+    coding = named.get(b"transfer-encoding")
+    length = named.get(b"content-length")
+    if coding is not None:
+        if length is not None:
+            raise _bad("content-length and transfer-encoding come together; send one of them")
+        if is_old or coding.lower() != b"chunked":
+            raise _bad(f"the transfer-encoding {_shown(coding)} is not understood; send chunked, with HTTP/1.1")
+        return None
+    if length is None:
+        return 0
+    if not length.isdigit() or len(length) > 18:
+        raise _bad(f"the content-length {_shown(length)} is no number of bytes")
+    return int(length)
+
+
+def _says_close(headers: Headers) -> bool:
+    named = b",".join([value for name, value in headers if name == b"connection"]).lower()
+    return b"close" in named and b"close" in [token.strip() for token in named.split(b",")]
+
+
+def _blank_bytes(buffer: bytes) -> int:
+    """Some clients end a body with a line end that belongs to nothing. It counts as the head's, in bytes and time."""
+    blank = _BLANK_LINES.match(buffer)
+    return blank.end() if blank is not None else 0
+
+
+def _head_too_large(buffer: bytes, limit_bytes: int) -> BadRequest:
+    is_url = buffer.find(b"\r\n", 0, limit_bytes) < 0
+    part, status = ("URL is", 414) if is_url else ("head (request line and headers) is", 431)
+    return BadRequest(
+        f"the request's {part} larger than {limit_bytes} bytes (--max-head-bytes)",
+        status=status,
+        reason=Reason.HEAD_TOO_LARGE,
+    )
+
+
+def _bad(what: str) -> BadRequest:
+    return BadRequest(f"the request is not well-formed HTTP: {what}")
+
+
+def _shown(data: bytes) -> str:
+    return repr(data[:40].decode("latin-1"))
