@@ -105,6 +105,7 @@ class Runtime:
         self.accuracy = make_accuracy(config.shadow, self.shared, self._session, self.registry, self._metrics)
         self._listener: AnnouncementListener | None = None
         self._socket: socket.socket | None = None
+        self._address: tuple[str, int] | None = None
         self._server = self._make_server()
 
     def _make_server(self) -> Listener:
@@ -129,9 +130,9 @@ class Runtime:
     @property
     def url(self) -> str:
         """Where clients reach the proxy on this host."""
-        if self._socket is None:
+        if not self._address:
             raise RuntimeError("the proxy is not started")
-        host, port = self._socket.getsockname()[:2]
+        host, port = self._address
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -147,6 +148,7 @@ class Runtime:
         """
         config = self._config
         self._socket = _listen(config.server.host, config.server.port)
+        self._address = self._socket.getsockname()[:2]
         if config.discovery.discovery_port:
             await self.listen_for_announcements(config.discovery.discovery_port)
         roles: tuple[tuple[Role, tuple[str, ...]], ...] = (
@@ -192,10 +194,12 @@ class Runtime:
         """Take no new requests soon, let those in flight end; asked twice: end them now."""
         self._server.ask_to_stop()
 
-    async def serve_until_stopped(self) -> None:
+    def heed_signals(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self.ask_to_stop)
         self._loop.add_signal_handler(signal.SIGHUP, log.info, "HUP is ignored: settings are read at start only")
+
+    async def serve_until_stopped(self) -> None:
         await self._server.ended.wait()
 
     async def stop(self) -> None:
@@ -273,6 +277,7 @@ def serve(config: Config) -> int:
 async def _serve(config: Config) -> None:
     runtime = Runtime(config)
     try:
+        runtime.heed_signals()
         await runtime.start()
         await runtime.serve_until_stopped()
     finally:

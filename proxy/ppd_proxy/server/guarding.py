@@ -28,6 +28,8 @@ from ppd_proxy.errors import BadRequest
 
 HELD_BYTES = 65536
 """Sent ahead of an answer and kept for later; with more than this the client is not read any further."""
+TAKEN_BYTES = 16384
+"""What a client takes at least of an answer within `write_timeout_s`; one that takes a byte now and then takes none."""
 MAX_FIELDS = 500
 MAX_CHUNK_LINE_BYTES = 1024
 FRAMING_BYTES = 65536
@@ -255,8 +257,10 @@ class Guard:
         return self._refused(BadRequest(message, status=408, reason=Reason.CLIENT_TIMEOUT))
 
     def is_stalled(self, unsent_bytes: int, now: float) -> bool:
-        """Whether the client has taken none of the `unsent_bytes` of its answer for too long; to be asked often."""
-        if not unsent_bytes or unsent_bytes != self._unsent_bytes:
+        """Whether the client has taken next to nothing of the `unsent_bytes` of its answer for too long; to be asked
+        often. More of them than before are new ones, which tell nothing."""
+        marked_bytes = self._unsent_bytes
+        if not unsent_bytes or unsent_bytes > marked_bytes or marked_bytes - unsent_bytes >= TAKEN_BYTES:
             self._unsent_bytes, self._moved_at = unsent_bytes, now
             return False
         return now - self._moved_at >= self._limits.write_timeout_s
@@ -334,11 +338,9 @@ def _check_repeated(headers: Headers) -> None:
 
 
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a request target."""
+    """Path and query of a request target; a fragment is nobody's business but the client's."""
     if method == b"CONNECT":
         raise BadRequest("CONNECT is not served here: this is no forward proxy", status=405)
-    if b"#" in target:
-        raise _bad("the request's target has a fragment (#)")
     if target[:1] != b"/" and target != b"*":
         match = _ABSOLUTE.match(target)
         if match is None:
@@ -346,7 +348,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
         target = target[match.end() :]
         if target[:1] != b"/":
             target = b"/" + target
-    path, _, query = target.partition(b"?")
+    path, _, query = target.partition(b"#")[0].partition(b"?")
     return path, query
 
 
