@@ -24,6 +24,7 @@ from ppd_proxy.core.candidate import Candidate, read_candidate, read_candidate_s
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
 from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.record import Record
+from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
 from ppd_proxy.core.sse import MAX_KEPT_BYTES, OpaqueRelay, SseRelay
 from ppd_proxy.core.types import Demand, Engine, History, Home, Plan, Reason
@@ -211,7 +212,7 @@ class Handling:
 
     def _leg(
         self, kind: LegKind, plan: Plan, params: bytes | None
-    ) -> tuple[Engine, bytes, SseRelay | OpaqueRelay | None]:
+    ) -> tuple[Engine, bytes, Relay | None]:
         generation = self._generation
         hidden, public = self._engine_request_id.encode(), self._public_id.encode()
         salt = self._salt or None

@@ -58,6 +58,13 @@ class Reply(msgspec.Struct, gc=False):
     usage: Usage | None = None
 
 
+class _LooseReply(msgspec.Struct, gc=False):
+    """What any answer must have, whatever else is in it."""
+
+    choices: list[Fields]
+    error: Any = None
+
+
 class _TransferParams(msgspec.Struct, gc=False):
     transfer: Transfer | None = msgspec.field(default=None, name=TRANSFER_FIELD)
 
@@ -91,6 +98,7 @@ class EngineAnswer:
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _reply = msgspec.json.Decoder(Reply)
 _replies = msgspec.json.Decoder(list[Reply])
+_loose_reply = msgspec.json.Decoder(_LooseReply)
 _transfer_reply = msgspec.json.Decoder(_TransferReply)
 _error_reply = msgspec.json.Decoder(_ErrorReply)
 _INPUT_TOKENS = re.compile(rb'"input_tokens": ?(\d+)')
@@ -150,6 +158,16 @@ def read_stream(stream: bytes, prefix: bytes = b"") -> EngineAnswer | None:
         return assemble([_reply.decode(event) for event in events if event != b"[DONE]"])
     except _BROKEN:
         return None
+
+
+def are_chunks(stream: bytes) -> bool:
+    """Whether every event of a stream in vLLM's form is a chunk as far as JSON goes."""
+    try:
+        for event in stream.removesuffix(b"\n\n").split(b"\n\n"):
+            _loose_reply.decode(event.removeprefix(b"data: "))
+    except _BROKEN:
+        return False
+    return True
 
 
 def read_opaque_usage(text: bytes) -> EngineAnswer | None:

@@ -1,11 +1,8 @@
-"""One streamed answer on its way to the client.
+"""Streams of chat completions and completions on their way to the client. The rules are those of `core/relay.py`.
 
-Rules kept here:
-1. Nothing goes out before the first *decisive* event: content, a finish reason, or an error. vLLM answers a failed KV
-   load with status 200, a role chunk, an error event and `[DONE]`; only the decisive event tells it from success.
-2. A later error event is relayed, the `[DONE]` behind it is not: a client must not take the answer for complete.
-3. Events leave whole. What the client may not see (engine-side ids, `kv_transfer_params`, usage, token ids or logprobs
-   it did not ask for) is taken out; every other byte passes as it came.
+vLLM answers a failed KV load with status 200, a role chunk, an error event and `[DONE]`; only the first decisive event
+tells it from success. What the client may not see (engine-side ids, `kv_transfer_params`, usage, token ids or logprobs
+it did not ask for) is taken out; every other byte passes as it came, line ends apart.
 No IO, no clock. Source of the shapes: vLLM 0.32 OpenAI server.
 """
 
@@ -16,91 +13,83 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.core.answer import EngineAnswer, client_body, read_opaque_usage, read_stream
+from ppd_proxy.core.answer import EngineAnswer, are_chunks, client_body, read_opaque_usage, read_stream
 from ppd_proxy.core.asked import NOTHING, Asked
 from ppd_proxy.core.chat import KV_PARAMS
+from ppd_proxy.core.engine_errors import EngineError, read_error, shown_error, withheld
+from ppd_proxy.core.events import Event
+from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.removal import take_out
 
 _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
 _KV_PARAMS = KV_PARAMS.encode()
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_encoder = msgspec.json.Encoder()
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """A longer answer (of the engine, with all that was asked for) is relayed all the same, but its conversation is not
 remembered, and it has no candidate."""
 
 
-class SseRelay:
-    """Feeds on the bytes of a decode leg, yields the bytes for the client.
-
-    `is_decisive` turns true once when rule 1 is met; before that `feed` returns nothing. `error` is the data of the
-    first error event: before `is_decisive` nothing was sent and the caller answers with a status instead.
-    """
+class SseRelay(Relay):
+    """Decisive are content, a finish reason, and an error; `[DONE]` ends the answer. A client must not take an answer
+    for complete that had an error, so the `[DONE]` behind one is not relayed."""
 
     __slots__ = (
-        "_asked", "_drop_usage", "_held", "_hidden_id", "_is_id_public", "_kept", "_kept_bytes", "_max_kept_bytes",
-        "_prefix", "_public_id", "_public_prefix", "_tail",
-        "error", "is_decisive", "is_done",
+        "_answer", "_asked", "_drop_usage", "_is_id_public", "_joint", "_kept", "_kept_bytes", "_max_kept_bytes",
+        "_prefix", "_public_prefix", "_unfinished",
     )  # fmt: skip
 
     def __init__(
         self, *, hidden_id: bytes, public_id: bytes, drop_usage: bool, asked: Asked,
         max_kept_bytes: int = MAX_KEPT_BYTES,
     ) -> None:  # fmt: skip
-        self._hidden_id = hidden_id
+        super().__init__(hidden_id=hidden_id, public_id=public_id)
         self._max_kept_bytes = max_kept_bytes
-        self._public_id = public_id
         self._drop_usage = drop_usage
         self._asked = asked
-        self._tail = b""
-        self._held: list[bytes] = []
+        self._unfinished = self._reader.unfinished
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._answer: EngineAnswer | None = None
         self._is_id_public = hidden_id == public_id
         # How every ordinary chunk of this answer begins, up to its first choice: id, time and model stay the same.
-        # An event that begins so is neither an error nor [DONE] nor usage alone, and needs no closer look, unless
-        # something has to be taken out of it: then the prefix stays empty.
+        # A one-line event that begins so is neither an error nor [DONE] nor usage alone, and needs no closer look,
+        # unless something has to be taken out of it: then the prefix stays empty.
         self._prefix = b""
         self._public_prefix = b""
-        self.is_decisive = False
-        self.is_done = False
-        self.error: bytes | None = None
+        self._joint = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes the client gets for `data`; an unfinished event waits for its end."""
         prefix = self._prefix
         if (
             prefix
             and data.startswith(prefix)
-            and not self._tail
-            and (data.find(b"\n\n", len(prefix)) == len(data) - 2 or _are_all_ordinary(data, prefix))
+            and not self._unfinished
+            and (data.find(b"\n", len(prefix)) == len(data) - 2 or self._are_all_ordinary(data))
+            and data.endswith(b"\n\n")
+            and data.find(b"\r", len(prefix)) < 0
             and data.find(_KV_PARAMS, len(prefix)) < 0
         ):
             if self._kept_bytes <= self._max_kept_bytes:
                 self._kept.append(data)
                 self._kept_bytes += len(data)
             return data if self._is_id_public else data.replace(prefix, self._public_prefix)
-        data = self._whole_events(data)
-        if not data:
-            return b""
-        if self._kept_bytes <= self._max_kept_bytes:
-            self._kept.append(data)
-            self._kept_bytes += len(data)
-        return self._feed_events(data)
+        return super().feed(data)
 
     def takes_chunk(self, data: bytes) -> bool:
-        """Whether `data` is one HTTP chunk of the engine, framing included, that holds one ordinary event and may go
-        to the client exactly as it is; then it counts as fed."""
         start = data.find(b"\r\n") + 2
         prefix = self._prefix
         if (
             not prefix
             or not data.startswith(prefix, start)
-            or data.find(b"\n\n", start + len(prefix)) != len(data) - 4
-            or not data.endswith(b"\r\n")
+            or data.find(b"\n", start + len(prefix)) != len(data) - 4
+            or data.find(b"\r", start + len(prefix)) != len(data) - 2
+            or not data.endswith(b"\n\n\r\n")
             or data.find(_KV_PARAMS, start + len(prefix)) >= 0
             or data[: start - 2] != b"%x" % (len(data) - start - 2)
             or not self._is_id_public
-            or self._tail
+            or self._unfinished
         ):
             return False
         if self._kept_bytes <= self._max_kept_bytes:
@@ -108,69 +97,91 @@ class SseRelay:
             self._kept_bytes += len(data)
         return True
 
-    def _whole_events(self, data: bytes) -> bytes:
-        """What is complete of the bytes so far; the rest waits for its end."""
-        data = (self._tail + data).replace(b"\r\n", b"\n")
-        end = data.rfind(b"\n\n") + 2
-        if end == 1:
-            self._tail = data
-            return b""
-        self._tail = data[end:]
-        return data[:end]
+    def _are_all_ordinary(self, data: bytes) -> bool:
+        """One-line events only, and every one of them begins with the prefix, which cannot stand inside of one."""
+        count = data.count(self._prefix)
+        return data.count(self._joint) == count - 1 and data.count(b"\n") == 2 * count == 2 * data.count(b"\n\n")
 
-    def _feed_events(self, data: bytes) -> bytes:
-        out = self._held
-        for event in data[:-2].split(b"\n\n"):
-            shown = self._event(event)
-            if shown is not None:
-                out.append(shown + b"\n\n")
-        if not self.is_decisive:
-            return b""
-        self._held = []
-        return b"".join(out)
-
-    def _event(self, event: bytes) -> bytes | None:
-        """The event as the client may see it; None when it may not."""
-        if not event.startswith(b"data:"):
-            return event  # a comment: vLLM's keep-alive, if that is switched on, or a middlebox's
-        payload = event[5:].strip()
-        if payload == b"[DONE]":
-            self.is_done = True
-            return None if self.error is not None else event
+    def _event(self, event: Event) -> bytes | None:
+        data = event.data
+        if data.strip() == b"[DONE]":
+            self._finish()
+            return event.raw if self.is_done else None
+        if event.name == b"error":
+            return self._failed(event)
         if self._asked.is_anything:
-            shown = take_out(payload, self._asked)
+            shown = take_out(data, self._asked)
             if shown is None:
+                self._keep(data)
                 return None
-            event, payload = event.replace(payload, shown, 1), shown
+            if shown is not data:
+                event = event.with_data(shown)
         try:
-            fields = _decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return event
+            fields = _decode(event.data)
+        except _BROKEN:
+            self._break("the engine sent an event that is no JSON object")
+            return None
         if fields.get("error") is not None:
-            self.error = self.error or payload
-        elif not self.is_decisive and self.error is None:
-            self.is_decisive = _is_decisive(fields)
-        if self._drop_usage and fields.get("choices") == [] and "usage" in fields:
+            return self._failed(event)
+        self._keep(data)
+        choices = fields.get("choices")
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            self._break("the engine sent an event without a list of choices")
+            return None
+        self.is_decisive = self.is_decisive or _is_decisive(choices)
+        if self._drop_usage and not choices and "usage" in fields:
             return None
         if KV_PARAMS in fields:
-            return b"data: " + client_body(
-                payload, hidden_id=self._hidden_id, public_id=self._public_id, asked=NOTHING
-            )
+            return event.with_data(
+                client_body(event.data, hidden_id=self._hidden_id, public_id=self._public_id, asked=NOTHING)
+            ).raw
         if self.is_decisive and not self._prefix and not self._asked.is_anything:
             self._learn_prefix(event)
-        return event.replace(self._hidden_id, self._public_id)
+        return event.raw.replace(self._hidden_id, self._public_id)
 
-    def _learn_prefix(self, event: bytes) -> None:
-        start = _FIRST_CHOICE.search(event)
-        if start is None or self._hidden_id in event[start.end() :]:
+    def _keep(self, data: bytes) -> None:
+        """What `answer` and `raw` are made of: every event in vLLM's own form."""
+        if self._kept_bytes <= self._max_kept_bytes:
+            self._kept.append(b"data: " + (data if b"\n" not in data else data.replace(b"\n", b" ")) + b"\n\n")
+            self._kept_bytes += len(data)
+
+    def _failed(self, event: Event) -> bytes:
+        """An error event; clients know one by its `error` object alone."""
+        said = withheld(read_error(event.data), hidden_id=self._hidden_id)
+        shown = shown_error(event.data, hidden_id=self._hidden_id, public_id=self._public_id)
+        if shown is None or not _has_error_object(shown):
+            shown = error_object(said)
+        self._keep(shown)
+        self._prefix = b""
+        self._fail(shown, said.status)
+        return event.raw if shown == event.data else event.with_data(shown).raw
+
+    def _finish(self) -> None:
+        self._answer, kept = self.answer(), self.raw
+        if self._answer is None and self._prefix and kept is not None and not are_chunks(kept):
+            self._break("the engine sent an event that is no JSON object")  # one that passed without a closer look
+        else:
+            self._end()
+        self._prefix = b""
+
+    def _break(self, message: str) -> None:
+        super()._break(message)
+        self._prefix = b""
+
+    def _learn_prefix(self, event: Event) -> None:
+        start = _FIRST_CHOICE.search(event.raw)
+        if start is None or event.raw != b"data: " + event.data + b"\n\n" or b"\n" in event.data:
             return
-        self._prefix = event[: start.end()]
+        if self._hidden_id in event.raw[start.end() :]:
+            return
+        self._prefix = event.raw[: start.end()]
         self._public_prefix = self._prefix.replace(self._hidden_id, self._public_id)
+        self._joint = b"\n\n" + self._prefix
 
     def answer(self) -> EngineAnswer | None:
-        """What the whole stream said; None when it was too long to keep or is no chat or completion answer."""
-        if self._kept_bytes > self._max_kept_bytes:
-            return None
+        """None also when it was too long to keep or is no chat or completion answer."""
+        if self.is_done or self._kept_bytes > self._max_kept_bytes:
+            return self._answer
         return read_stream(b"".join(self._kept), self._prefix)
 
     @property
@@ -179,21 +190,15 @@ class SseRelay:
         return b"".join(self._kept) if self._kept_bytes <= self._max_kept_bytes else None
 
 
-class OpaqueRelay:
+class OpaqueRelay(Relay):
     """A stream of an endpoint whose events the proxy does not read (`/v1/responses`, `/v1/messages`), usage apart."""
 
-    __slots__ = ("_hidden_id", "_public_id", "_usage", "error", "is_decisive", "is_done")
+    __slots__ = ("_usage",)
 
     def __init__(self, *, hidden_id: bytes, public_id: bytes) -> None:
-        self._hidden_id = hidden_id
-        self._public_id = public_id
+        super().__init__(hidden_id=hidden_id, public_id=public_id)
         self._usage = b""
-        self.is_decisive = False
         self.is_done = True
-        self.error: bytes | None = None
-
-    def takes_chunk(self, data: bytes) -> bool:
-        return False
 
     def feed(self, data: bytes) -> bytes:
         self.is_decisive = True
@@ -205,21 +210,28 @@ class OpaqueRelay:
         return read_opaque_usage(self._usage)
 
 
-def _are_all_ordinary(data: bytes, prefix: bytes) -> bool:
-    """Whole events only, and every one of them begins with `prefix`, which cannot stand inside of one."""
-    return data.endswith(b"\n\n") and data.count(prefix) == data.count(b"\n\n")
+def error_object(error: EngineError) -> bytes:
+    """An error in the shape of vLLM and OpenAI."""
+    code = error.code if error.code is not None else error.status
+    return _encoder.encode(
+        {"error": {"message": error.message, "type": error.type or "engine_error", "param": error.param, "code": code}}
+    )
 
 
-def _is_decisive(fields: dict[str, Any]) -> bool:
-    """The event carries content of any kind, or the end of a choice."""
-    choices = fields.get("choices")
-    if not isinstance(choices, list):
-        return bool(fields)
+def _has_error_object(shown: bytes) -> bool:
+    try:
+        return bool(_decode(shown).get("error"))
+    except _BROKEN:
+        return False
+
+
+def _is_decisive(choices: list[dict[str, Any]]) -> bool:
+    """Content of any kind, or the end of a choice."""
     for choice in choices:
         if choice.get("finish_reason") is not None or choice.get("text"):
             return True
-        delta = choice.get("delta") or {}
-        if any(value for name, value in delta.items() if name != "role"):
+        delta = choice.get("delta")
+        if isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role"):
             return True
     return False
 

@@ -48,6 +48,25 @@ MAX_HEADERS = 256
 """vLLM sends five; what middleboxes add is far from either."""
 
 
+class _Rest:
+    """Behind the last byte that anybody wants of an answer, there is only its end."""
+
+    is_answering = True
+
+    def __init__(self, close: Callable[[], None], heard_at: float) -> None:
+        self._close = close
+        self.heard_at = heard_at
+
+    def on_headers(self, status: int, headers: Headers) -> None: ...
+
+    def on_data(self, data: bytes) -> None:
+        self._close()
+
+    def on_complete(self) -> None: ...
+
+    def on_failure(self, failure: EngineFailure, *, is_untouched: bool) -> None: ...
+
+
 class Connection(asyncio.Protocol):
     __slots__ = (
         "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive", "_is_over", "_is_until_eof",
@@ -116,6 +135,18 @@ class Connection(asyncio.Protocol):
     def heard_at(self) -> float:
         """When the engine last spoke here, on the loop's clock; 0 when it never did."""
         return max(self.idle_since, self._receiver.heard_at) if self._receiver is not None else self.idle_since
+
+    def let_end(self, now: float) -> None:
+        """The receiver has all it wants of the answer and hears nothing more. Once the engine has ended it, the
+        connection may serve again; what comes instead of the end closes it."""
+        self._receiver = _Rest(self.close, now)
+        self.pass_on = None
+        self.idle_since = now
+        self.resume()
+
+    @property
+    def is_ending(self) -> bool:
+        return isinstance(self._receiver, _Rest)
 
     def close(self) -> None:
         if self._transport is not None:

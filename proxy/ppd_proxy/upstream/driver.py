@@ -15,6 +15,7 @@ import msgspec
 from ppd_proxy.core.answer import handoff_params
 from ppd_proxy.core.exchange import Exchange, Phase
 from ppd_proxy.core.headers import Headers
+from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -40,7 +41,6 @@ from ppd_proxy.core.signals import (
     Respond,
     StartResponse,
 )  # fmt: skip
-from ppd_proxy.core.sse import OpaqueRelay, SseRelay
 from ppd_proxy.core.types import Plan, Reason
 from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
@@ -84,7 +84,7 @@ class LegRequest(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
     head: bytes
     body: bytes
-    relay: SseRelay | OpaqueRelay | None
+    relay: Relay | None
     is_retriable: bool
     is_fresh: bool = False
 
@@ -298,12 +298,12 @@ class Driver:
             leg.begin(self._client.writer)
 
     async def _break_off(self, leg: Leg, error: ProxyError) -> None:
+        if leg.relay is not None and leg.relay.error is not None:
+            await self._client.end(leg.take())  # the engine's own error event is the last of it
+            return
         if leg.out:
             await self._client.write(leg.take())
-        if leg.relay is not None and leg.relay.error is not None:
-            await self._client.end(b"")  # the engine's own error event was relayed
-        else:
-            await self._client.break_off(error)
+        await self._client.break_off(error)
 
     def _open(self, kind: LegKind) -> Awaitable[None] | None:
         plan = self.exchange.plan

@@ -1,6 +1,6 @@
 """One leg: turns what a connection receives into events of an exchange.
 
-Whole answers are buffered; a stream's bytes go through an `SseRelay` into `out`, where the driver takes them.
+Whole answers are buffered; a stream's bytes go through a `Relay` into `out`, where the driver takes them.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
-import msgspec
-
 from ppd_proxy.core.answer import is_too_long
 from ppd_proxy.core.headers import Headers, find
+from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import FirstByte, LegEnded, LegFailed, LegKind
-from ppd_proxy.core.sse import OpaqueRelay, SseRelay
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.connection import Connection
@@ -23,17 +21,6 @@ from ppd_proxy.upstream.pool import Origin, Pool
 
 HIGH_WATER_BYTES = 1024 * 1024
 """Unsent stream bytes above which the engine is not read further: a slow client must not fill the proxy's memory."""
-
-
-class _ErrorDetail(msgspec.Struct):
-    code: int | str | None = None
-
-
-class _ErrorEvent(msgspec.Struct):
-    error: _ErrorDetail | str
-
-
-_error_event = msgspec.json.Decoder(_ErrorEvent)
 
 
 class StreamWriter(Protocol):
@@ -65,7 +52,7 @@ class Leg:
         mailbox: Mailbox,
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
-        relay: SseRelay | OpaqueRelay | None,
+        relay: Relay | None,
     ) -> None:
         self.kind = kind
         self._mailbox = mailbox
@@ -154,9 +141,10 @@ class Leg:
             self._parts.append(data)
             return
         shown = relay.feed(data)
+        if relay.is_over:
+            self._finish(relay, shown)
+            return
         if not relay.is_decisive:
-            if relay.error is not None:
-                self._end_with_error(relay.error)
             return
         if self.first_token_at is None:
             self.first_token_at = self.last_token_at = now
@@ -166,11 +154,35 @@ class Leg:
         if _has_event(shown):
             self.last_token_at = now
         if shown:
-            if self.writer is not None and self.writer.is_ready and not self.out and not relay.is_done:
+            if self.writer is not None and self.writer.is_ready and not self.out:
                 self.writer.write_chunk(shown)
             else:
                 self._hold(shown)
                 self._mailbox.wake()
+
+    def _finish(self, relay: Relay, shown: bytes) -> None:
+        """The relay has all that the client gets of the stream; what the engine says from now on is of no use."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if relay.is_done:
+                connection.let_end(self._woke_at)
+            else:
+                connection.abort()
+        if not relay.is_decisive:
+            if relay.error is not None:
+                self._end_with_error(relay.error, relay.error_status)
+            else:
+                self._fail(relay.broken or "the engine ended the stream without any content")
+            return
+        self.last_token_at = self._woke_at
+        self.out.append(shown)
+        if self.first_token_at is None:
+            self.first_token_at = self.last_token_at
+            self._mailbox.put(FirstByte())
+        if relay.is_done:
+            self._end(LegEnded(status=self.status))
+        else:
+            self._fail(relay.broken or "the engine sent an error in the middle of its answer")
 
     def begin(self, writer: StreamWriter) -> None:
         """The client's answer has begun: from now on stream bytes go straight to it where nothing is in the way."""
@@ -202,7 +214,7 @@ class Leg:
         if self.is_stream and relay is not None:
             if not relay.is_decisive:
                 self._fail("the engine ended the stream without any content")
-            elif relay.is_done or relay.error is not None:
+            elif relay.is_done:
                 self._end(LegEnded(status=self.status))
             else:
                 self._fail("the engine ended the stream before its answer was complete")
@@ -238,16 +250,13 @@ class Leg:
         else:
             self._send(connection, head, body)
 
-    def _end_with_error(self, payload: bytes) -> None:
+    def _end_with_error(self, body: bytes, status: int) -> None:
         """An error event before any content: the stream becomes the plain answer it should have been."""
-        self.status = _status_of(payload)
+        self.status = status
         self.headers = [(b"content-type", b"application/json")]
-        self.body = payload
+        self.body = body
         self.is_stream = False
-        if self._connection is not None:
-            self._connection.abort()  # what follows is of no use, and might never come
-            self._connection = None
-        self._end(LegEnded(status=self.status, is_client_fault=self.status == 500 and is_too_long(payload)))
+        self._end(LegEnded(status=status, is_client_fault=status == 500 and is_too_long(body)))
 
     def _fail(self, message: str) -> None:
         self._end(LegFailed(error=EngineFailure(message, reason=Reason.ENGINE_ERROR)))
@@ -260,13 +269,3 @@ class Leg:
 def _has_event(shown: bytes) -> bool:
     """Whether there is an event in it, not only comments or the beginning of one."""
     return shown.startswith(b"data:") or b"\ndata:" in shown
-
-
-def _status_of(payload: bytes) -> int:
-    """The status an error event stands for: its own code where that is an error status, else 502."""
-    try:
-        error = _error_event.decode(payload).error
-    except msgspec.DecodeError:
-        return 502
-    code = error.code if isinstance(error, _ErrorDetail) else None
-    return code if isinstance(code, int) and 400 <= code <= 599 else 502

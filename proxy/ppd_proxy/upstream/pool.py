@@ -123,8 +123,12 @@ class Pool:
         return self._tls
 
     def close_stale(self) -> None:
-        """Close connections that have been idle too long; called every few seconds."""
+        """Close connections that have been idle too long, or wait too long for the end of an answer that nobody reads
+        any more; called every few seconds."""
         limit = self._loop.time() - IDLE_LIMIT_S
+        for each in list(self._open):
+            if each.is_ending and each.idle_since <= limit:
+                each.close()
         for origin, stack in list(self._idle.items()):
             self._idle[origin] = [each for each in stack if each.idle_since > limit]
             for each in stack:

@@ -5,45 +5,26 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.sse import (
+    CHAT,
+    DONE,
+    ERROR,
+    PING,
+    PUBLIC,
+    ROLE,
+    TAG,
+    USAGE,
+    delta,
+    event,
+    feed,
+    framed,
+    public,
+    relay,
+    text,
+)  # fmt: skip
 
-from ppd_proxy.core.asked import IDS, NOTHING, Asked
-from ppd_proxy.core.sse import OpaqueRelay, SseRelay, error_event
-
-TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
-PUBLIC = "cd" * 16
-DONE = b"data: [DONE]\n\n"
-ERROR = b'data: {"error": {"message": "Internal server error", "type": "InternalServerError", "code": 500}}\n\n'
-PING = b": keep-alive\n\n"
-
-
-def event(choices, **fields):
-    return b"data: " + json.dumps({"id": f"chatcmpl-{TAG}", "choices": choices, **fields}).encode() + b"\n\n"
-
-
-def delta(finish_reason=None, /, **fields):
-    return event([{"index": 0, "delta": fields, "logprobs": None, "finish_reason": finish_reason}])
-
-
-def text(piece, finish_reason=None, **fields):
-    return event([{"index": 0, "text": piece, "finish_reason": finish_reason, **fields}])
-
-
-ROLE = delta(role="assistant", content="")
-USAGE = event([], usage={"prompt_tokens": 30, "completion_tokens": 2})
-CHAT = [ROLE, delta(content="hi"), delta(content=" there"), delta("stop", content=""), USAGE, DONE]
-
-
-def relay(*, hidden=TAG, public=PUBLIC, drop_usage=False, asked=NOTHING, **more):
-    return SseRelay(hidden_id=hidden.encode(), public_id=public.encode(), drop_usage=drop_usage, asked=asked, **more)
-
-
-def feed(stream, *events):
-    return b"".join(stream.feed(each) for each in events)
-
-
-def public(data):
-    return data.replace(TAG.encode(), PUBLIC.encode())
-
+from ppd_proxy.core.asked import IDS, Asked
+from ppd_proxy.core.sse import OpaqueRelay, error_event
 
 # Rule 1: nothing before the first decisive event
 
@@ -81,7 +62,7 @@ def test_content_of_any_kind_or_a_finish_reason_is_decisive(decisive):
     "quiet",
     [
         ROLE, PING, USAGE, text(""), delta(content=None, tool_calls=[]), delta(), event([]), event([{"index": 0}]),
-        event([{"index": 0, "delta": None}]), b"data: 1\n\n", b"data: \n\n", b"data: not json\n\n", b"\n\n",
+        event([{"index": 0, "delta": None}]), b"data: \n\n", b"event: x\n\n", b"\n\n",
     ],
 )  # fmt: skip
 def test_events_without_content_are_not_decisive(quiet):
@@ -238,6 +219,10 @@ STREAMS = {
     "kv": [ROLE, text("é😀"), event([{"index": 0, "finish_reason": "stop"}], kv_transfer_params={"a": 1}), USAGE, DONE],
     "pings": [PING, ROLE, PING, CHAT[1], PING, DONE],
     "scores": [ROLE, text("a", logprobs={"token_logprobs": [-1]}), delta(), delta("stop"), DONE],
+    "named": [b"event: x\n" + each for each in CHAT],
+    "CR": [each.replace(b"\n", b"\r") for each in CHAT],
+    "mixed": [b"\xef\xbb\xbf: hi\r\rid: 1\r\n", ROLE, b": x\n", CHAT[1].replace(b"\n", b"\r"), b"\n\n", CHAT[3], DONE],
+    "broken": [*CHAT[:3], b"data: {\n\n", *CHAT[3:]],
     "ids": [text("a", token_ids=[1]), text("b", "stop", token_ids=[2]), USAGE, DONE],
 }
 
@@ -247,7 +232,7 @@ def outcome(pieces, **options):
     out = feed(stream, *pieces)
     answer = stream.answer()
     said = (answer.content, answer.token_ids, answer.is_finished) if answer is not None else None
-    return out, stream.is_decisive, stream.is_done, stream.error, said
+    return out, stream.is_decisive, stream.is_done, stream.error, stream.broken, said
 
 
 @pytest.mark.parametrize("options", [{"drop_usage": True}, {"asked": IDS}, {}], ids=str)
@@ -309,10 +294,6 @@ def test_an_error_event_is_one_event():
 
 
 # Whole HTTP chunks
-
-
-def framed(data):
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def test_a_framed_ordinary_chunk_may_pass_as_it_is_and_counts_as_read():

@@ -1,0 +1,54 @@
+"""One leg after the other on one pool, without the rest of the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.scripted import BODY, HEAD, LIMIT_S
+
+from ppd_proxy.core.asked import NOTHING
+from ppd_proxy.core.signals import FirstByte
+from ppd_proxy.core.sse import SseRelay
+from ppd_proxy.upstream.leg import Leg
+from ppd_proxy.upstream.mailbox import Mailbox
+from ppd_proxy.upstream.pool import Pool
+
+
+class Bench:
+    """Opens legs one after the other on one pool and waits for what they post, as the driver does."""
+
+    def __init__(self):
+        self.loop = asyncio.get_running_loop()
+        self.pool = Pool(self.loop, connect_timeout_s=LIMIT_S)
+        self.mailbox = Mailbox(self.loop)
+        self.leg = None
+
+    async def open(self, origin, *, is_stream=False, is_retriable=True):
+        relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, asked=NOTHING) if is_stream else None
+        self.leg = Leg("decode", self.mailbox, self.loop, self.pool, relay)
+        waiting = self.leg.open(origin, HEAD, BODY, is_retriable=is_retriable)
+        if waiting is not None:
+            await waiting
+        return self.leg
+
+    async def next(self):
+        async with asyncio.timeout(LIMIT_S):
+            while not self.mailbox.events:
+                if self.leg.needs_reopen:
+                    await self.leg.reopen()
+                else:
+                    await self.mailbox.wait()
+        return self.mailbox.events.popleft()
+
+    async def ask(self, origin, **options):
+        await self.open(origin, **options)
+        return await self.next()
+
+    async def relayed(self):
+        """What a client gets of a stream, to its end."""
+        out = b""
+        while True:
+            event = await self.next()
+            out += self.leg.take()
+            if not isinstance(event, FirstByte):
+                return event, out
