@@ -28,7 +28,7 @@ from ppd_proxy.server import guarding
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.bodies import Bodies
 from ppd_proxy.server.data_path import App, DataPath
-from ppd_proxy.server.listening import BACKLOG, Listener
+from ppd_proxy.server.listening import BACKLOG, Listener, allow_open_files, most_clients, open_files
 from ppd_proxy.server.protocol import Door
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.telemetry.logs import RequestLog, configure
@@ -122,7 +122,13 @@ class Runtime:
             write_timeout_s=side.write_timeout_s,
         )
         door = Door(app, limits, app.refuse, self._telemetry.client_stalled, self._loop)
-        return Listener(door, drain_s=side.drain_s, grace_s=side.shutdown_grace_s, on_draining=self._end_is_near)
+        return Listener(
+            door,
+            max_clients=most_clients(open_files()),
+            drain_s=side.drain_s,
+            grace_s=side.shutdown_grace_s,
+            on_draining=self._end_is_near,
+        )
 
     def _end_is_near(self) -> None:
         self.shared.is_stopping = True
@@ -267,6 +273,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def serve(config: Config) -> int:
     """Run the proxy until INT or TERM. Raises OSError when an address cannot be listened on."""
     configure(config.server.log_level)
+    allow_open_files()
     # Requests leave no reference cycles behind; collecting every 700 allocations would cost a tenth of the CPU.
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)

@@ -36,7 +36,7 @@ class Server:
         int, Note(help="requests and answers held in memory; beyond it new requests get 503", unit="bytes", low=1)
     ] = 536870912
     max_head_bytes: Annotated[
-        int, Note(help="a request line (414) or request line and headers (431) that is larger", unit="bytes", low=1024)
+        int, Note(help="longer request lines get 414, larger heads (line and headers) 431", unit="bytes", low=1024)
     ] = 65536
     keep_alive_s: Annotated[float, replace(_SECONDS, help="how long an idle client connection stays open")] = 75.0
     head_timeout_s: Annotated[float, replace(_SECONDS, help="a request's head that takes longer gets 408")] = 10.0

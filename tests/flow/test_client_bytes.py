@@ -12,7 +12,7 @@ from tests.support.raw_client import chat, raw, request
 
 from ppd_proxy.sections import Auth, Server
 
-POST = f"POST {CHAT} HTTP/1.1\r\nHost: proxy\r\n".encode()
+POST = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode()
 BODY = json.dumps({"messages": [user("Hi")], "max_tokens": 3}).encode()
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 SMUGGLED = json.dumps({"url": "http://127.0.0.1:9", "role": "aggregated"}).encode()
@@ -120,8 +120,8 @@ ILL_FORMED = {
     "two spaces": POST.replace(b"POST ", b"POST  ", 1) + LENGTH + b"\r\n" + BODY,
     "a tab in the request line": POST.replace(b" HTTP", b"\tHTTP", 1) + LENGTH + b"\r\n" + BODY,
     "bytes in the target": POST.replace(b"/v1", b"/\xff", 1) + LENGTH + b"\r\n" + BODY,
-    "no path": b"GET health HTTP/1.1\r\nHost: proxy\r\n\r\n",
-    "no version": b"GET /health\r\nHost: proxy\r\n\r\n",
+    "no path": b"GET health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "no version": b"GET /health\r\nHost: 127.0.0.1\r\n\r\n",
     "another protocol": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
 }
@@ -144,7 +144,7 @@ async def test_other_versions_of_http_are_not_spoken():
     async with running_proxy() as cluster:
         for first in (b"PRI * HTTP/2.0", b"GET / HTTP/2.0", b"GET / HTTP/0.9"):
             async with raw(cluster.url) as client:
-                await client.send(first + b"\r\nHost: proxy\r\n\r\nSM\r\n\r\n")
+                await client.send(first + b"\r\nHost: 127.0.0.1\r\n\r\nSM\r\n\r\n")
                 assert (await client.answer()).status == 505
 
 
@@ -221,9 +221,9 @@ def long_heads(limit_bytes):
     """Heads beyond the limit: the request, the status it gets."""
     filler = b"x" * limit_bytes
     return {
-        "url": (b"GET /" + filler + b" HTTP/1.1\r\nHost: proxy\r\n\r\n", 414),
-        "query": (b"POST " + CHAT.encode() + b"?" + filler + b" HTTP/1.1\r\nHost: proxy\r\n\r\n", 414),
-        "method": (filler + b" / HTTP/1.1\r\nHost: proxy\r\n\r\n", 414),
+        "url": (b"GET /" + filler + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 414),
+        "query": (b"POST " + CHAT.encode() + b"?" + filler + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 414),
+        "method": (filler + b" / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 414),
         "header": (POST + b"A: " + filler + b"\r\n" + LENGTH + b"\r\n" + BODY, 431),
         "name": (POST + filler + b": x\r\n" + LENGTH + b"\r\n" + BODY, 431),
         "many headers": (POST + b"A: bcde\r\n" * (limit_bytes // 9 + 1) + LENGTH + b"\r\n" + BODY, 431),
@@ -252,7 +252,7 @@ async def test_a_head_beyond_the_limit_is_refused_before_anything_is_looked_at(n
 async def test_a_head_of_just_the_limit_is_served():
     async with running_proxy(server=Server(max_head_bytes=2048)) as cluster, raw(cluster.url) as client:
         for size_bytes, status in ((2047, 200), (2048, 200), (2049, 431)):
-            start = b"GET /health HTTP/1.1\r\nHost: proxy\r\nA: "
+            start = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nA: "
             sent = start + b"x" * (size_bytes - len(start) - 4) + b"\r\n\r\n"
             await client.send(sent)
             assert (await client.answer()).status == status

@@ -94,7 +94,7 @@ async def raw(url: str) -> AsyncIterator[Raw]:
 
 def request(method: str = "GET", target: str = "/health", headers: Iterable[str] = (), body: bytes = b"") -> bytes:
     """A request as a client would write it; `headers` stand behind the usual ones."""
-    lines = [f"{method} {target} HTTP/1.1", "Host: proxy"]
+    lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1"]
     if body:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, *headers, "", ""]).encode("latin-1") + body

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Iterator
 
 from ppd_proxy import config
 from ppd_proxy.cli import serve
 from ppd_proxy.settings import MASK, Setting, Value
+
+KUBERNETES_GRACE_S = 30
+"""What a pod has after TERM unless its terminationGracePeriodSeconds says otherwise."""
+LAST_WORDS_S = 5
+"""For error events and the last log lines to leave."""
 
 
 def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
@@ -29,6 +35,18 @@ def render(resolution: config.Resolution) -> Iterator[str]:
             yield f"\n[{setting.section}]" if section else f"[{setting.section}]"
             section = setting.section
         yield _line(setting, resolution.values[setting.name], resolution.origins.get(setting.name))
+        if setting.name == "shutdown_grace_s":
+            yield from _kubernetes(resolution)
+
+
+def _kubernetes(resolution: config.Resolution) -> Iterator[str]:
+    """What a pod must grant so that its end is the proxy's own."""
+    drain_s, grace_s = resolution.values["drain_s"], resolution.values["shutdown_grace_s"]
+    if isinstance(drain_s, float) and isinstance(grace_s, float):
+        needed_s = math.ceil(drain_s + grace_s + LAST_WORDS_S)
+        if needed_s > KUBERNETES_GRACE_S:
+            wish = f"set terminationGracePeriodSeconds to {needed_s}"
+            yield f"# Kubernetes kills {KUBERNETES_GRACE_S} s after TERM: {wish}"
 
 
 def _line(setting: Setting, value: Value, origin: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,13 @@ BACKLOG = 4096
 ACCEPTED_AT_ONCE = 64
 PAUSE_S = 1.0
 """How long nobody is taken in after the process ran out of what a connection needs."""
+MOST_FILES = 1 << 20
+FILES_OF_OUR_OWN = 64
+FILES_PER_CLIENT = 3
+"""Its own connection, one to an engine, and one to the engine before, which is kept for a while."""
+LEAST_CLIENTS = 8
+IDLE_ENOUGH_S = 5.0
+"""Idle for so long, a client leaves for one that waits to be taken in."""
 LOOKS_PER_LIMIT = 4
 """How often connections are looked at within the shortest of their limits; they outlive one by a part of it."""
 MAX_LOOK_S = 1.0
@@ -35,8 +43,14 @@ class Listener:
     """`on_draining` is called when the proxy is asked to stop, before anything else happens. `ended` is set when the
     last client has left."""
 
-    def __init__(self, door: Door, *, drain_s: float, grace_s: float, on_draining: Callable[[], None]) -> None:
+    def __init__(
+        self, door: Door, *, max_clients: int, drain_s: float, grace_s: float, on_draining: Callable[[], None]
+    ) -> None:
         self._door = door
+        self._max_clients = max_clients
+        self._clients = 0
+        self._is_full = False
+        door.on_left = self._left
         self._loop = door.loop
         self._drain_s = drain_s
         self._grace_s = grace_s
@@ -58,9 +72,24 @@ class Listener:
         if self._socket is not None and self._socket.fileno() >= 0:
             self._loop.add_reader(self._socket, self._accept)
 
+    def _pause(self, why: str) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            log.warning("no more clients are taken in for now: %s", why)
+
+    def _left(self) -> None:
+        self._clients -= 1
+        if self._is_full:
+            self._is_full = False
+            self._resume()
+
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             if self._socket is None:
+                return
+            if self._clients >= self._max_clients:
+                self._is_full = True
+                self._pause(f"there are {self._max_clients}; the limit of open files allows no more")
                 return
             try:
                 client, _ = self._socket.accept()
@@ -69,11 +98,11 @@ class Listener:
             except OSError as error:
                 if error.errno not in _SHORTAGES:
                     continue  # this client left before it was taken in
-                log.warning("no more clients are taken in for %g s: %s", PAUSE_S, error.strerror)
-                self._loop.remove_reader(self._socket)
+                self._pause(str(error))
                 self._loop.call_later(PAUSE_S, self._resume)
                 return
             client.setblocking(False)
+            self._clients += 1
             self._own.spawn(self._take_in(client))
 
     async def _take_in(self, client: socket.socket) -> None:
@@ -81,6 +110,7 @@ class Listener:
             await self._loop.connect_accepted_socket(lambda: ClientConnection(self._door), client)
         except OSError:
             client.close()
+            self._left()
 
     # -- watching --
 
@@ -92,6 +122,14 @@ class Listener:
             now = self._loop.time()
             for connection in list(self._door.connections):
                 connection.look(now)
+            if self._is_full:
+                self._make_room(now)
+
+    def _make_room(self, now: float) -> None:
+        """Clients that only keep their connections leave for those who wait."""
+        idle = [each for each in self._door.connections if each.is_idle and each.idle_s(now) >= IDLE_ENOUGH_S]
+        for connection in sorted(idle, key=lambda each: -each.idle_s(now))[:ACCEPTED_AT_ONCE]:
+            connection.transport.close()
 
     # -- seeing off --
 
@@ -164,3 +202,24 @@ class Listener:
 
 def _stopping() -> ProxyError:
     return ProxyError("the proxy is stopping", status=503, reason=Reason.STOPPING, source="proxy", is_retryable=True)
+
+
+def most_clients(files: int) -> int:
+    """How many clients may be connected where the process may open so many files: engines must be reached, too."""
+    return max(LEAST_CLIENTS, (files - FILES_OF_OUR_OWN) // FILES_PER_CLIENT)
+
+
+def open_files() -> int:
+    """How many files this process may open, as a number that is no more than anybody needs."""
+    return _number(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def allow_open_files() -> None:
+    """Let this process open as many as the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if _number(soft) < _number(hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_number(hard), hard))
+
+
+def _number(limit: int) -> int:
+    return MOST_FILES if limit == resource.RLIM_INFINITY else min(limit, MOST_FILES)

@@ -59,6 +59,7 @@ class Door:
         self.connections: set[ClientConnection] = set()
         self.left = asyncio.Event()
         """Set whenever one of them is gone."""
+        self.on_left: Callable[[], None] = lambda: None
         self.is_closing = False
         """Every answer from now on is its connection's last."""
 
@@ -103,6 +104,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.connections.discard(self)
         self._door.left.set()
+        self._door.on_left()
         self._disconnect()
         self.flow.resume_writing()
 
@@ -129,6 +131,10 @@ class ClientConnection(asyncio.Protocol):
     def is_idle(self) -> bool:
         """Nothing of a request has arrived, and all of the last answer has left."""
         return self._guard.is_idle and not self.transport.get_write_buffer_size()
+
+    def idle_s(self, now: float) -> float:
+        """For how long nothing of a request has arrived, of a connection that is idle."""
+        return now - self._guard.due_at + self._door.limits.keep_alive_s
 
     def _read_on(self) -> None:
         guard = self._guard

@@ -148,6 +148,15 @@ def test_check_takes_the_file_named_in_the_environment(capsys, monkeypatch, tmp_
     assert f"port = 5  # from {file}: [server] port" in capsys.readouterr().out
 
 
+def test_check_says_what_kubernetes_must_grant(capsys):
+    assert main(["check"]) == 0
+    assert "Kubernetes kills 30 s after TERM: set terminationGracePeriodSeconds to 130" in capsys.readouterr().out
+    assert main(["check", "--drain-s", "1.5", "--shutdown-grace-s", "200"]) == 0
+    assert "set terminationGracePeriodSeconds to 207" in capsys.readouterr().out
+    assert main(["check", "--drain-s", "2", "--shutdown-grace-s", "20"]) == 0
+    assert "Kubernetes" not in capsys.readouterr().out
+
+
 def test_check_masks_secrets(capsys, monkeypatch):
     monkeypatch.setenv("PPD_ADMIN_KEY", "s3cret")
     assert main(["check", "--api-key", "s3cret", "--api-key", "s3cret2"]) == 0
