@@ -11,6 +11,7 @@ import msgspec
 
 from ppd_proxy.core import chat
 from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.echoes import Echoes
 from ppd_proxy.core.fleet import Change, Fleet
 from ppd_proxy.core.headers import Headers
 from ppd_proxy.core.load import Load
@@ -97,3 +98,4 @@ class Collaborators:
     """The proxy was asked to stop; load balancers are told so."""
     distrust: Distrust = field(default_factory=Distrust)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
+    echoes: Echoes = field(default_factory=Echoes)

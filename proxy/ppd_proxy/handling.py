@@ -21,6 +21,7 @@ from ppd_proxy.core.answer import (
 )
 from ppd_proxy.core.asked import NOTHING, asked, is_transparent
 from ppd_proxy.core.candidate import Candidate, read_candidate, read_candidate_stream
+from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
 from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.record import Record
@@ -37,6 +38,8 @@ from ppd_proxy.upstream.pool import parse_origin
 
 BYTES_PER_TOKEN = 4
 """For load accounting only: how many bytes of JSON make a token, roughly."""
+_RESPONSES = b"/v1/responses"
+"""vLLM takes the id of a request here from its body, and with `resp_` before it as the answer's id."""
 _NOT_A_NUMBER = "the decode engine computed a logprob that is no number"
 
 
@@ -46,7 +49,8 @@ class Handling:
     def __init__(self, shared: Collaborators, call: Call) -> None:
         self._shared = shared
         self._call = call
-        self._public_id = self._engine_request_id = shared.new_key()
+        self._public_id = self._key = self._engine_request_id = shared.new_key()
+        self._endpoint = call.path.partition(b"?")[0]
         self._generation: chat.Generation | None = None
         self._body = call.body
         self._is_stream = False
@@ -157,7 +161,7 @@ class Handling:
         shared, record = self._shared, self.record
         if is_retry:
             record.retries += 1
-        key = shared.new_key() if is_retry else self._public_id
+        key = self._key = shared.new_key() if is_retry else self._public_id
         self._plan, self._salt = plan, shared.distrust.salt(plan)
         self._engine_request_id = key
         tokens = self._demand.prompt_tokens
@@ -206,6 +210,7 @@ class Handling:
             head=head,
             body=body,
             relay=relay,
+            expected=Expected(self._key.encode(), self._shared.echoes.of(engine, self._endpoint)),
             is_retriable=not consumes_kv,
             is_fresh=consumes_kv and self.record.retries > 0,
         )
@@ -217,7 +222,8 @@ class Handling:
         hidden, public = self._engine_request_id.encode(), self._public_id.encode()
         salt = self._salt or None
         if generation is None:
-            body = self._body if salt is None else chat.salted(self._body, salt)
+            own_id = f"resp_{self._engine_request_id}" if self._endpoint == _RESPONSES else None
+            body = chat.opaque_body(self._body, salt=salt, request_id=own_id)
             return plan.decode, body, OpaqueRelay(hidden_id=hidden, public_id=public)
         if kind == "prefill" and plan.prefill is not None:
             return plan.prefill, chat.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None

@@ -71,6 +71,7 @@ class Runtime:
             engines=self.fleet.engines,
             inflight=lambda: self.load.requests,
             conversations=lambda: self.conversations.count,
+            echoes_ids=lambda engine: self.shared.echoes.told(engine),
             kv_bytes_per_token=config.metrics.kv_bytes_per_token,
             is_scraping=config.metrics.scrape_interval_s > 0,
             baselines=lambda: baseline_engines(config.shadow),

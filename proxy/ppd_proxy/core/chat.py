@@ -20,6 +20,7 @@ Kind = Literal["chat", "completion"]
 Fields = dict[str, msgspec.Raw]
 
 KV_PARAMS = "kv_transfer_params"
+REQUEST_ID = "request_id"
 CACHE_SALT = "cache_salt"
 MAX_SALT_CHARS = 128
 """vLLM 0.32 refuses longer salts (entrypoints/generate/base/protocol.py)."""
@@ -34,6 +35,12 @@ PREFILL_DROPPED = frozenset({
 })  # fmt: skip
 """Fields that never change the rendered prompt. `tools`, `tool_choice`, `response_format` and everything unknown may,
 so they stay: both legs must render to the same token ids."""
+
+_OURS_SUFFIX = "_transfer_params"
+_ARGUMENTS = frozenset({"vllm_xargs", "extra_args", "sampling_params"})
+"""Fields whose members vLLM reads as if they stood in SamplingParams, handoff parameters too (v1/request.py)."""
+_ARGUMENT_LEVELS = 2
+"""`sampling_params` has `extra_args`; nothing is read below these."""
 
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _TRUTHY = frozenset({b"true", b"1", b"1.0", b"yes", b"on", b"y", b"t"})
@@ -50,8 +57,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """One parsed generation request.
 
     `messages` for chat, `prompt` (one text or one list of token ids) for completions; both are empty when the request
-    holds several sequences. `fields` are the raw JSON values of the client's body without `kv_transfer_params` and the
-    fields to strip; `is_rewritten` says that something was taken out, so `body` cannot be sent as it came.
+    holds several sequences. `fields` are the raw JSON values of the client's body without what is the proxy's alone
+    and the fields to strip; `is_rewritten` says that `body` cannot be sent as it came.
     """
 
     kind: Kind
@@ -250,17 +257,27 @@ def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
 
 
 def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[bytes, bool]:
-    """The body of an endpoint that the proxy does not interpret, without handoff parameters, and whether it streams."""
+    """The body of an endpoint that the proxy does not interpret, without what is the proxy's alone, and whether it
+    streams."""
     fields = _decode_fields(body)
     is_rewritten = _take_out(fields, stripped)
     return (_encoder.encode(fields) if is_rewritten else body), _flag(fields, "stream")
 
 
-def salted(body: bytes, salt: str) -> bytes:
-    """A body of `parse_opaque` with `salt`: vLLM 0.32 takes `cache_salt` on all four generation endpoints, on
-    `/v1/messages` since vllm#49498; engines before that ignore it there."""
+def opaque_body(body: bytes, *, salt: str | None, request_id: str | None) -> bytes:
+    """A body of `parse_opaque` for one leg.
+
+    vLLM 0.32 takes `cache_salt` on all four generation endpoints, on `/v1/messages` since vllm#49498; engines before
+    that ignore it there. `request_id`: where the body's is the engine's id of the request and of its answer, whatever
+    the header says (`/v1/responses`).
+    """
+    if salt is None and request_id is None:
+        return body
     fields = _decode_fields(body)
-    _add_salt(fields, salt)
+    if salt is not None:
+        _add_salt(fields, salt)
+    if request_id is not None:
+        fields[REQUEST_ID] = msgspec.Raw(_encoder.encode(request_id))
     return _encoder.encode(fields)
 
 
@@ -283,17 +300,37 @@ def _add_salt(fields: Fields, salt: str) -> None:
 
 
 def _take_out(fields: Fields, stripped: frozenset[str]) -> bool:
-    """Remove what no client may send to an engine: handoff parameters (vLLM also reads them from `vllm_xargs`) and
-    the operator's list. Returns whether anything was there."""
-    taken = [name for name in fields if name == KV_PARAMS or name in stripped]
+    """Remove what no client may send to an engine: the names of `_is_ours`, and the operator's list. Returns whether
+    the body has to be written anew.
+
+    That is so wherever there are arguments, even harmless ones: of two fields with one name an engine reads the last,
+    or another, and then none but that one is left.
+    """
+    taken = [name for name in fields if _is_ours(name) or name in stripped]
     for name in taken:
         del fields[name]
-    arguments = _object(fields.get("vllm_xargs"))
-    if arguments is None or KV_PARAMS not in arguments:
+    if _ARGUMENTS.isdisjoint(fields):
         return bool(taken)
-    del arguments[KV_PARAMS]
-    fields["vllm_xargs"] = msgspec.Raw(_encoder.encode(arguments))
+    for name in _ARGUMENTS & fields.keys():
+        fields[name] = _without_ours(fields[name], _ARGUMENT_LEVELS)
     return True
+
+
+def _is_ours(name: str) -> bool:
+    """Fields by which engines are told what to do with KV, and under which id: only the proxy says that."""
+    return name.endswith(_OURS_SUFFIX) or name == REQUEST_ID
+
+
+def _without_ours(raw: msgspec.Raw, levels: int) -> msgspec.Raw:
+    members = _object(raw)
+    if members is None:
+        return raw
+    for name in [name for name in members if _is_ours(name)]:
+        del members[name]
+    if levels > 1:
+        for name in _ARGUMENTS & members.keys():
+            members[name] = _without_ours(members[name], levels - 1)
+    return msgspec.Raw(_encoder.encode(members))
 
 
 def _decode_fields(body: bytes) -> Fields:

@@ -10,6 +10,7 @@ from quart import Blueprint, Response, request
 from yarl import URL
 
 from ppd_proxy.collaborators import Collaborators
+from ppd_proxy.core.chat import parse_opaque
 from ppd_proxy.core.headers import HOP_BY_HOP
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
@@ -19,7 +20,7 @@ from ppd_proxy.server.access import check_client
 from ppd_proxy.server.paths import PASSED_ON, passed_on, with_query
 from ppd_proxy.upstream.client import engine_errors
 
-_NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"x-admin-key"}
+_NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"x-admin-key", b"x-request-id"}
 _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"content-encoding", b"server", b"date"}
 
 
@@ -30,6 +31,8 @@ def pass_through_blueprint(shared: Collaborators, auth: Auth, session: aiohttp.C
         check_client(auth, dict(request.scope["headers"]))
         target = _target()
         body = cast("bytes", await request.get_data(cache=False))
+        if body:
+            body, _ = parse_opaque(body)
         tried: frozenset[str] = frozenset()
         while True:
             engine = _choose(shared, tried)
@@ -99,6 +102,7 @@ async def _ask(
         if name not in _NOT_FORWARDED
         and not (shared.engine_authorization is not None and name in (b"authorization", b"x-api-key"))
     ]
+    headers.append(("x-request-id", shared.new_key()))
     if shared.engine_authorization is not None:
         headers.append(("authorization", shared.engine_authorization.decode("latin-1")))
     url = URL(engine.url + target, encoded=True)  # as it is written: aiohttp would decode and resolve it once more

@@ -153,6 +153,14 @@ ENGINE_UNHEALTHY = Instrument(
     labels=("engine", "role"),
     help="1 while the engine is alive but its last 5 answers all failed: it gets no requests where there is another.",
 )
+ENGINE_ECHOES_IDS = Instrument(
+    name="ppd_engine_echoes_ids",
+    kind="gauge",
+    group="engines",
+    labels=("engine",),
+    help="1 if the engine's answers carry the id of their request, so that a stranger's answer is refused; 0 if ten in "
+    "a row did not, so that it would not be noticed; absent until either is known.",
+)
 ENGINE_CHANGES = Instrument(
     name="ppd_engine_changes_total",
     kind="counter",
@@ -307,6 +315,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     INFLIGHT,
     ENGINE_UP,
     ENGINE_UNHEALTHY,
+    ENGINE_ECHOES_IDS,
     ENGINE_CHANGES,
     ANNOUNCEMENTS_REJECTED,
     CONVERSATIONS,

@@ -33,9 +33,10 @@ class Metrics:
     """Counts what the director and the runtime report.
 
     `engines` gives all known engines, `inflight` requests in flight by engine id (an absent engine has none),
-    `conversations` how many are remembered. `kv_bytes_per_token` is for estimated transfers (None: no estimates);
-    `is_scraping` says that `scraped` will be called. `baselines` gives engines that are scraped but serve no clients:
-    of these only the acceptance of drafts is shown. `buffered_bytes` is what the proxy holds of requests and answers.
+    `conversations` how many are remembered, `echoes_ids` whether an engine is known to echo ids. `kv_bytes_per_token`
+    is for estimated transfers (None: no estimates); `is_scraping` says that `scraped` will be called. `baselines` gives
+    engines that are scraped but serve no clients: of these only the acceptance of drafts is shown. `buffered_bytes` is
+    what the proxy holds of requests and answers.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Metrics:
         engines: Callable[[], Iterable[Engine]],
         inflight: Callable[[], Mapping[str, int]],
         conversations: Callable[[], int],
+        echoes_ids: Callable[[Engine], bool | None] = lambda _: None,
         kv_bytes_per_token: int | None = None,
         is_scraping: bool = True,
         baselines: Callable[[], Iterable[Engine]] = tuple,
@@ -70,7 +72,7 @@ class Metrics:
             is_scraping=is_scraping,
         )
         self._speculation = SpecTelemetry(registry, lambda: (*engines(), *baselines()))
-        registry.register(LiveGauges(engines, inflight, conversations, buffered_bytes))
+        registry.register(LiveGauges(engines, inflight, conversations, buffered_bytes, echoes_ids))
 
     def decided(self, mode: str, route: str, reason: str) -> None:
         """One routing decision, or one refusal before routing (route `none`)."""
@@ -140,11 +142,13 @@ class LiveGauges(Collector):
         inflight: Callable[[], Mapping[str, int]],
         conversations: Callable[[], int],
         buffered_bytes: Callable[[], int],
+        echoes_ids: Callable[[Engine], bool | None],
     ) -> None:
         self._engines = engines
         self._inflight = inflight
         self._conversations = conversations
         self._buffered_bytes = buffered_bytes
+        self._echoes_ids = echoes_ids
 
     def collect(self) -> Iterator[Metric]:
         known = tuple(self._engines())
@@ -152,12 +156,16 @@ class LiveGauges(Collector):
         requests = gauge_family(instruments.INFLIGHT)
         up = gauge_family(instruments.ENGINE_UP)
         unhealthy = gauge_family(instruments.ENGINE_UNHEALTHY)
+        echoing = gauge_family(instruments.ENGINE_ECHOES_IDS)
         for engine in known:
             requests.add_metric((engine.id,), inflight.get(engine.id, 0))
             up.add_metric((engine.id, engine.role), engine.state != "down")
             unhealthy.add_metric((engine.id, engine.role), engine.state == "unhealthy")
+            echoes = self._echoes_ids(engine)
+            if echoes is not None:
+                echoing.add_metric((engine.id,), echoes)
         conversations = gauge_family(instruments.CONVERSATIONS)
         conversations.add_metric((), self._conversations())
         buffered = gauge_family(instruments.BUFFERED)
         buffered.add_metric((), self._buffered_bytes())
-        return iter((requests, up, unhealthy, conversations, buffered))
+        return iter((requests, up, unhealthy, echoing, conversations, buffered))

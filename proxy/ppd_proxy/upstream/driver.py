@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from ppd_proxy.core.answer import handoff_params
+from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.exchange import Exchange, Phase
 from ppd_proxy.core.headers import Headers
 from ppd_proxy.core.relay import Relay
@@ -79,7 +80,7 @@ class Client(Protocol):
 
 
 class LegRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a leg sends. `is_retriable`, `is_fresh`: see `Leg.open`."""
+    """What a leg sends, and how its answer is known. `is_retriable`, `is_fresh`: see `Leg.open`."""
 
     origin: Origin
     head: bytes
@@ -87,6 +88,7 @@ class LegRequest(msgspec.Struct, frozen=True, kw_only=True):
     relay: Relay | None
     is_retriable: bool
     is_fresh: bool = False
+    expected: Expected | None = None
 
 
 class Shaper(Protocol):
@@ -311,7 +313,7 @@ class Driver:
             raise RuntimeError("a leg without a plan")
         params = self._params if plan.prefill is not None and kind != "prefill" else None
         request = self._shaper.shape(kind, plan, params)
-        self.leg = Leg(kind, self._mailbox, self._loop, self._pool, request.relay)
+        self.leg = Leg(kind, self._mailbox, self._loop, self._pool, request.relay, request.expected)
         return self.leg.open(
             request.origin,
             request.head,

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from ppd_proxy.core.answer import is_too_long
+from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.headers import Headers, find
 from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import FirstByte, LegEnded, LegFailed, LegKind
@@ -21,6 +22,9 @@ from ppd_proxy.upstream.pool import Origin, Pool
 
 HIGH_WATER_BYTES = 1024 * 1024
 """Unsent stream bytes above which the engine is not read further: a slow client must not fill the proxy's memory."""
+
+
+_STRANGE = "the engine sent the answer to another request: its id is not the one that was sent"
 
 
 class StreamWriter(Protocol):
@@ -41,7 +45,7 @@ class Leg:
     """`status`, `headers` and `body` of the answer, or `out` of a stream. Posts FirstByte, LegEnded and LegFailed."""
 
     __slots__ = (
-        "_connection", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
+        "_connection", "_expected", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
         "_request", "_woke_at", "body", "first_token_at", "headers", "is_over", "is_stream", "kind", "last_token_at",
         "needs_reopen", "opened_at", "out", "relay", "status", "writer",
     )  # fmt: skip
@@ -53,11 +57,13 @@ class Leg:
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
         relay: Relay | None,
+        expected: Expected | None = None,
     ) -> None:
         self.kind = kind
         self._mailbox = mailbox
         self._loop = loop
         self._pool = pool
+        self._expected = expected
         self.relay = relay
         self.status = 0
         self.headers: Headers = []
@@ -140,7 +146,13 @@ class Leg:
         if not self.is_stream or relay is None:
             self._parts.append(data)
             return
+        if self.first_token_at is None:
+            self._parts.append(data)
         shown = relay.feed(data)
+        if relay.is_decisive and self.first_token_at is None and not self._is_ours(b"".join(self._parts)):
+            self.abort()
+            self._fail(_STRANGE)
+            return
         if relay.is_over:
             self._finish(relay, shown)
             return
@@ -207,7 +219,7 @@ class Leg:
             self._connection.pause()
 
     def on_complete(self) -> None:
-        self._connection = None
+        connection, self._connection = self._connection, None
         if self.is_over:
             return
         relay = self.relay
@@ -222,6 +234,11 @@ class Leg:
         self.body = b"".join(self._parts)
         if self.status == 200 and not self.body.strip():
             self._fail("the engine answered 200 with an empty body")
+            return
+        if 200 <= self.status < 300 and not self._is_ours(self.body):
+            if connection is not None:
+                connection.close()  # the answer to this request may still come
+            self._fail(_STRANGE)
             return
         is_client_fault = self.status == 500 and is_too_long(self.body)
         self._end(LegEnded(status=self.status, is_client_fault=is_client_fault))
@@ -257,6 +274,9 @@ class Leg:
         self.body = body
         self.is_stream = False
         self._end(LegEnded(status=status, is_client_fault=status == 500 and is_too_long(body)))
+
+    def _is_ours(self, answer: bytes) -> bool:
+        return self._expected is None or self._expected.is_met(answer)
 
     def _fail(self, message: str) -> None:
         self._end(LegFailed(error=EngineFailure(message, reason=Reason.ENGINE_ERROR)))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_proxy.core.asked import IDS, NOTHING, Asked
-from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, parse, prefill_body, prompt_size_bytes, salted
+from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, opaque_body, parse, prefill_body, prompt_size_bytes
 
 PARAMS = b'{"do_remote_prefill":true,"remote_block_ids":[[1,2]]}'
 LOGPROBS = Asked(False, True)
@@ -335,7 +335,8 @@ def salt_of(body):
 def test_the_salt_goes_before_the_clients_own(fields, expected):
     assert salt_of(decode_body(chat(**fields), None, NOTHING, salt="ppd-1")) == expected
     assert salt_of(prefill_body(chat(**fields), PARAMS, salt="ppd-1")) == expected
-    assert salt_of(salted(json.dumps({"input": "hi", **fields}).encode(), "ppd-1")) == expected
+    opaque = json.dumps({"input": "hi", **fields}).encode()
+    assert salt_of(opaque_body(opaque, salt="ppd-1", request_id=None)) == expected
 
 
 @pytest.mark.parametrize("own", ["", 5, ["a"], "a/b" * 40, "x" * (MAX_SALT_CHARS + 1)])

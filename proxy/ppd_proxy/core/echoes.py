@@ -1,0 +1,77 @@
+"""Whether an answer is the one to our request, told by its id.
+
+vLLM puts the id that a leg carried into its answer (`chatcmpl-<X-Request-Id>`). An engine, or what stands before it,
+that sends a second answer late sends it into the next request on that connection, where nothing but the id tells it
+apart. Not every engine echoes ids, so that is learned, for each engine and endpoint, from its answers. Source: vLLM
+0.32, `entrypoints/serve/engine/serving.py` (`_base_request_id`) and the endpoints' serving modules. No IO.
+"""
+
+from __future__ import annotations
+
+from ppd_proxy.core.types import Engine
+
+MISSES = 10
+"""So many answers in a row without our id say that the engine does not echo, or not any more: something else may have
+taken its place."""
+MAX_KNOWN = 4096
+
+
+class Echo:
+    """One engine's habit at one endpoint. `echoes` is None until it is known."""
+
+    __slots__ = ("_incarnation", "_misses", "echoes")
+
+    def __init__(self, incarnation: int) -> None:
+        self._incarnation = incarnation
+        self._misses = 0
+        self.echoes: bool | None = None
+
+    def is_of(self, engine: Engine) -> bool:
+        return self._incarnation == engine.incarnation
+
+    def admits(self, *, has_our_id: bool) -> bool:
+        """Whether an answer that has our id, or not, is to be taken for ours."""
+        if has_our_id:
+            self._misses, self.echoes = 0, True
+            return True
+        self._misses += 1
+        if self._misses >= MISSES:
+            self.echoes = False
+        return not self.echoes
+
+
+class Expected:
+    """The id that one leg's answer must have, where its engine echoes ids."""
+
+    __slots__ = ("_echo", "_key")
+
+    def __init__(self, key: bytes, echo: Echo) -> None:
+        self._key = key
+        self._echo = echo
+
+    def is_met(self, answer: bytes) -> bool:
+        """`answer`: a whole body, or the first events of a stream. The id cannot be in a stranger's answer: nobody else
+        knew it."""
+        return self._echo.admits(has_our_id=self._key in answer)
+
+
+class Echoes:
+    """The habits of all engines, each for its current incarnation."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes], Echo] = {}
+
+    def of(self, engine: Engine, endpoint: bytes) -> Echo:
+        """`endpoint` is the path without its query: an engine may echo ids at one and not at another."""
+        place = (engine.id, endpoint)
+        echo = self._known.get(place)
+        if echo is None or not echo.is_of(engine):
+            if len(self._known) >= MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+            echo = self._known[place] = Echo(engine.incarnation)
+        return echo
+
+    def told(self, engine: Engine) -> bool | None:
+        """Whether the engine echoes ids at any endpoint; None while that is not known."""
+        known = {echo.echoes for (id_, _), echo in self._known.items() if id_ == engine.id and echo.is_of(engine)}
+        return True if True in known else False if False in known else None
