@@ -22,7 +22,7 @@ LAYERS = (
     ("errors", "core"),
     ("policy", "handoff", "accuracy", "settings", "sections", "config", "tasks", "keys"),
     ("upstream", "discovery", "store", "shadow", "telemetry"),
-    ("director", "handling", "planning", "collaborators", "offering"),
+    ("director", "handling", "planning", "collaborators", "offering", "prompt_watch", "remember"),
     ("server", "runtime", "watching"),
     ("cli", "acc"),
 )

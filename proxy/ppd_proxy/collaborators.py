@@ -17,7 +17,8 @@ from ppd_proxy.core.headers import Headers
 from ppd_proxy.core.load import Load
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.types import Mode, Reason, Route
-from ppd_proxy.policy.distrust import Distrust
+from ppd_proxy.policy.distrust import Distrust, Pair, joined
+from ppd_proxy.policy.prompts import PromptPairs
 from ppd_proxy.policy.retry_budget import RetryBudget
 from ppd_proxy.shadow.sample import Sample
 from ppd_proxy.upstream.pool import Pool
@@ -32,6 +33,12 @@ class Observer(Protocol):
 
     def retried(self, *, is_allowed: bool) -> None:
         """A failed request is tried again, or is not because of too many others."""
+
+    def prompts_compared(self, result: str) -> None: ...
+
+    def prompts_differ(self, pair: Pair, why: str, *, is_distrusted: bool) -> None: ...
+
+    def prompts_trusted(self, pairs: tuple[Pair, ...], why: str) -> None: ...
 
     def kv_released(self) -> None: ...
 
@@ -77,7 +84,7 @@ class Call(msgspec.Struct, kw_only=True):
 @dataclass(slots=True, kw_only=True)
 class Collaborators:
     """What all requests share. `mode` may change at any time and counts from the next request on, `distrust`
-    from the next plan on.
+    from the next plan on. It is what two judges say: the guard (`guarded`) and the rule about `prompts`.
 
     `shadow` says which answers are to be compared with a baseline, and gets them.
     """
@@ -98,4 +105,16 @@ class Collaborators:
     """The proxy was asked to stop; load balancers are told so."""
     distrust: Distrust = field(default_factory=Distrust)
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
+    guarded: Distrust = field(default_factory=Distrust)
+    prompts: PromptPairs
     echoes: Echoes = field(default_factory=Echoes)
+
+    def join_distrust(self) -> None:
+        """One of the judges has changed its mind."""
+        self.distrust = joined(self.guarded, self.prompts.distrust)
+
+    def trust_prompts(self, pairs: tuple[Pair, ...], why: str) -> None:
+        """`pairs` are those that `prompts` just gave back."""
+        if pairs:
+            self.join_distrust()
+            self.observer.prompts_trusted(pairs, why)

@@ -5,11 +5,11 @@ Owns the state of a single request between `director.py` and the driver. No sock
 
 from __future__ import annotations
 
-import xxhash
+import msgspec
 
 from ppd_proxy import planning
 from ppd_proxy.collaborators import Call, Collaborators
-from ppd_proxy.core import chat, identity
+from ppd_proxy.core import chat
 from ppd_proxy.core.answer import (
     EngineAnswer,
     client_body,
@@ -29,9 +29,11 @@ from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
 from ppd_proxy.core.sse import MAX_KEPT_BYTES, OpaqueRelay, SseRelay
 from ppd_proxy.core.types import Demand, Engine, History, Home, Plan, Reason
-from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
+from ppd_proxy.errors import EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.placement import find_home
+from ppd_proxy.prompt_watch import PromptWatch
+from ppd_proxy.remember import Steps, look_up, remember
 from ppd_proxy.upstream.driver import LegRequest
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.pool import parse_origin
@@ -54,6 +56,8 @@ class Handling:
         self._generation: chat.Generation | None = None
         self._body = call.body
         self._is_stream = False
+        self._prompts = PromptWatch(shared)
+        self._answer: EngineAnswer | None = None
         self._asked = NOTHING
         self._is_scored = False
         self._tops = 0
@@ -61,8 +65,7 @@ class Handling:
         self.broken_by: Plan | None = None
         """The plan of a sampled attempt whose logprobs were no numbers; it was tried again without asking."""
         self._demand = Demand(is_split_endpoint=False)
-        self._chat_steps: list[bytes] | None = None
-        self._raw_steps: identity.RawSteps | None = None
+        self._steps: Steps = None
         self._reservations: list[Reservation] = []
         self._plan: Plan | None = None
         self._salt = ""
@@ -88,37 +91,21 @@ class Handling:
         self.record.choices = generation.choices
         history, spread_key = History(), b""
         if not generation.is_multi_sequence:
-            history, spread_key = self._look_up(generation)
+            found = look_up(shared.conversations, call, generation, shared.loop.time())
+            history, spread_key, self._steps = found.history, found.spread_key, found.steps
         self._demand = Demand(
             history=history,
             prompt_tokens=chat.prompt_size_bytes(generation) // BYTES_PER_TOKEN,
             spread_key=spread_key,
             is_multi_sequence=generation.is_multi_sequence,
             wants_prompt_logprobs=generation.wants_prompt_logprobs,
+            prompt_depends_on_output=generation.prompt_depends_on_output,
         )
         self.record.turn = history.turn
 
     def _ask(self, generation: chat.Generation, *, is_sampled: bool) -> None:
         self._is_scored = is_sampled and is_transparent(generation)
         self._asked = asked(generation, is_sampled=self._is_scored)
-
-    def _look_up(self, generation: chat.Generation) -> tuple[History, bytes]:
-        """The history, and the digest of the conversation's start."""
-        call, store, now = self._call, self._shared.conversations, self._shared.loop.time()
-        explicit = call.named.get(b"x-session-id") or call.named.get(b"x-conversation-id") or b""
-        scope = identity.scope(
-            api_key=call.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1")
-        )
-        if generation.kind == "chat":
-            steps = self._chat_steps = identity.chat_steps(scope, generation.messages)
-            last = identity.last_assistant(generation.messages)
-            history = store.look_up_chat(steps, last_assistant=last, now=now)
-            return history, steps[_first_user(generation)] if steps else scope
-        try:
-            raw = self._raw_steps = identity.raw_steps(scope, generation.prompt)
-        except ValueError as error:
-            raise BadRequest(str(error), param="prompt") from None
-        return store.look_up_raw(raw, now=now), xxhash.xxh3_128_digest(scope + raw.data[: identity.BLOCK_UNITS])
 
     @property
     def request_id(self) -> str:
@@ -135,6 +122,8 @@ class Handling:
 
     def make_plan(self, command: MakePlan) -> Planned | Refused:
         shared = self._shared
+        if self._prompts.doubted:
+            command = msgspec.structs.replace(command, failed=command.failed | self._prompts.doubted)
         try:
             plan = planning.make_plan(shared, self._demand, command)
         except NoRoute as error:
@@ -227,6 +216,7 @@ class Handling:
             return plan.decode, body, OpaqueRelay(hidden_id=hidden, public_id=public)
         if kind == "prefill" and plan.prefill is not None:
             return plan.prefill, chat.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None
+        check = self._prompts.begin(plan) if kind == "decode" else None
         if kind == "release":
             return plan.decode, chat.prefill_body(generation, params, salt=salt), None
         relay = None
@@ -237,6 +227,7 @@ class Handling:
                 public_id=public,
                 drop_usage=not generation.wants_usage,
                 asked=self._asked,
+                check=check,
                 max_kept_bytes=MAX_KEPT_BYTES * (1 + self._tops // 2),
             )
         body = chat.decode_body(generation, params, self._asked, top_logprobs=self._tops, salt=salt)
@@ -263,8 +254,8 @@ class Handling:
         """What a sampled request's whole answer said, to be held against a baseline's; None where that cannot be: the
         request cannot be asked, the answer failed or is too long to keep, or ids and logprobs do not fit together."""
         generation = self._generation
-        if generation is None or not self._is_scored or leg.status != 200:
-            return None
+        if generation is None or not self._is_scored or leg.status != 200 or self._prompts.doubted:
+            return None  # the legs' prompts are counted, not sampled
         if not leg.is_stream or not isinstance(leg.relay, SseRelay):
             return read_candidate(generation.kind, leg.body)
         stream = leg.relay.raw
@@ -274,11 +265,12 @@ class Handling:
         if self._is_complete or leg.status != 200:
             return
         self._is_complete = True
+        answer = self._answer or self._read(leg)
         if self._plan is not None:
             self.record.filled_by = self._filled_by(self._plan)
+            self._prompts.complete(self._plan, answer)
         if not leg.is_stream:
             self.record.transfer = read_transfer(leg.body)
-        answer = self._read(leg)
         if answer is None:
             return
         usage = answer.usage
@@ -310,16 +302,7 @@ class Handling:
             filled_by=self.record.filled_by,
             salt=self._salt,
         )
-        if self._chat_steps:
-            steps = None
-            if not generation.continues_answer:
-                said = identity.Answer(content=answer.content, reasoning=answer.reasoning, tool_calls=answer.tool_calls)
-                steps = identity.answer_steps(self._chat_steps[-1], said)
-            store.remember_chat(self._chat_steps, steps, home=home, prompt_tokens=prompt_tokens, now=now)
-        elif self._raw_steps is not None:
-            store.remember_raw(
-                self._raw_steps, _raw_answer(generation, answer), home=home, prompt_tokens=prompt_tokens, now=now
-            )
+        remember(store, generation, answer, self._steps, home=home, prompt_tokens=prompt_tokens, now=now)
 
     def release(self) -> None:
         for reservation in self._reservations:
@@ -332,8 +315,17 @@ class Handling:
     def stranded(self) -> None:
         self._shared.observer.kv_stranded()
 
-    def handed_over(self, *, has_kv: bool) -> None:
+    def handed_over(self, *, has_kv: bool, prompt_tokens: int | None) -> None:
         self.record.has_kv = has_kv
+        self._prompts.prefilled(prompt_tokens)
+
+    def two_prompts(self, leg: Leg) -> LegFailed | None:
+        if not self._prompts.is_open:
+            return None
+        answer = self._read(leg)
+        failure = self._prompts.compare(answer)
+        self._answer = answer if failure is None else None
+        return failure
 
     def broken_by_asking(self, leg: Leg) -> LegFailed | LegRefused | None:
         if not self._asked.logprobs:
@@ -353,6 +345,8 @@ class Handling:
 
     def leg_failed(self, plan: Plan, kind: LegKind, event: LegFailed) -> None:
         self.record.error = event.error.message
+        if kind == "decode":
+            self._prompts.failed(plan)
         engine = plan.prefill if kind == "prefill" and plan.prefill is not None else plan.decode
         planning.note_failure(self._shared, engine, event, tokens=self._demand.prompt_tokens)
 
@@ -371,18 +365,3 @@ class Handling:
         if leg is not None:
             record.decode_opened_at = leg.opened_at
             record.first_token_at, record.last_token_at = leg.first_token_at, leg.last_token_at
-
-
-def _first_user(generation: chat.Generation) -> int:
-    """Index of the first user message: the digest up to there stays the same for the whole conversation."""
-    for index, message in enumerate(generation.messages):
-        if message.get("role") == "user":
-            return index
-    return 0
-
-
-def _raw_answer(generation: chat.Generation, answer: EngineAnswer) -> str | list[int] | None:
-    """What follows the prompt in the prompt's own form."""
-    if isinstance(generation.prompt, list):
-        return answer.token_ids
-    return answer.content.removeprefix(generation.prompt) if generation.echoes_prompt else answer.content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import secrets
 import signal
 import socket
 import sys
@@ -24,6 +25,7 @@ from ppd_proxy.core.types import Engine, Role
 from ppd_proxy.director import Director
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
 from ppd_proxy.keys import KeySource
+from ppd_proxy.policy.prompts import PromptPairs
 from ppd_proxy.server import guarding
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.bodies import Bodies
@@ -93,6 +95,7 @@ class Runtime:
             trust_direct=config.routing.trust_direct,
             engine_authorization=f"Bearer {key}".encode() if key else None,
             stripped_fields=frozenset(config.routing.strip_field),
+            prompts=PromptPairs(secrets.token_hex(4)),
         )
         self._prober = Prober(
             self._probe_session,
@@ -254,6 +257,7 @@ class Runtime:
             await asyncio.sleep(TICK_S)
             self._telemetry.fleet_changed(self.fleet.expire(self._loop.time()))
             self.conversations.expire(self._loop.time())
+            self.shared.trust_prompts(self.shared.prompts.refresh(self.fleet.engines()), "an engine began anew")
             self._pool.close_stale()
 
 

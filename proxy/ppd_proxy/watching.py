@@ -40,7 +40,8 @@ class Reins:
         self._shared = shared
 
     def set_distrust(self, distrust: Distrust) -> None:
-        self._shared.distrust = distrust
+        self._shared.guarded = distrust
+        self._shared.join_distrust()
 
     def forget_homes(self, is_bad: Callable[[Home], bool]) -> int:
         return self._shared.conversations.forget_homes(is_bad)

@@ -14,6 +14,7 @@ import msgspec
 from ppd_connector.wire import TRANSFER_FIELD
 from ppd_proxy.core.asked import Asked
 from ppd_proxy.core.chat import KV_PARAMS, Fields
+from ppd_proxy.core.prompts import counted
 from ppd_proxy.core.record import Transfer
 from ppd_proxy.core.removal import take_out
 
@@ -108,16 +109,29 @@ _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
 _DONE = b"data: [DONE]\n\n"
 _NOT_A_NUMBER = "Out of range float values are not JSON compliant"
 _fields = msgspec.json.Decoder(Fields)
+_usage = msgspec.json.Decoder(dict[str, Any])
 _encoder = msgspec.json.Encoder()
 
 
-def handoff_params(body: bytes) -> bytes | None:
-    """The raw `kv_transfer_params` of a prefill answer; None when absent or null. Raises ValueError on other bodies."""
+def read_prefill(body: bytes) -> tuple[bytes | None, int | None]:
+    """Of a prefill answer the raw `kv_transfer_params`, None when absent or null, and how many prompt tokens it
+    counts, None when it does not tell. Raises ValueError on other bodies."""
     try:
-        raw = _fields.decode(body).get(KV_PARAMS)
+        fields = _fields.decode(body)
     except _BROKEN as error:
         raise ValueError(f"the prefill answer is not a JSON object: {error}") from None
-    return None if raw is None or bytes(raw) == b"null" else bytes(raw)
+    raw = fields.get(KV_PARAMS)
+    params = None if raw is None or bytes(raw) == b"null" else bytes(raw)
+    try:
+        return params, counted(_usage.decode(fields["usage"]))
+    except (KeyError, *_BROKEN):
+        return params, None
+
+
+def counted_usage(answer: EngineAnswer | None) -> int | None:
+    """The prompt tokens that an answer counts; None where it tells nothing. No prompt has 0 tokens."""
+    tokens = answer.usage.prompt_tokens if answer is not None and answer.usage is not None else 0
+    return tokens if tokens > 0 else None
 
 
 def read_answer(body: bytes) -> EngineAnswer | None:

@@ -75,6 +75,18 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | list[int]
 
     @property
+    def prompt_depends_on_output(self) -> bool:
+        """The prompt is cut to a length that follows from `max_tokens`, which the prefill leg changes.
+
+        So it is in vLLM with `truncate_prompt_tokens: -1`: 0.32 keeps one token less where the request bounds its
+        answer (renderers/params.py, `max_truncation_tokens`), others keep the model's length less `max_tokens`.
+        pydantic takes more than `-1` for it, such as `"-1"` and `-1.0`; a length of its own, in digits, is safe.
+        """
+        return not is_absent(self.fields, "truncate_prompt_tokens") and not bytes(
+            self.fields["truncate_prompt_tokens"]
+        ).isdigit()
+
+    @property
     def continues_answer(self) -> bool:
         """The last message is the assistant's and the engine is asked to go on with it."""
         return _flag(self.fields, "continue_final_message")

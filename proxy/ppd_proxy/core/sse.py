@@ -13,16 +13,27 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.core.answer import EngineAnswer, are_chunks, client_body, read_opaque_usage, read_stream
+from ppd_proxy.core.answer import (
+    EngineAnswer,
+    are_chunks,
+    client_body,
+    counted_usage,
+    read_opaque_usage,
+    read_stream,
+)
 from ppd_proxy.core.asked import NOTHING, Asked
 from ppd_proxy.core.chat import KV_PARAMS
 from ppd_proxy.core.engine_errors import EngineError, read_error, shown_error, withheld
 from ppd_proxy.core.events import Event
+from ppd_proxy.core.prompts import PromptCheck, counted
 from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.removal import take_out
 
 _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
 _KV_PARAMS = KV_PARAMS.encode()
+_FINISH = b'finish_reason":'
+_NOWHERE = b"\r\r"
+_GOING_ON, _GOING_ON_SPACED = _FINISH + b"null", _FINISH + b" null"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
@@ -36,13 +47,13 @@ class SseRelay(Relay):
     for complete that had an error, so the `[DONE]` behind one is not relayed."""
 
     __slots__ = (
-        "_answer", "_asked", "_drop_usage", "_is_id_public", "_joint", "_kept", "_kept_bytes", "_max_kept_bytes",
-        "_prefix", "_public_prefix", "_unfinished",
+        "_answer", "_asked", "_check", "_drop_usage", "_ending", "_going_on", "_is_id_public", "_joint", "_kept",
+        "_kept_bytes", "_max_kept_bytes", "_prefix", "_public_prefix", "_unfinished",
     )  # fmt: skip
 
     def __init__(
         self, *, hidden_id: bytes, public_id: bytes, drop_usage: bool, asked: Asked,
-        max_kept_bytes: int = MAX_KEPT_BYTES,
+        max_kept_bytes: int = MAX_KEPT_BYTES, check: PromptCheck | None = None,
     ) -> None:  # fmt: skip
         super().__init__(hidden_id=hidden_id, public_id=public_id)
         self._max_kept_bytes = max_kept_bytes
@@ -59,6 +70,13 @@ class SseRelay(Relay):
         self._prefix = b""
         self._public_prefix = b""
         self._joint = b""
+        self._check = check
+        """The prompt that the answer must be to, until its count is known: the end does not leave before."""
+        self._ending: list[bytes] = []
+        """The answer's end, while it waits for that."""
+        self._going_on = _GOING_ON
+        """What stands in an event of this engine that is not the end, if anything does; once the end has come, what
+        stands in none."""
 
     def feed(self, data: bytes) -> bytes:
         prefix = self._prefix
@@ -66,10 +84,15 @@ class SseRelay(Relay):
             prefix
             and data.startswith(prefix)
             and not self._unfinished
-            and (data.find(b"\n", len(prefix)) == len(data) - 2 or self._are_all_ordinary(data))
+            and ((is_one := data.find(b"\n", len(prefix)) == len(data) - 2) or self._are_all_ordinary(data))
             and data.endswith(b"\n\n")
             and data.find(b"\r", len(prefix)) < 0
             and data.find(_KV_PARAMS, len(prefix)) < 0
+            and (
+                self._check is None
+                or (is_one and data.find(self._going_on, len(prefix)) >= 0)
+                or not self._may_end(data, len(prefix))
+            )
         ):
             if self._kept_bytes <= self._max_kept_bytes:
                 self._kept.append(data)
@@ -90,6 +113,7 @@ class SseRelay(Relay):
             or data[: start - 2] != b"%x" % (len(data) - start - 2)
             or not self._is_id_public
             or self._unfinished
+            or (self._check is not None and data.find(self._going_on, start) < 0 and self._may_end(data, start))
         ):
             return False
         if self._kept_bytes <= self._max_kept_bytes:
@@ -102,11 +126,19 @@ class SseRelay(Relay):
         count = data.count(self._prefix)
         return data.count(self._joint) == count - 1 and data.count(b"\n") == 2 * count == 2 * data.count(b"\n\n")
 
+    def _may_end(self, data: bytes, start: int) -> bool:
+        """Whether an event may be the answer's end, or come behind it."""
+        if self._ending:
+            return True
+        if data.find(self._going_on, start) < 0:
+            return data.find(_FINISH, start) >= 0
+        return data.count(self._going_on, start) != data.count(_FINISH, start)
+
     def _event(self, event: Event) -> bytes | None:
         data = event.data
         if data.strip() == b"[DONE]":
             self._finish()
-            return event.raw if self.is_done else None
+            return b"".join([*self._ending, event.raw]) if self.is_done else None
         if event.name == b"error":
             return self._failed(event)
         if self._asked.is_anything:
@@ -128,6 +160,34 @@ class SseRelay(Relay):
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             self._break("the engine sent an event without a list of choices")
             return None
+        if self._check is not None:
+            return self._before_the_count(event, fields, choices, self._check)
+        return self._content(event, fields, choices)
+
+    def _before_the_count(
+        self, event: Event, fields: dict[str, Any], choices: list[dict[str, Any]], check: PromptCheck
+    ) -> bytes | None:
+        """An event of an answer whose prompt was not compared yet."""
+        tokens = counted(fields.get("usage"))
+        if tokens is None and not self._ending and not _is_end(choices):
+            return self._content(event, fields, choices)
+        if tokens is not None:
+            self._check = None
+            if not check.compare(tokens):
+                self._break(str(check))
+                return None
+        is_decisive = self.is_decisive
+        shown = self._content(event, fields, choices)
+        if tokens is None:
+            self.is_decisive = is_decisive  # what nobody has seen can still be tried again
+            self._ending.append(shown or b"")
+            self._going_on = _NOWHERE
+            return None
+        self.is_decisive = is_decisive or self.is_decisive or bool(self._ending)
+        ending, self._ending = self._ending, []
+        return b"".join([*ending, shown or b""]) or None
+
+    def _content(self, event: Event, fields: dict[str, Any], choices: list[dict[str, Any]]) -> bytes | None:
         self.is_decisive = self.is_decisive or _is_decisive(choices)
         if self._drop_usage and not choices and "usage" in fields:
             return None
@@ -160,7 +220,10 @@ class SseRelay(Relay):
         self._answer, kept = self.answer(), self.raw
         if self._answer is None and self._prefix and kept is not None and not are_chunks(kept):
             self._break("the engine sent an event that is no JSON object")  # one that passed without a closer look
+        elif self._check is not None and not self._check.compare(counted_usage(self._answer)):
+            self._break(str(self._check))
         else:
+            self.is_decisive = self.is_decisive or bool(self._ending)
             self._end()
         self._prefix = b""
 
@@ -169,6 +232,8 @@ class SseRelay(Relay):
         self._prefix = b""
 
     def _learn_prefix(self, event: Event) -> None:
+        if _GOING_ON_SPACED in event.raw:
+            self._going_on = _GOING_ON_SPACED
         start = _FIRST_CHOICE.search(event.raw)
         if start is None or event.raw != b"data: " + event.data + b"\n\n" or b"\n" in event.data:
             return
@@ -223,6 +288,10 @@ def _has_error_object(shown: bytes) -> bool:
         return bool(_decode(shown).get("error"))
     except _BROKEN:
         return False
+
+
+def _is_end(choices: list[dict[str, Any]]) -> bool:
+    return any(choice.get("finish_reason") is not None for choice in choices)
 
 
 def _is_decisive(choices: list[dict[str, Any]]) -> bool:

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     HANDOFF_NOT_DIRECT_SAFE = "handoff_not_direct_safe"
     MULTI_SEQUENCE = "multi_sequence"
     PROMPT_LOGPROBS = "prompt_logprobs"
+    PROMPT_DEPENDS_ON_OUTPUT = "prompt_depends_on_output"
     ENDPOINT_NOT_SPLIT = "endpoint_not_split"
     NO_PREFILL_ENGINE = "no_prefill_engine"
     NO_DECODE_ENGINE = "no_decode_engine"
@@ -141,6 +142,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """Breaks ties between equally loaded engines: the same conversation start always breaks them the same way."""
     is_multi_sequence: bool = False
     wants_prompt_logprobs: bool = False
+    prompt_depends_on_output: bool = False
     is_split_endpoint: bool = True
 
 

@@ -74,6 +74,8 @@ def _not_splittable(demand: Demand) -> Reason | None:
         return Reason.MULTI_SEQUENCE
     if demand.wants_prompt_logprobs:
         return Reason.PROMPT_LOGPROBS
+    if demand.prompt_depends_on_output:
+        return Reason.PROMPT_DEPENDS_ON_OUTPUT
     return None
 
 

@@ -6,11 +6,24 @@ held before, and nothing has to be restarted.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import msgspec
 
 from ppd_proxy.core.types import Home, Plan, Reason
+
+Pair = tuple[str, str]
+_MAX_ID_CHARS = 48
+"""Of an engine id within a salt: vLLM takes 128 characters, and the client's own salt should fit in, too."""
+
+
+def new_salt(decode_id: str, epoch: str) -> str:
+    """`epoch` must be new for each: engines outlive this process."""
+    name = decode_id
+    if len(name) > _MAX_ID_CHARS:
+        name = hashlib.blake2b(decode_id.encode(), digest_size=12).hexdigest()
+    return f"ppd-{name}-{epoch}"
 
 
 class Distrust(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,3 +52,18 @@ class Distrust(msgspec.Struct, frozen=True, kw_only=True):
         else gets one of its own, so that nothing that is trusted ever finds it."""
         salt = self.salts.get(plan.decode.id, "")
         return f"{salt or 'ppd'}-anyway" if plan.reason is Reason.DISTRUSTED_ANYWAY else salt
+
+
+def joined(one: Distrust, other: Distrust) -> Distrust:
+    """What either of two judges distrusts. Where both gave an engine a salt, the two make a third, so that it changes
+    when either does."""
+    salts = {**one.salts, **other.salts}
+    for decode_id in one.salts.keys() & other.salts.keys():
+        both = f"{one.salts[decode_id]}|{other.salts[decode_id]}"
+        salts[decode_id] = f"ppd-{hashlib.blake2b(both.encode(), digest_size=16).hexdigest()}"
+    return Distrust(
+        pairs=one.pairs | other.pairs,
+        is_direct=one.is_direct or other.is_direct,
+        is_split=one.is_split or other.is_split,
+        salts=salts,
+    )

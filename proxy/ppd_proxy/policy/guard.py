@@ -24,7 +24,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -33,11 +32,10 @@ from typing import Literal, get_args
 import msgspec
 
 from ppd_proxy.core.types import Home
-from ppd_proxy.policy.distrust import Distrust
+from ppd_proxy.policy.distrust import Distrust, Pair, new_salt
 
 Verdict = Literal["green", "amber", "red", "unknown"]
 GuardMode = Literal["off", "alert", "act"]
-Pair = tuple[str, str]
 ActionKind = Literal[
     "distrust_pair", "trust_pair", "distrust_direct", "trust_direct", "distrust_split", "trust_split", "would_act"
 ]
@@ -47,8 +45,6 @@ DIRECT = "route:direct"
 SPLIT = "route:pd"
 _PAIR = "pair:"
 _EPOCH_BASE = re.compile(r"[A-Za-z0-9._-]{1,24}")
-_MAX_ID_CHARS = 48
-"""Of an engine id within a salt: vLLM takes 128 characters, and the client's own salt should fit in, too."""
 
 
 def pair_scope(prefill_id: str, decode_id: str) -> str:
@@ -257,7 +253,4 @@ class Guard:
 
     def _renew_salt(self, decode_id: str) -> None:
         self._epoch += 1
-        name = decode_id
-        if len(name) > _MAX_ID_CHARS:
-            name = hashlib.blake2b(decode_id.encode(), digest_size=12).hexdigest()
-        self._salts[decode_id] = f"ppd-{name}-{self._epoch_base}.{self._epoch}"
+        self._salts[decode_id] = new_salt(decode_id, f"{self._epoch_base}.{self._epoch}")

@@ -6,7 +6,9 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
+from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.errors import BadRequest
+from ppd_proxy.policy.guard import pair_scope, scope_pair
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_admin
 from ppd_proxy.shadow.service import Accuracy
@@ -16,8 +18,9 @@ MAX_LISTED_SAMPLES = 1000
 CALIBRATION_SAMPLES = 300
 
 
-def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth) -> Blueprint:
-    """Answers 404 and says how to switch it on where there is no baseline."""
+def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth, shared: Collaborators) -> Blueprint:
+    """Answers 404 and says how to switch it on where there is no baseline; what the rule about prompts took out of use
+    can be trusted again without one."""
     blueprint = Blueprint("accuracy", __name__, url_prefix="/accuracy")
 
     @blueprint.before_request
@@ -71,9 +74,27 @@ def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth) -> Blueprint:
 
     @blueprint.post("/trust")
     async def trust() -> dict[str, Any]:
-        return {"trusted": running().trust(request.args.get("scope"))}
+        scope = request.args.get("scope")
+        actions = _trust_prompts(shared, scope)
+        if accuracy is not None and (scope is None or not actions or accuracy.is_distrusted(scope)):
+            return {"trusted": [*actions, *accuracy.trust(scope)]}
+        return {"trusted": actions or running().trust(scope)}
 
     return blueprint
+
+
+def _trust_prompts(shared: Collaborators, scope: str | None) -> list[dict[str, Any]]:
+    """What the rule about prompts gives back, as actions of the guard's form."""
+    try:
+        pair = scope_pair(scope) if scope is not None else None
+    except ValueError as error:
+        raise BadRequest(str(error), param="scope") from None
+    if scope is not None and pair is None:
+        return []
+    reason = "a person trusts it again"
+    pairs = shared.prompts.trust(pair)
+    shared.trust_prompts(pairs, reason)
+    return [{"kind": "trust_pair", "scope": pair_scope(*each), "pair": list(each), "reason": reason} for each in pairs]
 
 
 def _count(name: str, default: int, most: int) -> int:

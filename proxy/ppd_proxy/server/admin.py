@@ -78,7 +78,14 @@ def admin_blueprint(shared: Collaborators, auth: Auth, probe: Probe) -> Blueprin
 def _add_engine_endpoints(admin: Blueprint, shared: Collaborators, probe: Probe) -> None:
     @admin.get("/engines")
     async def engines() -> dict[str, Any]:
-        return {"engines": [engine_record(shared, engine) for engine in shared.fleet.engines()]}
+        return {
+            "engines": [engine_record(shared, engine) for engine in shared.fleet.engines()],
+            "distrusted_pairs": [
+                {"prefill": pair[0], "decode": pair[1], "differing": differing, "compared": compared}
+                for pair in shared.prompts.distrusted
+                for differing, compared in [shared.prompts.differences(pair)]
+            ],
+        }
 
     @admin.post("/engines")
     async def register() -> dict[str, Any]:

@@ -248,6 +248,10 @@ class Accuracy:
         self.step()
         return [scope] if scope is not None else known
 
+    def is_distrusted(self, scope: str) -> bool:
+        """The guard took it out of use."""
+        return any(action.scope == scope for action in self._guard.actions_in_force)
+
     def trust(self, scope: str | None) -> list[dict[str, Any]]:
         """A person lifts what the guard did."""
         try:

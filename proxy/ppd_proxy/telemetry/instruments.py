@@ -119,6 +119,15 @@ RETRIES = Instrument(
     label_values={"result": "`made`, or `refused`: too many in the last 10 s (20 % of the requests and 10 a second)"},
     help="Requests that failed before the client got a byte and were to be tried again.",
 )
+PROMPT_CHECKS = Instrument(
+    name="ppd_prompt_count_checks_total",
+    kind="counter",
+    group="kv",
+    labels=("result",),
+    label_values={"result": "`same`, `differs` or `unknown` (an engine gives no count)"},
+    help="Route `pd`: whether both legs counted the same prompt tokens. `differs`: they rendered two prompts, so that "
+    "the KV that was moved fits neither; the answer is not used.",
+)
 KV_RELEASED = Instrument(
     name="ppd_kv_released_total",
     kind="counter",
@@ -310,6 +319,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     KV_SECONDS,
     KV_BANDWIDTH,
     RETRIES,
+    PROMPT_CHECKS,
     KV_RELEASED,
     KV_STRANDED,
     INFLIGHT,

@@ -55,6 +55,7 @@ class Metrics:
         self._requests = Counters(registry, instruments.REQUESTS)
         self._decisions = Counters(registry, instruments.DECISIONS)
         self._retries = Counters(registry, instruments.RETRIES)
+        self._prompt_checks = Counters(registry, instruments.PROMPT_CHECKS)
         self._kv_released = Counters(registry, instruments.KV_RELEASED)
         self._kv_stranded = Counters(registry, instruments.KV_STRANDED)
         self._engine_changes = Counters(registry, instruments.ENGINE_CHANGES)
@@ -109,6 +110,10 @@ class Metrics:
     def retried(self, *, is_allowed: bool) -> None:
         """A failed request is tried again, or is not because of too many others."""
         self._retries.add(("made" if is_allowed else "refused",))
+
+    def prompts_compared(self, result: str) -> None:
+        """The prompt token counts of a request's two legs."""
+        self._prompt_checks.add((result,))
 
     def kv_released(self) -> None:
         """A handoff was given up and the prefill engine was told to free its KV."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ppd_proxy.core.fleet import Change
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.types import Mode, Reason, Route
+from ppd_proxy.policy.distrust import Pair
 from ppd_proxy.telemetry.logs import RequestLog
 from ppd_proxy.telemetry.metrics import Metrics
 
@@ -31,6 +32,18 @@ class Telemetry:
 
     def retried(self, *, is_allowed: bool) -> None:
         self._metrics.retried(is_allowed=is_allowed)
+
+    def prompts_compared(self, result: str) -> None:
+        self._metrics.prompts_compared(result)
+
+    def prompts_differ(self, pair: Pair, why: str, *, is_distrusted: bool) -> None:
+        log.warning("prompts differ prefill=%s decode=%s why=%s", *pair, why)
+        if is_distrusted:
+            log.warning("pair distrusted prefill=%s decode=%s: its engines go on rendering two prompts", *pair)
+
+    def prompts_trusted(self, pairs: tuple[Pair, ...], why: str) -> None:
+        for pair in pairs:
+            log.warning("pair trusted prefill=%s decode=%s why=%s", *pair, why)
 
     def kv_released(self) -> None:
         self._metrics.kv_released()

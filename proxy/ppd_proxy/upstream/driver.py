@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from ppd_proxy.core.answer import handoff_params
+from ppd_proxy.core.answer import read_prefill
 from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.exchange import Exchange, Phase
 from ppd_proxy.core.headers import Headers
@@ -107,10 +107,14 @@ class Shaper(Protocol):
     def broken_by_asking(self, leg: Leg) -> LegFailed | LegRefused | None:
         """What it means where an engine refused what the proxy asked for beside the client's wishes."""
 
+    def two_prompts(self, leg: Leg) -> LegFailed | None:
+        """What it means where a whole answer is to another prompt than the prefill leg's; a stream's relay sees it."""
+
     def answer_complete(self, leg: Leg) -> None:
         """The answer is whole; called before its last bytes leave, so that the next turn finds it remembered."""
 
-    def handed_over(self, *, has_kv: bool) -> None: ...
+    def handed_over(self, *, has_kv: bool, prompt_tokens: int | None) -> None:
+        """The prefill answer is good; `prompt_tokens` as it counts them, None when it does not."""
 
     def release(self) -> None: ...
 
@@ -208,6 +212,8 @@ class Driver:
             return self._judge_prefill(event, leg)
         if isinstance(event, LegEnded) and event.status >= 400 and leg is not None and leg.kind == "decode":
             event = self._shaper.broken_by_asking(leg) or event
+        elif isinstance(event, LegEnded) and leg is not None and leg.kind == "decode" and not leg.is_stream:
+            event = self._shaper.two_prompts(leg) or event
         if isinstance(event, DeadlinePassed):
             if event.deadline != self._deadline:
                 return None
@@ -238,17 +244,21 @@ class Driver:
     def _judge_prefill(self, event: LegEnded, leg: Leg) -> Event:
         plan = self.exchange.plan
         handoff = HANDOFFS[plan.handoff] if plan is not None else None
-        has_kv = True
-        if handoff is not None and handoff.takes_params:
-            try:
-                self._params = handoff_params(leg.body)
-            except ValueError as error:
+        takes_params = handoff is not None and handoff.takes_params
+        try:
+            params, prompt_tokens = read_prefill(leg.body)
+        except ValueError as error:
+            if takes_params:
                 return LegFailed(error=EngineFailure(str(error), reason=Reason.ENGINE_ERROR))
+            params = prompt_tokens = None
+        has_kv = True
+        if handoff is not None and takes_params:
+            self._params = params
             mistake = handoff.check_params(self._params) if self._params is not None else None
             if mistake is not None:
                 return LegFailed(error=EngineFailure(mistake, reason=Reason.ENGINE_ERROR))
             has_kv = self._params is not None
-        self._shaper.handed_over(has_kv=has_kv)
+        self._shaper.handed_over(has_kv=has_kv, prompt_tokens=prompt_tokens)
         return LegEnded(status=event.status, has_kv=has_kv)
 
     async def _carry_out(self, commands: Commands) -> None:

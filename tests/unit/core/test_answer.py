@@ -7,10 +7,10 @@ import pytest
 from ppd_proxy.core import answer as answers
 from ppd_proxy.core.answer import (
     client_body,
-    handoff_params,
     is_too_long,
     read_answer,
     read_opaque_usage,
+    read_prefill,
     read_stream,
     read_transfer,
 )
@@ -103,18 +103,25 @@ def test_odd_choices_are_no_reason_to_fail(choices):
 
 def test_handoff_parameters_are_given_verbatim():
     raw = b'{ "a": 1.0E2, "blocks":[[1,2]] }'
-    assert handoff_params(b'{"id":"x","kv_transfer_params":' + raw + b',"choices":[]}') == raw
+    assert read_prefill(b'{"id":"x","kv_transfer_params":' + raw + b',"choices":[]}') == (raw, None)
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"kv_transfer_params":null}', b'{"kv_transfer_params" : null }'])
 def test_an_answer_may_hand_nothing_over(body):
-    assert handoff_params(body) is None
+    assert read_prefill(body) == (None, None)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"kv_transfer_params":', b"data: {}\n\n"])
 def test_a_prefill_answer_that_is_no_json_object_is_a_value_error(body):
     with pytest.raises(ValueError, match="prefill answer"):
-        handoff_params(body)
+        read_prefill(body)
+
+
+@pytest.mark.parametrize(
+    ("usage", "count"), [(b'{"prompt_tokens":7}', 7), (b"null", None), (b"[]", None), (b'{"prompt_tokens":"7"}', None)]
+)
+def test_a_prefill_answer_may_count_its_prompt(usage, count):
+    assert read_prefill(b'{"usage":' + usage + b',"kv_transfer_params":{"a":1}}') == (b'{"a":1}', count)
 
 
 # What an answer tells of its transfer

@@ -1,0 +1,77 @@
+"""What a request does with the conversations: it looks its history up, and puts its answer there."""
+
+from __future__ import annotations
+
+import msgspec
+import xxhash
+
+from ppd_proxy.collaborators import Call
+from ppd_proxy.core import chat, identity
+from ppd_proxy.core.answer import EngineAnswer
+from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.types import History, Home
+from ppd_proxy.errors import BadRequest
+
+Steps = list[bytes] | identity.RawSteps | None
+"""A request's own steps, of its messages or of its raw prompt; None or empty: nothing to find it by."""
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a request's history. `spread_key` is the digest of the conversation's start."""
+
+    history: History
+    spread_key: bytes
+    steps: Steps
+
+
+def look_up(store: Conversations, call: Call, generation: chat.Generation, now: float) -> Found:
+    """Raises BadRequest for a prompt that cannot be read."""
+    explicit = call.named.get(b"x-session-id") or call.named.get(b"x-conversation-id") or b""
+    scope = identity.scope(api_key=call.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1"))
+    if generation.kind == "chat":
+        steps = identity.chat_steps(scope, generation.messages)
+        last = identity.last_assistant(generation.messages)
+        history = store.look_up_chat(steps, last_assistant=last, now=now)
+        return Found(history, steps[_first_user(generation)] if steps else scope, steps)
+    try:
+        raw = identity.raw_steps(scope, generation.prompt)
+    except ValueError as error:
+        raise BadRequest(str(error), param="prompt") from None
+    spread_key = xxhash.xxh3_128_digest(scope + raw.data[: identity.BLOCK_UNITS])
+    return Found(store.look_up_raw(raw, now=now), spread_key, raw)
+
+
+def remember(
+    store: Conversations,
+    generation: chat.Generation,
+    answer: EngineAnswer,
+    steps: Steps,
+    *,
+    home: Home,
+    prompt_tokens: int,
+    now: float,
+) -> None:
+    """The whole answer to the request of `steps`: its next turn finds it, and `home`."""
+    if isinstance(steps, identity.RawSteps):
+        store.remember_raw(steps, _raw_answer(generation, answer), home=home, prompt_tokens=prompt_tokens, now=now)
+    elif steps:
+        answered = None
+        if not generation.continues_answer:
+            said = identity.Answer(content=answer.content, reasoning=answer.reasoning, tool_calls=answer.tool_calls)
+            answered = identity.answer_steps(steps[-1], said)
+        store.remember_chat(steps, answered, home=home, prompt_tokens=prompt_tokens, now=now)
+
+
+def _first_user(generation: chat.Generation) -> int:
+    """Index of the first user message: the digest up to there stays the same for the whole conversation."""
+    for index, message in enumerate(generation.messages):
+        if message.get("role") == "user":
+            return index
+    return 0
+
+
+def _raw_answer(generation: chat.Generation, answer: EngineAnswer) -> str | list[int] | None:
+    """What follows the prompt in the prompt's own form."""
+    if isinstance(generation.prompt, list):
+        return answer.token_ids
+    return answer.content.removeprefix(generation.prompt) if generation.echoes_prompt else answer.content
