@@ -33,7 +33,8 @@ from ppd_proxy.server.data_path import App, DataPath
 from ppd_proxy.server.listening import BACKLOG, Listener, allow_open_files, most_clients, open_files
 from ppd_proxy.server.protocol import Door
 from ppd_proxy.tasks import Tasks
-from ppd_proxy.telemetry.logs import RequestLog, configure
+from ppd_proxy.telemetry.log_writer import LogWriter
+from ppd_proxy.telemetry.logs import RequestLog, configure, unhurried_stderr
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.observer import Telemetry
 from ppd_proxy.upstream.client import make_session
@@ -53,7 +54,8 @@ GC_ALLOCATIONS = 20_000
 class Runtime:
     """One running proxy. `start` inside a running loop, then `url` answers; `stop` ends everything it started."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, log_writer: LogWriter | None = None) -> None:
+        """`log_writer` takes the requests' lines in place of stderr."""
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks(self._loop)
@@ -78,8 +80,9 @@ class Runtime:
             is_scraping=config.metrics.scrape_interval_s > 0,
             baselines=lambda: baseline_engines(config.shadow),
             buffered_bytes=lambda: self.buffered.held_bytes,
+            dropped_log_lines=lambda: log_writer.dropped_lines if log_writer is not None else 0,
         )
-        self._request_log = RequestLog(sys.stderr, config.server.log_level, self._loop.call_later)
+        self._request_log = RequestLog(log_writer or sys.stderr, config.server.log_level, self._loop.call_later)
         self._telemetry = Telemetry(self._metrics, self._request_log, time.time)  # noqa: TID251 - log lines only
         self._pool = Pool(self._loop, connect_timeout_s=config.limits.connect_timeout_s)
         key = config.auth.engine_api_key
@@ -277,17 +280,18 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def serve(config: Config) -> int:
     """Run the proxy until INT or TERM. Raises OSError when an address cannot be listened on."""
-    configure(config.server.log_level)
     allow_open_files()
     # Requests leave no reference cycles behind; collecting every 700 allocations would cost a tenth of the CPU.
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
-    uvloop.run(_serve(config))
+    with unhurried_stderr() as writer:
+        configure(config.server.log_level, writer)
+        uvloop.run(_serve(config, writer))
     return 0
 
 
-async def _serve(config: Config) -> None:
-    runtime = Runtime(config)
+async def _serve(config: Config, log_writer: LogWriter) -> None:
+    runtime = Runtime(config, log_writer)
     try:
         runtime.heed_signals()
         await runtime.start()

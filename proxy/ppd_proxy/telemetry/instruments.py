@@ -198,6 +198,12 @@ BUFFERED = Instrument(
     unit="bytes",
     help="Request bodies and answers held in memory; above `--max-buffered-bytes` new requests get 503.",
 )
+LOG_LINES_DROPPED = Instrument(
+    name="ppd_log_lines_dropped_total",
+    kind="counter",
+    group="requests",
+    help="Log lines that were dropped because stderr was not read, or could not be written, in time.",
+)
 
 
 def _scraped(
@@ -330,6 +336,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     ANNOUNCEMENTS_REJECTED,
     CONVERSATIONS,
     BUFFERED,
+    LOG_LINES_DROPPED,
     CACHE_QUERIES,
     CACHE_HITS,
     ENGINE_PROMPT_TOKENS,

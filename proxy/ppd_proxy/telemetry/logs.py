@@ -6,13 +6,16 @@ be mistaken for another field or another line.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
 
 from ppd_proxy.core.record import Record
+from ppd_proxy.telemetry.log_writer import LogWriter
 
 _PACKAGE = "ppd_proxy"
 _ERROR_CHARS = 200
@@ -32,7 +35,7 @@ class OneLineFormatter(logging.Formatter):
         return super().format(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
-def configure(level: str, stream: TextIO | None = None) -> None:
+def configure(level: str, stream: TextIO | LogWriter | None = None) -> None:
     """Send all logging to stderr: the proxy's from `level` (`debug`, `info`, `warning`, `error`) on, libraries' from
     warning on. ValueError for another level."""
     number = logging.getLevelNamesMapping().get(level.upper())
@@ -40,8 +43,32 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         raise ValueError(f"log level is {level!r}; it must be debug, info, warning or error")
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(OneLineFormatter())
+    if isinstance(stream, LogWriter):
+        handler.lock = cast("Any", stream.lock)
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger(_PACKAGE).setLevel(number)
+
+
+@contextlib.contextmanager
+def unhurried_stderr() -> Iterator[LogWriter]:
+    """Let all that this process says on stderr, also past `logging`, go through a `LogWriter`.
+
+    Ends at most a second late, whether somebody reads or not.
+    """
+    descriptor = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()
+    writer = LogWriter(descriptor, _tell_dropped)
+    try:
+        with contextlib.redirect_stderr(cast("TextIO", writer)):
+            yield writer
+    finally:
+        writer.end()
+
+
+def _tell_dropped(lines: int) -> str:
+    were = "line was" if lines == 1 else "lines were"
+    said = f"{lines} {were} dropped: stderr was not read in time, or refused them"
+    record = logging.LogRecord(f"{_PACKAGE}.log", logging.WARNING, "", 0, said, None, None)
+    return OneLineFormatter().format(record) + "\n"
 
 
 class RequestLog:
@@ -53,7 +80,12 @@ class RequestLog:
     """
 
     def __init__(
-        self, stream: TextIO, level: str, later: Callable[[float, Callable[[], None]], object], *, delay_s: float = 0.05
+        self,
+        stream: TextIO | LogWriter,
+        level: str,
+        later: Callable[[float, Callable[[], None]], object],
+        *,
+        delay_s: float = 0.05,
     ) -> None:
         self._stream = stream
         self._level = logging.getLevelNamesMapping()[level.upper()]

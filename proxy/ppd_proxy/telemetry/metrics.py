@@ -19,7 +19,7 @@ from ppd_proxy.core.scraped import EngineFigures
 from ppd_proxy.core.spec_counters import SpecCounters
 from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry import instruments
-from ppd_proxy.telemetry.cells import Counters, Histograms, gauge_family
+from ppd_proxy.telemetry.cells import Counters, Histograms, counter_family, gauge_family
 from ppd_proxy.telemetry.engines import EngineTelemetry
 from ppd_proxy.telemetry.labels import Bounded, turn_label
 from ppd_proxy.telemetry.speculation import SpecTelemetry
@@ -36,7 +36,7 @@ class Metrics:
     `conversations` how many are remembered, `echoes_ids` whether an engine is known to echo ids. `kv_bytes_per_token`
     is for estimated transfers (None: no estimates); `is_scraping` says that `scraped` will be called. `baselines` gives
     engines that are scraped but serve no clients: of these only the acceptance of drafts is shown. `buffered_bytes` is
-    what the proxy holds of requests and answers.
+    what the proxy holds of requests and answers, `dropped_log_lines` how many were dropped so far.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Metrics:
         is_scraping: bool = True,
         baselines: Callable[[], Iterable[Engine]] = tuple,
         buffered_bytes: Callable[[], int] = int,
+        dropped_log_lines: Callable[[], int] = int,
     ) -> None:
         self._requests = Counters(registry, instruments.REQUESTS)
         self._decisions = Counters(registry, instruments.DECISIONS)
@@ -74,6 +75,7 @@ class Metrics:
         )
         self._speculation = SpecTelemetry(registry, lambda: (*engines(), *baselines()))
         registry.register(LiveGauges(engines, inflight, conversations, buffered_bytes, echoes_ids))
+        registry.register(DroppedLines(dropped_log_lines))
 
     def decided(self, mode: str, route: str, reason: str) -> None:
         """One routing decision, or one refusal before routing (route `none`)."""
@@ -136,6 +138,18 @@ class Metrics:
     def announcement_rejected(self, reason: str) -> None:
         """`reason` is a fixed word, not the announcement's content; more than a few distinct ones become `other`."""
         self._rejected.add((self._rejection_reason(reason),))
+
+
+class DroppedLines(Collector):
+    """Read from whoever writes the log."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[Metric]:
+        family = counter_family(instruments.LOG_LINES_DROPPED)
+        family.add_metric((), self._count())
+        yield family
 
 
 class LiveGauges(Collector):

@@ -17,9 +17,7 @@ TWENTY = SpecCounters(20, 60, 44, (18, 15, 11))
 
 
 def engine(engine_id, role):
-    return Engine(
-        id=engine_id, url=f"http://{engine_id}", role=role, handoff="nixl", state="up", source="static"
-    )
+    return Engine(id=engine_id, url=f"http://{engine_id}", role=role, handoff="nixl", state="up", source="static")
 
 
 class World:
