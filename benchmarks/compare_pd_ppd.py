@@ -26,6 +26,7 @@ from comparison import (
     Comparison,
     Measure,
     TurnResult,
+    answers_by_conversation,
     as_json,
     compare,
     first_token_s,
@@ -40,6 +41,7 @@ from comparison import (
 )
 from engine_figures import SOURCES, EngineMetrics, find_engine_metrics, gained, route_decisions, summed
 from estimates import WAIT_S
+from notes import cold_direct_note
 from prompts import Prompts, measured_prompts
 
 WARM_UP_TURNS = 2
@@ -240,6 +242,8 @@ def report_sources(results: Sequence[TurnResult]) -> dict[str, dict[str, dict[st
     else:
         print("\nWhere the prompt tokens came from, as the decode engines count them, mean per turn")
         print(f"\n{sources}\n")
+    if note := cold_direct_note(answers_by_conversation(results)):
+        print(f"{note}\n")
     turns = turn_numbers(results)
     return {mode: {str(turn): mean_sources(select(results, mode, turn)) for turn in turns} for mode in MODES}
 

@@ -53,6 +53,14 @@ def select(results: Sequence[TurnResult], mode: str, turn: int) -> list[TurnResu
     return [result for result in results if (result.mode, result.turn) == (mode, turn)]
 
 
+def answers_by_conversation(results: Sequence[TurnResult]) -> list[list[Answer]]:
+    """The answers of each conversation of each mode, in the order of its turns."""
+    found: dict[tuple[str, int], list[Answer]] = {}
+    for result in sorted(results, key=lambda each: each.turn):
+        found.setdefault((result.mode, result.conversation), []).append(result.answer)
+    return list(found.values())
+
+
 def turn_numbers(results: Sequence[TurnResult]) -> list[int]:
     """The turns that were measured in both modes."""
     found = [{result.turn for result in results if result.mode == mode} for mode in MODES]

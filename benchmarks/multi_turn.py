@@ -18,6 +18,7 @@ import command_line
 from chat_client import Answer, ProxyClient, new_session
 from command_line import at_least, shown, table
 from kv_size import add_kv_arguments, read_kv_bytes
+from notes import cold_direct_note
 from prompts import Prompts, measured_prompts
 
 
@@ -119,6 +120,8 @@ async def main(options: argparse.Namespace) -> int:
     mode, answers = await converse(options)
     print(f"Mode {mode}, {options.format}, {options.output_tokens} tokens per answer\n")
     print(turn_table(answers, options.kv_bytes), end="\n\n")
+    if note := cold_direct_note([answers]):
+        print(note, end="\n\n")
     summary = summarise(options, mode, answers, options.kv_bytes)
     command_line.write_results(options.output, summary)
     if options.plot:

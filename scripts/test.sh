@@ -1,5 +1,5 @@
 #!/bin/sh -e
-# Lint, types and tests. Makes .venv first where there is none.
+# Lint, types and tests. Makes .venv first where there is none, and adds what is missing there.
 #
 #   scripts/test.sh           everything that needs no vLLM, and a short run on real vLLM where its environment exists
 #   scripts/test.sh --vllm    every test on real vLLM too
@@ -20,12 +20,10 @@ done
 PPD_VLLM_VENV=${PPD_VLLM_VENV:-$PWD/.venv-vllm}
 export PPD_VLLM_VENV
 
-if [ ! -x .venv/bin/ppd-proxy ]; then
-  ${PYTHON:-python3} -m venv .venv
-  .venv/bin/python -m pip --disable-pip-version-check install -q -c requirements-ci.txt -e '.[dev]'
-fi
-.venv/bin/ruff check .
-.venv/bin/mypy
+. scripts/venv.sh
+need dev -c requirements-ci.txt
+.venv/bin/python -m ruff check .
+.venv/bin/python -m mypy
 .venv/bin/python -m pytest -q -m "not vllm and not vllm_smoke $wheels"
 if [ -e "$PPD_VLLM_VENV/.ready" ]; then
   .venv/bin/python -m pytest -q -m "$vllm"

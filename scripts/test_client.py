@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 from chat_client import Answer, ProxyClient, new_session
 from command_line import at_least, run, shown
+from notes import cold_direct_note
 
 SYSTEM = "Conversation {}. You are a guide to the mountains. Answer in two or three sentences."
 QUESTIONS = (
@@ -51,6 +52,7 @@ async def converse(options: argparse.Namespace) -> int:
             # A number of its own, so that no engine has this conversation cached from an earlier run.
             {"role": "system", "content": SYSTEM.format(secrets.randbelow(900_000) + 100_000)}
         ]
+        answers: list[Answer] = []
         for turn in range(1, options.turns + 1):
             question = QUESTIONS[(turn - 1) % len(QUESTIONS)]
             messages.append({"role": "user", "content": question})
@@ -59,10 +61,13 @@ async def converse(options: argparse.Namespace) -> int:
             if options.stream:
                 body |= {"stream": True, "stream_options": {"include_usage": True}}
             answer = await client.chat(body)
+            answers.append(answer)
             messages.append({"role": "assistant", "content": answer.text})
             print(row(turn, answer), flush=True)
             if options.show_text:
                 print(f"      > {question}\n      < {answer.text.strip()}")
+        if note := cold_direct_note([answers]):
+            print(f"\n{note}")
     return 0
 
 

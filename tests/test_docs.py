@@ -92,6 +92,14 @@ def test_reason_codes_table_names_every_code(readme):
     assert_same(named(readme, "Reason codes"), (reason.value for reason in Reason))
 
 
+def test_every_reason_in_the_texts_exists():
+    told = re.compile(r"\bthe reasons? `(\w+)`|;reason=(\w+)")
+    known = {reason.value for reason in Reason}
+    for page in (README, *README.parent.glob("docs/*.md"), *README.parent.glob("*/README.md")):
+        named_there = {first or second for first, second in told.findall(page.read_text(encoding="utf-8"))}
+        assert sorted(named_there - known) == [], page
+
+
 def test_http_table_names_every_endpoint(readme):
     assert_same(named(readme, "HTTP"), endpoints())
 

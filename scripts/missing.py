@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Names what of pyproject.toml's requirements is missing or too old where this runs, on one line.
+
+    .venv/bin/python scripts/missing.py EXTRA     ("": without one)
+
+Also says `ppd-proxy` where that is not installed from this very checkout: sources that change would not be run. Needs
+nothing but the standard library; requirements are a name and at most a lowest version.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "proxy" / "ppd_proxy" / "__init__.py"
+
+
+def requirements(project: dict[str, Any], extra: str) -> Iterator[str]:
+    """The requirements of the project with `extra` (or without one), extras of its own within that one resolved."""
+    own = f"{project['name']}["
+    for requirement in project["optional-dependencies"][extra] if extra else project["dependencies"]:
+        if requirement.startswith(own):
+            yield from requirements(project, requirement.removeprefix(own).rstrip("]"))
+        else:
+            yield requirement
+    if extra:
+        yield from requirements(project, "")
+
+
+def is_met(requirement: str) -> bool:
+    name, _, lowest = requirement.partition(">=")
+    try:
+        return numbers(version(name)) >= numbers(lowest)
+    except PackageNotFoundError:
+        return False
+
+
+def numbers(text: str) -> list[int]:
+    """A version's numbers up to the first part that is none."""
+    found = []
+    for part in filter(None, text.split(".")):
+        if not part.isdecimal():
+            break
+        found.append(int(part))
+    return found
+
+
+def is_this_checkout() -> bool:
+    spec = find_spec("ppd_proxy")
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == SOURCE
+
+
+def main() -> int:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    missing = [each for each in dict.fromkeys(requirements(project, sys.argv[1])) if not is_met(each)]
+    name = project["name"]
+    if not is_met(name) or not is_this_checkout():
+        missing.insert(0, name)
+    print(" ".join(missing))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
