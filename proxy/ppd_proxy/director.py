@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
+from ppd_proxy.core.named_model import named_model
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import ProxyError
@@ -44,6 +45,7 @@ class Director:
         finally:
             handling.close(driver.answered)
             record = handling.record
+            record.path, record.model = call.path, named_model(call.body, handling.generation)
             record.is_client_gone = driver.exchange.is_client_gone
             record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
             if driver.told is not None:
@@ -71,6 +73,7 @@ class Director:
         handling = Handling(self.shared, call)
         handling.refuse(error)
         handling.record.status = error.status
+        handling.record.path = call.path
         handling.close(None)
         self.shared.observer.finished(handling.record)
         return handling

@@ -31,6 +31,7 @@ from ppd_proxy.server.app import make_app
 from ppd_proxy.server.bodies import Bodies
 from ppd_proxy.server.data_path import App, DataPath
 from ppd_proxy.server.listening import BACKLOG, Listener, allow_open_files, most_clients, open_files
+from ppd_proxy.server.noting import Noting
 from ppd_proxy.server.protocol import Door
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.telemetry.log_writer import LogWriter
@@ -119,7 +120,8 @@ class Runtime:
         config = self._config
         director = Director(self.shared, config.limits, time.time)  # noqa: TID251 - samples say when they were taken
         quart = make_app(self.shared, config, self._session, self.registry, self._prober.probe, self.accuracy)
-        app = DataPath(cast("App", quart), director, self._tasks, config.auth, Bodies(config.server, self.buffered))
+        noting = Noting(cast("App", quart), self.shared)
+        app = DataPath(noting, director, self._tasks, config.auth, Bodies(config.server, self.buffered))
         side = config.server
         limits = guarding.Limits(
             max_head_bytes=side.max_head_bytes,

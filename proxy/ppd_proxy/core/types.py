@@ -52,6 +52,8 @@ class Reason(StrEnum):
     # routed again after a failure
     PREFILL_FAILED = "prefill_failed"
     DECODE_FAILED = "decode_failed"
+    # not routed
+    PASSED_ON = "passed_on"
     # refused before routing
     BAD_REQUEST = "bad_request"
     BODY_TOO_LARGE = "body_too_large"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import aiohttp
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from quart import Quart, Response
-from werkzeug.exceptions import HTTPException
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config import Config
@@ -16,9 +17,12 @@ from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.server.accuracy import accuracy_blueprint
 from ppd_proxy.server.admin import admin_blueprint
+from ppd_proxy.server.noting import note_refused
 from ppd_proxy.server.pass_through import pass_through_blueprint
-from ppd_proxy.server.render import error_body, error_headers, too_large
+from ppd_proxy.server.render import error_body, error_headers, internal_error, too_large
 from ppd_proxy.shadow.service import Accuracy
+
+_SHOWN_CHARS = 200
 
 
 def make_app(
@@ -63,11 +67,29 @@ def make_app(
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
-        if error.code == 413:
-            return _render(too_large(config.server.max_body_bytes))
-        return _render(BadRequest(error.description or error.name, status=error.code or 500))
+        response = _render(_ours(error, config.server.max_body_bytes))
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["allow"] = ", ".join(sorted(error.valid_methods))
+        return response
 
     return app
+
+
+def _ours(error: HTTPException, max_body_bytes: int) -> ProxyError:
+    """What the framework found wrong, in our words."""
+    path = request.path[:_SHOWN_CHARS]
+    match error.code:
+        case 404:
+            return BadRequest(f"{path!r} is no endpoint of this proxy", status=404)
+        case 405:
+            methods = error.valid_methods if isinstance(error, MethodNotAllowed) else None
+            takes = " or ".join(sorted(set(methods or ()) - {"HEAD", "OPTIONS"})) or "another method"
+            return BadRequest(f"{path} takes {takes}, not {request.method}", status=405)
+        case 413:
+            return too_large(max_body_bytes)
+        case int(code) if code < 500:
+            return BadRequest(error.description or error.name, status=code)
+    return internal_error()
 
 
 def ready_routes(shared: Collaborators) -> list[str]:
@@ -82,6 +104,7 @@ def ready_routes(shared: Collaborators) -> list[str]:
 
 
 def _render(error: ProxyError) -> Response:
+    note_refused(cast("Any", request.scope), error)
     response = Response(error_body(error), status=error.status)
     for name, value in error_headers(error):
         response.headers[name.decode()] = value.decode()

@@ -15,7 +15,6 @@ from ppd_proxy.core.chat import Kind
 from ppd_proxy.core.headers import Headers, bearer
 from ppd_proxy.core.signals import ClientGone
 from ppd_proxy.core.sse import error_event
-from ppd_proxy.core.types import Reason
 from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Auth
@@ -23,7 +22,7 @@ from ppd_proxy.server.access import check_client
 from ppd_proxy.server.bodies import Bodies, ClientLeft, Message, Receive, replay
 from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection, Writer
-from ppd_proxy.server.render import error_body, error_headers
+from ppd_proxy.server.render import error_body, error_headers, internal_error
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.mailbox import Mailbox
 
@@ -40,9 +39,6 @@ GENERATION_PATHS: Mapping[str, Kind | None] = MappingProxyType({
     "/v1/messages": None,
 })  # fmt: skip
 """Endpoints that generate; None: never split."""
-
-
-_BUG = ProxyError("internal error of the proxy", status=500, reason=Reason.INTERNAL_ERROR, source="proxy")
 
 
 class DataPath:
@@ -69,6 +65,7 @@ class DataPath:
         except ClientLeft:
             return
         except ProxyError as error:
+            self.refuse(scope.get("raw_path") or scope["path"].encode(), error)
             await AsgiClient(send).fail(error, [(b"connection", b"close")])
             return
         try:
@@ -121,10 +118,16 @@ class DataPath:
             if client.status:
                 raise
             log.exception("request failed path=%s", scope["path"])
-            await client.fail(_BUG, [(b"x-ppd-decision", f"none;reason={_BUG.reason};turn=1".encode())])
+            await client.fail(internal_error(), [(b"x-ppd-decision", b"none;reason=internal_error;turn=1")])
         finally:
             if connection is not None:
                 connection.mailbox = None
+
+    def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
+        """Count and log a request that gets no further than its connection; the answer's headers and body."""
+        call = Call(path=path, kind=None, body=b"", headers=[], named={}, client_key="", received_at=self._loop.time())
+        handling = self._director.refuse(call, error)
+        return [*error_headers(error), *handling.own_headers()], error_body(error)
 
     def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
         """Count and log a request that gets no further than its connection; the answer's headers and body."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 import aiohttp
 from quart import Blueprint, Response, request
@@ -17,6 +17,7 @@ from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
 from ppd_proxy.policy.placement import least_loaded
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
+from ppd_proxy.server.noting import note_passed_on
 from ppd_proxy.server.paths import PASSED_ON, passed_on, with_query
 from ppd_proxy.upstream.client import engine_errors
 
@@ -36,6 +37,7 @@ def pass_through_blueprint(shared: Collaborators, auth: Auth, session: aiohttp.C
         tried: frozenset[str] = frozenset()
         while True:
             engine = _choose(shared, tried)
+            note_passed_on(cast("Any", request.scope), engine, body)
             try:
                 return await _ask(shared, session, engine, target, body)
             except EngineFailure as failure:

@@ -56,6 +56,11 @@ def error_headers(error: ProxyError) -> Headers:
     return headers
 
 
+def internal_error() -> ProxyError:
+    """A bug of the proxy."""
+    return ProxyError("internal error of the proxy", status=500, reason=Reason.INTERNAL_ERROR, source="proxy")
+
+
 def too_large(max_body_bytes: int) -> BadRequest:
     return BadRequest(
         f"the request body is larger than {max_body_bytes} bytes (--max-body-bytes)",

@@ -27,7 +27,7 @@ REQUESTS = Instrument(
     kind="counter",
     group="requests",
     labels=("route", "status"),
-    help="Finished client requests by route and numeric HTTP status; route `none`: refused before routing.",
+    help="Finished client requests by route and numeric HTTP status; route `none`: refused or passed on.",
 )
 CLIENTS_STALLED = Instrument(
     name="ppd_clients_stalled_total",

@@ -9,16 +9,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
+
+import msgspec
 
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry.log_writer import LogWriter
 
 _PACKAGE = "ppd_proxy"
 _ERROR_CHARS = 200
+_PATH_CHARS = 120
+_MODEL_CHARS = 120
+_MODEL_BYTES = 6 * _MODEL_CHARS + 2
+"""A JSON text has at most six bytes for a character, and two quotes; of longer ones the raw start is shown."""
+_QUOTE = ord('"')
+_is_plain = re.compile(r"[!#-&(-<>-~]+").fullmatch
+"""Printable ASCII without blanks, quotes and `=`."""
+_text = msgspec.json.Decoder(str)
 
 
 class OneLineFormatter(logging.Formatter):
@@ -128,6 +139,10 @@ def request_line(record: Record) -> str:
         f"id={_word(record.request_id)} route={record.route} reason={record.reason} turn={record.turn} "
         f"status={record.status}"
     ]
+    if record.path:
+        parts.append(f"endpoint={_endpoint(record.path)}")
+    if record.model is not None and (model := _model(record.model)):
+        parts.append(f"model={model}")
     received_at = record.received_at
     if record.first_token_at is not None:
         parts.append(f"ttft_ms={(record.first_token_at - received_at) * 1000:.1f}")
@@ -158,7 +173,22 @@ def request_line(record: Record) -> str:
     return " ".join(parts)
 
 
+def _endpoint(path: bytes) -> str:
+    """The path without its query, which may hold what is nobody's business."""
+    return _word(path.partition(b"?")[0][:_PATH_CHARS].decode("utf-8", "backslashreplace"))
+
+
+def _model(raw: bytes | msgspec.Raw) -> str:
+    """What the client named as its model, the start of it; nothing where that is no text."""
+    data = memoryview(raw)
+    if len(data) > _MODEL_BYTES:
+        return _word(bytes(data[:_MODEL_CHARS]).decode("utf-8", "replace")) if data[0] == _QUOTE else ""
+    try:
+        return _word(_text.decode(data)[:_MODEL_CHARS])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
 def _word(text: str) -> str:
     """`text` if it is one plain word, else quoted."""
-    is_plain = text.isascii() and text.isprintable() and " " not in text and "=" not in text
-    return text if is_plain and text else repr(text)
+    return text if _is_plain(text) else repr(text)
