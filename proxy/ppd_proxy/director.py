@@ -46,7 +46,7 @@ class Director:
             handling.close(driver.answered)
             record = handling.record
             record.path, record.model = call.path, named_model(call.body, handling.generation)
-            record.is_client_gone = driver.exchange.is_client_gone
+            record.is_client_gone = driver.exchange.is_client_gone or client.is_lost
             record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
             if driver.told is not None:
                 _note(record, driver.told)

@@ -42,7 +42,8 @@ per chunk: between `FirstByte` and `LegEnded` the bytes of a stream flow past.
                ClientGone       DONE        AbortLeg, Release
                DeadlinePassed   DONE        AbortLeg, BreakResponse, Release
                Stopping         DONE        AbortLeg, BreakResponse, Release
-    RELEASING  FirstByte        DONE        AbortLeg, Release
+    RELEASING  ClientGone       RELEASING                                               it left before, or is answered
+               FirstByte        DONE        AbortLeg, Release
                LegEnded         DONE        Release; NoteStranded unless 2xx
                LegFailed        DONE        Release; NoteStranded if the request never went out
                LegRefused       DONE        NoteStranded, Release
@@ -288,8 +289,6 @@ class Exchange:
                 return self._go(Phase.DONE, _RELEASE if was_sent else (*_STRANDED, *_RELEASE))
             case LegRefused():
                 return self._go(Phase.DONE, (*_STRANDED, *_RELEASE))
-            case ClientGone():
-                self.is_client_gone = True
         return _NOTHING
 
     def _retry(

@@ -129,12 +129,6 @@ class DataPath:
         handling = self._director.refuse(call, error)
         return [*error_headers(error), *handling.own_headers()], error_body(error)
 
-    def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
-        """Count and log a request that gets no further than its connection; the answer's headers and body."""
-        call = Call(path=path, kind=None, body=b"", headers=[], named={}, client_key="", received_at=self._loop.time())
-        handling = self._director.refuse(call, error)
-        return [*error_headers(error), *handling.own_headers()], error_body(error)
-
 
 async def _watch(receive: Receive, mailbox: Mailbox) -> None:
     """ASGI servers deliver one more message after the body: that the client left, or that the answer is complete."""
@@ -157,7 +151,13 @@ class AsgiClient:
         self.writer = Writer.of(send)
         self.status = 0
 
+    @property
+    def is_lost(self) -> bool:
+        return self.writer is not None and self.writer.is_lost
+
     async def start(self, status: int, headers: Headers, data: bytes) -> None:
+        if self.is_lost:
+            return
         self.status = status
         if self.writer is not None:
             self.writer.start(status, headers, data)
@@ -175,11 +175,15 @@ class AsgiClient:
         headers.append((b"content-length", b"%d" % len(body)))
         if self.writer is None:
             return self._answer(status, headers, body)
+        if self.is_lost:
+            return None
         self.status = status
         self.writer.write_answer(status, headers, body)
         return None
 
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
+        if self.is_lost:
+            return
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self.end(body)

@@ -304,6 +304,11 @@ class Writer:
         cycle = getattr(send, "__self__", None)
         return cls(cycle) if isinstance(cycle, RequestResponseCycle) else None
 
+    @property
+    def is_lost(self) -> bool:
+        """The client left before it was handed the last byte of the answer."""
+        return self._cycle.disconnected
+
     def start(self, status: int, headers: Headers, data: bytes) -> None:
         """The head of a chunked answer and its first piece, which is not empty."""
         cycle = self._cycle

@@ -27,13 +27,15 @@ _MODEL_CHARS = 120
 _MODEL_BYTES = 6 * _MODEL_CHARS + 2
 """A JSON text has at most six bytes for a character, and two quotes; of longer ones the raw start is shown."""
 _QUOTE = ord('"')
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _is_plain = re.compile(r"[!#-&(-<>-~]+").fullmatch
 """Printable ASCII without blanks, quotes and `=`."""
 _text = msgspec.json.Decoder(str)
 
 
 class OneLineFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z INFO ppd_proxy.director: message`; line ends inside a record are escaped."""
+    """`2026-01-31T12:00:00.123Z INFO ppd_proxy.director: message`; line ends and other controls inside a record, for
+    terminals, are escaped."""
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
@@ -43,7 +45,7 @@ class OneLineFormatter(logging.Formatter):
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).replace("\r", "\\r").replace("\n", "\\n")
+        return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], super().format(record))
 
 
 def configure(level: str, stream: TextIO | LogWriter | None = None) -> None:

@@ -58,6 +58,10 @@ class Client(Protocol):
     def status(self) -> int:
         """The status that was sent; 0 before."""
 
+    @property
+    def is_lost(self) -> bool:
+        """The client left before it was handed the last byte; False where that cannot be known."""
+
     async def start(self, status: int, headers: Headers, data: bytes) -> None:
         """The head of a stream and its first bytes."""
 

@@ -105,13 +105,14 @@ def test_every_record_is_one_line_with_an_iso_time(output):
     try:
         raise ValueError("two\nlines")
     except ValueError:
-        log.exception("bad\r\nthing")
+        log.exception("bad\r\nthing \x1b[2J\u2028")
     lines = output.getvalue().splitlines()
     assert len(lines) == 1
     time_text = lines[0].split(" ", 1)[0]
     assert len(time_text) == len("2026-01-31T12:00:00.123Z")
     assert time_text[10] == "T"
     assert "ValueError" in lines[0]
+    assert r"bad\r\nthing \x1b[2J\u2028\nTraceback" in lines[0]
 
 
 def test_levels(output):
