@@ -8,6 +8,7 @@ from ppd_proxy.core.chat import Generation
 
 MAX_READ_BYTES = 1024 * 1024
 """Larger bodies that nobody else reads are not read for a name."""
+MAX_NAME_BYTES = 65536
 
 
 class _Named(msgspec.Struct):
@@ -17,15 +18,19 @@ class _Named(msgspec.Struct):
 _named = msgspec.json.Decoder(_Named)
 
 
-def named_model(body: bytes, generation: Generation | None = None) -> msgspec.Raw | None:
-    """The JSON value of `model`, whatever it is; None where it is absent or the body cannot be read. `generation` is
-    the body's view where there is one."""
+def named_model(body: bytes, generation: Generation | None = None) -> bytes | None:
+    """The JSON value of `model`, whatever it is, or its first MAX_NAME_BYTES; None where it is absent or the body
+    cannot be read. `generation` is the body's view where there is one."""
+    raw: msgspec.Raw | msgspec.UnsetType
     if generation is not None:
-        return generation.fields.get("model")
-    if len(body) > MAX_READ_BYTES:
+        raw = generation.fields.get("model", msgspec.UNSET)
+    elif len(body) > MAX_READ_BYTES:
         return None
-    try:
-        model = _named.decode(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    else:
+        try:
+            raw = _named.decode(body).model
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+    if isinstance(raw, msgspec.UnsetType):
         return None
-    return None if isinstance(model, msgspec.UnsetType) else model
+    return bytes(raw) if len(body) <= MAX_NAME_BYTES else bytes(memoryview(raw)[:MAX_NAME_BYTES])

@@ -27,7 +27,8 @@ class Record(msgspec.Struct, kw_only=True):
     per choice, `usage` counts it once. Token times are known for streams only. `has_kv` is False
     when a prefill answer handed nothing over, so that the decode engine computed the prompt itself. `transfer` is told
     in JSON answers only, and only by engines with our connector.
-    `path` is the request's, as it came, with its query; `model` what the client named, as it stands in its JSON body.
+    `path` is the request's, as it came, with its query; `model` what the client named, as it stands in its JSON body,
+    or the start of it.
     `decode_opened_at` is when the decode leg's request went out. `filled_by` are the ids of the prefill engines whose
     KV a complete answer relied on, as far as its history tells.
     """
@@ -36,7 +37,7 @@ class Record(msgspec.Struct, kw_only=True):
     mode: Mode
     received_at: float
     path: bytes = b""
-    model: bytes | msgspec.Raw | None = None
+    model: bytes | None = None
     is_stream: bool = False
     route: Route = "none"
     reason: Reason = Reason.BAD_REQUEST

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, TextIO, cast
 
 import msgspec
@@ -27,6 +28,8 @@ _MODEL_CHARS = 120
 _MODEL_BYTES = 6 * _MODEL_CHARS + 2
 """A JSON text has at most six bytes for a character, and two quotes; of longer ones the raw start is shown."""
 _QUOTE = ord('"')
+_REMEMBERED = 256
+"""Names that were made into fields: most requests name the same few, and each field costs as much as the rest."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _is_plain = re.compile(r"[!#-&(-<>-~]+").fullmatch
 """Printable ASCII without blanks, quotes and `=`."""
@@ -142,9 +145,9 @@ def request_line(record: Record) -> str:
         f"status={record.status}"
     ]
     if record.path:
-        parts.append(f"endpoint={_endpoint(record.path)}")
+        parts.append(_endpoint(record.path.partition(b"?")[0][:_PATH_CHARS]))
     if record.model is not None and (model := _model(record.model)):
-        parts.append(f"model={model}")
+        parts.append(model)
     received_at = record.received_at
     if record.first_token_at is not None:
         parts.append(f"ttft_ms={(record.first_token_at - received_at) * 1000:.1f}")
@@ -175,18 +178,19 @@ def request_line(record: Record) -> str:
     return " ".join(parts)
 
 
+@lru_cache(_REMEMBERED)
 def _endpoint(path: bytes) -> str:
-    """The path without its query, which may hold what is nobody's business."""
-    return _word(path.partition(b"?")[0][:_PATH_CHARS].decode("utf-8", "backslashreplace"))
+    """For a path without its query, which may hold what is nobody's business."""
+    return "endpoint=" + _word(path.decode("utf-8", "backslashreplace"))
 
 
-def _model(raw: bytes | msgspec.Raw) -> str:
+@lru_cache(_REMEMBERED)
+def _model(raw: bytes) -> str:
     """What the client named as its model, the start of it; nothing where that is no text."""
-    data = memoryview(raw)
-    if len(data) > _MODEL_BYTES:
-        return _word(bytes(data[:_MODEL_CHARS]).decode("utf-8", "replace")) if data[0] == _QUOTE else ""
+    if len(raw) > _MODEL_BYTES:
+        return "model=" + _word(raw[:_MODEL_CHARS].decode("utf-8", "replace")) if raw[0] == _QUOTE else ""
     try:
-        return _word(_text.decode(data)[:_MODEL_CHARS])
+        return "model=" + _word(_text.decode(raw)[:_MODEL_CHARS])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
 
