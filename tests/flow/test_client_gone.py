@@ -54,16 +54,19 @@ async def read_until(reader, last):
     return data
 
 
-def streaming(*pieces, told):
-    """An engine whose stream is these pieces; its end sets `told`."""
+def streaming(*pieces, then=None, told=None):
+    """An engine whose stream is these pieces; `then` is awaited before its end, which sets `told`."""
 
     async def answer(request):
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         for piece in pieces:
             await response.write(piece)
+        if then is not None:
+            await then.wait()
         await response.write_eof()
-        told.set()
+        if told is not None:
+            told.set()
         return response
 
     return answer
@@ -71,6 +74,22 @@ def streaming(*pieces, told):
 
 async def over(cluster):
     await until(lambda: not any(cluster.runtime.load.requests.values()))
+
+
+async def test_who_leaves_at_done_was_served(line):
+    """As SDKs do. The engine takes its time to end the body."""
+    left = asyncio.Event()
+    async with (
+        scripted_engine(streaming(EVENT % b"a", END, DONE, then=left)) as engine,
+        running_proxy(engines=Engines(aggregated=(engine,))) as cluster,
+    ):
+        reader, writer = await ask(cluster.url, stream=True)
+        await read_until(reader, DONE)
+        writer.close()
+        await over(cluster)
+        left.set()
+    fields = line()
+    assert (fields["status"], "client_gone" in fields) == ("200", False)
 
 
 @pytest.mark.parametrize("stream", [False, True])
