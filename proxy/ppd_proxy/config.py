@@ -222,6 +222,25 @@ def _conflicts(values: Mapping[str, Value], origins: Mapping[str, str]) -> Itera
         yield (
             f"{origins['model_config']}: kv_bytes_per_token is given too ({origins['kv_bytes_per_token']}); give one"
         )
+    yield from _shared_keys(values, origins)
+
+
+def _shared_keys(values: Mapping[str, Value], origins: Mapping[str, str]) -> Iterator[str]:
+    """Keys that open more than their holders should have opened."""
+    for name, other, consequence in (
+        ("admin_key", "api_key", "every client could administer the proxy"),
+        ("admin_key", "register_key", "every host that registers engines could administer the proxy"),
+        ("admin_key", "engine_api_key", "every engine is told the admin key"),
+        ("admin_key", "baseline_api_key", "every baseline is told the admin key"),
+        ("register_key", "api_key", "every client could register engines and get the others' requests"),
+    ):
+        if _keys(values, name) & _keys(values, other):
+            yield f"{origins[name]}: the same key as {other} ({origins[other]}): {consequence}; give each its own"
+
+
+def _keys(values: Mapping[str, Value], name: str) -> set[str]:
+    given = values[name]
+    return set(given) if isinstance(given, tuple) else {given} if isinstance(given, str) else set()
 
 
 def _warnings(values: Mapping[str, Value]) -> Iterator[str]:
@@ -231,6 +250,8 @@ def _warnings(values: Mapping[str, Value]) -> Iterator[str]:
             "no prefill and decode engine, no aggregated engine, and discovery_port is 0: "
             "nothing to route to until engines register through POST /engines"
         )
+    if _keys(values, "engine_api_key") & _keys(values, "api_key"):
+        yield "engine_api_key is also one of api_key: a client that reaches an engine could ask it without the proxy"
     yield from _shadow_warnings(values)
 
 

@@ -158,6 +158,31 @@ def test_kv_size_is_given_or_computed_not_both():
     assert found.startswith("--model-config: kv_bytes_per_token is given too (PPD_KV_BYTES_PER_TOKEN)")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("admin_key", "api_key"), ("admin_key", "register_key"), ("admin_key", "engine_api_key"),
+        ("admin_key", "baseline_api_key"), ("register_key", "api_key"),
+    ],
+)  # fmt: skip
+def test_a_key_that_would_open_more_than_its_holders_may_is_a_mistake(one, other):
+    file = {"auth": {"api_key": ["first"]}, "shadow": {"baseline": ["http://b:1"]}}
+    section = "shadow" if other == "baseline_api_key" else "auth"
+    file[section][other] = ["first", "second"] if other == "api_key" else "second"
+    found = config.resolve({}, {f"PPD_{one.upper()}": "second"}, file, file_name="ppd.toml").mistakes
+    assert len(found) == 1
+    assert found[0].startswith(f"PPD_{one.upper()}: the same key as {other} (ppd.toml: [{section}] {other}): every ")
+    assert "second" not in found[0]
+    assert config.resolve({}, {f"PPD_{one.upper()}": "third"}, file).mistakes == ()
+
+
+def test_engines_that_know_a_clients_key_are_a_warning():
+    given = {"PPD_API_KEY": "one,two", "PPD_ENGINE_API_KEY": "two"}
+    [warning] = config.resolve({}, given).warnings
+    assert warning.startswith("engine_api_key is also one of api_key")
+    assert config.resolve({}, {**given, "PPD_ENGINE_API_KEY": "three"}).warnings == ()
+
+
 def test_nothing_to_route_to_is_a_warning_because_engines_can_register():
     resolved = config.resolve({"discovery_port": "0", "prefill": ["http://a:1"]}, {})
     assert not resolved.mistakes
@@ -185,7 +210,7 @@ def test_bad_secret_is_refused_without_being_shown(key):
 
 
 def test_secrets_are_not_in_the_representation():
-    secrets = {"api_key": ["s3cret"], "admin_key": "s3cret", "register_key": "s3cret", "engine_api_key": "s3cret"}
+    secrets = {"api_key": ["s3cret"], "admin_key": "s3cret1", "register_key": "s3cret2", "engine_api_key": "s3cret3"}
     loaded = config.load(secrets, {})
     assert loaded.auth.api_key == ("s3cret",)
     assert "s3cret" not in repr(loaded)

@@ -7,9 +7,10 @@ import errno
 import json
 import os
 import socket
+import stat
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ppd_proxy import config
@@ -37,17 +38,30 @@ def read_configuration(args: argparse.Namespace, env: Mapping[str, str]) -> conf
     """What the command line, `env` and the configuration file say together, with every mistake in them."""
     path = args.config if args.config is not None else env.get(FILE_VARIABLE) or None
     mistakes: list[str] = []
+    warnings: list[str] = []
     file: dict[str, object] = {}
     if path is not None:
         try:
             with open(path, "rb") as stream:
                 file = tomllib.load(stream)
+                warnings += _open_to_others(path, os.fstat(stream.fileno()).st_mode, file)
         except OSError as error:
             mistakes.append(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file")
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             mistakes.append(f"{path}: not TOML ({error})")
     resolution = config.resolve(vars(args), env, file, file_name=path or "configuration file")
-    return _with_model(replace(resolution, mistakes=(*mistakes, *resolution.mistakes)))
+    return _with_model(
+        replace(resolution, mistakes=(*mistakes, *resolution.mistakes), warnings=(*warnings, *resolution.warnings))
+    )
+
+
+def _open_to_others(path: str, mode: int, file: Mapping[str, object]) -> Iterator[str]:
+    """A warning where keys are in a file that any user of this host can read, or change. A group of its own is fine."""
+    sections = {name: table for name, table in file.items() if isinstance(table, Mapping)}
+    keys = [s.key for s in config.settings() if s.is_secret and s.name in sections.get(s.section, {})]
+    if keys and mode & (stat.S_IROTH | stat.S_IWOTH):
+        what = "read" if mode & stat.S_IROTH else "change"
+        yield f"{path}: every user of this host can {what} it, and it has {', '.join(keys)}; chmod 600 {path}"
 
 
 def report(mistakes: Iterable[str], warnings: Iterable[str] = ()) -> None:

@@ -159,11 +159,48 @@ def test_check_says_what_kubernetes_must_grant(capsys):
 
 def test_check_masks_secrets(capsys, monkeypatch):
     monkeypatch.setenv("PPD_ADMIN_KEY", "s3cret")
-    assert main(["check", "--api-key", "s3cret", "--api-key", "s3cret2"]) == 0
+    assert main(["check", "--api-key", "s3cret1", "--api-key", "s3cret2"]) == 0
     printed = capsys.readouterr()
     assert 'api_key = ["****", "****"]  # from --api-key' in printed.out
     assert 'admin_key = "****"  # from PPD_ADMIN_KEY' in printed.out
     assert "s3cret" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_an_admin_key_that_clients_have_too_is_refused_without_being_shown(command, served, capsys, monkeypatch):
+    monkeypatch.setenv("PPD_ADMIN_KEY", "s3cret")
+    assert main([command, "--api-key", "other", "--api-key", "s3cret"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("PPD_ADMIN_KEY: the same key as api_key (--api-key): every client could administer")
+    assert "s3cret" not in printed.out + printed.err
+    assert served.configs == []
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "word"),
+    [
+        ('[auth]\nadmin_key = "a"\n', 0o644, "read"),
+        ('[auth]\napi_key = ["a"]\n', 0o604, "read"),
+        ('[shadow]\nbaseline = ["http://b:1"]\nbaseline_api_key = "a"\n', 0o666, "read"),
+        ('[auth]\nregister_key = "a"\n', 0o602, "change"),
+        ('[auth]\nengine_api_key = "a"\n', 0o600, None),
+        ('[auth]\nengine_api_key = "a"\n', 0o640, None),
+        ('[server]\nport = 5\n', 0o666, None),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_keys_in_a_file_that_others_can_read_are_a_warning(command, content, mode, word, served, capsys, tmp_path):
+    file = tmp_path / "ppd.toml"
+    file.write_text(content)
+    file.chmod(mode)
+    assert main([command, "--config", str(file)]) == 0
+    said = capsys.readouterr().err
+    if word is None:
+        assert said == ""
+    else:
+        key = content.splitlines()[-1].split(" =")[0]
+        assert said.startswith(f"warning: {file}: every user of this host can {word} it, and it has [")
+        assert f"] {key}; chmod 600 {file}" in said
 
 
 def test_check_prints_mistakes_and_warnings_beside_the_configuration(capsys):
