@@ -250,9 +250,23 @@ def _warnings(values: Mapping[str, Value]) -> Iterator[str]:
             "no prefill and decode engine, no aggregated engine, and discovery_port is 0: "
             "nothing to route to until engines register through POST /engines"
         )
+    yield from _announced_warnings(values)
     if _keys(values, "engine_api_key") & _keys(values, "api_key"):
         yield "engine_api_key is also one of api_key: a client that reaches an engine could ask it without the proxy"
     yield from _shadow_warnings(values)
+
+
+def _announced_warnings(values: Mapping[str, Value]) -> Iterator[str]:
+    if values["discovery_port"] and values["trust_announced"]:
+        return
+    is_any_named = any(_urls(values, role) for role in ("prefill", "decode", "aggregated"))
+    if values["engine_api_key"] and values["discovery_port"] and not is_any_named:
+        yield "engine_api_key is shown to no engine that announces itself (trust_announced), and no other is named"
+    if values["handoff"] == "p2p_nccl" and _urls(values, "decode"):
+        yield (
+            "handoff is p2p_nccl, and engines that are named by URL have no KV address: leave them to announce "
+            "themselves, register them with their zmq_address, or set trust_announced"
+        )
 
 
 def _shadow_warnings(values: Mapping[str, Value]) -> Iterator[str]:

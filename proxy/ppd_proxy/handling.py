@@ -69,7 +69,7 @@ class Handling:
         self._reservations: list[Reservation] = []
         self._plan: Plan | None = None
         self._salt = ""
-        self._forwarded: bytes | None = None
+        self._forwarded: dict[bool, bytes] = {}  # by whether the engine is trusted
         self._is_complete = False
         self.record = Record(request_id=self._public_id, mode=shared.mode, received_at=call.received_at)
 
@@ -190,9 +190,11 @@ class Handling:
     def shape(self, kind: LegKind, plan: Plan, params: bytes | None) -> LegRequest:
         engine, body, relay = self._leg(kind, plan, params)
         origin = parse_origin(engine.url)
-        if self._forwarded is None:
-            self._forwarded = forwarded(self._call.headers, self._shared.engine_authorization)
-        head = request_head(self._call.path, origin.authority, self._engine_request_id, self._forwarded, len(body))
+        lines = self._forwarded.get(engine.is_trusted)
+        if lines is None:
+            lines = forwarded(self._call.headers, self._shared.engine_authorization, is_trusted=engine.is_trusted)
+            self._forwarded[engine.is_trusted] = lines
+        head = request_head(self._call.path, origin.authority, self._engine_request_id, lines, len(body))
         consumes_kv = plan.prefill is not None and kind != "prefill" and HANDOFFS[plan.handoff].holds_kv
         return LegRequest(
             origin=origin,

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from ipaddress import ip_network
 from typing import cast
 
 import uvloop
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config import Config
+from ppd_proxy.core.announced import Networks
 from ppd_proxy.core.buffered import Buffered
 from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.fleet import Fleet
@@ -24,6 +26,7 @@ from ppd_proxy.core.load import Load
 from ppd_proxy.core.types import Engine, Role
 from ppd_proxy.director import Director
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
+from ppd_proxy.discovery.networks import own_networks
 from ppd_proxy.keys import KeySource
 from ppd_proxy.policy.prompts import PromptPairs
 from ppd_proxy.server import guarding
@@ -65,7 +68,11 @@ class Runtime:
         self._probe_session = make_session(connect_timeout_s=config.limits.connect_timeout_s)
         self._scrape_session = make_session(connect_timeout_s=config.limits.connect_timeout_s)
         self.registry = CollectorRegistry()
-        self.fleet = Fleet(default_handoff=config.routing.handoff)
+        self.fleet = Fleet(
+            default_handoff=config.routing.handoff,
+            trust_announced=config.discovery.trust_announced,
+            max_announced=config.discovery.max_announced_engines,
+        )
         self.load = Load()
         self.buffered = Buffered(config.server.max_buffered_bytes)
         self.conversations = Conversations(
@@ -196,14 +203,18 @@ class Runtime:
 
     async def listen_for_announcements(self, port: int) -> None:
         """Hear P2pNccl engines on `port` (0: any free one)."""
+        settings = self._config.discovery
+        allowed = Networks([ip_network(each) for each in settings.discovery_allow] or own_networks())
         self._listener = AnnouncementListener(
-            self._config.discovery.discovery_host,
+            settings.discovery_host,
             port,
             self._announced,
             on_rejected=self._metrics.announcement_rejected,
+            allowed=allowed,
         )
         await self._listener.start()
         self._tasks.spawn(self._listener.run(), name="announcements")
+        log.info("announcements are taken from %s", allowed)
 
     def ask_to_stop(self) -> None:
         """Take no new requests soon, let those in flight end; asked twice: end them now."""
@@ -245,6 +256,9 @@ class Runtime:
         give_up(self.fleet, self._pool, engine, now)
 
     def _announced(self, told: Announcement) -> None:
+        objection = self.fleet.objection(told.http_address, told.zmq_address)
+        if objection is not None:
+            raise objection
         changes = self.fleet.announce(
             role=told.role,
             http_address=told.http_address,

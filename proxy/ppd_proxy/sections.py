@@ -86,6 +86,19 @@ class Discovery:
 
     discovery_host: Annotated[str, Note(help="address to listen on for P2pNccl announcements (ZMQ)")] = "0.0.0.0"
     discovery_port: Annotated[int, replace(_PORT, help="TCP port for P2pNccl announcements (0: off)")] = 30001
+    discovery_allow: Annotated[
+        tuple[str, ...],
+        Note(
+            help="network that announcements may come from and name (not set: loopback and this host's own networks)",
+            form="network",
+        ),
+    ] = ()
+    max_announced_engines: Annotated[
+        int, Note(help="engines beyond this that announce themselves are ignored", low=1)
+    ] = 256
+    trust_announced: Annotated[
+        bool, Note(help="engines that announced themselves get the engine key, and clients' own keys and cookies")
+    ] = False
     probe_interval_s: Annotated[float, replace(_SECONDS, help="time between two health probes of an engine")] = 5.0
     probe_timeout_s: Annotated[float, replace(_SECONDS, help="a probe without an answer by then has failed")] = 3.0
 

@@ -5,6 +5,7 @@ Knows no setting by name: `config.py` lists them. Raw values are texts (flags, e
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from dataclasses import dataclass
 from types import UnionType
@@ -14,7 +15,7 @@ from ppd_proxy.core.address import parse_url
 from ppd_proxy.errors import BadRequest, ConfigError
 
 Value = str | int | float | bool | tuple[str, ...] | None
-Form = Literal["text", "secret", "url"]
+Form = Literal["text", "secret", "url", "network"]
 ENV_PREFIX = "PPD_"
 MASK = "****"
 """What is printed in place of a secret; refused as a value, so that printed configurations are not loaded again."""
@@ -70,6 +71,7 @@ class Setting:
             return {
                 "text": "a text that is not empty",
                 "secret": "a key of printable ASCII characters without spaces and commas",
+                "network": "a network such as 10.0.0.0/8 or fd00::/8, its host bits zero",
                 "url": "an engine's URL, http://HOST:PORT or https://HOST:PORT without a path",
             }[self.note.form]
         number = "a whole number" if self.type is int else "a number"
@@ -153,6 +155,8 @@ def _accepted_text(setting: Setting, text: str) -> str | None:
         return text if text in setting.choices else None
     if setting.note.form == "url":
         return _accepted_url(text)
+    if setting.note.form == "network":
+        return _accepted_network(text)
     if setting.note.form == "secret":
         is_key = text.isascii() and text.isprintable() and " " not in text and "," not in text and text != MASK
         return text if text and is_key else None
@@ -163,6 +167,13 @@ def _accepted_url(text: str) -> str | None:
     try:
         return parse_url(text.strip())[1]
     except BadRequest:
+        return None
+
+
+def _accepted_network(text: str) -> str | None:
+    try:
+        return str(ipaddress.ip_network(text.strip()))
+    except ValueError:
         return None
 
 

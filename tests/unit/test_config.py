@@ -177,10 +177,33 @@ def test_a_key_that_would_open_more_than_its_holders_may_is_a_mistake(one, other
 
 
 def test_engines_that_know_a_clients_key_are_a_warning():
-    given = {"PPD_API_KEY": "one,two", "PPD_ENGINE_API_KEY": "two"}
+    given = {"PPD_API_KEY": "one,two", "PPD_ENGINE_API_KEY": "two", "PPD_AGGREGATED": "http://a:1"}
     [warning] = config.resolve({}, given).warnings
     assert warning.startswith("engine_api_key is also one of api_key")
     assert config.resolve({}, {**given, "PPD_ENGINE_API_KEY": "three"}).warnings == ()
+
+
+def test_what_announced_engines_do_not_get_is_a_warning():
+    [warning] = config.resolve({"engine_api_key": "k"}, {}).warnings
+    assert "trust_announced" in warning
+    urls = {"prefill": ["http://p:1"], "decode": ["http://d:1"]}
+    [warning] = config.resolve({"handoff": "p2p_nccl", **urls}, {}).warnings
+    assert "KV address" in warning
+    assert len(config.resolve({"handoff": "p2p_nccl", "discovery_port": "0", **urls}, {}).warnings) == 1
+    for fine in ({"engine_api_key": "k", **urls}, {"engine_api_key": "k", "trust_announced": True}):
+        assert config.resolve(fine, {}).warnings == ()
+    assert config.resolve({"handoff": "p2p_nccl", "trust_announced": True, **urls}, {}).warnings == ()
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "fd00::/8", "192.0.2.7", "0.0.0.0/0", " 10.1.0.0/16 "])
+def test_networks_are_taken_in_their_usual_form(network):
+    assert len(config.load({"discovery_allow": [network]}, {}).discovery.discovery_allow) == 1
+
+
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "10.0.0.0/33", "localhost", "", "10.0.0", "10.0.0.0/8;", "::/129"])
+def test_what_is_no_network_is_a_mistake(network):
+    [mistake] = config.resolve({"discovery_allow": [network]}, {}).mistakes
+    assert mistake.startswith(f"--discovery-allow: {network!r} is not a network such as 10.0.0.0/8")
 
 
 def test_nothing_to_route_to_is_a_warning_because_engines_can_register():

@@ -102,7 +102,9 @@ def _add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
     if setting.type is bool:
         group.add_argument(setting.flag, dest=setting.name, action=argparse.BooleanOptionalAction, help=text)
         return
-    metavar = "|".join(setting.choices) or ("URL" if setting.note.form == "url" else setting.name.upper())
+    metavar = "|".join(setting.choices) or {"url": "URL", "network": "CIDR"}.get(
+        setting.note.form, setting.name.upper()
+    )
     action = "append" if setting.is_list else "store"
     group.add_argument(setting.flag, dest=setting.name, action=action, metavar=metavar, help=text)
 

@@ -23,9 +23,11 @@ Lateness alone never takes out the last engine of a role that is up: a busy engi
 
 - Coming back from `down` gives a new `incarnation`: the engine may have been restarted, its KV counts as lost. So does
   another role or ZMQ address while it is up. No incarnation of an id is used twice, not even after it left.
-- What an operator or a registration states (role, ZMQ address, handoff) is not changed by announcements: an engine
-  with `kv_role=kv_both` announces itself as prefill whatever it is used for. The latest registration wins over all.
-  What a registration leaves out stays as it was.
+- Announcements change nothing about an engine that an operator or a registration named: anybody can send one. What was
+  announced before it was named is forgotten. Only with `trust_announced`, and where its handoff is p2p_nccl anyway,
+  they tell the KV address and capability that were not stated; never the role: an engine with `kv_role=kv_both`
+  announces itself as prefill whatever it is used for.
+- The latest registration wins over all. What a registration leaves out stays as it was.
 - Draining lasts until the engine is removed or forgotten. Neither heartbeats nor a restart undo it: an engine that
   went down while draining comes back draining. To use it again, remove it and register it anew.
 - Removing forgets. An engine that goes on announcing itself joins again with its next beat; to keep it out, drain it.
@@ -39,9 +41,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ppd_proxy.core.address import check_zmq_address, parse_address, parse_url
+from ppd_proxy.core.announced import RejectedAnnouncement, objection
+from ppd_proxy.core.member import Member
 from ppd_proxy.core.signs import FAILED_RUN, TRIAL_INTERVAL_S, Signal
 from ppd_proxy.core.stated import check_handoff, check_role, check_ttl
-from ppd_proxy.core.types import ROLES, Engine, EngineState, FleetView, HandoffName, Role
+from ppd_proxy.core.types import ROLES, Engine, FleetView, HandoffName, Role
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,26 +56,6 @@ class Change:
     engine: Engine
     what: Literal["joined", "up", "unhealthy", "down", "draining", "left"]
     why: str
-
-
-@dataclass(slots=True, kw_only=True)
-class _Member:
-    """The record behind one `Engine` value."""
-
-    engine: Engine
-    beats: Signal
-    probes: Signal
-    beat_at: float
-    silence_s: float | None
-    """How long it may be silent; None: no beats are expected of it."""
-    stated_handoff: HandoffName | None = None
-    stated_zmq_address: str | None = None
-    is_drained: bool = False
-    is_kv_lost: bool = False
-    failed_answers: int = 0
-    """In a row, the last ones."""
-    tried_at: float = 0.0
-    """When it last got a request to see whether it answers again."""
 
 
 class Fleet:
@@ -85,13 +69,17 @@ class Fleet:
         missed_limit: int = 3,
         good_limit: int = 2,
         forget_after_s: float = 600.0,
+        trust_announced: bool = False,
+        max_announced: int = 256,
     ) -> None:
         self._default_handoff = default_handoff
         self._announcement_ttl_s = announcement_ttl_s
         self._missed_limit = missed_limit
         self._good_limit = good_limit
         self._forget_after_s = forget_after_s
-        self._members: dict[str, _Member] = {}
+        self._trust_announced = trust_announced
+        self._max_announced = max_announced
+        self._members: dict[str, Member] = {}
         self._ended_lives = 0
         self._engines: tuple[Engine, ...] = ()
         self._view = FleetView()
@@ -119,31 +107,52 @@ class Fleet:
             engine = self._new_engine(engine_id, url, role, source="static")
             return self._join(self._new_member(engine, now, silence_s=None))
         member.silence_s, member.beats = None, Signal()
-        return self._restate(member, replace(member.engine, url=url, role=role, source="static"), "configured")
+        facts = replace(member.known(trust_announced=self._trust_announced), url=url, role=role, source="static")
+        return self._restate(member, facts, "configured")
 
     def announce(
         self, *, role: Role, http_address: str, zmq_address: str, is_ppd: bool, now: float
     ) -> tuple[Change, ...]:
-        """A beat over ZMQ; both addresses are `host:port`. A new engine is down until its first good probe."""
+        """A beat over ZMQ; both addresses are `host:port`. A new engine is down until its first good probe.
+
+        What `objection` objects to changes nothing, and is no sign of life of an engine that was named otherwise.
+        """
         engine_id, url = parse_address(http_address, field="http_address")
         check_zmq_address(zmq_address)
+        if self.objection(http_address, zmq_address) is not None:
+            return ()
         member = self._members.get(engine_id)
         if member is None:
             engine = self._new_engine(engine_id, url, role, source="announced")
             engine = replace(engine, zmq_address=zmq_address, is_ppd=is_ppd)
             return self._join(self._new_member(engine, now, silence_s=self._announcement_ttl_s))
+        if member.engine.source != "announced":
+            facts = member.completed(zmq_address, is_ppd=is_ppd) if self._trust_announced else member.engine
+            return self._restate(member, facts, "announced")
         changes = self._beat(member, now)
-        old = member.engine
-        facts = replace(
-            old,
-            role=role if old.source == "announced" else old.role,
-            zmq_address=member.stated_zmq_address or zmq_address,
-            is_ppd=is_ppd,
-        )
+        facts = replace(member.engine, role=role, zmq_address=zmq_address, is_ppd=is_ppd)
         return changes + self._restate(member, facts, "announced")
 
+    def objection(self, http_address: str, zmq_address: str) -> RejectedAnnouncement | None:
+        """Why an announcement with these addresses would not be accepted; None where it would be, or says no news."""
+        return objection(
+            self.get(parse_address(http_address, field="http_address")[0]),
+            zmq_address,
+            announced=sum(engine.source == "announced" for engine in self._engines),
+            max_announced=self._max_announced,
+            trust_announced=self._trust_announced,
+        )
+
     def register(
-        self, *, url: str, role: str, handoff: str | None, zmq_address: str | None, ttl_s: float | None, now: float
+        self,
+        *,
+        url: str,
+        role: str,
+        handoff: str | None,
+        zmq_address: str | None,
+        ttl_s: float | None,
+        now: float,
+        is_ppd: bool | None = None,
     ) -> tuple[Change, ...]:
         """Add an engine or repeat it as a heartbeat; None leaves what is known.
 
@@ -158,23 +167,27 @@ class Fleet:
         member = self._members.get(engine_id)
         if member is None:
             engine = self._new_engine(engine_id, url, checked_role, source="registered")
-            member = self._new_member(replace(engine, zmq_address=zmq_address), now, silence_s=ttl_s)
+            engine = replace(engine, zmq_address=zmq_address, is_ppd=bool(is_ppd))
+            member = self._new_member(engine, now, silence_s=ttl_s)
             member.stated_handoff, member.stated_zmq_address = checked_handoff, zmq_address
+            member.stated_ppd = is_ppd
             return self._join(member)
         changes = self._beat(member, now)
-        old = member.engine
+        old = member.known(trust_announced=self._trust_announced)
         if old.source != "static":
             member.silence_s = ttl_s
         if member.silence_s is None:
             member.beats = Signal()
         member.stated_handoff = checked_handoff or member.stated_handoff
         member.stated_zmq_address = zmq_address or member.stated_zmq_address
+        member.stated_ppd = member.stated_ppd if is_ppd is None else is_ppd
         facts = replace(
             old,
             url=url,
             role=checked_role,
             source="static" if old.source == "static" else "registered",
             zmq_address=zmq_address or old.zmq_address,
+            is_ppd=old.is_ppd if is_ppd is None else is_ppd,
         )
         return changes + self._restate(member, facts, "registered")
 
@@ -277,12 +290,12 @@ class Fleet:
             incarnation=self._ended_lives,
         )
 
-    def _new_member(self, engine: Engine, now: float, *, silence_s: float | None) -> _Member:
+    def _new_member(self, engine: Engine, now: float, *, silence_s: float | None) -> Member:
         """Every engine must first answer a probe: P2pNccl engines announce themselves before their HTTP server runs."""
         probes = Signal(is_good=False)
-        return _Member(engine=engine, beats=Signal(), probes=probes, beat_at=now, silence_s=silence_s)
+        return Member(engine=engine, beats=Signal(), probes=probes, beat_at=now, silence_s=silence_s)
 
-    def _join(self, member: _Member) -> tuple[Change, ...]:
+    def _join(self, member: Member) -> tuple[Change, ...]:
         source = member.engine.source
         self._members[member.engine.id] = member
         self._settle(member, source)
@@ -296,20 +309,20 @@ class Fleet:
         self._publish()
         return (Change(engine=member.engine, what="left", why=why),)
 
-    def _beat(self, member: _Member, now: float) -> tuple[Change, ...]:
+    def _beat(self, member: Member, now: float) -> tuple[Change, ...]:
         changes = self._check_silence(member, now)
         member.beat_at = now
         member.beats.succeed()
         return changes
 
-    def _check_silence(self, member: _Member, now: float) -> tuple[Change, ...]:
+    def _check_silence(self, member: Member, now: float) -> tuple[Change, ...]:
         """Asked on every sign of life too, so that what an engine is does not depend on when `expire` ran."""
         if member.silence_s is None or now - member.beat_at < member.silence_s:
             return ()
         member.beats.lose(self._good_limit)
         return self._settle(member, f"silent for {now - member.beat_at:.0f} s")
 
-    def _restate(self, member: _Member, facts: Engine, why: str) -> tuple[Change, ...]:
+    def _restate(self, member: Member, facts: Engine, why: str) -> tuple[Change, ...]:
         """Take over what became known; another role or ZMQ address can only come from a restarted engine."""
         old = member.engine
         if facts.role != old.role or (old.zmq_address is not None and facts.zmq_address != old.zmq_address):
@@ -317,7 +330,7 @@ class Fleet:
             why += " with another role or ZMQ address"
         return self._settle(member, why, facts)
 
-    def _settle(self, member: _Member, why: str, facts: Engine | None = None) -> tuple[Change, ...]:
+    def _settle(self, member: Member, why: str, facts: Engine | None = None) -> tuple[Change, ...]:
         """Derive state, incarnation and handoff, and publish if anything is different."""
         old = member.engine
         facts = facts or old
@@ -326,13 +339,19 @@ class Fleet:
             member.is_kv_lost = True
         if not is_live:
             member.failed_answers = 0  # it comes back with a clean slate
-        state = _state(member, is_live=is_live)
+        state = member.state
         incarnation = old.incarnation
         if is_live and member.is_kv_lost:
             member.is_kv_lost = False
             self._ended_lives += 1
             incarnation = self._ended_lives
-        engine = replace(facts, handoff=self._handoff(member, facts), state=state, incarnation=incarnation)
+        engine = replace(
+            facts,
+            handoff=self._handoff(member, facts),
+            state=state,
+            incarnation=incarnation,
+            is_trusted=facts.source != "announced" or self._trust_announced,
+        )
         if engine == old:
             return ()
         member.engine = engine
@@ -345,7 +364,7 @@ class Fleet:
             other.id == engine.id or other.role != engine.role or other.state != "up" for other in self._engines
         )
 
-    def _handoff(self, member: _Member, facts: Engine) -> HandoffName:
+    def _handoff(self, member: Member, facts: Engine) -> HandoffName:
         if member.stated_handoff is not None:
             return member.stated_handoff
         if self._default_handoff != "auto":
@@ -358,11 +377,3 @@ class Fleet:
         unhealthy = frozenset(engine.id for engine in usable if engine.state == "unhealthy")
         by_role = {role: tuple(engine for engine in usable if engine.role == role) for role in ROLES}
         self._view = FleetView(**by_role, unhealthy=unhealthy)
-
-
-def _state(member: _Member, *, is_live: bool) -> EngineState:
-    if not is_live:
-        return "down"
-    if member.is_drained:
-        return "draining"
-    return "unhealthy" if member.failed_answers >= FAILED_RUN else "up"

@@ -5,6 +5,7 @@ Header names are lower-case bytes, as ASGI and the upstream parser give them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 Headers = list[tuple[bytes, bytes]]
@@ -22,6 +23,8 @@ _NOT_FORWARDED = HOP_BY_HOP | {
 }  # fmt: skip
 _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server", b"date", b"x-request-id", b"x-ppd-decision"}
 
+_CREDENTIAL = re.compile(rb"auth|cookie|token|secret|passw|credential|jwt|assertion|signature|key$")
+
 
 def _named_hops(headers: Headers) -> frozenset[bytes]:
     """Further hop-by-hop headers that `Connection` names (RFC 9110, 7.6.1)."""
@@ -29,11 +32,15 @@ def _named_hops(headers: Headers) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for token in named.split(b",")) if named else frozenset()
 
 
-def forwarded(headers: Headers, authorization: bytes | None) -> bytes:
-    """The client's headers for both legs, as lines ending with CRLF.
+def forwarded(headers: Headers, authorization: bytes | None, *, is_trusted: bool = True) -> bytes:
+    """The client's headers for a leg, as lines ending with CRLF.
 
-    `authorization` replaces the client's own; without it the client's travels on. Nothing is invented.
+    `authorization` replaces the client's own; without it the client's travels on. Nothing is invented. An engine that
+    is not trusted gets neither, nor anything else that clients prove themselves with.
     """
+    if not is_trusted:
+        authorization = None
+        headers = [pair for pair in headers if not is_credential(pair[0])]
     hops = _named_hops(headers)
     lines = [
         b"%b: %b\r\n" % (name, value)
@@ -45,6 +52,11 @@ def forwarded(headers: Headers, authorization: bytes | None) -> bytes:
     if authorization is not None:
         lines.append(b"authorization: %b\r\n" % authorization)
     return b"".join(lines)
+
+
+def is_credential(name: bytes) -> bool:
+    """Whether a header is of the kind that clients prove themselves with: keys, tokens, cookies, by whatever name."""
+    return _CREDENTIAL.search(name) is not None
 
 
 def request_head(path: bytes, authority: str, request_id: str, forwarded_lines: bytes, body_bytes: int) -> bytes:

@@ -76,8 +76,9 @@ class Engine:
     """One vLLM server as the policies see it. `id` is `host:port` of its HTTP address and the `engine` metric label.
 
     `incarnation` grows each time the engine comes back from being down: a conversation's home is an engine *and* an
-    incarnation, because a restarted engine holds no KV. `is_ppd` says that the engine announced a connector which
-    takes direct requests.
+    incarnation, because a restarted engine holds no KV. `is_ppd` says that the engine has a connector which takes
+    direct requests. `is_trusted`: it may see the engine key and what clients prove themselves with; nobody vouches for
+    an engine that only announced itself.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Engine:
     zmq_address: str | None = None
     incarnation: int = 0
     is_ppd: bool = False
+    is_trusted: bool = True
 
 
 class FleetView(msgspec.Struct, frozen=True, kw_only=True):

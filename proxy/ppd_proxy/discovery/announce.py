@@ -11,13 +11,13 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 import msgspec
 import zmq
 import zmq.asyncio
 
 from ppd_proxy.core.address import check_zmq_address, parse_address
+from ppd_proxy.core.announced import Networks, RejectedAnnouncement, RejectReason
 from ppd_proxy.core.types import Role
 from ppd_proxy.errors import BadRequest, ConfigError
 
@@ -26,8 +26,6 @@ _ROLE_OF_TYPE: Mapping[str, Role] = MappingProxyType({"P": "prefill", "D": "deco
 _MAX_MESSAGE_BYTES = 16 * 1024
 _LOG_AGAIN_AFTER_S = 600.0
 _MAX_LOGGED_SENDERS = 64
-
-RejectReason = Literal["bad_frames", "not_msgpack", "not_a_map", "missing_field", "bad_field", "unknown_type"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +36,6 @@ class Announcement:
     http_address: str
     zmq_address: str
     is_ppd: bool
-
-
-class RejectedAnnouncement(ValueError):
-    """An announcement that cannot be understood; `reason` is a short word to count by."""
-
-    def __init__(self, message: str, reason: RejectReason) -> None:
-        super().__init__(message)
-        self.reason: RejectReason = reason
 
 
 def parse_announcement(payload: bytes) -> Announcement:
@@ -95,10 +85,19 @@ def _role(fields: dict[object, object]) -> Role:
     return role
 
 
+def _peer(frame: zmq.Frame) -> str:
+    """The IP address that a frame came from; "" where ZMQ does not know."""
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return ""
+
+
 class AnnouncementListener:
     """A ZMQ ROUTER that hands every valid announcement to `on_announcement` and counts the others.
 
-    `start`, then `run` as a task until `stop` (which makes `run` return) or cancellation.
+    Sender, HTTP address and KV address must be in the `allowed` networks (None: anywhere). `on_announcement` may raise
+    RejectedAnnouncement, too. `start`, then `run` as a task until `stop` (which makes `run` return) or cancellation.
     """
 
     def __init__(
@@ -108,11 +107,13 @@ class AnnouncementListener:
         on_announcement: Callable[[Announcement], None],
         *,
         on_rejected: Callable[[RejectReason], None],
+        allowed: Networks | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._on_announcement = on_announcement
         self._on_rejected = on_rejected
+        self._allowed = allowed
         self._context: zmq.asyncio.Context | None = None
         self._socket: zmq.asyncio.Socket | None = None
         self._logged_senders: set[bytes] = set()
@@ -149,7 +150,7 @@ class AnnouncementListener:
             raise RuntimeError("start() comes before run()")
         while not socket.closed:
             try:
-                frames = await socket.recv_multipart()
+                frames = await socket.recv_multipart(copy=False)  # frames that know where they came from
             except asyncio.CancelledError:
                 if socket.closed:  # closing cancels the pending receive, which is not a cancellation of this task
                     return
@@ -167,16 +168,20 @@ class AnnouncementListener:
         if context is not None:
             context.term()
 
-    def _hear(self, frames: list[bytes]) -> None:
+    def _hear(self, frames: list[zmq.Frame]) -> None:
         try:
+            if self._allowed is not None:
+                self._allowed.check_sender(_peer(frames[-1]))
             if len(frames) != 2:  # identity, payload
                 raise RejectedAnnouncement(f"{len(frames) - 1} frames; it must be one", "bad_frames")
-            announcement = parse_announcement(frames[1])
+            announcement = parse_announcement(frames[1].bytes)
+            if self._allowed is not None:
+                self._allowed.check_address(announcement.http_address, field="http_address")
+                self._allowed.check_address(announcement.zmq_address, field="zmq_address")
+            self._on_announcement(announcement)
         except RejectedAnnouncement as error:
             self._on_rejected(error.reason)
-            self._log_once(frames[0], error)
-        else:
-            self._on_announcement(announcement)
+            self._log_once(frames[0].bytes, error)
 
     def _log_once(self, sender: bytes, error: RejectedAnnouncement) -> None:
         """One line per sender and while, for a bounded number of senders: who is wrong is wrong every 3 s."""

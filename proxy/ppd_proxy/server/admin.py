@@ -22,13 +22,15 @@ LISTED_CONVERSATIONS = 1000
 
 
 class EngineRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /engines`. `ttl_s`: silent for longer means down; without it no heartbeats are expected."""
+    """The body of `POST /engines`. `ttl_s`: silent for longer means down; without it no heartbeats are expected.
+    `ppd`: its connector takes direct requests (p2p_nccl only)."""
 
     url: str
     role: Role
     handoff: HandoffName | None = None
     zmq_address: str | None = None
     ttl_s: float | None = None
+    ppd: bool | None = None
 
 
 def admin_blueprint(shared: Collaborators, auth: Auth, probe: Probe) -> Blueprint:
@@ -93,10 +95,8 @@ def _add_engine_endpoints(admin: Blueprint, shared: Collaborators, probe: Probe)
         try:
             wanted = msgspec.json.decode(body, type=EngineRequest)
         except msgspec.DecodeError as error:
-            expected = (
-                f'{{"url", "role": {"|".join(ROLES)}, "handoff"?: {"|".join(HANDOFFS)}, "zmq_address"?, "ttl_s"?}}'
-            )
-            raise BadRequest(f"{error}; send {expected}") from None
+            optional = f'"handoff"?: {"|".join(HANDOFFS)}, "zmq_address"?, "ttl_s"?, "ppd"?'
+            raise BadRequest(f'{error}; send {{"url", "role": {"|".join(ROLES)}, {optional}}}') from None
         now = shared.loop.time()
         changes = shared.fleet.register(
             url=wanted.url,
@@ -104,6 +104,7 @@ def _add_engine_endpoints(admin: Blueprint, shared: Collaborators, probe: Probe)
             handoff=wanted.handoff,
             zmq_address=wanted.zmq_address,
             ttl_s=wanted.ttl_s,
+            is_ppd=wanted.ppd,
             now=now,
         )
         shared.observer.fleet_changed(changes)

@@ -11,7 +11,7 @@ from yarl import URL
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.chat import parse_opaque
-from ppd_proxy.core.headers import HOP_BY_HOP
+from ppd_proxy.core.headers import HOP_BY_HOP, is_credential
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
 from ppd_proxy.policy.placement import least_loaded
@@ -98,15 +98,17 @@ async def _ask(
 ) -> Response:
     """Ask one engine; its answer is streamed on."""
     scope = request.scope
+    authorization = shared.engine_authorization if engine.is_trusted else None
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in scope["headers"]
         if name not in _NOT_FORWARDED
-        and not (shared.engine_authorization is not None and name in (b"authorization", b"x-api-key"))
+        and not (authorization is not None and name in (b"authorization", b"x-api-key"))
+        and (engine.is_trusted or not is_credential(name))
     ]
     headers.append(("x-request-id", shared.new_key()))
-    if shared.engine_authorization is not None:
-        headers.append(("authorization", shared.engine_authorization.decode("latin-1")))
+    if authorization is not None:
+        headers.append(("authorization", authorization.decode("latin-1")))
     url = URL(engine.url + target, encoded=True)  # as it is written: aiohttp would decode and resolve it once more
     with engine_errors(engine.id):
         answer = await session.request(request.method, url, data=body or None, headers=headers, allow_redirects=False)

@@ -183,7 +183,7 @@ ANNOUNCEMENTS_REJECTED = Instrument(
     kind="counter",
     group="engines",
     labels=("reason",),
-    help="Engine announcements that were not understood.",
+    help="Engine announcements that were not understood or not accepted.",
 )
 CONVERSATIONS = Instrument(
     name="ppd_conversations",

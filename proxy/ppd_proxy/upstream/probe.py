@@ -68,9 +68,9 @@ class Prober:
         result: ProbeResult
         try:
             async with asyncio.timeout(self._timeout_s):
-                status = await self._status(f"{engine.url}/health")
+                status = await self._status(engine, "/health")
                 if status == HTTPStatus.NOT_FOUND:
-                    status = await self._status(f"{engine.url}/v1/models")
+                    status = await self._status(engine, "/v1/models")
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             whose = blame(error)
             if whose == "ours":
@@ -81,7 +81,8 @@ class Prober:
             result = "good" if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES else "missed"
         self._on_result(engine, result, since)
 
-    async def _status(self, url: str) -> int:
+    async def _status(self, engine: Engine, path: str) -> int:
+        headers = self._headers if engine.is_trusted else None
         # A redirect would say something about another server.
-        async with self._session.get(url, headers=self._headers, allow_redirects=False) as response:
+        async with self._session.get(engine.url + path, headers=headers, allow_redirects=False) as response:
             return response.status

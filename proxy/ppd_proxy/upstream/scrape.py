@@ -102,8 +102,9 @@ class Scraper:
     async def _get(self, engine: Engine) -> MetricsPage:
         """What of the answer is worth parsing. ValueError for another status than 200 and beyond any engine's size."""
         url = f"{engine.url}/metrics"
+        headers = self._headers if engine.is_trusted else None
         async with self._session.get(
-            url, headers=self._headers, timeout=self._timeout, allow_redirects=False
+            url, headers=headers, timeout=self._timeout, allow_redirects=False
         ) as response:
             if response.status != 200:
                 raise ValueError(f"{url} answered {response.status}; it must be 200")

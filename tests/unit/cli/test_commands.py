@@ -183,8 +183,8 @@ def test_an_admin_key_that_clients_have_too_is_refused_without_being_shown(comma
         ('[auth]\napi_key = ["a"]\n', 0o604, "read"),
         ('[shadow]\nbaseline = ["http://b:1"]\nbaseline_api_key = "a"\n', 0o666, "read"),
         ('[auth]\nregister_key = "a"\n', 0o602, "change"),
-        ('[auth]\nengine_api_key = "a"\n', 0o600, None),
-        ('[auth]\nengine_api_key = "a"\n', 0o640, None),
+        ('[auth]\nadmin_key = "a"\n', 0o600, None),
+        ('[auth]\nadmin_key = "a"\n', 0o640, None),
         ('[server]\nport = 5\n', 0o666, None),
     ],
 )

@@ -229,18 +229,6 @@ def test_another_zmq_address_or_role_is_a_restarted_engine(fleet, what):
     assert announce(fleet, 2.0, **what) == ()
 
 
-def test_a_static_engine_that_announces_itself_gains_address_and_capability_but_keeps_its_role(fleet):
-    fleet.add_static(P_URL, "decode", 0.0)
-    probe(fleet, P, True)
-    assert fleet.get(P).handoff == "nixl"
-    announce(fleet, 1.0, role="prefill", is_ppd=True)
-    engine = fleet.get(P)
-    assert (engine.role, engine.source, engine.handoff) == ("decode", "static", "p2p_nccl")
-    assert (engine.zmq_address, engine.is_ppd, engine.incarnation) == ("10.0.0.1:21001", True, 0)
-    fleet.expire(10_000.0)
-    assert fleet.get(P).state == "up"
-
-
 def test_a_heartbeat_without_details_keeps_what_was_stated(fleet):
     register(fleet, 0.0, handoff="none", zmq="10.0.0.2:22001")
     assert register(fleet, 1.0) == ()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ppd_proxy.core.headers import bearer, find, forwarded, request_head, returned
+from ppd_proxy.core.headers import bearer, find, forwarded, is_credential, request_head, returned
 
 
 def lines(headers, authorization=None):
@@ -52,6 +52,22 @@ def test_p25_headers_that_connection_names_do_not_travel():
 def test_p25_several_connection_headers_count_as_one():
     headers = [(b"connection", b"x-one"), (b"connection", b"x-two"), (b"x-one", b"1"), (b"x-two", b"2")]
     assert lines(headers) == []
+
+
+CREDENTIALS = (
+    b"authorization", b"x-api-key", b"api-key", b"cookie", b"x-auth-token", b"x-amz-security-token", b"x-csrf-token",
+    b"x-goog-iap-jwt-assertion", b"x-forwarded-access-token", b"ocp-apim-subscription-key", b"x-auth-request-user",
+    b"x-client-secret", b"password", b"x-hub-signature", b"x-amzn-oidc-accesstoken", b"proxy-authorization",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("authorization", [None, b"Bearer engine"])
+def test_an_engine_that_is_not_trusted_gets_no_key_of_anybody(authorization):
+    headers = [(name, b"secret") for name in CREDENTIALS]
+    harmless = [(b"x-session-id", b"s"), (b"traceparent", b"00-1-2-01"), (b"user-agent", b"curl")]
+    said = forwarded([*headers, *harmless], authorization, is_trusted=False)
+    assert said == b"".join(b"%b: %b\r\n" % pair for pair in harmless)
+    assert all(is_credential(name) for name in CREDENTIALS)
 
 
 def test_p8_each_leg_has_exactly_one_request_id_and_it_is_ours():

@@ -1,5 +1,7 @@
 import asyncio
 import logging
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
 
 import msgpack
 import pytest
@@ -8,7 +10,8 @@ import zmq.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppd_proxy.discovery.announce import AnnouncementListener, RejectedAnnouncement, parse_announcement
+from ppd_proxy.core.announced import LOOPBACK, Networks, RejectedAnnouncement
+from ppd_proxy.discovery.announce import AnnouncementListener, parse_announcement
 from ppd_proxy.errors import ConfigError
 
 LIMIT_S = 10.0
@@ -106,10 +109,10 @@ def test_no_payload_raises_anything_else(payload):
 class Station:
     """A listener with what came of it, and engines' sockets to talk to it."""
 
-    def __init__(self, context):
+    def __init__(self, context, allowed=None):
         self.heard, self.rejected = asyncio.Queue(), asyncio.Queue()
         self.listener = AnnouncementListener(
-            "127.0.0.1", 0, self.heard.put_nowait, on_rejected=self.rejected.put_nowait
+            "127.0.0.1", 0, self.heard.put_nowait, on_rejected=self.rejected.put_nowait, allowed=allowed
         )
         self._context = context
         self._engines = []
@@ -127,16 +130,22 @@ class Station:
             socket.close()
 
 
-@pytest.fixture
-async def station():
+@asynccontextmanager
+async def listening(allowed=None):
     with zmq.asyncio.Context() as context:
-        station = Station(context)
+        station = Station(context, allowed)
         await station.listener.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(station.listener.run())
             yield station
             station.listener.stop()
         station.close()
+
+
+@pytest.fixture
+async def station():
+    async with listening() as station:
+        yield station
 
 
 async def next_of(queue):
@@ -173,6 +182,47 @@ async def test_a_wrong_sender_is_logged_once_however_often_it_repeats_itself(sta
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("ppd_proxy")]
     assert len(lines) == 2
     assert "sender=b'first' reason=unknown_type" in lines[0]
+
+
+LOCAL = STOCK | {"http_address": "127.0.0.1:8100", "zmq_address": "127.0.0.1:21001"}
+
+
+async def test_only_allowed_networks_may_announce_and_be_announced(caplog):
+    caplog.set_level(logging.WARNING)
+    async with listening(Networks(LOOPBACK)) as station:
+        socket = station.engine()
+        for fields, reason in (
+            ({"http_address": "10.0.0.1:8100"}, "foreign_address"), ({"zmq_address": "10.0.0.1:1"}, "foreign_address"),
+            ({"http_address": "engine.example:8100"}, "foreign_address"), ({"type": "X"}, "unknown_type"),
+        ):  # fmt: skip
+            await socket.send(msgpack.dumps(LOCAL | fields))
+            assert await next_of(station.rejected) == reason
+        await socket.send(msgpack.dumps(LOCAL))
+        assert (await next_of(station.heard)).http_address == "127.0.0.1:8100"
+    assert "--discovery-allow" in caplog.text
+
+
+async def test_a_sender_in_another_network_is_not_even_read(caplog):
+    caplog.set_level(logging.WARNING)
+    async with listening(Networks([ip_network("10.0.0.0/8")])) as station:
+        for payload in (msgpack.dumps(STOCK), b"\xc1", msgpack.dumps(LOCAL)):
+            await station.engine().send(payload)
+            assert await next_of(station.rejected) == "foreign_sender"
+        assert station.heard.empty()
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("ppd_proxy")]
+    assert len(lines) == 1
+    assert "127.0.0.1, which is not in 10.0.0.0/8" in lines[0]
+
+
+async def test_what_the_receiver_objects_to_is_rejected_too():
+    async with listening() as station:
+        station.listener._on_announcement = _object
+        await station.engine().send(msgpack.dumps(STOCK))
+        assert await next_of(station.rejected) == "too_many_engines"
+
+
+def _object(announcement):
+    raise RejectedAnnouncement("no", "too_many_engines")
 
 
 async def test_changing_senders_cannot_fill_the_log(station, caplog):
