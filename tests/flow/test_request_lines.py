@@ -71,7 +71,9 @@ async def test_what_is_refused_elsewhere_has_a_line_our_error_and_counts(lines):
         ("/mode", "401", "unauthorized"),
         ("/v1/embeddings", "413", "body_too_large"),
     ]
-    assert [told(each, "endpoint", "status", "reason") for each in lines()] == expected
+    said = lines()
+    assert [told(each, "endpoint", "status", "reason") for each in said] == expected
+    assert [each.get("model") for each in said] == [None, "sim", None, None, None, None]
     assert [(str(reply.status), reply.error["reason"]) for reply in asked] == [each[1:] for each in expected]
     assert asked[0].error["message"] == "'/v1/nothing' is no endpoint of this proxy"
     assert asked[2].error["message"] == "/v1/embeddings takes POST, not GET"

@@ -26,7 +26,8 @@ async def proxy():
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     command = [sys.executable, "-m", "ppd_proxy.cli.main", "serve", "--host", "127.0.0.1"]
-    process = subprocess.Popen([*command, "--port", "0", "--discovery-port", "0"], stderr=writing)  # noqa: ASYNC220
+    command += ["--port", "0", "--discovery-port", "0", "--drain-s", "0"]
+    process = subprocess.Popen(command, stderr=writing)  # noqa: ASYNC220
     os.close(writing)
     try:
         said = ""
@@ -107,7 +108,8 @@ def listening_port(process_id):
 
 async def test_a_stderr_that_is_closed_is_no_end():
     """Then Python has no stderr, and its number may be a client's connection."""
-    command = f"exec {sys.executable} -m ppd_proxy.cli.main serve --host 127.0.0.1 --port 0 --discovery-port 0 2>&-"
+    command = f"exec {sys.executable} -m ppd_proxy.cli.main serve --host 127.0.0.1 --port 0 --discovery-port 0"
+    command += " --drain-s 0 2>&-"
     process = subprocess.Popen(["sh", "-c", command])  # noqa: ASYNC220
     try:
         port = await asyncio.to_thread(listening_port, process.pid)

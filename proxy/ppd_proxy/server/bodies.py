@@ -15,6 +15,8 @@ from ppd_proxy.server.render import too_large
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
+BODY_KEY = "ppd_proxy.body"
+"""Where a request's scope has its body, once that was read."""
 UNCHECKED_BYTES = 65536
 """Bodies up to here are not looked at before they are decoded: the worst of them takes 2 ms."""
 

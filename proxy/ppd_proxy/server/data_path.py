@@ -19,7 +19,7 @@ from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
-from ppd_proxy.server.bodies import Bodies, ClientLeft, Message, Receive, replay
+from ppd_proxy.server.bodies import BODY_KEY, Bodies, ClientLeft, Message, Receive, replay
 from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection, Writer
 from ppd_proxy.server.render import error_body, error_headers, internal_error
@@ -68,6 +68,7 @@ class DataPath:
             self.refuse(scope.get("raw_path") or scope["path"].encode(), error)
             await AsgiClient(send).fail(error, [(b"connection", b"close")])
             return
+        scope[BODY_KEY] = body
         try:
             await self._app(scope, replay(body, receive), send)
         finally:

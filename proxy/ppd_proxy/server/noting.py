@@ -14,7 +14,7 @@ from ppd_proxy.core.named_model import named_model
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.errors import ProxyError
-from ppd_proxy.server.bodies import Message, Receive
+from ppd_proxy.server.bodies import BODY_KEY, Message, Receive
 from ppd_proxy.server.data_path import App, Scope, Send
 
 _KEY = "ppd_proxy.record"
@@ -43,6 +43,7 @@ class Noting:
             await self._app(scope, receive, watched)
         finally:
             if record.reason is Reason.PASSED_ON or record.error is not None:
+                record.model = named_model(scope.get(BODY_KEY, b""))
                 self._finish(record)
 
     def _finish(self, record: Record) -> None:
@@ -53,11 +54,11 @@ class Noting:
         self._shared.observer.finished(record)
 
 
-def note_passed_on(scope: Mapping[str, Any], engine: Engine, body: bytes) -> None:
+def note_passed_on(scope: Mapping[str, Any], engine: Engine) -> None:
     """The request goes to `engine`."""
     record: Record | None = scope.get(_KEY)
     if record is not None:
-        record.reason, record.decode_id, record.model = Reason.PASSED_ON, engine.id, named_model(body)
+        record.reason, record.decode_id = Reason.PASSED_ON, engine.id
 
 
 def note_refused(scope: Mapping[str, Any], error: ProxyError) -> None:

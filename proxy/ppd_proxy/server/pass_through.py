@@ -37,7 +37,7 @@ def pass_through_blueprint(shared: Collaborators, auth: Auth, session: aiohttp.C
         tried: frozenset[str] = frozenset()
         while True:
             engine = _choose(shared, tried)
-            note_passed_on(cast("Any", request.scope), engine, body)
+            note_passed_on(cast("Any", request.scope), engine)
             try:
                 return await _ask(shared, session, engine, target, body)
             except EngineFailure as failure:
