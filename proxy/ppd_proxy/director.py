@@ -5,6 +5,7 @@ Reads top to bottom; what each step does to the request's own state is in `handl
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
@@ -37,7 +38,8 @@ class Director:
         handling = Handling(shared, call)
         driver = Driver(handling, client, mailbox, shared.pool, self._limits, shared.loop)
         try:
-            handling.identify()
+            for _ in handling.identify():
+                await asyncio.sleep(0)  # a large body: others first
             await driver.run()
         except ProxyError as error:
             handling.refuse(error)

@@ -9,7 +9,7 @@ import msgspec
 
 from ppd_proxy import planning
 from ppd_proxy.collaborators import Call, Collaborators
-from ppd_proxy.core import chat
+from ppd_proxy.core import chat, requests, stepwise
 from ppd_proxy.core.answer import (
     EngineAnswer,
     client_body,
@@ -75,23 +75,22 @@ class Handling:
 
     # -- before routing --
 
-    def identify(self) -> None:
-        """Parse the body and look the history up; raises BadRequest naming the field."""
+    def identify(self) -> stepwise.Steps[None]:
+        """Parse the body and look the history up, a large one in steps; raises BadRequest naming the field."""
         call, shared = self._call, self._shared
         if call.kind is None:
-            self._body, self._is_stream = chat.parse_opaque(call.body, shared.stripped_fields)
+            self._body, self._is_stream = yield from requests.parse_opaque(call.body, shared.stripped_fields)
             self._demand = Demand(is_split_endpoint=False, prompt_tokens=len(call.body) // BYTES_PER_TOKEN)
             self.record.is_stream = self._is_stream
             return
-        generation = chat.parse(call.kind, call.body, shared.stripped_fields)
-        self._generation = generation
+        generation = self._generation = yield from requests.parse(call.kind, call.body, shared.stripped_fields)
         self.is_sampled = shared.shadow is not None and shared.shadow.is_sampled(self._public_id)
         self._ask(generation, is_sampled=self.is_sampled)
         self._is_stream = self.record.is_stream = generation.is_stream
         self.record.choices = generation.choices
         history, spread_key = History(), b""
         if not generation.is_multi_sequence:
-            found = look_up(shared.conversations, call, generation, shared.loop.time())
+            found = yield from look_up(shared.conversations, call, generation, shared.loop.time())
             history, spread_key, self._steps = found.history, found.spread_key, found.steps
         self._demand = Demand(
             history=history,

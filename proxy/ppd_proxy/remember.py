@@ -6,7 +6,7 @@ import msgspec
 import xxhash
 
 from ppd_proxy.collaborators import Call
-from ppd_proxy.core import chat, identity
+from ppd_proxy.core import chat, identity, requests, stepwise
 from ppd_proxy.core.answer import EngineAnswer
 from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.types import History, Home
@@ -24,17 +24,17 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     steps: Steps
 
 
-def look_up(store: Conversations, call: Call, generation: chat.Generation, now: float) -> Found:
+def look_up(store: Conversations, call: Call, generation: chat.Generation, now: float) -> stepwise.Steps[Found]:
     """Raises BadRequest for a prompt that cannot be read."""
     explicit = call.named.get(b"x-session-id") or call.named.get(b"x-conversation-id") or b""
     scope = identity.scope(api_key=call.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1"))
     if generation.kind == "chat":
-        steps = identity.chat_steps(scope, generation.messages)
+        steps = yield from requests.chat_steps(scope, generation)
         last = identity.last_assistant(generation.messages)
         history = store.look_up_chat(steps, last_assistant=last, now=now)
         return Found(history, steps[_first_user(generation)] if steps else scope, steps)
     try:
-        raw = identity.raw_steps(scope, generation.prompt)
+        raw = yield from requests.raw_steps(scope, generation.prompt)
     except ValueError as error:
         raise BadRequest(str(error), param="prompt") from None
     spread_key = xxhash.xxh3_128_digest(scope + raw.data[: identity.BLOCK_UNITS])
@@ -74,4 +74,6 @@ def _raw_answer(generation: chat.Generation, answer: EngineAnswer) -> str | list
     """What follows the prompt in the prompt's own form."""
     if isinstance(generation.prompt, list):
         return answer.token_ids
-    return answer.content.removeprefix(generation.prompt) if generation.echoes_prompt else answer.content
+    prompt = generation.prompt
+    text = prompt.decode("utf-8", "surrogatepass") if isinstance(prompt, bytes) else prompt
+    return answer.content.removeprefix(text) if generation.echoes_prompt else answer.content

@@ -25,13 +25,13 @@ class Server:
 
     host: Annotated[str, Note(help="address to listen on")] = "0.0.0.0"
     port: Annotated[int, replace(_PORT, help="TCP port to listen on (0: any free port)")] = 10001
-    max_body_bytes: Annotated[int, Note(help="larger request bodies get 413", unit="bytes", low=1)] = 33554432
+    max_body_bytes: Annotated[int, Note(help="larger request bodies get 413", unit="bytes", low=1)] = 25165824
     max_json_depth: Annotated[
         int, Note(help="levels of arrays and objects in a request body; more get 400", low=1, high=512)
     ] = 128
     max_json_values: Annotated[
-        int, Note(help="values in a request body, each array or object counting as 8; more get 400", low=1)
-    ] = 2500000
+        int, Note(help="values in a request body, arrays, objects and their members count 8 each; more get 400", low=1)
+    ] = 3000000
     max_buffered_bytes: Annotated[
         int, Note(help="requests and answers held in memory; beyond it new requests get 503", unit="bytes", low=1)
     ] = 536870912

@@ -42,7 +42,9 @@ _ARGUMENTS = frozenset({"vllm_xargs", "extra_args", "sampling_params"})
 _ARGUMENT_LEVELS = 2
 """`sampling_params` has `extra_args`; nothing is read below these."""
 
-_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_MAX_ARGUMENTS_BYTES = 131072
+_MAX_WORD_BYTES = 16
+BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _TRUTHY = frozenset({b"true", b"1", b"1.0", b"yes", b"on", b"y", b"t"})
 _FALSY = frozenset({b"false", b"0", b"0.0", b"no", b"off", b"n", b"f"})
 _TRUE, _ONE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"1"), b"null"
@@ -58,7 +60,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 
     `messages` for chat, `prompt` (one text or one list of token ids) for completions; both are empty when the request
     holds several sequences. `fields` are the raw JSON values of the client's body without what is the proxy's alone
-    and the fields to strip; `is_rewritten` says that `body` cannot be sent as it came.
+    and the fields to strip; `is_rewritten` says that `body` cannot be sent as it came. In large bodies
+    long texts are `bytes` in UTF-8 (see `requests`).
     """
 
     kind: Kind
@@ -72,7 +75,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     wants_usage: bool
     wants_token_ids: bool
     messages: list[dict[str, Any]]
-    prompt: str | list[int]
+    prompt: str | bytes | list[int]
 
     @property
     def prompt_depends_on_output(self) -> bool:
@@ -98,23 +101,34 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse(kind: Kind, body: bytes, stripped: frozenset[str] = frozenset()) -> Generation:
     """The view of `body`; raises BadRequest naming what is wrong. What only an engine can judge is left to it."""
-    fields = _decode_fields(body)
-    is_rewritten = _take_out(fields, stripped)
-    prompt: str | list[int] = ""
-    messages: list[dict[str, Any]] = []
-    several = _asks_for_several(fields)
+    fields = decode_fields(body)
+    is_rewritten = take_out(fields, stripped)
     if kind == "chat":
-        messages = _parse_messages(fields)
-    else:
-        prompt, listed = _parse_prompt(fields)
-        several = several or listed
+        messages = _parse_messages(given_messages(fields))
+        return view(kind, body, fields, messages, "", is_rewritten=is_rewritten, several=False)
+    raw = given_prompt(fields)
+    prompt, several = ("", True) if raw is None else _parse_prompt(raw)
+    return view(kind, body, fields, [], prompt, is_rewritten=is_rewritten, several=several)
+
+
+def view(
+    kind: Kind,
+    body: bytes,
+    fields: Fields,
+    messages: list[dict[str, Any]],
+    prompt: str | bytes | list[int],
+    *,
+    is_rewritten: bool,
+    several: bool,
+) -> Generation:
+    """What `parse` gives, once messages or prompt are read. `several`: `prompt` holds more than one sequence."""
     return Generation(
         kind=kind,
         body=body,
         fields=fields,
         is_rewritten=is_rewritten,
         is_stream=_flag(fields, "stream"),
-        is_multi_sequence=several,
+        is_multi_sequence=several or _asks_for_several(fields),
         choices=_choices(fields),
         wants_prompt_logprobs=_wants_prompt_logprobs(fields),
         wants_usage=_wants_usage(fields),
@@ -124,29 +138,44 @@ def parse(kind: Kind, body: bytes, stripped: frozenset[str] = frozenset()) -> Ge
     )
 
 
-def _parse_messages(fields: Fields) -> list[dict[str, Any]]:
+def given_messages(fields: Fields) -> msgspec.Raw:
     raw = fields.get("messages")
     if raw is None:
         raise BadRequest("messages is missing: give a list of messages", param="messages")
-    try:
-        return _messages.decode(raw)
-    except _BROKEN as error:
-        raise BadRequest(f"messages must be a list of objects: {error}", param="messages") from None
+    return raw
 
 
-def _parse_prompt(fields: Fields) -> tuple[str | list[int], bool]:
-    """The one sequence of `prompt`, and whether there are several."""
+def given_prompt(fields: Fields) -> msgspec.Raw | None:
+    """None beside embeddings, which vLLM serves as a sequence of their own."""
     if not is_absent(fields, "prompt_embeds"):
-        return "", True  # vLLM serves embeddings beside a prompt as a sequence of their own
+        return None
     raw = fields.get("prompt")
     if raw is None or bytes(raw) == _NULL:
         raise BadRequest("prompt is missing: give a text or a list of token ids", param="prompt")
+    return raw
+
+
+def wrong_messages(error: object) -> BadRequest:
+    return BadRequest(f"messages must be a list of objects: {error}", param="messages")
+
+
+def wrong_prompt(error: object) -> BadRequest:
+    return BadRequest(f"prompt must be a text, a list of token ids, or a list of either: {error}", param="prompt")
+
+
+def _parse_messages(raw: msgspec.Raw) -> list[dict[str, Any]]:
+    try:
+        return _messages.decode(raw)
+    except BROKEN as error:
+        raise wrong_messages(error) from None
+
+
+def _parse_prompt(raw: msgspec.Raw) -> tuple[str | list[int], bool]:
+    """The one sequence of `prompt`, and whether there are several."""
     try:
         prompt = _prompt.decode(raw)
-    except _BROKEN as error:
-        raise BadRequest(
-            f"prompt must be a text, a list of token ids, or a list of either: {error}", param="prompt"
-        ) from None
+    except BROKEN as error:
+        raise wrong_prompt(error) from None
     if isinstance(prompt, str):
         return prompt, False
     ids = [item for item in prompt if isinstance(item, int)]
@@ -168,7 +197,7 @@ def _asks_for_several(fields: Fields) -> bool:
 def _choices(fields: Fields) -> int:
     """`n`: how often the engine works through each prompt, whose tokens `usage` counts once."""
     raw = bytes(fields.get("n", _ONE))
-    return max(1, int(raw)) if raw.isdigit() and len(raw) < 6 else 1
+    return max(1, int(raw)) if len(raw) < 6 and raw.isdigit() else 1
 
 
 def _wants_prompt_logprobs(fields: Fields) -> bool:
@@ -190,7 +219,7 @@ def _flag(fields: Fields, name: str) -> bool:
     if raw is None:
         return False
     value = bytes(raw)
-    return value == b"true" or value.strip(b'"').lower() in _TRUTHY
+    return value == b"true" or (len(value) < _MAX_WORD_BYTES and value.strip(b'"').lower() in _TRUTHY)
 
 
 def boolean(fields: Fields, name: str, *, default: bool) -> bool | None:
@@ -211,7 +240,7 @@ def _object(raw: msgspec.Raw | None) -> Fields | None:
     """The members of a JSON object; None for anything else, which is left to the engine."""
     try:
         return _fields.decode(raw) if raw is not None else None
-    except _BROKEN:
+    except BROKEN:
         return None
 
 
@@ -271,8 +300,12 @@ def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
 def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[bytes, bool]:
     """The body of an endpoint that the proxy does not interpret, without what is the proxy's alone, and whether it
     streams."""
-    fields = _decode_fields(body)
-    is_rewritten = _take_out(fields, stripped)
+    fields = decode_fields(body)
+    return opaque(body, fields, is_rewritten=take_out(fields, stripped))
+
+
+def opaque(body: bytes, fields: Fields, *, is_rewritten: bool) -> tuple[bytes, bool]:
+    """What `parse_opaque` gives."""
     return (_encoder.encode(fields) if is_rewritten else body), _flag(fields, "stream")
 
 
@@ -285,7 +318,7 @@ def opaque_body(body: bytes, *, salt: str | None, request_id: str | None) -> byt
     """
     if salt is None and request_id is None:
         return body
-    fields = _decode_fields(body)
+    fields = decode_fields(body)
     if salt is not None:
         _add_salt(fields, salt)
     if request_id is not None:
@@ -300,7 +333,7 @@ def _add_salt(fields: Fields, salt: str) -> None:
     if raw is not None and bytes(raw) != _NULL:
         try:
             own = _text.decode(raw)
-        except _BROKEN:
+        except BROKEN:
             return
         if not own:
             return
@@ -311,7 +344,7 @@ def _add_salt(fields: Fields, salt: str) -> None:
     fields[CACHE_SALT] = msgspec.Raw(_encoder.encode(both))
 
 
-def _take_out(fields: Fields, stripped: frozenset[str]) -> bool:
+def take_out(fields: Fields, stripped: frozenset[str]) -> bool:
     """Remove what no client may send to an engine: the names of `_is_ours`, and the operator's list. Returns whether
     the body has to be written anew.
 
@@ -324,7 +357,7 @@ def _take_out(fields: Fields, stripped: frozenset[str]) -> bool:
     if _ARGUMENTS.isdisjoint(fields):
         return bool(taken)
     for name in _ARGUMENTS & fields.keys():
-        fields[name] = _without_ours(fields[name], _ARGUMENT_LEVELS)
+        fields[name] = _without_ours(name, fields[name], _ARGUMENT_LEVELS)
     return True
 
 
@@ -333,7 +366,9 @@ def _is_ours(name: str) -> bool:
     return name.endswith(_OURS_SUFFIX) or name == REQUEST_ID
 
 
-def _without_ours(raw: msgspec.Raw, levels: int) -> msgspec.Raw:
+def _without_ours(field: str, raw: msgspec.Raw, levels: int) -> msgspec.Raw:
+    if memoryview(raw).nbytes > _MAX_ARGUMENTS_BYTES:
+        raise BadRequest(f"{field} is longer than {_MAX_ARGUMENTS_BYTES} bytes", param=field)
     members = _object(raw)
     if members is None:
         return raw
@@ -341,14 +376,14 @@ def _without_ours(raw: msgspec.Raw, levels: int) -> msgspec.Raw:
         del members[name]
     if levels > 1:
         for name in _ARGUMENTS & members.keys():
-            members[name] = _without_ours(members[name], levels - 1)
+            members[name] = _without_ours(field, members[name], levels - 1)
     return msgspec.Raw(_encoder.encode(members))
 
 
-def _decode_fields(body: bytes) -> Fields:
+def decode_fields(body: bytes) -> Fields:
     try:
         return _fields.decode(body)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise BadRequest(f"the request body must be a JSON object: {error}") from None
 
 

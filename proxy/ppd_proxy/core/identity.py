@@ -51,6 +51,8 @@ _NOT_FIELDS: Final = frozenset({"role", "content"})
 _SCOPE_FIELDS: Final = frozenset(SCOPE_FIELDS)
 _EMPTY_JSON: Final = frozenset({b"null", b"[]", b"{}", b'""'})
 
+MAX_CANONICAL_BYTES: Final = 131072
+"""JSON beyond is compared as it is written: making one form of it takes a millisecond for every few kilobytes."""
 _encode_json: Final = msgspec.json.Encoder(order="deterministic").encode
 _decode_json: Final = msgspec.json.Decoder().decode
 
@@ -102,7 +104,7 @@ def scope(*, api_key: str, fields: Mapping[str, msgspec.Raw], explicit_id: str =
     `api_key` is the client's key or authorization value, `fields` the top-level fields of the body as raw JSON, of
     which `model` and `SCOPE_FIELDS` count. Key order and white space make no difference; `null`, `[]`, `{}` and `""`
     equal absence. `explicit_id` is a conversation id sent in a header. JSON that does not decode (broken UTF-8) is
-    hashed as it is: refusing it is the engine's business.
+    hashed as it is: refusing it is the engine's business. So is what is longer than MAX_CANONICAL_BYTES.
     """
     model = bytes(fields.get("model", b""))
     digest = xxh3_128_digest(
@@ -128,7 +130,8 @@ def chat_steps(scope: bytes, messages: Iterable[Mapping[str, Any]]) -> list[byte
     Equal are: content that is missing, None or empty; a list of one text part and that text; `reasoning` and
     `reasoning_content`; tool-call arguments as an object and as JSON text. Fields that are None or empty do not count.
     Of an assistant message only content, reasoning, tool calls, `name` and `function_call` count, because clients send
-    answers back with or without the other fields an answer carries. Of other messages every field counts.
+    answers back with or without the other fields an answer carries. Of other messages every field counts. Texts may be
+    `bytes`, in UTF-8; values may be raw JSON.
     """
     digest = scope
     steps = []
@@ -138,11 +141,16 @@ def chat_steps(scope: bytes, messages: Iterable[Mapping[str, Any]]) -> list[byte
             try:
                 digest = xxh3_128_digest(digest + _PLAIN[role] + content.encode())
             except UnicodeEncodeError:  # a lone surrogate
-                digest = xxh3_128_digest(digest + _canonical_message(message))
+                digest = chat_step(digest, message, _canonical_content(content))
         else:
-            digest = xxh3_128_digest(digest + _canonical_message(message))
+            digest = chat_step(digest, message, _canonical_content(message.get("content")))
         steps.append(digest)
     return steps
+
+
+def chat_step(digest: bytes, message: Mapping[str, Any], content: bytes) -> bytes:
+    """As `chat_steps` for one message after the step `digest`, whose content was put into one form already."""
+    return xxh3_128_digest(b"".join((digest, *_canonical_message(message, content))))
 
 
 def last_assistant(messages: Sequence[Mapping[str, Any]]) -> int:
@@ -172,12 +180,18 @@ def answer_steps(previous: bytes, answer: Answer) -> AnswerSteps:
     return AnswerSteps(full=full, stripped=tuple(digest for digest in digests if digest != full))
 
 
-def raw_steps(scope: bytes, prompt: str | Sequence[int]) -> RawSteps:
-    """Hash a raw prompt: a text, or token ids. Raises ValueError for ids that are no unsigned 32-bit integers."""
-    unit_bytes = 1 if isinstance(prompt, str) else 4
-    data = _raw_bytes(prompt)
-    digest = xxh3_128_digest(scope + (b"\xfbtext" if unit_bytes == 1 else b"\xfbids"))
-    return RawSteps(data=data, unit_bytes=unit_bytes, blocks=_roll(digest, data, BLOCK_UNITS * unit_bytes))
+def raw_steps(scope: bytes, prompt: str | bytes | Sequence[int]) -> RawSteps:
+    """Hash a raw prompt: a text (bytes: in UTF-8), or token ids. Raises ValueError for ids that are no unsigned 32-bit
+    integers."""
+    unit_bytes = 1 if isinstance(prompt, str | bytes) else 4
+    data = raw_bytes(prompt)
+    blocks = roll(raw_start(scope, unit_bytes), data, BLOCK_UNITS * unit_bytes)
+    return RawSteps(data=data, unit_bytes=unit_bytes, blocks=blocks)
+
+
+def raw_start(scope: bytes, unit_bytes: int) -> bytes:
+    """`RawSteps.blocks[0]`."""
+    return xxh3_128_digest(scope + (b"\xfbtext" if unit_bytes == 1 else b"\xfbids"))
 
 
 def raw_end(steps: RawSteps, answer: str | Sequence[int] = "") -> RawEnd:
@@ -189,10 +203,10 @@ def raw_end(steps: RawSteps, answer: str | Sequence[int] = "") -> RawEnd:
         wanted = "text" if steps.unit_bytes == 1 else "token ids"
         raise ValueError(f"answer: {type(answer).__name__} given, but the prompt is {wanted}; the answer must be too")
     block_bytes = BLOCK_UNITS * steps.unit_bytes
-    rest = steps.data[(len(steps.blocks) - 1) * block_bytes :] + _raw_bytes(answer)
+    rest = steps.data[(len(steps.blocks) - 1) * block_bytes :] + raw_bytes(answer)
     block = steps.blocks[-1]
     if len(rest) >= block_bytes:
-        block = _roll(block, rest, block_bytes)[-1]
+        block = roll(block, rest, block_bytes)[-1]
         rest = rest[len(rest) - len(rest) % block_bytes :]
     fine_count, tail_units = divmod(len(rest) // steps.unit_bytes, FINE_UNITS)
     fine_bytes = fine_count * FINE_UNITS * steps.unit_bytes
@@ -221,16 +235,18 @@ def _framed(tag: int, data: bytes) -> bytes:
 
 
 def _canonical_json(raw: bytes) -> bytes:
+    if len(raw) > MAX_CANONICAL_BYTES:
+        return raw
     try:
         return _encode_json(_decode_json(raw))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return raw
 
 
-def _canonical_message(message: Mapping[str, Any]) -> bytes:
+def _canonical_message(message: Mapping[str, Any], content: bytes) -> list[bytes]:
     role = message.get("role")
     names: Set[str]
-    parts = [_value(role) if role is not None else b"", _canonical_content(message.get("content"))]
+    parts = [_value(role) if role is not None else b"", content]
     if role == "assistant":
         reasoning = message.get("reasoning") or message.get("reasoning_content")
         if reasoning:
@@ -246,41 +262,46 @@ def _canonical_message(message: Mapping[str, Any]) -> bytes:
         value = message[name]
         if value is not None and value != "" and value != [] and value != {}:
             parts += (_FIELD, name.encode("utf-8", "surrogatepass"), _TEXT, _value(value))
-    return b"".join(parts)
+    return parts
 
 
 def _canonical_content(content: Any) -> bytes:  # noqa: ANN401 - whatever JSON the client sent
     if not content:
         return _TEXT
-    if isinstance(content, str):
-        return _TEXT + content.encode("utf-8", "surrogatepass")
+    if isinstance(content, str | bytes):
+        return _TEXT + utf8(content)
     if not isinstance(content, list):
         return _PART + b"j" + _encode_json(content)
     if len(content) == 1 and (text := _part_text(content[0])) is not None:
-        return _TEXT + text.encode("utf-8", "surrogatepass")
-    return b"".join(map(_canonical_part, content))
+        return _TEXT + utf8(text)
+    return canonical_parts(content)
+
+
+def canonical_parts(parts: Iterable[Any]) -> bytes:
+    """A run of a content's parts, of which there are several."""
+    return b"".join(map(_canonical_part, parts))
 
 
 def _canonical_part(part: Any) -> bytes:  # noqa: ANN401
     text = _part_text(part)
     if text is not None:
-        return _PART + b"t" + text.encode("utf-8", "surrogatepass")
+        return _PART + b"t" + utf8(text)
     if isinstance(part, dict) and part.get("type") == "image_url":
         image = part.get("image_url")
         url = image.get("url") if isinstance(image, dict) else image
-        if isinstance(url, str):
-            return _PART + b"i" + url.encode("utf-8", "surrogatepass")
+        if isinstance(url, str | bytes):
+            return _PART + b"i" + utf8(url)
     return _PART + b"j" + _encode_json(part)
 
 
-def _part_text(part: Any) -> str | None:  # noqa: ANN401
+def _part_text(part: Any) -> str | bytes | None:  # noqa: ANN401
     """The text of a text part. Its other keys (cache marks that clients move about) never reach the prompt."""
-    if isinstance(part, str):
+    if isinstance(part, str | bytes):
         return part
     if not isinstance(part, dict):
         return None
     kind, text = part.get("type"), part.get("text")
-    return text if isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(text, str) else None
+    return text if isinstance(kind, str) and kind in _TEXT_PARTS and isinstance(text, str | bytes) else None
 
 
 def _canonical_call(call: Any) -> bytes:  # noqa: ANN401
@@ -296,9 +317,11 @@ def _canonical_call(call: Any) -> bytes:  # noqa: ANN401
 
 
 def _value(value: Any) -> bytes:  # noqa: ANN401
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    return _PART + _encode_json(value)
+    return utf8(value) if isinstance(value, str | bytes) else _PART + _encode_json(value)
+
+
+def utf8(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
 def _without_think_block(content: str) -> str:
@@ -307,9 +330,10 @@ def _without_think_block(content: str) -> str:
     return tail if end and head.lstrip().rfind("<think>") <= 0 else content
 
 
-def _raw_bytes(prompt: str | Sequence[int]) -> bytes:
-    if isinstance(prompt, str):
-        return prompt.encode("utf-8", "surrogatepass")
+def raw_bytes(prompt: str | bytes | Sequence[int]) -> bytes:
+    """`RawSteps.data`. Raises ValueError."""
+    if isinstance(prompt, str | bytes):
+        return utf8(prompt)
     try:
         ids = array("I", prompt)
     except (OverflowError, TypeError) as error:
@@ -319,7 +343,8 @@ def _raw_bytes(prompt: str | Sequence[int]) -> bytes:
     return ids.tobytes()
 
 
-def _roll(digest: bytes, data: bytes, block_bytes: int) -> tuple[bytes, ...]:
+def roll(digest: bytes, data: bytes, block_bytes: int) -> tuple[bytes, ...]:
+    """The digest, and those of all full blocks of `data` after it."""
     blocks = [digest]
     for start in range(0, len(data) - block_bytes + 1, block_bytes):
         digest = xxh3_128_digest(digest + data[start : start + block_bytes])

@@ -87,8 +87,8 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _too_complex(excess: Excess) -> BadRequest:
-    flag = "--max-json-depth" if excess.what == "levels of nesting" else "--max-json-values"
+    flag = {"levels of nesting": " (--max-json-depth)", "values": " (--max-json-values)"}.get(excess.what, "")
     return BadRequest(
-        f"the request body has {excess.found} {excess.what} up to here, and at most {excess.limit} are taken ({flag})",
+        f"the request body has {excess.found} {excess.what} up to here, and at most {excess.limit} are taken{flag}",
         reason=Reason.BODY_TOO_COMPLEX,
     )
