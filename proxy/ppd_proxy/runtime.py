@@ -92,7 +92,12 @@ class Runtime:
         )
         self._request_log = RequestLog(log_writer or sys.stderr, config.server.log_level, self._loop.call_later)
         self._telemetry = Telemetry(self._metrics, self._request_log, time.time)  # noqa: TID251 - log lines only
-        self._pool = Pool(self._loop, connect_timeout_s=config.limits.connect_timeout_s)
+        self._pool = Pool(
+            self._loop,
+            connect_timeout_s=config.limits.connect_timeout_s,
+            buffered=self.buffered,
+            max_answer_bytes=config.server.max_answer_bytes,
+        )
         key = config.auth.engine_api_key
         self.shared = Collaborators(
             mode=config.routing.mode,

@@ -32,6 +32,9 @@ class Server:
     max_json_values: Annotated[
         int, Note(help="values in a request body, arrays, objects and their members count 8 each; more get 400", low=1)
     ] = 3000000
+    max_answer_bytes: Annotated[
+        int, Note(help="an engine's answer that is no stream; a larger one gets 502", unit="bytes", low=1)
+    ] = 67108864
     max_buffered_bytes: Annotated[
         int, Note(help="requests and answers held in memory; beyond it new requests get 503", unit="bytes", low=1)
     ] = 536870912

@@ -118,9 +118,10 @@ def scope(*, api_key: str, fields: Mapping[str, msgspec.Raw], explicit_id: str =
         if raw is not None:
             value = _canonical_json(bytes(raw))
             if value not in _EMPTY_JSON:
-                parts.append(_framed(position, value))
+                parts += (_frame(position, value), value)
     if explicit_id:
-        parts.append(_framed(len(SCOPE_FIELDS), explicit_id.encode("utf-8", "surrogatepass")))
+        value = explicit_id.encode("utf-8", "surrogatepass")
+        parts += (_frame(len(SCOPE_FIELDS), value), value)
     return xxh3_128_digest(b"".join(parts)) if len(parts) > 1 else digest
 
 
@@ -230,8 +231,8 @@ def exact_digest(fine: bytes, data: bytes) -> bytes:
     return xxh3_128_digest(fine + b"e" + data)
 
 
-def _framed(tag: int, data: bytes) -> bytes:
-    return bytes((tag,)) + len(data).to_bytes(8, "little") + data
+def _frame(tag: int, data: bytes) -> bytes:
+    return bytes((tag,)) + len(data).to_bytes(8, "little")
 
 
 def _canonical_json(raw: bytes) -> bytes:
@@ -317,7 +318,9 @@ def _canonical_call(call: Any) -> bytes:  # noqa: ANN401
 
 
 def _value(value: Any) -> bytes:  # noqa: ANN401
-    return utf8(value) if isinstance(value, str | bytes) else _PART + _encode_json(value)
+    if isinstance(value, str | bytes):
+        return utf8(value)
+    return b"".join((_PART, value if isinstance(value, msgspec.Raw) else _encode_json(value)))
 
 
 def utf8(text: str | bytes) -> bytes:

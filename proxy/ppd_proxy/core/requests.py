@@ -22,6 +22,7 @@ def parse(kind: chat.Kind, body: bytes, stripped: frozenset[str]) -> Steps[chat.
     """As `chat.parse`. Long texts are UTF-8 `bytes`, and values of messages that are larger still stay raw."""
     if len(body) <= LARGE_BYTES:
         return chat.parse(kind, body, stripped)
+    yield
     fields = chat.decode_fields(body)
     yield
     is_rewritten = chat.take_out(fields, stripped)
@@ -42,6 +43,7 @@ def parse_opaque(body: bytes, stripped: frozenset[str]) -> Steps[tuple[bytes, bo
     """As `chat.parse_opaque`."""
     if len(body) <= LARGE_BYTES:
         return chat.parse_opaque(body, stripped)
+    yield
     fields = chat.decode_fields(body)
     yield
     is_rewritten = chat.take_out(fields, stripped)
@@ -107,6 +109,7 @@ def chat_steps(scope: bytes, request: chat.Generation) -> Steps[list[bytes]]:
     """As `identity.chat_steps`."""
     if len(request.body) <= LARGE_BYTES:
         return identity.chat_steps(scope, request.messages)
+    yield
     steps: list[bytes] = []
     group: list[dict[str, Any]] = []
     text_bytes = 0
@@ -124,7 +127,9 @@ def chat_steps(scope: bytes, request: chat.Generation) -> Steps[list[bytes]]:
         else:
             group.append(message)
             text_bytes += _weight(message)
-    return steps + identity.chat_steps(steps[-1] if steps else scope, group)
+    steps += identity.chat_steps(steps[-1] if steps else scope, group)
+    yield
+    return steps
 
 
 def _weight(message: dict[str, Any]) -> int:
@@ -154,6 +159,7 @@ def raw_steps(scope: bytes, prompt: str | bytes | list[int]) -> Steps[identity.R
             pieces.append(identity.raw_bytes(prompt[start : start + _IDS_AT_ONCE]))
             yield
         data = b"".join(pieces)
+    yield
     blocks = [identity.raw_start(scope, unit_bytes)]
     for start in range(0, len(data), _ROLLED_BYTES):
         yield

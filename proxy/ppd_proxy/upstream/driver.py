@@ -50,6 +50,8 @@ from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Origin, Pool
 
+LARGE_BYTES = 1024 * 1024
+
 
 class Client(Protocol):
     """The connection to the client. After it left, every method does nothing."""
@@ -176,8 +178,8 @@ class Driver:
                 self._task.uncancel()
         finally:
             self._disarm()
-            if self.leg is not None and not self.leg.is_over:
-                self.leg.abort()
+            if self.leg is not None:
+                self.leg.close()
             self._shaper.release()
 
     async def _step(self) -> None:
@@ -286,6 +288,8 @@ class Driver:
                 self._shaper.release()
             case RelayAnswer(status) if leg is not None:
                 self.answered = leg
+                if len(leg.body) > LARGE_BYTES:
+                    return self._relay_large(status, leg)
                 self._shaper.answer_complete(leg)
                 body = self._shaper.response_body(leg)
                 return self._client.answer(status, self._shaper.response_headers(leg), body)
@@ -313,6 +317,17 @@ class Driver:
         if self._client.writer is not None:
             leg.begin(self._client.writer)
 
+    async def _relay_large(self, status: int, leg: Leg) -> None:
+        """As for a small answer, with a turn of the loop after each time that all of it was read."""
+        await asyncio.sleep(0)
+        self._shaper.answer_complete(leg)
+        await asyncio.sleep(0)
+        body = self._shaper.response_body(leg)
+        await asyncio.sleep(0)
+        written = self._client.answer(status, self._shaper.response_headers(leg), body)
+        if written is not None:
+            await written
+
     async def _break_off(self, leg: Leg, error: ProxyError) -> None:
         if leg.relay is not None and leg.relay.error is not None:
             await self._client.end(leg.take())  # the engine's own error event is the last of it
@@ -327,6 +342,8 @@ class Driver:
             raise RuntimeError("a leg without a plan")
         params = self._params if plan.prefill is not None and kind != "prefill" else None
         request = self._shaper.shape(kind, plan, params)
+        if self.leg is not None:
+            self.leg.close()
         self.leg = Leg(kind, self._mailbox, self._loop, self._pool, request.relay, request.expected)
         return self.leg.open(
             request.origin,

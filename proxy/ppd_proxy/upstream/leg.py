@@ -45,9 +45,9 @@ class Leg:
     """`status`, `headers` and `body` of the answer, or `out` of a stream. Posts FirstByte, LegEnded and LegFailed."""
 
     __slots__ = (
-        "_connection", "_expected", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts", "_pool",
-        "_request", "_woke_at", "body", "first_token_at", "headers", "is_over", "is_stream", "kind", "last_token_at",
-        "needs_reopen", "opened_at", "out", "relay", "status", "writer",
+        "_connection", "_expected", "_held_bytes", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts",
+        "_pool", "_request", "_woke_at", "body", "first_token_at", "headers", "is_over", "is_stream", "kind",
+        "last_token_at", "needs_reopen", "opened_at", "out", "relay", "status", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,8 @@ class Leg:
         self._woke_at = 0.0
         self._parts: list[bytes] = []
         self._out_bytes = 0
+        self._held_bytes = 0
+        """What of the answer counts as buffered."""
         self.is_stream = False
         self.is_over = False
         self._is_retriable = False
@@ -120,8 +122,23 @@ class Leg:
         if self._out_bytes > HIGH_WATER_BYTES and self._connection is not None:
             self.last_token_at = self._loop.time()  # the silence was ours
             self._connection.resume()
+        self._free(self._out_bytes)
         self._out_bytes = 0
         return data
+
+    def close(self) -> None:
+        """Nobody needs the answer any more."""
+        if not self.is_over:
+            self.abort()
+        self._free(self._held_bytes)
+
+    def _count(self, size_bytes: int) -> None:
+        self._held_bytes += size_bytes
+        self._pool.buffered.hold(size_bytes)
+
+    def _free(self, size_bytes: int) -> None:
+        self._held_bytes -= size_bytes
+        self._pool.buffered.free(size_bytes)
 
     # -- Receiver --
 
@@ -145,6 +162,10 @@ class Leg:
         now = self._woke_at = self._loop.time()
         if not self.is_stream or relay is None:
             self._parts.append(data)
+            self._count(len(data))
+            if self._held_bytes > self._pool.max_answer_bytes:
+                self.abort()
+                self._fail(f"the engine's answer has more than {self._pool.max_answer_bytes} bytes")
             return
         if self.first_token_at is None:
             self._parts.append(data)
@@ -215,6 +236,7 @@ class Leg:
         """Keep stream bytes for the driver; a client that reads too slowly holds the engine up."""
         self.out.append(data)
         self._out_bytes += len(data)
+        self._count(len(data))
         if self._out_bytes > HIGH_WATER_BYTES and self._connection is not None:
             self._connection.pause()
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ppd_proxy.core.address import authority
+from ppd_proxy.core.buffered import Buffered
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.connection import Connection
@@ -41,7 +42,18 @@ def parse_origin(url: str) -> Origin:
 
 
 class Pool:
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, connect_timeout_s: float) -> None:
+    """`buffered` counts what legs hold of answers, of which none may have more than `max_answer_bytes` at a time."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        connect_timeout_s: float,
+        buffered: Buffered | None = None,
+        max_answer_bytes: int = 1 << 62,
+    ) -> None:
+        self.buffered = buffered if buffered is not None else Buffered(1 << 62)
+        self.max_answer_bytes = max_answer_bytes
         self._loop = loop
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[Origin, list[Connection]] = {}
