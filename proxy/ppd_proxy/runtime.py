@@ -87,7 +87,7 @@ class Runtime:
             kv_bytes_per_token=config.metrics.kv_bytes_per_token,
             is_scraping=config.metrics.scrape_interval_s > 0,
             baselines=lambda: baseline_engines(config.shadow),
-            buffered_bytes=lambda: self.buffered.held_bytes,
+            buffered_bytes=lambda: self.buffered.total_bytes,
             dropped_log_lines=lambda: log_writer.dropped_lines if log_writer is not None else 0,
         )
         self._request_log = RequestLog(log_writer or sys.stderr, config.server.log_level, self._loop.call_later)
@@ -149,6 +149,7 @@ class Runtime:
             drain_s=side.drain_s,
             grace_s=side.shutdown_grace_s,
             on_draining=self._end_is_near,
+            on_unsent=self.buffered.see_unsent,
         )
 
     def _end_is_near(self) -> None:

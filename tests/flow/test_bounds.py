@@ -5,9 +5,10 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, until
+from aiohttp import web
+from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, scripted_engine, until
 
-from ppd_proxy.sections import Server
+from ppd_proxy.sections import Engines, Server
 
 SMALL = Server(max_json_depth=20, max_json_values=100_000)
 
@@ -91,3 +92,57 @@ async def test_unfinished_bodies_leave_room_for_no_more_than_the_limit(path):
             held.free(300_000)
         await until(lambda: held.held_bytes == 0)
         assert (await cluster.chat("Hi", max_tokens=1)).status == 200
+
+
+def said(text: str):
+    """An engine whose every answer is `text`."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})
+
+    return answer
+
+
+@asynccontextmanager
+async def proxy_of(text: str, **server):
+    async with (
+        scripted_engine(said(text)) as url,
+        running_proxy(engines=Engines(aggregated=(url,)), server=Server(**server)) as cluster,
+    ):
+        yield cluster
+
+
+async def test_an_answer_that_is_too_large_is_cut_off_with_502():
+    async with proxy_of("x" * 300_000, max_answer_bytes=200_000) as cluster:
+        reply = await cluster.chat("Hi")
+        assert (reply.status, reply.error["reason"]) == (502, "engine_error")
+        assert "more than 200000 bytes" in reply.error["message"]
+        await until(lambda: cluster.runtime.buffered.held_bytes == 0)
+
+
+async def test_a_large_answer_comes_whole_and_is_remembered():
+    text = "x" * 3_000_000
+    async with proxy_of(text) as cluster:
+        first = await cluster.chat("Hi")
+        assert first.text == text
+        messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}]
+        again = await cluster.chat([*messages, {"role": "user", "content": "And?"}])
+        assert "turn=2" in again.decision
+        await until(lambda: cluster.runtime.buffered.held_bytes == 0)
+
+
+async def test_what_clients_do_not_take_counts_as_buffered():
+    async with proxy_of("x" * 20_000_000, max_buffered_bytes=5_000_000) as cluster:
+        host, port = cluster.url.removeprefix("http://").split(":")
+        body = json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode()
+        _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (CHAT.encode(), len(body)) + body)
+        buffered = cluster.runtime.buffered
+        await until(lambda: buffered.unsent_bytes > 5_000_000)
+        reply = await cluster.chat("Hi")
+        assert (reply.status, reply.error["reason"]) == (503, "buffers_full")
+        writer.transport.abort()
+        await until(lambda: buffered.total_bytes == 0)

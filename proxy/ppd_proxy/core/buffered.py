@@ -12,11 +12,21 @@ from ppd_proxy.errors import NoRoute
 
 
 class Buffered:
-    __slots__ = ("held_bytes", "limit_bytes")
+    """`unsent_bytes` is what connections to clients have not taken yet, as of the last look at them."""
+
+    __slots__ = ("held_bytes", "limit_bytes", "unsent_bytes")
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
+        self.unsent_bytes = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return self.held_bytes + self.unsent_bytes
+
+    def see_unsent(self, size_bytes: int) -> None:
+        self.unsent_bytes = size_bytes
 
     def hold(self, size_bytes: int) -> None:
         self.held_bytes += size_bytes
@@ -26,9 +36,9 @@ class Buffered:
 
     def check(self) -> None:
         """Raises NoRoute (503) where no more may come in."""
-        if self.held_bytes > self.limit_bytes:
+        if self.total_bytes > self.limit_bytes:
             raise NoRoute(
-                f"the proxy holds {self.held_bytes} bytes of requests and answers and takes no more than "
+                f"the proxy holds {self.total_bytes} bytes of requests and answers and takes no more than "
                 f"{self.limit_bytes} (--max-buffered-bytes); try again in a moment",
                 reason=Reason.BUFFERS_FULL,
             )

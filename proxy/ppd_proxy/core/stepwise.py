@@ -129,7 +129,7 @@ def _commas(text: bytes) -> Steps[int]:
 
 
 def utf8(literal: bytes, piece_bytes: int = TEXT_BYTES) -> Steps[bytes]:
-    """The text of a JSON string. A piece has more than a pair of escapes, 12 bytes."""
+    """The text of a JSON string. `piece_bytes`: 24 or more, so that a pair of escapes fits in."""
     is_plain = b"\\" not in literal
     pieces: list[bytes] = []
     start, end = 1, len(literal) - 1

@@ -41,11 +41,19 @@ log = logging.getLogger(__name__)
 
 class Listener:
     """`on_draining` is called when the proxy is asked to stop, before anything else happens. `ended` is set when the
-    last client has left."""
+    last client has left. `on_unsent` is told now and then how many bytes all clients have not taken yet."""
 
     def __init__(
-        self, door: Door, *, max_clients: int, drain_s: float, grace_s: float, on_draining: Callable[[], None]
+        self,
+        door: Door,
+        *,
+        max_clients: int,
+        drain_s: float,
+        grace_s: float,
+        on_draining: Callable[[], None],
+        on_unsent: Callable[[int], None],
     ) -> None:
+        self._on_unsent = on_unsent
         self._door = door
         self._max_clients = max_clients
         self._clients = 0
@@ -120,8 +128,7 @@ class Listener:
         while True:
             await asyncio.sleep(min(MAX_LOOK_S, shortest_s / LOOKS_PER_LIMIT))
             now = self._loop.time()
-            for connection in list(self._door.connections):
-                connection.look(now)
+            self._on_unsent(sum([connection.look(now) for connection in list(self._door.connections)]))
             if self._is_full:
                 self._make_room(now)
 

@@ -264,8 +264,9 @@ class ClientConnection(asyncio.Protocol):
         if self.mailbox is not None:
             self.mailbox.put(ClientGone())
 
-    def look(self, now: float) -> None:
-        """Whether the client has had its time, to send or to read; to be asked often."""
+    def look(self, now: float) -> int:
+        """Whether the client has had its time, to send or to read; to be asked often. Returns the bytes that it has not
+        taken yet."""
         unsent_bytes = self.transport.get_write_buffer_size()
         if self._guard.is_stalled(unsent_bytes, now):
             self._door.on_stalled()
@@ -275,6 +276,7 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()
         elif now >= self._guard.due_at:
             self._expire(now)
+        return unsent_bytes
 
     def _expire(self, now: float) -> None:
         if self.flow.read_paused:

@@ -16,3 +16,13 @@ def test_new_work_is_refused_only_while_more_is_held_than_the_limit():
     assert "no more than 100 (--max-buffered-bytes)" in refused.value.message
     buffered.free(1)
     buffered.check()
+
+
+def test_what_clients_have_not_taken_counts_too():
+    buffered = Buffered(100)
+    buffered.hold(60)
+    buffered.see_unsent(41)
+    with pytest.raises(NoRoute, match="101 bytes"):
+        buffered.check()
+    buffered.see_unsent(0)
+    buffered.check()
