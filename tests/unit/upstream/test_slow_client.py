@@ -43,6 +43,9 @@ class Request:
     def answer_complete(self, leg):
         pass
 
+    def leg_ended(self, plan, kind, failure):
+        pass
+
     def release(self):
         pass
 
