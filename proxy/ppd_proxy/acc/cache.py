@@ -20,7 +20,7 @@ from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.command import Mistake, Trouble
 
 KIND = "ppd-acc-cache"
-VERSION = 1
+VERSION = 2
 DEFAULT_TTL_S = 3600.0
 _NAME = re.compile(r"[0-9a-f]{64}\.json")
 _LEFT = re.compile(r"\.[0-9a-f]{64}\.\d+\.tmp")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ppd_proxy.acc.answers import Answer, Unit
 from ppd_proxy.accuracy.flips import Token, first_difference
 from ppd_proxy.accuracy.said import differences, is_text, shared_characters
-from ppd_proxy.accuracy.token_names import have_other_bytes, is_within, sure_tokens
+from ppd_proxy.accuracy.token_names import are_of_one_kind, have_other_bytes, is_within, may_be_one, sure_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +69,11 @@ def _by_names(baseline: Answer, target: Answer) -> Place:
             return _at(ones, others, position)
         return _by_words(baseline, target)  # the same text in other pieces, or under other names
     shared = shared_characters(baseline.text, target.text)
-    if position is not None and all(
-        is_within(names, position, answer.text, shared) for names, answer in ((mine, baseline), (theirs, target))
-    ):
-        return _at(ones, others, position)
-    common = min(sure_tokens(mine, baseline.text, shared), sure_tokens(theirs, target.text, shared))
-    if position is not None:
-        common = min(common, position)
+    sides = (mine, baseline.text), (theirs, target.text)
+    is_plain = not (baseline.reasoning or target.reasoning or baseline.tool_calls or target.tool_calls)
+    is_of_one_kind = not is_plain or are_of_one_kind(*sides[0], *sides[1])
+    if position is not None and is_of_one_kind and not may_be_one(mine[position:], theirs[position:]):
+        if all(is_within(names, position, text, shared) for names, text in sides):
+            return _at(ones, others, position)
+    common = min(sure_tokens(names, text, shared) for names, text in sides)
     return Place(unit="tokens", ones=ones, others=others, position=None, common=common)

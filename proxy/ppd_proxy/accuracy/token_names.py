@@ -32,6 +32,30 @@ def is_unsure(name: str) -> bool:
     return not name or _HALF in name
 
 
+def may_be_one(names: Names, others: Names) -> bool:
+    """Whether the first ones of two lists may be one token under two names: one tells bytes that are no text, the other
+    is of an engine that does not tell them."""
+    if not names or not others:
+        return False
+    kinds = sorted((is_unsure(name), name.startswith(_SPELLED)) for name in (names[0], others[0]))
+    return kinds == [(False, True), (True, False)]
+
+
+def are_of_one_kind(one: Names, text: str, other: Names, other_text: str) -> bool:
+    """Whether names of two answers mean the same: not where those of one are pieces of its text, and those of the other
+    are not, as where a space is a sign of the tokenizer's own. True where names do not show that."""
+    kinds = _spells(one, text), _spells(other, other_text)
+    return None in kinds or kinds[0] == kinds[1]
+
+
+def _spells(names: Names, text: str) -> bool | None:
+    """Whether the names, put together, are the text, or begin with it, as where an end has a name; None where names
+    leave a doubt, or there are none."""
+    if not names or not text or any(is_unsure(name) or name.startswith(_SPELLED) for name in names):
+        return None
+    return "".join(names).startswith(text)
+
+
 def have_other_bytes(one: Names, other: Names) -> bool:
     """Whether two answers of the same text are not: their tokens spell other bytes, some of which are no text, as where
     both end within a character. Names that only cut the text elsewhere spell the same."""

@@ -115,3 +115,11 @@ def test_the_noise_floor_is_over_all_kinds_of_requests():
     )
     assert (noise.answers, noise.tokens, noise.largest_delta, noise.largest_shift) == (3, 24, 0.5, 0.5)
     assert noise_of([]).largest_shift is None
+
+
+@pytest.mark.parametrize("outcome", ["exact", "drift"])
+def test_the_same_tokens_that_were_read_as_other_tool_calls_are_real(outcome):
+    replay = {**REPLAYED["replay"], "first_difference": None, "has_same_tools": False}
+    sample = told(REPLAYED, outcome=outcome, replay=replay)
+    assert (sample.status, [each.part for each in sample.differences]) == ("real", ["tool_calls"])
+    assert told(REPLAYED, outcome="exact", replay={**replay, "has_same_tools": True}).status == "equal"

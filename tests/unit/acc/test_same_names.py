@@ -11,6 +11,7 @@ from ppd_proxy.acc.answers import Answer, identity, read_answer
 from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Question
+from ppd_proxy.acc.page.series import equal_tokens
 from ppd_proxy.acc.reports import Side, read_report
 from ppd_proxy.accuracy.flips import Floor, floor_of, measure
 
@@ -192,6 +193,44 @@ def test_names_that_are_equal_and_texts_that_are_not_are_different_also_without_
     one, other = (answer(text, [entry("so"), entry("me")]) for text in ("so me", "some"))
     sample = judged(one, other)
     assert (sample.status, sample.differences[0].at) == ("unclassified", 2)
+
+
+@pytest.mark.parametrize("one", [b"\xe5", None])
+def test_a_half_that_one_engine_tells_is_no_other_one_than_that_of_an_engine_that_does_not(one):
+    """As a snapshot without bytes against an engine with them: what parts them is behind the halves."""
+    tops = (("b", b"", -0.1), ("c", b"", -0.11))
+    told = [[entry(HALF, b"\xe5"), entry(HALF, b"\xa5\xbd")], [entry(HALF), entry(HALF)]]
+    sides = [
+        answer(f"好{name}", [*halves_of, {**entry(name, None, order)}])
+        for name, halves_of, order in zip("bc", told if one else told[::-1], (tops, tops[::-1]), strict=True)
+    ]
+    assert (judged(*sides).status, judged(*sides).flip) == ("unclassified", None)
+
+
+def test_names_with_the_tokenizers_own_spaces_do_not_say_where_they_part_from_others():
+    tops = (("b", b"", -0.1), ("c", b"", -9.0))
+    one = answer("so it b", [entry("so"), entry("\u0120it"), entry("\u0120b", None, tops)])
+    other = answer("so it c", [entry("so"), entry(" it"), entry(" c", None, tops)])
+    assert (judged(one, other).status, judged(one, other).flip) == ("unclassified", None)
+    thinking = answer("so it c", [entry("hm"), entry("so"), entry(" it"), entry(" c")], reasoning="hm")
+    assert judged(other, thinking).first_divergence == 0
+
+
+def test_completions_that_name_tokens_are_compared_by_texts():
+    def completion(text):
+        names = [HALF if ord(character) > 127 else character for character in text]
+        choice = {"index": 0, "text": text, "logprobs": {"tokens": names, "token_logprobs": [-0.1] * len(names)}}
+        return {"id": "cmpl-1", "choices": [{**choice, "finish_reason": "stop"}]}
+
+    sample = judged(completion(ONE), completion(OTHER))
+    assert (sample.status, sample.differences[0].at) == ("unclassified", AT)
+    assert judged(completion(ONE), completion(ONE)).status == "equal"
+
+
+def test_a_difference_without_a_known_token_is_not_counted_as_equal_to_the_end():
+    sample = judged(told_of("好" * 9, halves), told_of("妤" * 9, halves))
+    assert sample.is_divergent
+    assert equal_tokens(sample) == 0
 
 
 def test_the_same_ids_that_read_as_other_texts_are_a_fault_of_reading():

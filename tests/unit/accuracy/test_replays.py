@@ -33,3 +33,10 @@ def test_tool_calls_are_equal_whatever_their_ids() -> None:
     assert compare(Side([1], tool_calls=[call]), Side([1], tool_calls=[other])).has_same_tools
     different = {"id": "a", "function": {"name": "f", "arguments": '{"x":1}'}}
     assert not compare(Side([1], tool_calls=[call]), Side([1], tool_calls=[different])).has_same_tools
+
+
+def test_tool_calls_are_equal_in_any_order_of_their_arguments() -> None:
+    one, other = (
+        {"function": {"name": "f", "arguments": arguments}} for arguments in ('{"a": 1, "b": 2}', '{"b":2,"a":1}')
+    )
+    assert compare(Side([1], tool_calls=[one]), Side([1], tool_calls=[other])).has_same_tools

@@ -2,11 +2,13 @@
 
 import math
 
+import aiohttp
 import pytest
+from tests.support.acc_engines import scripted_engine
 from tests.unit.shadow.test_sample import sample
 
 from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.shadow.baseline import Told, read_positions, scores_of, spread_of_both
+from ppd_proxy.shadow.baseline import BaselineError, Baselines, Told, read_positions, scores_of, spread_of_both
 from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay
 
 
@@ -93,3 +95,18 @@ def test_a_replay_asks_for_ids_and_carries_no_stream_and_no_salt() -> None:
     raw = {name: msgspec.Raw(b"1") for name in ("stream", "stream_options", "cache_salt", "max_tokens")}
     body = replay_body(sample(fields=raw, kind="chat"))
     assert set(body) == {"max_tokens", "return_token_ids", "return_tokens_as_token_ids", "logprobs", "top_logprobs"}
+
+
+@pytest.mark.parametrize("token_ids", [None, []])
+async def test_a_baseline_that_tells_no_token_ids_is_not_compared_by_names(token_ids: list[int] | None) -> None:
+    """Whatever its tokens are called: the sample is unscorable then, not equal."""
+    content = [{"token": "\ufffd", "logprob": -0.1, "bytes": [229]}] if token_ids is None else []
+    choice = {
+        "index": 0, "message": {"role": "assistant", "content": "x"}, "logprobs": {"content": content},
+        "finish_reason": "stop", "token_ids": token_ids,
+    }  # fmt: skip
+    async with scripted_engine(lambda _: {"id": "a", "choices": [choice]}) as url, aiohttp.ClientSession() as session:
+        baselines = Baselines(session, [url], timeout_s=5.0, key=None)
+        with pytest.raises(BaselineError, match="without token ids") as raised:
+            await baselines.generate("/v1/chat/completions", "chat", {"messages": []})
+    assert raised.value.reason == "bad_answer"

@@ -92,7 +92,10 @@ def _prefix_share(report: Report) -> float | None:
         if sample.error is None:
             length = max(len(sample.baseline.tokens), len(sample.target.tokens))
             longest += length
-            shared += sample.flip.position if sample.flip is not None else length
+            if sample.flip is not None:
+                shared += sample.flip.position
+            else:  # a difference may have no known token
+                shared += sample.compared_tokens if sample.is_divergent else length
     return min(1.0, shared / longest) if longest else None
 
 

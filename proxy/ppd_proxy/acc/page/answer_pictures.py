@@ -21,7 +21,7 @@ from ppd_proxy.acc.page.drawing import (
 )
 from ppd_proxy.acc.page.markup import Markup, table
 from ppd_proxy.acc.page.scales import Kind, Scale, rounded_up
-from ppd_proxy.acc.page.series import Bin, Share, survival
+from ppd_proxy.acc.page.series import Bin, Share, equal_tokens, survival
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.accuracy.intervals import difference, wilson
 from ppd_proxy.accuracy.survival import Curve, survival_at
@@ -159,7 +159,7 @@ def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) ->
 def _watched(sample: Sample) -> int:
     """How many tokens were compared, the first different one among them."""
     position = sample.first_divergence
-    return position + 1 if position is not None else sample.compared_tokens or len(sample.baseline.tokens)
+    return position + 1 if position is not None else equal_tokens(sample)
 
 
 def _curve(curve: Curve, longest: int, x: Scale, y: Scale, class_: str) -> list[Markup]:

@@ -172,10 +172,17 @@ def _watched(samples: Sequence[Sample], *, is_tie_counted: bool) -> list[Watched
     for sample in samples:
         position = sample.first_divergence
         if position is None:
-            watched.append(Watched(sample.compared_tokens or len(sample.baseline.tokens), False))
+            watched.append(Watched(equal_tokens(sample), False))
         else:
             watched.append(Watched(position, is_tie_counted or sample.status != "tie"))
     return watched
+
+
+def equal_tokens(sample: Sample) -> int:
+    """Of a sample without a known first difference: how many tokens are surely the same."""
+    if sample.is_divergent:
+        return sample.compared_tokens
+    return sample.compared_tokens or len(sample.baseline.tokens)
 
 
 def deltas_by_position(samples: Iterable[Sample], most: int = MOST_POINTS) -> Deltas:
