@@ -18,7 +18,7 @@ from ppd_proxy.accuracy.said import Difference, Said, differences, said_of
 
 Status = Literal["equal", "tie", "real", "unclassified", "error", "empty"]
 STATUSES: tuple[Status, ...] = ("equal", "tie", "real", "unclassified", "error", "empty")
-REPORT_VERSION = 2
+REPORT_VERSION = 1
 LONGER_THAN_FLOOR = "longer-than-floor"
 """Tag of a difference in a prompt longer than all that the noise floor was measured on."""
 BY_OTHER_RULES = "equal-by:rules of another program"
