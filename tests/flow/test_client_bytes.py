@@ -140,6 +140,16 @@ async def test_what_can_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_
         assert refused_total(await cluster.samples(), 400) == 1
 
 
+@pytest.mark.parametrize(
+    "sent", [b"GET /health HTTP/1.1\nHost: 127.0.0.1\n\n", POST + b"A: b\n", POST + b"A: b\rc", b"\n", b"\n\n"]
+)
+async def test_a_line_that_ends_otherwise_is_refused_at_once_and_not_waited_for(sent):
+    async with running_proxy() as cluster, raw(cluster.url) as client:
+        await client.send(sent)
+        async with asyncio.timeout(5):  # long before the time for a head is over
+            assert (await client.answer()).status == 400
+
+
 async def test_other_versions_of_http_are_not_spoken():
     async with running_proxy() as cluster:
         for first in (b"PRI * HTTP/2.0", b"GET / HTTP/2.0", b"GET / HTTP/0.9"):
@@ -285,6 +295,7 @@ async def test_requests_sent_ahead_are_read_one_at_a_time():
             assert (await client.answer()).status == 200
             answers += 1
             assert len(cluster.decode.requests) <= answers + 1
+            assert not sending.done(), "all of them were read"
         sending.cancel()
 
 

@@ -59,7 +59,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout_s: float
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """One request without its body. `path` is raw, `headers` have lower-case names; `length` is None for a body in
     chunks."""
 
@@ -291,14 +291,14 @@ def read_head(head: bytes) -> Head:
     path, query = _target(method, target)
     is_old = minor == b"0"
     return Head(
-        method=method.decode("ascii"),
-        path=path,
-        query=query,
-        version="1.0" if is_old else "1.1",
-        headers=headers,
-        length=_body_length(named, is_old),
-        keeps_alive=not is_old and not (b"connection" in named and _says_close(headers)),
-        awaits_continue=b"expect" in named and not is_old and named[b"expect"].lower() == b"100-continue",
+        method.decode("ascii"),
+        path,
+        query,
+        "1.0" if is_old else "1.1",
+        headers,
+        _body_length(named, is_old),
+        not is_old and not (b"connection" in named and _says_close(headers)),
+        b"expect" in named and not is_old and named[b"expect"].lower() == b"100-continue",
     )
 
 
@@ -309,11 +309,7 @@ def _fields(text: bytes) -> Headers:
         raise BadRequest(f"the head has more than {MAX_FIELDS} fields", status=431, reason=Reason.HEAD_TOO_LARGE)
     if _FIELDS.fullmatch(text) is None:
         raise _bad(_fault_of(lines))
-    headers: Headers = []
-    for line in lines:
-        name, _, value = line.partition(b":")
-        headers.append((name.lower(), value.strip(b" \t")))
-    return headers
+    return [(name.lower(), value.strip()) for name, _, value in [line.partition(b":") for line in lines]]
 
 
 def _fault_of(lines: list[bytes]) -> str:
@@ -339,9 +335,9 @@ def _check_repeated(headers: Headers) -> None:
 
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
     """Path and query of a request target; a fragment is nobody's business but the client's."""
-    if method == b"CONNECT":
-        raise BadRequest("CONNECT is not served here: this is no forward proxy", status=405)
     if target[:1] != b"/" and target != b"*":
+        if method == b"CONNECT":
+            raise BadRequest("CONNECT is not served here: this is no forward proxy", status=405)
         match = _ABSOLUTE.match(target)
         if match is None:
             raise _bad("the request's target is neither a path nor a URL")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import unquote
@@ -36,6 +36,7 @@ ONE_WRITE_BYTES = 65536
 """Larger bodies are written beside their head, not copied behind it."""
 _ASGI = MappingProxyType({"version": "3.0", "spec_version": "2.3"})
 
+_Cycle: Any = RequestResponseCycle
 App = Callable[[Any, Any, Any], Awaitable[None]]
 Refuse = Callable[[bytes, ProxyError], tuple[Headers, bytes]]
 """Counts and logs a request (by its raw path, empty where that is not known) that gets no further than its connection;
@@ -85,7 +86,7 @@ class ClientConnection(asyncio.Protocol):
         self._guard = Guard(door.limits, door.loop.time())
         self.mailbox: Mailbox | None = None
         """Where the request that is being answered hears of its client; the data path sets and clears it."""
-        self._cycle: RequestResponseCycle | None = None
+        self._cycle: Any = None  # uvicorn's, whose types ask for more than it takes
         self._path = b""
         self._closes_at: float | None = None
         """The last answer is given: what still arrives is thrown away, until then at the latest."""
@@ -97,8 +98,15 @@ class ClientConnection(asyncio.Protocol):
         self.flow = FlowControl(self.transport)
         self._outlet = cast("asyncio.Transport", Outlet(self.transport, self.close))
         name, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        self._server = (name[0], name[1]) if name else None
-        self._client = (peer[0], peer[1]) if peer else None
+        self._scope: Mapping[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI,
+            "scheme": "http",
+            "root_path": "",
+            "server": (name[0], name[1]) if name else None,
+            "client": (peer[0], peer[1]) if peer else None,
+            SCOPE_KEY: self,
+        }
         self._door.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -145,32 +153,25 @@ class ClientConnection(asyncio.Protocol):
                     self._begin(head)
             elif guard.phase is not Phase.WHOLE:
                 self._pass(guard.body())
+            elif guard.is_full:
+                self.flow.pause_reading()
         except ProxyError as error:
             self.refuse(error)
-        if guard.is_full:
-            self.flow.pause_reading()
 
     def _begin(self, head: Head) -> None:
         self._path = head.path
         path = head.path.decode("ascii")
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": _ASGI,
+        scope = {
+            **self._scope,
             "http_version": head.version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": "http",
-            "root_path": "",
             "headers": head.headers,
-            "state": {},
             "method": head.method,
             "path": unquote(path) if "%" in path else path,
             "raw_path": head.path,
             "query_string": head.query,
-            SCOPE_KEY: self,
         }
-        self._cycle = cycle = RequestResponseCycle(
-            scope=cast("Any", scope),
+        self._cycle = cycle = _Cycle(
+            scope=scope,
             transport=self._outlet,
             flow=self.flow,
             logger=log,
@@ -180,10 +181,10 @@ class ClientConnection(asyncio.Protocol):
             message_event=asyncio.Event(),
             expect_100_continue=head.awaits_continue,
             keep_alive=head.keeps_alive and not self._door.is_closing,
-            on_response=self._answered,
+            on_response=self._next,
         )
         self._pass(self._guard.body())
-        self._door.requests.spawn(cycle.run_asgi(cast("Any", self._door.app)))
+        self._door.requests.spawn(cycle.run_asgi(self._door.app))
 
     def _pass(self, body: bytes) -> None:
         """Hand what has arrived of the body to who answers; after an early answer the rest is only read past."""
@@ -192,15 +193,14 @@ class ClientConnection(asyncio.Protocol):
             if is_whole:
                 self._next()
             return
-        cycle.body += body
-        cycle.more_body = not is_whole
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self.flow.pause_reading()
+        if is_whole:
+            cycle.more_body = False
+            cycle.body = cycle.body + body if cycle.body else body  # what came at once is not copied
+        else:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
         cycle.message_event.set()
-
-    def _answered(self) -> None:
-        if not self.transport.is_closing():
-            self._next()
 
     def _next(self) -> None:
         """The answer is complete. One that the client has not taken yet holds its next request up."""
