@@ -41,7 +41,7 @@ from estimates import median
 HERE: Final = Path(__file__).resolve().parent
 OURS: Final = (
     f"ppd-proxy={shlex.quote(sys.executable)} -m ppd_proxy.cli.main serve --host 127.0.0.1 --port {{port}} "
-    "--discovery-port 0 --handoff nixl --mode ppd --log-level error --prefill {prefill} --decode {decode}"
+    "--discovery-port 0 --handoff nixl --mode ppd --log-level error --drain-s 0 --prefill {prefill} --decode {decode}"
 )
 KINDS: Final = ("json", "sse")
 START_S: Final = 60.0

@@ -334,6 +334,7 @@ class Cluster:
         command: list[str | Path] = [sys.executable, "-m", "ppd_proxy.cli.main", "serve", "--host", HOST]
         command += ["--port", str(self.proxy_port), "--mode", self.spec.mode]
         command += ["--discovery-port", str(self._discovery_port)]
+        command += ["--drain-s", "0", "--shutdown-grace-s", "5"]  # no load balancer has to learn of the end
         for engine in self.engines:
             if engine.spec.connector != "ppd" or engine.spec.role == "aggregated":
                 command += ["--baseline" if engine.spec.is_baseline else f"--{engine.spec.role}", engine.url]
