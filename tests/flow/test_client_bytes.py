@@ -11,6 +11,7 @@ from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_pr
 from tests.support.raw_client import chat, raw, request
 
 from ppd_proxy.sections import Auth, Server
+from ppd_proxy.sim.faults import Fault
 
 POST = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode()
 BODY = json.dumps({"messages": [user("Hi")], "max_tokens": 3}).encode()
@@ -285,17 +286,16 @@ async def test_hundreds_of_headers_are_too_many():
 
 
 async def test_requests_sent_ahead_are_read_one_at_a_time():
-    """Many large ones, of a client that reads nothing before it has sent them all: they wait in its own buffers."""
+    """Many large ones wait in the client's own buffers while the first is answered."""
     body = json.dumps({"messages": [user("x" * 100_000)], "max_tokens": 2}).encode()
     sent = request("POST", CHAT, ["Content-Type: application/json"], body)
     async with running_cluster() as cluster, raw(cluster.url) as client:
-        sending = cluster.tasks.spawn(client.send(*[sent] * 300))
-        answers = 0
-        for _ in range(20):
+        cluster.prefill.faults.add(Fault(kind="delay", delay_s=1.5, times=1))
+        sending = cluster.tasks.spawn(client.send(*[sent] * 250))
+        for answers in range(1, 6):
             assert (await client.answer()).status == 200
-            answers += 1
-            assert len(cluster.decode.requests) <= answers + 1
             assert not sending.done(), "all of them were read"
+            assert len(cluster.decode.requests) <= answers + 1
         sending.cancel()
 
 
@@ -324,13 +324,13 @@ async def test_a_request_behind_the_last_one_of_its_connection_is_not_answered()
 async def test_a_client_that_still_sends_its_body_gets_its_refusal():
     """Closing on bytes that nobody read would take the answer away from it."""
     async with running_proxy(server=Server(max_body_bytes=1000)) as cluster:
-        for _ in range(5):
-            async with raw(cluster.url) as client:
-                head = POST + b"Content-Length: 9000000\r\n\r\n"
-                sending = cluster.tasks.spawn(client.send(head, *[b"x" * 100_000] * 90))
-                answer = await client.answer()
-                assert (answer.status, answer.error["reason"]) == (413, "body_too_large")
-                sending.cancel()
+        async with raw(cluster.url) as client:
+            client.writer.transport.pause_reading()  # it sends all it has before it looks
+            await client.send(POST + b"Content-Length: 2000000\r\n\r\n", *[b"x" * 100_000] * 20)
+            client.writer.transport.resume_reading()
+            answer = await client.answer()
+            assert (answer.status, answer.error["reason"]) == (413, "body_too_large")
+            assert await client.rest() == b""
 
 
 async def test_the_body_of_a_request_that_nobody_serves_is_no_request():

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import sys
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
@@ -11,6 +12,7 @@ from tests.support.cluster import LIMIT_S, running_cluster, running_proxy, scrip
 from tests.support.raw_client import chat, raw, request
 
 from ppd_proxy.sections import Server
+from ppd_proxy.server import listening
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
@@ -142,6 +144,32 @@ async def test_passed_on_requests_are_answered_at_the_end_too(is_hurried):
             stop(cluster, is_hurried)
             assert (await client.answer()).status == 503
         await ended(cluster)
+
+
+async def test_a_client_that_does_not_read_the_end_does_not_hold_it_up(monkeypatch, capsys, caplog):
+    """Its connection is cut, and its request ends by itself: nothing is cancelled."""
+    monkeypatch.setattr(listening, "LAST_WORDS_S", 0.1)
+    piece = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 65536)
+    written = []
+
+    async def answer(wanted):
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(wanted)
+        with suppress(ConnectionError):
+            for number in range(2000):
+                await response.write(piece)
+                written.append(number)
+        return response
+
+    async with scripted_engine(answer) as url, running_proxy() as cluster:
+        await cluster.ask("/engines", {"url": url, "role": "aggregated"})
+        async with raw(cluster.url) as client:
+            await client.send(chat(stream=True))
+            await until(lambda: len(written) > 100)
+            async with asyncio.timeout(LIMIT_S / 2):
+                await cluster.runtime.stop()
+    assert "status=503" in capsys.readouterr().err
+    assert "Traceback" not in caplog.text
 
 
 async def test_embedders_stop_at_once():

@@ -34,6 +34,8 @@ IDLE_WINDOW_S = 1.0
 """How long kept-alive connections may still send when nothing else is in flight at the end."""
 LAST_WORDS_S = 5.0
 """How long broken-off answers have to leave."""
+ABORT_S = 1.0
+"""How long requests have to notice that their clients were cut off."""
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ class Listener:
         self.ended = asyncio.Event()
 
     def start(self, listener: socket.socket) -> None:
+        if self._is_asked.is_set():
+            return  # the end came before the beginning
         self._socket = listener
         self._resume()
         self._own.spawn(self._watch(), name="client times")
@@ -167,15 +171,23 @@ class Listener:
         await self._let_end()
         for connection in list(door.connections):
             connection.break_off(_stopping())
+        if not await self._all_left(LAST_WORDS_S):
+            for connection in list(door.connections):
+                connection.transport.abort()
+            await self._all_left(ABORT_S)
+        self.ended.set()
+
+    async def _all_left(self, limit_s: float) -> bool:
+        """Whether every client has left, and every request's own work is done, within `limit_s`."""
+        door = self._door
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
+            async with asyncio.timeout(limit_s):
                 while door.connections:
                     door.left.clear()
                     await door.left.wait()
                 await door.requests.rest()
-        for connection in list(door.connections):
-            connection.transport.abort()
-        self.ended.set()
+                return True
+        return False
 
     async def _let_end(self) -> None:
         """Until nothing is left, or the grace is over. Kept-alive connections may send once more meanwhile."""
