@@ -132,6 +132,34 @@ async def test_a_strangers_prefill_answer_is_not_handed_on(stream):
     assert handed == [asked[0], asked[2], asked[3]]
 
 
+async def test_a_passed_on_request_gets_no_bytes_of_an_idle_connection():
+    """What came there is an answer to nobody."""
+    answered, sent = asyncio.Event(), asyncio.Event()
+
+    async def talk(line):
+        for number in (1, 2):
+            request = await line.request()
+            if request.startswith(b"GET"):
+                await line.send(HEALTHY)
+                await line.gone()
+                return
+            await line.send(answer(200, b'{"count":%d}' % number))
+            await answered.wait()
+            await line.send(answer(200, b'{"count":"stranger"}'))
+            sent.set()
+
+    async with scripted(talk) as engine:
+        async with running_proxy(engines=Engines(aggregated=(f"http://{engine.origin.authority}",))) as cluster:
+            for _ in range(3):
+                answered.clear()
+                sent.clear()
+                reply = await cluster.ask("/tokenize", {"prompt": "Hi"})
+                assert reply.json == {"count": 1}
+                answered.set()
+                await sent.wait()
+        assert engine.connections >= 4
+
+
 async def test_engines_that_never_echo_ids_are_not_judged_by_them():
     async def other(request):
         return web.json_response({"id": "x", "choices": [{"index": 0, "text": "fine", "finish_reason": "stop"}]})
