@@ -53,7 +53,7 @@ def parse_opaque(body: bytes, stripped: frozenset[str]) -> Steps[tuple[bytes, bo
 
 def _messages(raw: msgspec.Raw) -> Steps[list[dict[str, Any]]]:
     try:
-        parts = (yield from stepwise.items(raw)) if bytes(raw).startswith(b"[") else None
+        parts = (yield from stepwise.items(raw)) if stepwise.first(raw) == b"[" else None
         if parts is None:
             raise msgspec.ValidationError("Expected `array` of less than a few hundred thousand messages")
         found: list[dict[str, Any]] = []
@@ -69,12 +69,12 @@ def _messages(raw: msgspec.Raw) -> Steps[list[dict[str, Any]]]:
 
 
 def _large_message(raw: msgspec.Raw) -> Steps[dict[str, Any]]:
-    members = (yield from stepwise.members(raw)) if bytes(raw).startswith(b"{") else None
+    members = (yield from stepwise.members(raw)) if stepwise.first(raw) == b"{" else None
     if members is None:
         raise msgspec.ValidationError("Expected `object` with less than a few thousand members")
     message: dict[str, Any] = {}
     for name, member in members.items():
-        is_read = name == "content" or bytes(memoryview(member)[:1]) == b'"' or not stepwise.is_large(member)
+        is_read = name == "content" or stepwise.first(member) == b'"' or not stepwise.is_large(member)
         message[name] = (yield from stepwise.value(member)) if is_read else member
     return message
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ppd_proxy.core.asked import IDS, NOTHING, Asked
 from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, opaque_body, parse, prefill_body, prompt_size_bytes
+from ppd_proxy.errors import BadRequest
 
 PARAMS = b'{"do_remote_prefill":true,"remote_block_ids":[[1,2]]}'
 LOGPROBS = Asked(False, True)
@@ -354,3 +355,11 @@ def test_a_salt_that_would_be_too_long_keeps_clients_apart():
 def test_a_salt_changes_nothing_else():
     request = completion(temperature=0.5, odd=[1.50])
     assert json.loads(decode_body(request, PARAMS, NOTHING, salt="s")) == {**decoded(request), "cache_salt": "s"}
+
+
+def test_arguments_for_the_engine_are_short():
+    body = json.dumps({"messages": [], "vllm_xargs": {"x": "y" * 200_000}}).encode()
+    with pytest.raises(BadRequest) as refused:
+        parse("chat", body)
+    assert (refused.value.status, refused.value.param) == (400, "vllm_xargs")
+    assert "131072 bytes" in refused.value.message
