@@ -1,11 +1,12 @@
 """What announcements may do to a running proxy, and what engines that only announced themselves get to see."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import msgpack
 import pytest
 import zmq
-from tests.support.cluster import CHAT, running_cluster, running_proxy, until, user, zmq_context
+from tests.support.cluster import CHAT, LIMIT_S, running_cluster, running_proxy, until, user, zmq_context
 from tests.support.scripted import Line, answer, scripted
 
 from ppd_proxy.sections import Auth, Discovery, Metrics, Routing
@@ -45,8 +46,9 @@ async def refused(cluster, reason, saying):
     """Announce, and wait until it was refused for that reason."""
     before = await rejected(cluster, reason)
     await saying
-    while await rejected(cluster, reason) == before:  # every question lets the listener run
-        pass
+    async with asyncio.timeout(LIMIT_S):
+        while await rejected(cluster, reason) == before:  # every question lets the listener run
+            pass
 
 
 @pytest.mark.parametrize("kind", ["P", "D"])

@@ -71,6 +71,17 @@ async def test_with_an_admin_key_the_key_decides():
             assert (await ask_raw(cluster.url, b"GET", b"/mode", headers=(*lines, b"x-admin-key: root"))).status == 200
 
 
+@pytest.mark.parametrize("path", [b"/mode", b"/engines", b"/v1/models", b"/metrics", b"/nowhere"])
+async def test_two_authorizations_that_differ_are_400_on_every_endpoint(path):
+    async with running_proxy(auth=Auth(admin_key="root", api_key=("client",))) as cluster:
+        key = b"client" if path == b"/v1/models" else b"root"
+        for keys in ((b"other", key), (key, b"other")):
+            lines = (*lines_of(cluster, (b"host: %b",)), *(b"authorization: Bearer " + each for each in keys))
+            assert (await ask_raw(cluster.url, b"GET", path, headers=lines)).status == 400
+        lines = (*lines_of(cluster, (b"host: %b",)), *[b"authorization: Bearer " + key] * 2)
+        assert (await ask_raw(cluster.url, b"GET", path, headers=lines)).status != 400
+
+
 async def test_two_different_admin_keys_are_400():
     async with running_proxy(auth=Auth(admin_key="root")) as cluster:
         lines = (*lines_of(cluster, (b"host: %b",)), b"x-admin-key: nope", b"x-admin-key: root")
