@@ -11,6 +11,7 @@ import msgspec
 
 from ppd_proxy.core import chat
 from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.dialects import Dialect
 from ppd_proxy.core.echoes import Echoes
 from ppd_proxy.core.fleet import Change, Fleet
 from ppd_proxy.core.headers import Headers
@@ -73,12 +74,17 @@ class Call(msgspec.Struct, kw_only=True):
     are never split; `named` are the headers by name; `client_key` separates clients: their key or authorization."""
 
     path: bytes
-    kind: chat.Kind | None
+    dialect: Dialect
     body: bytes
     headers: Headers
     named: Mapping[bytes, bytes]
     client_key: str
     received_at: float
+
+    @property
+    def kind(self) -> chat.Kind | None:
+        """None for endpoints that are never split."""
+        return self.dialect if self.dialect == "chat" or self.dialect == "completion" else None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,9 +16,10 @@ from ppd_proxy.errors import ProxyError
 from ppd_proxy.handling import Handling
 from ppd_proxy.offering import broken_sample, sample_of
 from ppd_proxy.sections import Limits
-from ppd_proxy.upstream.driver import Client, Driver
+from ppd_proxy.upstream.driver import Driver
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.mailbox import Mailbox
+from ppd_proxy.upstream.sides import Client
 
 CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its answer began."""

@@ -15,28 +15,28 @@ from ppd_proxy.core.answer import (
     client_body,
     is_not_a_number,
     is_too_many_logprobs,
-    read_answer,
-    read_opaque_usage,
     read_transfer,
 )
 from ppd_proxy.core.asked import NOTHING, asked, is_transparent
 from ppd_proxy.core.candidate import Candidate, read_candidate, read_candidate_stream
+from ppd_proxy.core.dialects import opaque_relay
 from ppd_proxy.core.echoes import Expected
+from ppd_proxy.core.engine_errors import quote, shown_error
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
 from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
-from ppd_proxy.core.sse import MAX_KEPT_BYTES, OpaqueRelay, SseRelay
+from ppd_proxy.core.sse import MAX_KEPT_BYTES, SseRelay
 from ppd_proxy.core.types import Demand, Engine, History, Home, Plan, Reason
 from ppd_proxy.errors import EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.placement import find_home
 from ppd_proxy.prompt_watch import PromptWatch
 from ppd_proxy.remember import Steps, look_up, remember
-from ppd_proxy.upstream.driver import LegRequest
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.pool import parse_origin
+from ppd_proxy.upstream.sides import LegRequest
 
 BYTES_PER_TOKEN = 4
 """For load accounting only: how many bytes of JSON make a token, roughly."""
@@ -201,6 +201,8 @@ class Handling:
             body=body,
             relay=relay,
             expected=Expected(self._key.encode(), self._shared.echoes.of(engine, self._endpoint)),
+            dialect=self._call.dialect,
+            asked=self._asked if kind == "decode" else NOTHING,
             is_retriable=not consumes_kv,
             is_fresh=consumes_kv and self.record.retries > 0,
         )
@@ -211,16 +213,17 @@ class Handling:
         generation = self._generation
         hidden, public = self._engine_request_id.encode(), self._public_id.encode()
         salt = self._salt or None
+        relay: Relay | None = None
         if generation is None:
             own_id = f"resp_{self._engine_request_id}" if self._endpoint == _RESPONSES else None
             body = chat.opaque_body(self._body, salt=salt, request_id=own_id)
-            return plan.decode, body, OpaqueRelay(hidden_id=hidden, public_id=public)
+            relay = opaque_relay(self._call.dialect, hidden_id=hidden, public_id=public) if self._is_stream else None
+            return plan.decode, body, relay
         if kind == "prefill" and plan.prefill is not None:
             return plan.prefill, chat.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None
         check = self._prompts.begin(plan) if kind == "decode" else None
         if kind == "release":
             return plan.decode, chat.prefill_body(generation, params, salt=salt), None
-        relay = None
         self._tops = self._shared.shadow.asked_tops if self._shared.shadow is not None and self._asked.logprobs else 0
         if generation.is_stream:
             relay = SseRelay(
@@ -243,13 +246,15 @@ class Handling:
         decision = f"{record.route};reason={record.reason};turn={record.turn}"
         return [(b"x-ppd-decision", decision.encode()), (b"x-request-id", self.request_id.encode("latin-1"))]
 
-    def response_body(self, leg: Leg) -> bytes:
-        return client_body(
-            leg.body,
-            hidden_id=self._engine_request_id.encode(),
-            public_id=self._public_id.encode(),
-            asked=self._asked,
-        )
+    def response_body(self, leg: Leg) -> bytes | None:
+        hidden, public = self._engine_request_id.encode(), self._public_id.encode()
+        if leg.status != 200:
+            return shown_error(leg.body, hidden_id=hidden, public_id=public)
+        return client_body(leg.body, hidden_id=hidden, public_id=public, asked=self._asked)
+
+    def unseen_error(self, leg: Leg, status: int) -> EngineFailure:
+        words = quote(leg.status, leg.body, hidden_id=self._engine_request_id.encode())
+        return EngineFailure(words, reason=Reason.ENGINE_ERROR, status=status)
 
     def candidate(self, leg: Leg) -> Candidate | None:
         """What a sampled request's whole answer said, to be held against a baseline's; None where that cannot be: the
@@ -284,9 +289,7 @@ class Handling:
             self._remember(self._generation, answer)
 
     def _read(self, leg: Leg) -> EngineAnswer | None:
-        if leg.is_stream and leg.relay is not None:
-            return leg.relay.answer()
-        return read_answer(leg.body) if self._generation is not None else read_opaque_usage(leg.body)
+        return leg.relay.answer() if leg.is_stream and leg.relay is not None else leg.answer
 
     def _remember(self, generation: chat.Generation, answer: EngineAnswer) -> None:
         plan, store, now = self._plan, self._shared.conversations, self._shared.loop.time()

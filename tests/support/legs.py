@@ -13,6 +13,9 @@ from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Pool
 
+WHOLE = b'{"choices":[]}'
+"""The least that is a whole answer."""
+
 
 class Bench:
     """Opens legs one after the other on one pool and waits for what they post, as the driver does."""

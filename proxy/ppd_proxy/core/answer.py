@@ -5,7 +5,6 @@ Owns the shapes of vLLM's JSON answers (chat and completions), whole and as stre
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from ppd_proxy.core.asked import Asked
 from ppd_proxy.core.chat import KV_PARAMS, Fields
 from ppd_proxy.core.prompts import counted
 from ppd_proxy.core.record import Transfer
-from ppd_proxy.core.removal import take_out
+from ppd_proxy.core.removal import take_out, take_out_handoff
 
 TOO_LONG_MARKS = (b"maximum context length", b"maximum model length", b"longer than the maximum", b"max_model_len")
 
@@ -97,14 +96,11 @@ class EngineAnswer:
 
 
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_reply = msgspec.json.Decoder(Reply)
 _replies = msgspec.json.Decoder(list[Reply])
+_reply = msgspec.json.Decoder(Reply)
 _loose_reply = msgspec.json.Decoder(_LooseReply)
 _transfer_reply = msgspec.json.Decoder(_TransferReply)
 _error_reply = msgspec.json.Decoder(_ErrorReply)
-_INPUT_TOKENS = re.compile(rb'"input_tokens": ?(\d+)')
-_OUTPUT_TOKENS = re.compile(rb'"output_tokens": ?(\d+)')
-_CACHED_TOKENS = re.compile(rb'"(?:cached_tokens|cache_read_input_tokens)": ?(\d+)')
 _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
 _DONE = b"data: [DONE]\n\n"
 _NOT_A_NUMBER = "Out of range float values are not JSON compliant"
@@ -132,15 +128,6 @@ def counted_usage(answer: EngineAnswer | None) -> int | None:
     """The prompt tokens that an answer counts; None where it tells nothing. No prompt has 0 tokens."""
     tokens = answer.usage.prompt_tokens if answer is not None and answer.usage is not None else 0
     return tokens if tokens > 0 else None
-
-
-def read_answer(body: bytes) -> EngineAnswer | None:
-    """What a JSON answer with one choice said; None when it is no such answer."""
-    try:
-        reply = _reply.decode(body)
-    except _BROKEN:
-        return None
-    return assemble([reply])
 
 
 def read_transfer(body: bytes) -> Transfer | None:
@@ -177,25 +164,11 @@ def read_stream(stream: bytes, prefix: bytes = b"") -> EngineAnswer | None:
 def are_chunks(stream: bytes) -> bool:
     """Whether every event of a stream in vLLM's form is a chunk as far as JSON goes."""
     try:
-        for event in stream.removesuffix(b"\n\n").split(b"\n\n"):
+        for event in stream.split(b"\n\n")[:-1]:
             _loose_reply.decode(event.removeprefix(b"data: "))
     except _BROKEN:
         return False
     return True
-
-
-def read_opaque_usage(text: bytes) -> EngineAnswer | None:
-    """The usage of `/v1/responses` and `/v1/messages`, in their JSON or their last event that has one."""
-    prompt = _INPUT_TOKENS.findall(text)
-    if not prompt:
-        return None
-    completion, cached = _OUTPUT_TOKENS.findall(text), _CACHED_TOKENS.findall(text)
-    usage = Usage(
-        prompt_tokens=int(prompt[-1]),
-        completion_tokens=int(completion[-1]) if completion else None,
-        prompt_tokens_details=PromptDetails(int(cached[-1])) if cached else None,
-    )
-    return EngineAnswer(usage=usage, is_single=False)
 
 
 def assemble(replies: list[Reply]) -> EngineAnswer:
@@ -245,20 +218,13 @@ def client_body(body: bytes, *, hidden_id: bytes, public_id: bytes, asked: Asked
     """The answer as the client may see it: no engine-side id, no handoff parameters, nothing that only the proxy
     `asked` for.
 
-    Bodies that are not JSON objects pass as they came.
+    Of a body that `read_whole` or `shown_error` let pass; others come back as they are.
     """
     if hidden_id != public_id:
         body = body.replace(hidden_id, public_id)
     if asked.is_anything:
         body = take_out(body, asked) or body
-    if b'"kv_transfer_params"' not in body:
-        return body
-    try:
-        fields = _fields.decode(body)
-    except _BROKEN:
-        return body
-    fields.pop(KV_PARAMS, None)
-    return _encoder.encode(fields)
+    return take_out_handoff(body)
 
 
 def is_too_long(body: bytes) -> bool:

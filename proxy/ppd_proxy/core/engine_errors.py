@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from ppd_proxy.core.chat import Fields
+from ppd_proxy.core.removal import take_out_handoff
 
 MAX_QUOTED_CHARS = 200
 BROKEN_STATUS = 502
 _BROKEN_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_HANDOFF_PARAMS = frozenset({"kv_transfer_params", "ec_transfer_params"})
 _HANDOFF_MARKS = (
     b"_transfer_params", b"___prefill_addr_", b"___decode_addr_", b"do_remote_", b"remote_engine_id",
     b"remote_block_ids", b"remote_request_id", b"remote_host", b"remote_port",
@@ -73,17 +73,23 @@ def read_error(payload: bytes) -> EngineError:
     )
 
 
+def openai_error(error: EngineError) -> bytes:
+    """The error in the shape of vLLM and OpenAI."""
+    code = error.code if error.code is not None else error.status
+    return _encoder.encode(
+        {"error": {"message": error.message, "type": error.type or "engine_error", "param": error.param, "code": code}}
+    )
+
+
 def shown_error(payload: bytes, *, hidden_id: bytes, public_id: bytes) -> bytes | None:
     """An error as the client may see it: byte for byte, without engine-side ids and handoff parameters. None where
     that cannot be: it is no JSON object, or tells of the handoff where nothing can be taken out."""
     try:
         payload.decode()
-        fields = _fields.decode(payload)
+        _fields.decode(payload)
     except _BROKEN_JSON:
         return None
-    if not _HANDOFF_PARAMS.isdisjoint(fields):
-        payload = _encoder.encode({name: raw for name, raw in fields.items() if name not in _HANDOFF_PARAMS})
-    payload = payload.replace(hidden_id, public_id)
+    payload = take_out_handoff(payload).replace(hidden_id, public_id)
     return None if tells_of_handoff(payload) else payload
 
 

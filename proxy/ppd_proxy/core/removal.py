@@ -1,4 +1,4 @@
-"""Taking out of an answer what the proxy asked for and the client did not.
+"""Taking out of an answer what the proxy asked for and the client did not, and what engines tell each other.
 
 What is left is byte for byte what vLLM 0.32 sends when nobody asks. There both fields are always written, as null:
 `token_ids` and `logprobs` in each choice, `prompt_token_ids` in each choice (completions) or beside the choices (chat,
@@ -11,9 +11,11 @@ from __future__ import annotations
 import msgspec
 
 from ppd_proxy.core.asked import Asked
-from ppd_proxy.core.chat import Fields
+from ppd_proxy.core.chat import KV_PARAMS, Fields
 from ppd_proxy.core.literals import hide, show
 
+HANDOFF_MARK = b'_transfer_params"'
+_EC_PARAMS = "ec_transfer_params"
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = msgspec.Raw(b"null")
 _fields = msgspec.json.Decoder(Fields)
@@ -43,6 +45,32 @@ def take_out(payload: bytes, asked: Asked) -> bytes | None:
         fields["choices"] = msgspec.Raw(_encoder.encode(choices))
     is_prompt_shown = asked.ids and _blank(fields, "prompt_token_ids")
     return _encoder.encode(fields) if is_prompt_shown or any(in_choices) else payload
+
+
+def take_out_handoff(payload: bytes, nested: str = "") -> bytes:
+    """A JSON object without handoff parameters, neither at its top nor in its member `nested`. What holds none, and
+    what is no object, comes back as it is."""
+    if HANDOFF_MARK not in payload:
+        return payload
+    try:
+        fields = _fields.decode(payload)
+        inner = _fields.decode(fields[nested]) if nested in fields else {}
+    except _BROKEN:
+        return payload
+    is_changed = _drop(fields)
+    if _drop(inner):
+        is_changed = True
+        fields[nested] = msgspec.Raw(_encoder.encode(inner))
+    return _encoder.encode(fields) if is_changed else payload
+
+
+def _drop(fields: Fields) -> bool:
+    """Whether there was anything. `ec_transfer_params` of null are in every answer of vLLM and tell nothing."""
+    has_any = fields.pop(KV_PARAMS, None) is not None
+    if _EC_PARAMS in fields and bytes(fields[_EC_PARAMS]) != b"null":
+        del fields[_EC_PARAMS]
+        return True
+    return has_any
 
 
 def _take_out_hidden(payload: bytes, asked: Asked) -> bytes | None:

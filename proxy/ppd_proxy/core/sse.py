@@ -13,30 +13,20 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.core.answer import (
-    EngineAnswer,
-    are_chunks,
-    client_body,
-    counted_usage,
-    read_opaque_usage,
-    read_stream,
-)
-from ppd_proxy.core.asked import NOTHING, Asked
-from ppd_proxy.core.chat import KV_PARAMS
-from ppd_proxy.core.engine_errors import EngineError, read_error, shown_error, withheld
+from ppd_proxy.core.answer import EngineAnswer, are_chunks, counted_usage, read_stream
+from ppd_proxy.core.asked import Asked
+from ppd_proxy.core.engine_errors import openai_error, read_error, shown_error, withheld
 from ppd_proxy.core.events import Event
 from ppd_proxy.core.prompts import PromptCheck, counted
 from ppd_proxy.core.relay import Relay
-from ppd_proxy.core.removal import take_out
+from ppd_proxy.core.removal import HANDOFF_MARK, take_out, take_out_handoff
 
 _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
-_KV_PARAMS = KV_PARAMS.encode()
 _FINISH = b'finish_reason":'
 _NOWHERE = b"\r\r"
 _GOING_ON, _GOING_ON_SPACED = _FINISH + b"null", _FINISH + b" null"
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_encoder = msgspec.json.Encoder()
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """A longer answer (of the engine, with all that was asked for) is relayed all the same, but its conversation is not
 remembered, and it has no candidate."""
@@ -87,7 +77,7 @@ class SseRelay(Relay):
             and ((is_one := data.find(b"\n", len(prefix)) == len(data) - 2) or self._are_all_ordinary(data))
             and data.endswith(b"\n\n")
             and data.find(b"\r", len(prefix)) < 0
-            and data.find(_KV_PARAMS, len(prefix)) < 0
+            and data.find(HANDOFF_MARK, len(prefix)) < 0
             and (
                 self._check is None
                 or (is_one and data.find(self._going_on, len(prefix)) >= 0)
@@ -109,7 +99,7 @@ class SseRelay(Relay):
             or data.find(b"\n", start + len(prefix)) != len(data) - 4
             or data.find(b"\r", start + len(prefix)) != len(data) - 2
             or not data.endswith(b"\n\n\r\n")
-            or data.find(_KV_PARAMS, start + len(prefix)) >= 0
+            or data.find(HANDOFF_MARK, start + len(prefix)) >= 0
             or data[: start - 2] != b"%x" % (len(data) - start - 2)
             or not self._is_id_public
             or self._unfinished
@@ -191,11 +181,10 @@ class SseRelay(Relay):
         self.is_decisive = self.is_decisive or _is_decisive(choices)
         if self._drop_usage and not choices and "usage" in fields:
             return None
-        if KV_PARAMS in fields:
-            return event.with_data(
-                client_body(event.data, hidden_id=self._hidden_id, public_id=self._public_id, asked=NOTHING)
-            ).raw
-        if self.is_decisive and not self._prefix and not self._asked.is_anything:
+        told = take_out_handoff(event.data)
+        if told is not event.data:
+            event = event.with_data(told)
+        elif self.is_decisive and not self._prefix and not self._asked.is_anything:
             self._learn_prefix(event)
         return event.raw.replace(self._hidden_id, self._public_id)
 
@@ -210,15 +199,15 @@ class SseRelay(Relay):
         said = withheld(read_error(event.data), hidden_id=self._hidden_id)
         shown = shown_error(event.data, hidden_id=self._hidden_id, public_id=self._public_id)
         if shown is None or not _has_error_object(shown):
-            shown = error_object(said)
+            shown = openai_error(said)
         self._keep(shown)
         self._prefix = b""
         self._fail(shown, said.status)
         return event.raw if shown == event.data else event.with_data(shown).raw
 
     def _finish(self) -> None:
-        self._answer, kept = self.answer(), self.raw
-        if self._answer is None and self._prefix and kept is not None and not are_chunks(kept):
+        self._answer = self.answer()
+        if self._answer is None and self._prefix and not are_chunks(self.raw or b""):
             self._break("the engine sent an event that is no JSON object")  # one that passed without a closer look
         elif self._check is not None and not self._check.compare(counted_usage(self._answer)):
             self._break(str(self._check))
@@ -255,34 +244,6 @@ class SseRelay(Relay):
         return b"".join(self._kept) if self._kept_bytes <= self._max_kept_bytes else None
 
 
-class OpaqueRelay(Relay):
-    """A stream of an endpoint whose events the proxy does not read (`/v1/responses`, `/v1/messages`), usage apart."""
-
-    __slots__ = ("_usage",)
-
-    def __init__(self, *, hidden_id: bytes, public_id: bytes) -> None:
-        super().__init__(hidden_id=hidden_id, public_id=public_id)
-        self._usage = b""
-        self.is_done = True
-
-    def feed(self, data: bytes) -> bytes:
-        self.is_decisive = True
-        if b'"input_tokens"' in data:
-            self._usage = data
-        return data.replace(self._hidden_id, self._public_id) if self._hidden_id != self._public_id else data
-
-    def answer(self) -> EngineAnswer | None:
-        return read_opaque_usage(self._usage)
-
-
-def error_object(error: EngineError) -> bytes:
-    """An error in the shape of vLLM and OpenAI."""
-    code = error.code if error.code is not None else error.status
-    return _encoder.encode(
-        {"error": {"message": error.message, "type": error.type or "engine_error", "param": error.param, "code": code}}
-    )
-
-
 def _has_error_object(shown: bytes) -> bool:
     try:
         return bool(_decode(shown).get("error"))
@@ -303,8 +264,3 @@ def _is_decisive(choices: list[dict[str, Any]]) -> bool:
         if isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role"):
             return True
     return False
-
-
-def error_event(payload: bytes) -> bytes:
-    """The last event of an answer that broke off; no `[DONE]` follows it."""
-    return b"data: " + payload + b"\n\n"

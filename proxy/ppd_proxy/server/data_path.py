@@ -11,10 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
 from ppd_proxy.collaborators import Call
-from ppd_proxy.core.chat import Kind
+from ppd_proxy.core.dialects import Dialect
 from ppd_proxy.core.headers import Headers, bearer
 from ppd_proxy.core.signals import ClientGone
-from ppd_proxy.core.sse import error_event
 from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Auth
@@ -22,7 +21,7 @@ from ppd_proxy.server.access import check_client
 from ppd_proxy.server.bodies import BODY_KEY, Bodies, ClientLeft, Message, Receive, replay
 from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection, Writer
-from ppd_proxy.server.render import error_body, error_headers, internal_error
+from ppd_proxy.server.render import error_body, error_event, error_headers, internal_error
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.mailbox import Mailbox
 
@@ -32,13 +31,13 @@ Scope = Message
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-GENERATION_PATHS: Mapping[str, Kind | None] = MappingProxyType({
+GENERATION_PATHS: Mapping[str, Dialect] = MappingProxyType({
     "/v1/chat/completions": "chat",
     "/v1/completions": "completion",
-    "/v1/responses": None,
-    "/v1/messages": None,
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
 })  # fmt: skip
-"""Endpoints that generate; None: never split."""
+"""Endpoints that generate."""
 
 
 class DataPath:
@@ -76,12 +75,13 @@ class DataPath:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         received_at = self._loop.time()
-        client = AsgiClient(send)
+        dialect = GENERATION_PATHS[scope["path"]]
+        client = AsgiClient(send, dialect)
         headers: Headers = scope["headers"]
         named = dict(headers)
         call = Call(
             path=with_query(scope["path"].encode(), scope.get("query_string", b"")),
-            kind=GENERATION_PATHS[scope["path"]],
+            dialect=dialect,
             body=b"",
             headers=headers,
             named=named,
@@ -126,9 +126,11 @@ class DataPath:
 
     def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
         """Count and log a request that gets no further than its connection; the answer's headers and body."""
-        call = Call(path=path, kind=None, body=b"", headers=[], named={}, client_key="", received_at=self._loop.time())
+        dialect = GENERATION_PATHS.get(path.partition(b"?")[0].decode("latin-1"), "chat")
+        now = self._loop.time()
+        call = Call(path=path, dialect=dialect, body=b"", headers=[], named={}, client_key="", received_at=now)
         handling = self._director.refuse(call, error)
-        return [*error_headers(error), *handling.own_headers()], error_body(error)
+        return [*error_headers(error), *handling.own_headers()], error_body(error, dialect)
 
 
 async def _watch(receive: Receive, mailbox: Mailbox) -> None:
@@ -143,12 +145,13 @@ def _has_body(headers: Headers) -> bool:
 
 
 class AsgiClient:
-    """One answer to the client. `status` is 0 until it began."""
+    """One answer to the client, whose errors are in the request's dialect. `status` is 0 until it began."""
 
-    __slots__ = ("_send", "status", "writer")
+    __slots__ = ("_dialect", "_send", "status", "writer")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, dialect: Dialect = "chat") -> None:
         self._send = send
+        self._dialect: Dialect = dialect
         self.writer = Writer.of(send)
         self.status = 0
 
@@ -190,9 +193,9 @@ class AsgiClient:
         await self.end(body)
 
     async def fail(self, error: ProxyError, headers: Headers) -> None:
-        body = error_body(error)
+        body = error_body(error, self._dialect)
         length = (b"content-length", b"%d" % len(body))
         await self._answer(error.status, [*error_headers(error), *headers, length], body)
 
-    async def break_off(self, error: ProxyError) -> None:
-        await self.end(error_event(error_body(error)))
+    async def break_off(self, error: ProxyError, number: int) -> None:
+        await self.end(error_event(error, self._dialect, number))

@@ -1,6 +1,7 @@
 """Errors as bytes: the only place that turns a `ProxyError` into a status and a body.
 
-The shape is the one vLLM and OpenAI use: `{"error": {"message", "type", "param", "code"}}`, with the proxy's `reason`.
+The shape is the one vLLM and OpenAI use: `{"error": {"message", "type", "param", "code"}}`, with the proxy's `reason`;
+on `/v1/messages` it is Anthropic's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from types import MappingProxyType
 
 import msgspec
 
+from ppd_proxy.core import messages, responses
+from ppd_proxy.core.dialects import Dialect
 from ppd_proxy.core.headers import Headers
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest, ProxyError
@@ -43,8 +46,20 @@ def error_object(error: ProxyError) -> dict[str, object]:
     }
 
 
-def error_body(error: ProxyError) -> bytes:
+def error_body(error: ProxyError, dialect: Dialect = "chat") -> bytes:
+    if dialect == "messages":
+        return messages.error_body(error.status, error.message, reason=str(error.reason))
     return msgspec.json.encode(error_object(error))
+
+
+def error_event(error: ProxyError, dialect: Dialect, number: int) -> bytes:
+    """The last event of a stream that failed midway; `number` is its place in the stream."""
+    body = error_body(error, dialect)
+    if dialect == "messages":
+        return messages.error_event(body)
+    if dialect == "responses":
+        return responses.error_event(body, number)
+    return b"data: " + body + b"\n\n"
 
 
 def error_headers(error: ProxyError) -> Headers:

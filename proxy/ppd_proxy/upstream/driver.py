@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Protocol
-
-import msgspec
 
 from ppd_proxy.core.answer import read_prefill
-from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.exchange import Exchange, Phase
-from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -31,108 +25,24 @@ from ppd_proxy.core.signals import (
     LegEnded,
     LegFailed,
     LegKind,
-    LegRefused,
     MakePlan,
     NoteStranded,
     OpenLeg,
-    Planned,
-    Refused,
     RelayAnswer,
     Release,
     Respond,
     StartResponse,
 )  # fmt: skip
-from ppd_proxy.core.types import Plan, Reason
+from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.sections import Limits
-from ppd_proxy.upstream.leg import Leg, StreamWriter
+from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.mailbox import Mailbox
-from ppd_proxy.upstream.pool import Origin, Pool
+from ppd_proxy.upstream.pool import Pool
+from ppd_proxy.upstream.sides import Client, Shaper
 
 LARGE_BYTES = 1024 * 1024
-
-
-class Client(Protocol):
-    """The connection to the client. After it left, every method does nothing."""
-
-    @property
-    def status(self) -> int:
-        """The status that was sent; 0 before."""
-
-    @property
-    def is_lost(self) -> bool:
-        """The client left before it was handed the last byte; False where that cannot be known."""
-
-    async def start(self, status: int, headers: Headers, data: bytes) -> None:
-        """The head of a stream and its first bytes."""
-
-    @property
-    def writer(self) -> StreamWriter | None:
-        """For stream bytes that need not wait; without one `write` takes them all."""
-
-    async def write(self, data: bytes) -> None: ...
-
-    async def end(self, data: bytes) -> None: ...
-
-    def answer(self, status: int, headers: Headers, body: bytes) -> Awaitable[None] | None:
-        """A whole answer; to be awaited unless it is None."""
-
-    async def fail(self, error: ProxyError, headers: Headers) -> None:
-        """A whole error answer; nothing was sent before."""
-
-    async def break_off(self, error: ProxyError) -> None:
-        """The end of a stream that failed midway: an error event, no `[DONE]`."""
-
-
-class LegRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a leg sends, and how its answer is known. `is_retriable`, `is_fresh`: see `Leg.open`."""
-
-    origin: Origin
-    head: bytes
-    body: bytes
-    relay: Relay | None
-    is_retriable: bool
-    is_fresh: bool = False
-    expected: Expected | None = None
-
-
-class Shaper(Protocol):
-    """The director's side: plans, bodies, and what an answer looks like to the client."""
-
-    def make_plan(self, command: MakePlan) -> Planned | Refused: ...
-
-    def shape(self, kind: LegKind, plan: Plan, params: bytes | None) -> LegRequest: ...
-
-    def own_headers(self) -> Headers: ...
-
-    def response_headers(self, leg: Leg) -> Headers: ...
-
-    def response_body(self, leg: Leg) -> bytes: ...
-
-    def broken_by_asking(self, leg: Leg) -> LegFailed | LegRefused | None:
-        """What it means where an engine refused what the proxy asked for beside the client's wishes."""
-
-    def two_prompts(self, leg: Leg) -> LegFailed | None:
-        """What it means where a whole answer is to another prompt than the prefill leg's; a stream's relay sees it."""
-
-    def answer_complete(self, leg: Leg) -> None:
-        """The answer is whole; called before its last bytes leave, so that the next turn finds it remembered."""
-
-    def handed_over(self, *, has_kv: bool, prompt_tokens: int | None) -> None:
-        """The prefill answer is good; `prompt_tokens` as it counts them, None when it does not."""
-
-    def release(self) -> None: ...
-
-    def given_back(self) -> None:
-        """A handoff is given up; a leg is open to make the decode engine free what the prefill engine holds."""
-
-    def stranded(self) -> None: ...
-
-    def leg_ended(self, plan: Plan, kind: LegKind, failure: str | None) -> None:
-        """A complete answer, or none in time; `failure` says what is wrong with it if that is the engine's fault."""
-
-    def leg_failed(self, plan: Plan, kind: LegKind, event: LegFailed) -> None: ...
 
 
 class Driver:
@@ -236,12 +146,8 @@ class Driver:
         if plan is None or leg.kind == "release":
             return
         if isinstance(event, LegEnded):
-            failure = None
-            if event.status >= 500 and not event.is_client_fault:
-                failure = f"status {event.status}"
-            elif leg.is_stream and leg.relay is not None and leg.relay.error is not None:
-                failure = "an error in the middle of a stream"
-            self._shaper.leg_ended(plan, leg.kind, failure)
+            is_failure = event.status >= 500 and not event.is_client_fault
+            self._shaper.leg_ended(plan, leg.kind, f"status {event.status}" if is_failure else None)
         elif isinstance(event, LegFailed):
             self._shaper.leg_failed(plan, leg.kind, event)
         elif isinstance(event, DeadlinePassed) and event.deadline != "release":
@@ -291,8 +197,7 @@ class Driver:
                 if len(leg.body) > LARGE_BYTES:
                     return self._relay_large(status, leg)
                 self._shaper.answer_complete(leg)
-                body = self._shaper.response_body(leg)
-                return self._client.answer(status, self._shaper.response_headers(leg), body)
+                return self._answer(status, leg, self._shaper.response_body(leg))
             case StartResponse() if leg is not None:
                 return self._start(leg)
             case EndResponse() if leg is not None:
@@ -324,9 +229,14 @@ class Driver:
         await asyncio.sleep(0)
         body = self._shaper.response_body(leg)
         await asyncio.sleep(0)
-        written = self._client.answer(status, self._shaper.response_headers(leg), body)
+        written = self._answer(status, leg, body)
         if written is not None:
             await written
+
+    def _answer(self, status: int, leg: Leg, body: bytes | None) -> Awaitable[None] | None:
+        if body is None:
+            return self._client.fail(self._shaper.unseen_error(leg, status), self._shaper.own_headers())
+        return self._client.answer(status, self._shaper.response_headers(leg), body)
 
     async def _break_off(self, leg: Leg, error: ProxyError) -> None:
         if leg.relay is not None and leg.relay.error is not None:
@@ -334,7 +244,7 @@ class Driver:
             return
         if leg.out:
             await self._client.write(leg.take())
-        await self._client.break_off(error)
+        await self._client.break_off(error, leg.relay.next_number if leg.relay is not None else 0)
 
     def _open(self, kind: LegKind) -> Awaitable[None] | None:
         plan = self.exchange.plan
@@ -344,7 +254,10 @@ class Driver:
         request = self._shaper.shape(kind, plan, params)
         if self.leg is not None:
             self.leg.close()
-        self.leg = Leg(kind, self._mailbox, self._loop, self._pool, request.relay, request.expected)
+        self.leg = Leg(
+            kind, self._mailbox, self._loop, self._pool, request.relay, request.expected,
+            dialect=request.dialect, asked=request.asked,
+        )  # fmt: skip
         return self.leg.open(
             request.origin,
             request.head,

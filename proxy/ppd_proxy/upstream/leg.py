@@ -9,7 +9,9 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
-from ppd_proxy.core.answer import is_too_long
+from ppd_proxy.core.answer import EngineAnswer, is_too_long
+from ppd_proxy.core.asked import NOTHING, Asked
+from ppd_proxy.core.dialects import BrokenAnswer, Dialect, read_whole
 from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.headers import Headers, find
 from ppd_proxy.core.relay import Relay
@@ -42,11 +44,16 @@ class StreamWriter(Protocol):
 
 
 class Leg:
-    """`status`, `headers` and `body` of the answer, or `out` of a stream. Posts FirstByte, LegEnded and LegFailed."""
+    """`status`, `headers` and `body` of the answer, or `out` of a stream. Posts FirstByte, LegEnded and LegFailed.
+
+    An answer has the status 200 and is what was asked for, in the request's dialect; the errors of engines have 4xx or
+    5xx. Everything else is a failure of the engine.
+    """
 
     __slots__ = (
-        "_connection", "_expected", "_held_bytes", "_is_retriable", "_loop", "_mailbox", "_out_bytes", "_parts",
-        "_pool", "_request", "_woke_at", "body", "first_token_at", "headers", "is_over", "is_stream", "kind",
+        "_asked", "_connection", "_dialect", "_expected", "_held_bytes", "_is_retriable", "_loop", "_mailbox",
+        "_out_bytes", "_parts", "_pool", "_request", "_woke_at", "answer", "body", "first_token_at", "headers",
+        "is_over", "is_stream", "kind",
         "last_token_at", "needs_reopen", "opened_at", "out", "relay", "status", "writer",
     )  # fmt: skip
 
@@ -58,8 +65,14 @@ class Leg:
         pool: Pool,
         relay: Relay | None,
         expected: Expected | None = None,
+        *,
+        dialect: Dialect = "chat",
+        asked: Asked = NOTHING,
     ) -> None:
+        """`relay` reads the stream that was asked for, None where none was."""
         self.kind = kind
+        self._dialect: Dialect = dialect
+        self._asked = asked
         self._mailbox = mailbox
         self._loop = loop
         self._pool = pool
@@ -68,6 +81,8 @@ class Leg:
         self.status = 0
         self.headers: Headers = []
         self.body = b""
+        self.answer: EngineAnswer | None = None
+        """What a whole answer said, as far as it can be read."""
         self.out: list[bytes] = []
         self.opened_at: float | None = None
         self.first_token_at: float | None = None
@@ -154,8 +169,14 @@ class Leg:
         self._woke_at = self._loop.time()
         self.status = status
         self.headers = headers
-        media_type = find(headers, b"content-type") or b""
-        self.is_stream = self.relay is not None and status == 200 and media_type.startswith(b"text/event-stream")
+        if status != 200:
+            if not 400 <= status <= 599:
+                self._refuse(f"the engine answered with status {status}")
+            return
+        is_stream = (find(headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
+        self.is_stream = self.relay is not None
+        if is_stream != self.is_stream:
+            self._refuse(f"the engine answered {'with' if is_stream else 'without'} a stream")
 
     def on_data(self, data: bytes) -> None:
         relay = self.relay
@@ -254,14 +275,17 @@ class Leg:
                 self._fail("the engine ended the stream before its answer was complete")
             return
         self.body = b"".join(self._parts)
-        if self.status == 200 and not self.body.strip():
-            self._fail("the engine answered 200 with an empty body")
-            return
-        if 200 <= self.status < 300 and not self._is_ours(self.body):
-            if connection is not None:
-                connection.close()  # the answer to this request may still come
-            self._fail(_STRANGE)
-            return
+        if self.status == 200:
+            try:
+                self.answer = read_whole(self._dialect, self.body, self._asked)
+            except BrokenAnswer as broken:
+                self._fail(str(broken))
+                return
+            if not self._is_ours(self.body):
+                if connection is not None:
+                    connection.close()  # the answer to this request may still come
+                self._fail(_STRANGE)
+                return
         is_client_fault = self.status == 500 and is_too_long(self.body)
         self._end(LegEnded(status=self.status, is_client_fault=is_client_fault))
 
@@ -299,6 +323,13 @@ class Leg:
 
     def _is_ours(self, answer: bytes) -> bool:
         return self._expected is None or self._expected.is_met(answer)
+
+    def _refuse(self, message: str) -> None:
+        """What comes of the answer is of no use, and might never end."""
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        self._fail(message)
 
     def _fail(self, message: str) -> None:
         self._end(LegFailed(error=EngineFailure(message, reason=Reason.ENGINE_ERROR)))

@@ -8,13 +8,12 @@ from ppd_proxy.core import answer as answers
 from ppd_proxy.core.answer import (
     client_body,
     is_too_long,
-    read_answer,
-    read_opaque_usage,
     read_prefill,
     read_stream,
     read_transfer,
 )
 from ppd_proxy.core.asked import IDS, NOTHING
+from ppd_proxy.core.dialects import read_whole
 from ppd_proxy.core.record import Transfer
 
 TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
@@ -27,7 +26,7 @@ def shown(body, *, hidden="key", public="key", asked=NOTHING):
 
 
 def read(body):
-    return read_answer(json.dumps(body).encode())
+    return read_whole("chat", json.dumps(body).encode())
 
 
 def read_chunks(*chunks):
@@ -79,7 +78,7 @@ def test_text_that_talks_about_kv_parameters_stays():
 @pytest.mark.parametrize(
     "raw", [b"", b"not json", b'{"kv_transfer_params":', b'["kv_transfer_params"]', b'{"kv_transfer_params":"\xff"']
 )
-def test_a_body_that_is_no_json_object_passes(raw):
+def test_a_body_that_is_no_json_object_is_not_this_functions_business(raw):
     assert shown(raw, asked=IDS) == raw
 
 
@@ -203,13 +202,6 @@ def test_older_engines_call_reasoning_reasoning_content():
     assert read({"choices": [{"message": {"content": "a", "reasoning_content": "hm"}}]}).reasoning == "hm"
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"choices":1}', b'{"choices":[1]}', b'{"choices":[{"text":"\xff"}]}']
-)
-def test_what_is_no_answer_is_none(body):
-    assert read_answer(body) is None
-
-
 def test_of_several_choices_only_the_usage_is_read():
     choices = [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]
     for answer in (
@@ -218,19 +210,6 @@ def test_of_several_choices_only_the_usage_is_read():
     ):
         assert not answer.is_single
         assert answer.usage.prompt_tokens == 30
-
-
-def test_usage_of_opaque_endpoints_is_found_in_bodies_and_streams():
-    body = b'{"id":"r","usage":{"input_tokens":7,"input_tokens_details":{"cached_tokens": 4},"output_tokens":3}}'
-    for text in (body, b"event: response.completed\ndata: " + body + b"\n\n"):
-        usage = read_opaque_usage(text).usage
-        assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (7, 3, 4)
-    assert read_opaque_usage(b'{"error":{}}') is None
-
-
-def test_an_error_body_said_nothing():
-    answer = read({"error": {"message": "no", "code": 400}})
-    assert (answer.content, answer.is_finished) == ("", False)
 
 
 def test_a_stream_is_put_together():

@@ -24,7 +24,6 @@ from tests.support.sse import (
 )  # fmt: skip
 
 from ppd_proxy.core.asked import IDS, Asked
-from ppd_proxy.core.sse import OpaqueRelay, error_event
 
 # Rule 1: nothing before the first decisive event
 
@@ -278,19 +277,6 @@ def test_an_answer_too_long_to_keep_is_relayed_all_the_same():
     assert out.endswith(DONE)
     assert stream.answer() is None
     assert stream.raw is None
-
-
-def test_an_opaque_stream_passes_at_once():
-    stream = OpaqueRelay(hidden_id=TAG.encode(), public_id=PUBLIC.encode())
-    assert stream.feed(b"event: response.created\ndata: " + TAG.encode()) == public(
-        b"event: response.created\ndata: " + TAG.encode()
-    )
-    assert stream.is_decisive
-    assert stream.answer() is None
-
-
-def test_an_error_event_is_one_event():
-    assert error_event(b'{"error":1}') == b'data: {"error":1}\n\n'
 
 
 # Whole HTTP chunks

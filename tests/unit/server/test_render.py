@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from ppd_proxy.core.events import EventReader
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
-from ppd_proxy.server.render import error_body, error_headers
+from ppd_proxy.server.render import error_body, error_event, error_headers
 
 
 def shown(error):
@@ -54,3 +55,23 @@ def test_reasons_are_words_and_text_is_escaped():
     assert shown(error)["reason"] == "engine_error"
     assert shown(error)["message"] == 'the engine said "no"\n'
     assert b"\n" not in error_body(error)  # it may become one event of a stream
+
+
+def test_w4_errors_on_messages_have_the_shape_of_anthropic():
+    error = BadRequest("no key", status=401, reason=Reason.UNAUTHORIZED)
+    assert json.loads(error_body(error, "messages")) == {
+        "type": "error", "error": {"type": "authentication_error", "message": "no key", "reason": "unauthorized"},
+    }  # fmt: skip
+    for dialect in ("completion", "responses"):
+        assert error_body(error, dialect) == error_body(error)
+
+
+def test_w4_a_stream_that_failed_ends_with_an_event_of_its_dialect():
+    error = EngineFailure("died", reason=Reason.ENGINE_ERROR)
+    for dialect in ("chat", "completion"):
+        assert error_event(error, dialect, 3) == b"data: " + error_body(error) + b"\n\n"
+    assert error_event(error, "messages", 3) == b"event: error\ndata: " + error_body(error, "messages") + b"\n\n"
+    (event,) = EventReader().feed(error_event(error, "responses", 3))
+    told = json.loads(event.data)
+    assert (event.name, told["type"], told["sequence_number"]) == (b"error", "error", 3)
+    assert told["error"] == json.loads(error_body(error))["error"]

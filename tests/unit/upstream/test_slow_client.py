@@ -10,9 +10,10 @@ from tests.support.scripted import BODY, HEAD, LIMIT_S, SSE_END, SSE_HEAD, Line,
 from ppd_proxy.core.asked import NOTHING
 from ppd_proxy.core.sse import SseRelay
 from ppd_proxy.sections import Limits
-from ppd_proxy.upstream.driver import Driver, LegRequest
+from ppd_proxy.upstream.driver import Driver
 from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Pool
+from ppd_proxy.upstream.sides import LegRequest
 
 DONE = b"data: [DONE]\n\n"
 
@@ -32,7 +33,7 @@ class Request:
 
     def shape(self, kind, plan, params):
         relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, asked=NOTHING)
-        return LegRequest(origin=self._origin, head=HEAD, body=BODY, relay=relay, is_retriable=True)
+        return LegRequest(origin=self._origin, head=HEAD, body=BODY, relay=relay, dialect="chat", is_retriable=True)
 
     def own_headers(self):
         return []

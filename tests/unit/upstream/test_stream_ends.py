@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from tests.support.legs import Bench
-from tests.support.scripted import LIMIT_S, OK, SSE_END, SSE_HEAD, Line, chunk, scripted, until
+from tests.support.legs import WHOLE, Bench
+from tests.support.scripted import LIMIT_S, SSE_END, SSE_HEAD, Line, answer, chunk, scripted, until
 
 from ppd_proxy.core.events import MAX_EVENT_BYTES
 from ppd_proxy.core.signals import LegEnded, LegFailed
@@ -51,7 +51,7 @@ async def test_w5_a_connection_serves_again_once_the_engine_ended_its_answer(ben
         await is_read.wait()
         await line.send(SSE_END)
         await line.request()
-        await line.send(OK)
+        await line.send(answer(200, WHOLE))
         await line.gone()
 
     async with scripted(talk) as engine:
