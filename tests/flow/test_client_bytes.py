@@ -5,6 +5,7 @@ Whatever stands behind the port must pass these: they know no server.
 
 import asyncio
 import json
+import socket
 
 import pytest
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, until, user
@@ -290,8 +291,9 @@ async def test_requests_sent_ahead_are_read_one_at_a_time():
     body = json.dumps({"messages": [user("x" * 100_000)], "max_tokens": 2}).encode()
     sent = request("POST", CHAT, ["Content-Type: application/json"], body)
     async with running_cluster() as cluster, raw(cluster.url) as client:
-        cluster.prefill.faults.add(Fault(kind="delay", delay_s=1.5, times=1))
-        sending = cluster.tasks.spawn(client.send(*[sent] * 250))
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        cluster.prefill.faults.add(Fault(kind="delay", delay_s=2, times=1))
+        sending = cluster.tasks.spawn(client.send(*[sent] * 60))
         for answers in range(1, 6):
             assert (await client.answer()).status == 200
             assert not sending.done(), "all of them were read"
