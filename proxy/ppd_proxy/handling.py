@@ -24,6 +24,7 @@ from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.engine_errors import quote, shown_error
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
 from ppd_proxy.core.load import Reservation
+from ppd_proxy.core.prompt_size import opaque_size_bytes, prompt_size_bytes
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
@@ -80,7 +81,9 @@ class Handling:
         call, shared = self._call, self._shared
         if call.kind is None:
             self._body, self._is_stream = yield from requests.parse_opaque(call.body, shared.stripped_fields)
-            self._demand = Demand(is_split_endpoint=False, prompt_tokens=len(call.body) // BYTES_PER_TOKEN)
+            yield
+            tokens = opaque_size_bytes(self._body) // BYTES_PER_TOKEN
+            self._demand = Demand(is_split_endpoint=False, prompt_tokens=tokens)
             self.record.is_stream = self._is_stream
             return
         generation = self._generation = yield from requests.parse(call.kind, call.body, shared.stripped_fields)
@@ -94,7 +97,7 @@ class Handling:
             history, spread_key, self._steps = found.history, found.spread_key, found.steps
         self._demand = Demand(
             history=history,
-            prompt_tokens=chat.prompt_size_bytes(generation) // BYTES_PER_TOKEN,
+            prompt_tokens=prompt_size_bytes(generation) // BYTES_PER_TOKEN,
             spread_key=spread_key,
             is_multi_sequence=generation.is_multi_sequence,
             wants_prompt_logprobs=generation.wants_prompt_logprobs,

@@ -385,10 +385,3 @@ def decode_fields(body: bytes) -> Fields:
         return _fields.decode(body)
     except BROKEN as error:
         raise BadRequest(f"the request body must be a JSON object: {error}") from None
-
-
-def prompt_size_bytes(request: Generation) -> int:
-    """A measure of the prompt for load accounting: bytes of text, or 4 per token id."""
-    if isinstance(request.prompt, list):
-        return 4 * len(request.prompt)
-    return len(request.body)

@@ -11,6 +11,8 @@ from ppd_proxy.core.types import Loads
 FAILED_HALF_LIFE_S = 5.0
 """What failed on an engine counts as load of it, half as much after so long: an engine that fails at once has nothing
 in flight, and would look idle."""
+MIN_FAILED_TOKENS = 64
+"""A failure counts for at least so much, or that of a short prompt would be forgotten at once."""
 
 
 class Load:
@@ -29,7 +31,7 @@ class Load:
 
     def note_failed(self, engine_id: str, tokens: int, now: float) -> None:
         """A request of `tokens` tokens failed on an engine."""
-        self._failed[engine_id] = (self._left(engine_id, now) + max(1, tokens), now)
+        self._failed[engine_id] = (self._left(engine_id, now) + max(MIN_FAILED_TOKENS, tokens), now)
 
     def weighed(self, now: float) -> Loads:
         """The tokens in flight, and what is left of those that failed."""

@@ -42,7 +42,7 @@ def make_app(
     app.config.update(MAX_CONTENT_LENGTH=config.server.max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
     app.register_blueprint(admin_blueprint(shared, config.auth, probe))
     app.register_blueprint(accuracy_blueprint(accuracy, config.auth, shared))
-    app.register_blueprint(pass_through_blueprint(shared, config.auth, session))
+    app.register_blueprint(pass_through_blueprint(shared, config.auth, session, config.limits))
 
     @app.get("/health")
     async def health() -> dict[str, str]:

@@ -1,4 +1,10 @@
-"""Endpoints that any live engine can answer: what is asked goes there under its plain path, what it says comes back."""
+"""Endpoints that any live engine can answer: what is asked goes there under its plain path, what it says comes back.
+
+None of these endpoints changes anything, so what failed before the client got a byte goes to the next engine, within
+the budget of all retries. A GET asks what every engine knows at once: it waits a few seconds for each engine and goes
+on to the next. A POST computes something: it has as long as a generation has to its first token, and is not sent again
+when that is over.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +18,12 @@ from yarl import URL
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.chat import parse_opaque
 from ppd_proxy.core.headers import HOP_BY_HOP, is_credential
+from ppd_proxy.core.load import Reservation
+from ppd_proxy.core.prompt_size import opaque_size_bytes
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
 from ppd_proxy.policy.placement import least_loaded
-from ppd_proxy.sections import Auth
+from ppd_proxy.sections import Auth, Limits
 from ppd_proxy.server.access import check_client
 from ppd_proxy.server.noting import note_passed_on
 from ppd_proxy.server.paths import PASSED_ON, passed_on, with_query
@@ -23,27 +31,47 @@ from ppd_proxy.upstream.client import engine_errors
 
 _NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"x-admin-key", b"x-request-id"}
 _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"content-encoding", b"server", b"date"}
+GET_LIMIT_S = 5.0
+"""How long one engine may take for the whole answer to a GET ..."""
+GETS_LIMIT_S = 20.0
+"""... and all that are tried for it together."""
+_BYTES_PER_TOKEN = 4
 
 
-def pass_through_blueprint(shared: Collaborators, auth: Auth, session: aiohttp.ClientSession) -> Blueprint:
+def pass_through_blueprint(
+    shared: Collaborators, auth: Auth, session: aiohttp.ClientSession, limits: Limits
+) -> Blueprint:
     blueprint = Blueprint("pass_through", __name__)
 
     async def relay() -> Response:
         check_client(auth, dict(request.scope["headers"]))
         target = _target()
         body = cast("bytes", await request.get_data(cache=False))
+        tokens = 1
         if body:
             body, _ = parse_opaque(body)
+            tokens += opaque_size_bytes(body) // _BYTES_PER_TOKEN
+        is_get = request.method == "GET"
+        ends_at = shared.loop.time() + GETS_LIMIT_S
+        shared.retry_budget.note_request(shared.loop.time())
         tried: frozenset[str] = frozenset()
         while True:
             engine = _choose(shared, tried)
             note_passed_on(cast("Any", request.scope), engine)
+            tried |= {engine.id}
+            left_s = min(GET_LIMIT_S, ends_at - shared.loop.time()) if is_get else limits.first_token_timeout_s
+            asked = _Asked(shared, engine, tokens)
+            timeout = aiohttp.ClientTimeout(total=left_s, sock_connect=limits.connect_timeout_s)
             try:
-                return await _ask(shared, session, engine, target, body)
+                answer = await asked.answer(session, target, body, timeout)
             except EngineFailure as failure:
-                tried |= {engine.id}
-                if failure.reason != Reason.ENGINE_UNREACHABLE or not _untried(shared, tried):
+                is_over = failure.reason == Reason.ENGINE_TIMEOUT and (not is_get or shared.loop.time() >= ends_at)
+                if is_over or not _goes_on(shared, tried):
                     raise
+                continue
+            if answer.status < 500 or not _goes_on(shared, tried):
+                return await _response(asked, answer)
+            asked.drop()
 
     for path, method in PASSED_ON.items():
         blueprint.add_url_rule(
@@ -86,22 +114,85 @@ def _untried(shared: Collaborators, tried: frozenset[str]) -> list[Engine]:
     return [engine for engine in (*view.aggregated, *view.decode, *view.prefill) if engine.id not in tried]
 
 
+def _goes_on(shared: Collaborators, tried: frozenset[str]) -> bool:
+    """Whether what failed is tried again."""
+    if not _untried(shared, tried):
+        return False
+    is_allowed = shared.retry_budget.take(shared.loop.time())
+    shared.observer.retried(is_allowed=is_allowed)
+    return is_allowed
+
+
 def _choose(shared: Collaborators, tried: frozenset[str]) -> Engine:
-    engine = least_loaded(_untried(shared, tried), shared.load.tokens, b"")
+    loads = shared.load.weighed(shared.loop.time())
+    engine = least_loaded(_untried(shared, tried), loads, b"", shun=shared.fleet.view.unhealthy)
     if engine is None:
         raise NoRoute("no engine is up", reason=Reason.NO_DECODE_ENGINE)
     return engine
 
 
-async def _ask(
-    shared: Collaborators, session: aiohttp.ClientSession, engine: Engine, target: str, body: bytes
-) -> Response:
-    """Ask one engine; its answer is streamed on."""
-    scope = request.scope
+class _Asked:
+    """One request to one engine. Counts as its load until the answer was read or dropped, or nobody holds this any
+    more: a client may leave before anything of the answer is read."""
+
+    def __init__(self, shared: Collaborators, engine: Engine, tokens: int) -> None:
+        self._shared = shared
+        self._engine = engine
+        self._reservation: Reservation = shared.load.reserve(engine.id, tokens)
+        self._answer: aiohttp.ClientResponse | None = None
+
+    async def answer(
+        self, session: aiohttp.ClientSession, target: str, body: bytes, timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """The answer of the engine, to a GET with its body; EngineFailure if there is none."""
+        # As it is written: aiohttp would decode and resolve it once more.
+        url = URL(self._engine.url + target, encoded=True)
+        try:
+            with engine_errors(self._engine.id):
+                answer = self._answer = await session.request(
+                    request.method, url, data=body or None, headers=_forwarded(self._shared, self._engine),
+                    timeout=timeout, allow_redirects=False,
+                )  # fmt: skip
+                if request.method == "GET":
+                    await answer.read()  # it may yet fail, and another engine can be asked
+        except EngineFailure as failure:
+            self.drop(is_failed=failure.source == "engine")
+            raise
+        except BaseException:
+            self.drop()
+            raise
+        if answer.status >= 500:
+            self._note_failed()
+        return answer
+
+    def drop(self, *, is_failed: bool = False) -> None:
+        """No more is wanted of the answer."""
+        if is_failed:
+            self._note_failed()
+        if self._answer is not None:
+            self._answer.close()
+        self._reservation.release()
+
+    def _note_failed(self) -> None:
+        self._shared.load.note_failed(self._engine.id, self._reservation.tokens, self._shared.loop.time())
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        try:
+            if self._answer is not None:
+                async for chunk in self._answer.content.iter_any():
+                    yield chunk
+        finally:
+            self.drop()
+
+    def __del__(self) -> None:
+        self.drop()
+
+
+def _forwarded(shared: Collaborators, engine: Engine) -> list[tuple[str, str]]:
     authorization = shared.engine_authorization if engine.is_trusted else None
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in scope["headers"]
+        for name, value in request.scope["headers"]
         if name not in _NOT_FORWARDED
         and not (authorization is not None and name in (b"authorization", b"x-api-key"))
         and (engine.is_trusted or not is_credential(name))
@@ -109,16 +200,13 @@ async def _ask(
     headers.append(("x-request-id", shared.new_key()))
     if authorization is not None:
         headers.append(("authorization", authorization.decode("latin-1")))
-    url = URL(engine.url + target, encoded=True)  # as it is written: aiohttp would decode and resolve it once more
-    with engine_errors(engine.id):
-        answer = await session.request(request.method, url, data=body or None, headers=headers, allow_redirects=False)
+    return headers
 
-    async def chunks() -> AsyncIterator[bytes]:
-        async with answer:
-            async for chunk in answer.content.iter_any():
-                yield chunk
 
-    response = Response(chunks(), status=answer.status)
+async def _response(asked: _Asked, answer: aiohttp.ClientResponse) -> Response:
+    """A GET's answer is here; any other is streamed on."""
+    body: bytes | AsyncIterator[bytes] = await answer.read() if request.method == "GET" else asked.chunks()
+    response = Response(body, status=answer.status)
     response.headers.clear()
     for name, value in answer.headers.items():
         if name.lower().encode() not in _NOT_RETURNED:

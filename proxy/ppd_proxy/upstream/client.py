@@ -15,6 +15,7 @@ from aiohttp.tracing import Trace
 
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure
+from ppd_proxy.upstream.shortage import OUT_OF_SOCKETS, blame
 
 # uvicorn closes an idle connection after 5 s; a request sent at that moment would be lost.
 _KEEPALIVE_TIMEOUT_S = 4.0
@@ -62,8 +63,13 @@ def engine_errors(engine_id: str) -> Iterator[None]:
 
 
 def engine_failure(engine_id: str, error: aiohttp.ClientError | OSError) -> EngineFailure:
-    """What a foreign error means to the caller: never reached (502), too late (504) or broken off (502)."""
+    """What a foreign error means to the caller: never reached (502), too late (504) or broken off (502); 503 where this
+    process has no socket for it."""
     told = str(error) or type(error).__name__
+    if blame(error) == "ours":
+        return EngineFailure(
+            f"{OUT_OF_SOCKETS} ({told})", reason=Reason.OUT_OF_SOCKETS, status=503, source="proxy"
+        )  # fmt: skip
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | ConnectionRefusedError):
         return EngineFailure(f"engine {engine_id} cannot be reached: {told}", reason=Reason.ENGINE_UNREACHABLE)
     if isinstance(error, TimeoutError):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_proxy.core.asked import IDS, NOTHING, Asked
-from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, opaque_body, parse, prefill_body, prompt_size_bytes
+from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, opaque_body, parse, prefill_body
+from ppd_proxy.core.prompt_size import opaque_size_bytes, prompt_size_bytes
 from ppd_proxy.errors import BadRequest
 
 PARAMS = b'{"do_remote_prefill":true,"remote_block_ids":[[1,2]]}'
@@ -319,6 +320,19 @@ def test_white_space_around_values_does_not_matter():
 def test_the_size_of_a_prompt_counts_bytes_or_ids():
     assert prompt_size_bytes(completion(prompt=[1, 2, 3])) == 12
     assert prompt_size_bytes(completion(prompt="x" * 1000)) > 1000
+
+
+@pytest.mark.parametrize("name", ["user", "metadata", "stop", "unknown"])
+def test_fields_that_are_no_part_of_the_prompt_do_not_count_as_load(name):
+    long = {name: "x" * 200_000}
+    assert prompt_size_bytes(chat(**long)) == prompt_size_bytes(chat())
+    assert prompt_size_bytes(completion(**long)) == prompt_size_bytes(completion())
+    assert opaque_size_bytes(json.dumps({"input": "Hi", **long}).encode()) == len('"Hi"')
+
+
+@pytest.mark.parametrize("name", ["tools", "documents"])
+def test_fields_that_are_rendered_into_the_prompt_count(name):
+    assert prompt_size_bytes(chat(**{name: [{"x": "y" * 1000}]})) > 1000
 
 
 # Cache salts of the proxy's own

@@ -1,6 +1,6 @@
 import pytest
 
-from ppd_proxy.core.load import FAILED_HALF_LIFE_S, Load
+from ppd_proxy.core.load import FAILED_HALF_LIFE_S, MIN_FAILED_TOKENS, Load
 
 
 def test_reservations_of_one_engine_add_up():
@@ -59,7 +59,7 @@ def test_failures_add_up_and_are_forgotten():
     assert load.weighed(50.0) is load.tokens
 
 
-def test_the_failure_of_a_request_without_a_size_counts_too():
+def test_the_failure_of_a_short_request_counts_too():
     load = Load()
     load.note_failed("d:1", 0, now=50.0)
-    assert load.weighed(50.0) == {"d:1": 1}
+    assert load.weighed(50.0 + 2 * FAILED_HALF_LIFE_S) == {"d:1": MIN_FAILED_TOKENS // 4}

@@ -1,0 +1,22 @@
+"""How large a request's prompt is, for load accounting: what an engine renders, not what a client sends along."""
+
+from __future__ import annotations
+
+from ppd_proxy.core.chat import Fields, Generation, decode_fields
+
+_PROMPT_FIELDS = ("messages", "prompt", "tools", "documents", "prompt_embeds", "input", "instructions", "system")
+"""Rendered into the prompt, on any of the four generation endpoints."""
+
+
+def prompt_size_bytes(request: Generation) -> int:
+    """Bytes of JSON, or 4 per token id."""
+    return 4 * len(request.prompt) if isinstance(request.prompt, list) else _size_bytes(request.fields)
+
+
+def opaque_size_bytes(body: bytes) -> int:
+    """The same measure for a body of `chat.parse_opaque`."""
+    return _size_bytes(decode_fields(body))
+
+
+def _size_bytes(fields: Fields) -> int:
+    return sum(memoryview(raw).nbytes for name in _PROMPT_FIELDS if (raw := fields.get(name)) is not None)
