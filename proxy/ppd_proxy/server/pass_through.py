@@ -61,7 +61,8 @@ def pass_through_blueprint(
             tried |= {engine.id}
             left_s = min(GET_LIMIT_S, ends_at - shared.loop.time()) if is_get else limits.first_token_timeout_s
             asked = _Asked(shared, engine, tokens)
-            timeout = aiohttp.ClientTimeout(total=left_s, sock_connect=limits.connect_timeout_s)
+            # To aiohttp 0 is no limit.
+            timeout = aiohttp.ClientTimeout(total=max(0.001, left_s), sock_connect=limits.connect_timeout_s)
             try:
                 answer = await asked.answer(session, target, body, timeout)
             except EngineFailure as failure:
