@@ -50,10 +50,11 @@ def said(content: str, **more: object) -> bytes:
     return plain(json.dumps({"id": "a", "object": "x", "choices": [choice], "usage": usage}).encode())
 
 
-def streamed(*payloads: bytes) -> bytes:
+def streamed(*payloads: bytes, piece_bytes: int = 16384) -> bytes:
     body = b"".join(b"data: %b\n\n" % payload for payload in payloads)
     return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n" + b"".join(
-        b"%x\r\n%b\r\n" % (len(body[at : at + 16384]), body[at : at + 16384]) for at in range(0, len(body), 16384)
+        b"%x\r\n%b\r\n" % (len(body[at : at + piece_bytes]), body[at : at + piece_bytes])
+        for at in range(0, len(body), piece_bytes)
     )
 
 
@@ -228,7 +229,7 @@ INPUTS: Final[dict[str, Input]] = {
     "URL of 20 MB": lambda bench: bench.send(b"GET /" + b"a" * (20 * MB) + b" HTTP/1.1\r\nhost: x\r\n\r\n"),
     "header of 40 MB": lambda bench: bench.send(b"GET /health HTTP/1.1\r\nx: " + b"a" * (40 * MB) + b"\r\n\r\n"),
     "SSE event of 10 MB without end": answered(
-        lambda: streamed(chunk(delta={"content": "a"}), b"x" * (10 * MB))[:-4], stream=True
+        lambda: streamed(chunk(delta={"content": "a"}), b"x" * (10 * MB), piece_bytes=2048)[:-6], stream=True
     ),
     "engine head of 38 MB": answered(lambda: b"HTTP/1.1 200 OK\r\nx: " + b"a" * (38 * MB) + b"\r\n\r\n"),
     "/metrics page of 9 MB": scraped,

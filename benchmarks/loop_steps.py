@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from loop_inputs import INPUTS, MB, Bench, Engine, Input
+from loop_inputs import INPUTS, MB, Bench, Engine, Input, said
 
 START_S: Final = 60.0
 
@@ -73,12 +73,14 @@ async def started(checkout: Path, probe_port: int) -> AsyncIterator[tuple[Bench,
     engine = Engine()
     server = await asyncio.start_server(engine.serve, "127.0.0.1", 0, limit=64 * MB)
     engine.port = server.sockets[0].getsockname()[1]
-    second = await asyncio.start_server(engine.serve, "127.0.0.1", 0, limit=64 * MB)
+    prefill = Engine(answer=said("Hi"))
+    second = await asyncio.start_server(prefill.serve, "127.0.0.1", 0, limit=64 * MB)
+    prefill.port = second.sockets[0].getsockname()[1]
     port = free_port()
     command = (
         f"serve --host 127.0.0.1 --port {port} --discovery-port 0 --handoff none --log-level error "
-        f"--scrape-interval-s 1 --prefill http://127.0.0.1:{engine.port} "
-        f"--decode http://127.0.0.1:{second.sockets[0].getsockname()[1]}"
+        f"--scrape-interval-s 1 --prefill http://127.0.0.1:{prefill.port} "
+        f"--decode http://127.0.0.1:{engine.port}"
     )
     paths = os.pathsep.join(str(checkout / part) for part in ("proxy", "connector_patches"))
     process = await asyncio.create_subprocess_exec(
@@ -98,7 +100,7 @@ async def started(checkout: Path, probe_port: int) -> AsyncIterator[tuple[Bench,
         await process.wait()
         for each in (server, second):
             each.close()
-        for writer in list(engine.writers):
+        for writer in [*engine.writers, *prefill.writers]:
             writer.transport.abort()
 
 
