@@ -59,10 +59,13 @@ async def test_w3_another_program_on_a_prefill_engines_port_is_a_failed_engine(k
     program = Program(**ANSWERS[kind])
     async with scripted_engine(program) as url, running_cluster() as cluster:
         await cluster.ask("/engines", {"url": url, "role": "prefill"})
+        reasons = set()
         for number in range(12):
             reply = await cluster.chat(f"Hi {number}")
             assert (reply.status, reply.route) == (200, "pd")
+            reasons.add(reply.reason)
         assert program.asked > 0
+        assert reasons >= {"prefill_failed"}
         assert (await cluster.samples()).get("ppd_kv_stranded_total", 0) == 0
 
 

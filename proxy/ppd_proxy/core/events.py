@@ -12,6 +12,7 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 """An event that is longer, ended or not, is none: what waits for its end stays in memory."""
 
 _BOM = b"\xef\xbb\xbf"
+_LF = 10
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -50,6 +51,16 @@ class EventReader:
         """The events that end in `data`, in order."""
         if self.is_too_long:
             return []
+        if (
+            data.startswith(b"data: ")
+            and data.find(b"\n") == len(data) - 2 <= MAX_EVENT_BYTES
+            and data[-1] == _LF
+            and not self.unfinished
+            and not self._before
+            and data.find(b"\r") < 0
+        ):
+            self._before = None
+            return [Event(data, b"", data[6:-2])]  # one event on one line, as vLLM sends them
         if self._before is not None:
             data = self._without_bom(self._before + data)
         if b"\r" in data or (self._is_after_cr and data):
@@ -98,7 +109,7 @@ class EventReader:
 def _read(block: bytes) -> Event:
     """An event from its lines, not empty, without the empty line that ends it."""
     if block.startswith(b"data: ") and b"\n" not in block:
-        return Event(block + b"\n\n", b"", block[6:])  # as vLLM writes them
+        return Event(block + b"\n\n", b"", block[6:])
     name = b""
     data: list[bytes] = []
     for line in block.split(b"\n"):

@@ -25,6 +25,7 @@ _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
 _FINISH = b'finish_reason":'
 _NOWHERE = b"\r\r"
 _GOING_ON, _GOING_ON_SPACED = _FINISH + b"null", _FINISH + b" null"
+_LF = 10
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_KEPT_BYTES = 8 * 1024 * 1024
@@ -38,7 +39,7 @@ class SseRelay(Relay):
 
     __slots__ = (
         "_answer", "_asked", "_check", "_drop_usage", "_ending", "_going_on", "_is_id_public", "_joint", "_kept",
-        "_kept_bytes", "_max_kept_bytes", "_prefix", "_public_prefix", "_unfinished",
+        "_kept_bytes", "_max_kept_bytes", "_prefix", "_public_prefix", "_start", "_unfinished",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class SseRelay(Relay):
         # unless something has to be taken out of it: then the prefix stays empty.
         self._prefix = b""
         self._public_prefix = b""
+        self._start = 0
         self._joint = b""
         self._check = check
         """The prompt that the answer must be to, until its count is known: the end does not leave before."""
@@ -69,19 +71,18 @@ class SseRelay(Relay):
         stands in none."""
 
     def feed(self, data: bytes) -> bytes:
-        prefix = self._prefix
+        prefix, start = self._prefix, self._start
         if (
             prefix
             and data.startswith(prefix)
+            and ((is_one := data.find(b"\n", start) == len(data) - 2) or self._are_all_ordinary(data))
+            and data[-1] == _LF
             and not self._unfinished
-            and ((is_one := data.find(b"\n", len(prefix)) == len(data) - 2) or self._are_all_ordinary(data))
-            and data.endswith(b"\n\n")
-            and data.find(b"\r", len(prefix)) < 0
-            and data.find(HANDOFF_MARK, len(prefix)) < 0
+            and data.find(HANDOFF_MARK, start) < 0
             and (
                 self._check is None
-                or (is_one and data.find(self._going_on, len(prefix)) >= 0)
-                or not self._may_end(data, len(prefix))
+                or (is_one and data.find(self._going_on, start) >= 0)
+                or not self._may_end(data, start)
             )
         ):
             if self._kept_bytes <= self._max_kept_bytes:
@@ -96,10 +97,9 @@ class SseRelay(Relay):
         if (
             not prefix
             or not data.startswith(prefix, start)
-            or data.find(b"\n", start + len(prefix)) != len(data) - 4
-            or data.find(b"\r", start + len(prefix)) != len(data) - 2
+            or data.find(b"\n", start + self._start) != len(data) - 4
             or not data.endswith(b"\n\n\r\n")
-            or data.find(HANDOFF_MARK, start + len(prefix)) >= 0
+            or data.find(HANDOFF_MARK, start + self._start) >= 0
             or data[: start - 2] != b"%x" % (len(data) - start - 2)
             or not self._is_id_public
             or self._unfinished
@@ -125,18 +125,18 @@ class SseRelay(Relay):
         return data.count(self._going_on, start) != data.count(_FINISH, start)
 
     def _event(self, event: Event) -> bytes | None:
-        data = event.data
-        if data.strip() == b"[DONE]":
+        if event.data.strip() == b"[DONE]":
             self._finish()
             return b"".join([*self._ending, event.raw]) if self.is_done else None
         if event.name == b"error":
             return self._failed(event)
+        told = event
         if self._asked.is_anything:
-            shown = take_out(data, self._asked)
+            shown = take_out(event.data, self._asked)
             if shown is None:
-                self._keep(data)
+                self._keep(event)
                 return None
-            if shown is not data:
+            if shown is not event.data:
                 event = event.with_data(shown)
         try:
             fields = _decode(event.data)
@@ -145,7 +145,7 @@ class SseRelay(Relay):
             return None
         if fields.get("error") is not None:
             return self._failed(event)
-        self._keep(data)
+        self._keep(told)
         choices = fields.get("choices")
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             self._break("the engine sent an event without a list of choices")
@@ -188,11 +188,12 @@ class SseRelay(Relay):
             self._learn_prefix(event)
         return event.raw.replace(self._hidden_id, self._public_id)
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, event: Event) -> None:
         """What `answer` and `raw` are made of: every event in vLLM's own form."""
         if self._kept_bytes <= self._max_kept_bytes:
-            self._kept.append(b"data: " + (data if b"\n" not in data else data.replace(b"\n", b" ")) + b"\n\n")
-            self._kept_bytes += len(data)
+            plain = event.raw if _is_plain(event) else b"data: " + event.data.replace(b"\n", b" ") + b"\n\n"
+            self._kept.append(plain)
+            self._kept_bytes += len(plain)
 
     def _failed(self, event: Event) -> bytes:
         """An error event; clients know one by its `error` object alone."""
@@ -200,10 +201,12 @@ class SseRelay(Relay):
         shown = shown_error(event.data, hidden_id=self._hidden_id, public_id=self._public_id)
         if shown is None or not _has_error_object(shown):
             shown = openai_error(said)
-        self._keep(shown)
+        if shown != event.data:
+            event = event.with_data(shown)
+        self._keep(event)
         self._prefix = b""
         self._fail(shown, said.status)
-        return event.raw if shown == event.data else event.with_data(shown).raw
+        return event.raw
 
     def _finish(self) -> None:
         self._answer = self.answer()
@@ -224,11 +227,12 @@ class SseRelay(Relay):
         if _GOING_ON_SPACED in event.raw:
             self._going_on = _GOING_ON_SPACED
         start = _FIRST_CHOICE.search(event.raw)
-        if start is None or event.raw != b"data: " + event.data + b"\n\n" or b"\n" in event.data:
+        if start is None or not _is_plain(event):
             return
         if self._hidden_id in event.raw[start.end() :]:
             return
         self._prefix = event.raw[: start.end()]
+        self._start = start.end()
         self._public_prefix = self._prefix.replace(self._hidden_id, self._public_id)
         self._joint = b"\n\n" + self._prefix
 
@@ -242,6 +246,11 @@ class SseRelay(Relay):
     def raw(self) -> bytes | None:
         """The engine's whole events so far, with what is taken out of them; None when they were too long to keep."""
         return b"".join(self._kept) if self._kept_bytes <= self._max_kept_bytes else None
+
+
+def _is_plain(event: Event) -> bool:
+    """Its data on one line behind `data: `, and nothing else."""
+    return len(event.raw) == len(event.data) + 8 and event.raw.startswith(b"data: ") and b"\n" not in event.data
 
 
 def _has_error_object(shown: bytes) -> bool:
