@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 from aiohttp import web
-from tests.support.cluster import LIMIT_S, running_cluster, running_proxy, scripted_engine, until
+from tests.support.cluster import LIMIT_S, running_cluster, running_proxy, scripted_engine, until, user
 from tests.support.raw_client import chat, raw, request
 
 from ppd_proxy.sections import Server
@@ -124,6 +124,36 @@ async def test_what_is_left_ends_with_an_error_and_the_log_says_so(is_hurried, c
         assert "status=503" in line
         assert "error='the proxy is stopping'" in line
         assert "client_gone" not in line
+
+
+DELTAS = {
+    "/v1/messages": b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    b'"delta":{"type":"text_delta","text":"Hi"}}\n\n',
+    "/v1/responses": b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",'
+    b'"sequence_number":1,"output_index":0,"content_index":0,"delta":"Hi"}\n\n',
+}
+
+
+@pytest.mark.parametrize("path", DELTAS)
+async def test_streams_of_other_dialects_end_with_their_own_error_event(path):
+    async def answer(wanted):
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(wanted)
+        await response.write(DELTAS[path])
+        await asyncio.sleep(LIMIT_S)
+        return response
+
+    async with scripted_engine(answer, path) as url, running_proxy(server=NOW) as cluster:
+        await cluster.ask("/engines", {"url": url, "role": "aggregated"})
+        async with raw(cluster.url) as client:
+            body = json.dumps({"model": "m", "max_tokens": 5, "stream": True, "input": "Hi", "messages": [user("Hi")]})
+            await client.send(request("POST", path, ["Content-Type: application/json"], body.encode()))
+            async with asyncio.timeout(LIMIT_S):
+                await client.reader.readuntil(b"delta")
+            stop(cluster, is_hurried=True)
+            said = await client.rest()
+            assert b"event: error\n" in said
+            assert b"the proxy is stopping" in said
 
 
 @WAYS
