@@ -6,7 +6,6 @@ text (half a character, a parser that waits). So answers are put together by tok
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,8 @@ import msgspec
 
 from ppd_proxy.acc.answers import Answer, Choice, Logprobs, Message, Reply, answer_of
 from ppd_proxy.acc.streamed_calls import Calls
+from ppd_proxy.core.events import MAX_EVENT_BYTES, EventReader
+from ppd_proxy.core.events import Event as SentEvent
 
 _SHOWN_BYTES = 200
 
@@ -76,7 +77,7 @@ class Streamed:
 class StreamReader:
     """Feeds on the bytes of a stream; ValueError is what no answer can be made of."""
 
-    _tail: bytes = b""
+    _events: EventReader = field(default_factory=EventReader)
     _texts: list[str] = field(default_factory=list)
     _thoughts: list[str] = field(default_factory=list)
     _ids: list[int] = field(default_factory=list)
@@ -90,25 +91,22 @@ class StreamReader:
 
     def feed(self, data: bytes, at_ms: float) -> None:
         """More bytes, and when they came. Raises ValueError for an error event or one that cannot be read."""
-        for payload in self._payloads(data):
-            self._read(payload, at_ms)
+        for event in self._events.feed(data):
+            self._read(event, at_ms)
+        if self._events.is_too_long:
+            raise ValueError(f"an event of the stream is longer than {MAX_EVENT_BYTES} bytes")
 
-    def _payloads(self, data: bytes) -> Iterator[bytes]:
-        """The data of each event that is complete; comments and other fields are left out."""
-        *lines, self._tail = (self._tail + data).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-
-    def _read(self, payload: bytes, at_ms: float) -> None:
+    def _read(self, sent: SentEvent, at_ms: float) -> None:
+        payload = sent.data.strip()
         if payload == b"[DONE]":
             self._is_done = True
+        if not payload or payload == b"[DONE]":
             return
         try:
-            event = _event.decode(payload)
+            event = _event.decode(payload) if sent.name != b"error" else None
         except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"not an event of a stream: {error}: {_shown(payload)}") from None
-        if event.error is not None:
+        if event is None or event.error is not None:
             raise ValueError(f"the stream ended in an error event: {_shown(payload)}")
         whole = self._whole
         whole.id = whole.id or event.id
@@ -165,8 +163,8 @@ class StreamReader:
     def finish(self, total_ms: float, decision: str | None = None) -> Streamed:
         """The answer, at the end of the stream; `decision` is our proxy's, from the headers. Raises ValueError where
         the stream ended before the answer did."""
-        if self._tail.strip():
-            self.feed(b"\n", total_ms)
+        if self._events.unfinished:
+            self.feed(b"\n\n", total_ms)  # a last event without its empty line says what it says
         if self._finish_reason is None:
             raise ValueError(f"the stream ended after {len(self._chunks)} chunks without a finish reason")
         choice = Choice(

@@ -166,3 +166,23 @@ def test_comments_and_line_ends_of_other_servers_are_read():
     told = read(b": keep-alive\r\n\r\n" + data + b"data: [DONE]\r\n\r\n")
     assert told.answer.tokens == [1]
     assert told.is_done
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_events_are_read_by_field_however_their_bytes_are_cut(end):
+    told = event({"content": "hel"}, ids=[1]) + event({"content": "lo"}, ids=[2], finish="stop") + b"data: [DONE]\n\n"
+    odd = b"\xef\xbb\xbf: hello\n\nretry: 9\nid: 1\n" + told.replace(b"data: ", b"event: message\ndata:", 1)
+    odd = odd.replace(b"\n", end)
+    for place in range(len(odd)):
+        streamed = read(odd[:place], odd[place:])
+        assert (streamed.answer.text, streamed.answer.tokens, streamed.is_done) == ("hello", [1, 2], True)
+
+
+def test_an_event_named_error_ends_the_answer_whatever_its_data():
+    with pytest.raises(ValueError, match="error event"):
+        read(event({"content": "hel"}, ids=[1]), b'event: error\ndata: {"message": "out of memory"}\n\n')
+
+
+def test_a_last_event_without_its_empty_line_is_read():
+    streamed = read(event({"content": "all"}, ids=[1], finish="stop").rstrip(b"\n"))
+    assert streamed.answer.text == "all"
