@@ -108,6 +108,9 @@ async def test_other_endpoints_and_logprobs():
         assert len((await client.embeddings.create(model="sim", input=["a", "b"])).data) == 2
         response = await client.responses.create(model="sim", input="Hi", max_output_tokens=4)
         assert response.output_text
+        stream = await client.responses.create(model="sim", input="Hi", max_output_tokens=4, stream=True)
+        events = [event async for event in stream]
+        assert events[-1].response.output_text == response.output_text
         answer = await client.chat.completions.create(
             model="sim",
             messages=[{"role": "user", "content": "Hi"}],

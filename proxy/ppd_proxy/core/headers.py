@@ -21,7 +21,10 @@ _NOT_FORWARDED = HOP_BY_HOP | {
     b"x-request-id",  # each attempt has its own; duplicates from clients confuse engines (vllm#27723)
     b"x-admin-key",
 }  # fmt: skip
-_NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"server", b"date", b"x-request-id", b"x-ppd-decision"}
+_NOT_RETURNED = HOP_BY_HOP | {
+    b"content-length", b"server", b"date", b"x-request-id", b"x-ppd-decision",
+    b"content-encoding",  # what is passed on was read, so it has none, whatever the engine says
+}  # fmt: skip
 
 _CREDENTIAL = re.compile(rb"auth|cookie|token|secret|passw|credential|jwt|assertion|signature|key$")
 

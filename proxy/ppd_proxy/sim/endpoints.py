@@ -11,6 +11,7 @@ import msgspec
 from ppd_proxy.sim.body import Endpoint, Json, Refused, error_json, read
 from ppd_proxy.sim.chat import TemplateError, chat_tokens
 from ppd_proxy.sim.core import EngineCore
+from ppd_proxy.sim.dialects import message, message_events, response, response_events
 from ppd_proxy.sim.faults import Fault, parse_faults
 from ppd_proxy.sim.generation import Generation
 from ppd_proxy.sim.handoff import Plan, plan_handoff
@@ -200,7 +201,7 @@ class Endpoints:
         exchange.json(200, {"prompt": self._core.tokenizer.decode(token_ids)})
 
     async def _other_generation(self, exchange: Exchange, kind: str) -> None:
-        """`/v1/responses` and `/v1/messages`: a valid answer without streaming, computed like a chat answer."""
+        """`/v1/responses` and `/v1/messages`: a valid answer, computed like a chat answer."""
         body = self._received(exchange)
         asked = body.get("input") if kind == "responses" else body.get("messages")
         messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
@@ -216,20 +217,14 @@ class Endpoints:
         usage = {"input_tokens": answer["usage"]["prompt_tokens"]}
         usage["output_tokens"] = answer["usage"]["completion_tokens"]
         if kind == "messages":
-            shaped: Json = {
-                "id": "msg_sim", "type": "message", "role": "assistant", "model": request.model_name,
-                "content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "stop_sequence": None,
-                "usage": usage,
-            }  # fmt: skip
+            whole, to_events = message(request.model_name, text, usage), message_events
         else:
-            part = {"type": "output_text", "text": text, "annotations": []}
-            message = {"id": "msg_sim", "type": "message", "role": "assistant", "status": "completed"}
-            shaped = {
-                "id": "resp_sim", "object": "response", "created_at": int(self._core.wall_clock()),
-                "status": "completed", "model": request.model_name, "output": [{**message, "content": [part]}],
-                "usage": {**usage, "total_tokens": sum(usage.values())},
-            }  # fmt: skip
-        exchange.json(200, shaped)
+            now = int(self._core.wall_clock())
+            whole, to_events = response(request.model_name, text, usage, now), response_events
+        if body.get("stream"):
+            exchange.send(200, to_events(whole), "text/event-stream; charset=utf-8")
+        else:
+            exchange.json(200, whole)
 
     def _reset_cache(self, exchange: Exchange, _: Fault | None) -> None:
         self._core.cache.clear()

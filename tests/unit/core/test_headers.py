@@ -98,6 +98,10 @@ def test_returned_headers_are_a_new_list():
     assert headers == [(b"content-type", b"a")]
 
 
+def test_w3_a_body_that_was_read_is_not_called_compressed():
+    assert returned([(b"content-encoding", b"gzip"), (b"x", b"y")], []) == [(b"x", b"y")]
+
+
 def test_the_first_value_of_a_header_is_found():
     assert find([(b"a", b"1"), (b"a", b"2")], b"a") == b"1"
     assert find([], b"a") is None
