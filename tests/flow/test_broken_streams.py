@@ -3,6 +3,7 @@
 import json
 from contextlib import asynccontextmanager
 
+import anthropic
 import openai
 import pytest
 from aiohttp import web
@@ -10,7 +11,6 @@ from tests.support.cluster import CHAT, COMPLETIONS, LIMIT_S, running_proxy, scr
 
 from ppd_proxy.sections import Auth, Limits
 
-anthropic = pytest.importorskip("anthropic")
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 KEY = "client-key"
 HI = [{"role": "user", "content": "Hi"}]
