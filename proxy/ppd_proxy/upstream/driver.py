@@ -235,7 +235,8 @@ class Driver:
 
     def _answer(self, status: int, leg: Leg, body: bytes | None) -> Awaitable[None] | None:
         if body is None:
-            return self._client.fail(self._shaper.unseen_error(leg, status), self._shaper.own_headers())
+            wait = [pair for pair in leg.headers if pair[0] == b"retry-after" and status != 503]  # that has one of ours
+            return self._client.fail(self._shaper.unseen_error(leg, status), [*self._shaper.own_headers(), *wait])
         return self._client.answer(status, self._shaper.response_headers(leg), body)
 
     async def _break_off(self, leg: Leg, error: ProxyError) -> None:
