@@ -121,8 +121,8 @@ class DataPath:
             log.exception("request failed path=%s", scope["path"])
             await client.fail(internal_error(), [(b"x-ppd-decision", b"none;reason=internal_error;turn=1")])
         finally:
-            if connection is not None:
-                connection.mailbox = None
+            if connection is not None and connection.mailbox is mailbox:
+                connection.mailbox = None  # not the next request's: this one may give KV back behind its answer
 
     def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
         """Count and log a request that gets no further than its connection; the answer's headers and body."""
