@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -156,6 +157,24 @@ async def test_a_client_that_reads_slowly_gets_all_of_its_answer():
             if size_bytes > pauses << 20 and pauses < 8:
                 pauses += 1
                 await asyncio.sleep(SHORT_S)
+        assert size_bytes > ANSWER_BYTES
+        assert (await cluster.samples())["ppd_clients_stalled_total"] == 0
+
+
+async def test_a_client_that_is_slow_to_read_what_the_kernel_holds_gets_all_of_its_answer():
+    """The kernel takes more of an answer only when a third of its buffer is free, which is up to megabytes."""
+    loop = asyncio.get_running_loop()
+    async with generous_proxy(write_timeout_s=5 * SHORT_S) as (cluster, _):
+        parts = urlsplit(cluster.url)
+        with socket.create_connection((parts.hostname, parts.port)) as client:
+            client.setblocking(False)
+            await loop.sock_sendall(client, chat(headers=["Connection: close"]))
+            size_bytes = pauses = 0
+            while part := await loop.sock_recv(client, 65536):
+                size_bytes += len(part)
+                if pauses < 12:
+                    pauses += 1
+                    await asyncio.sleep(SHORT_S)
         assert size_bytes > ANSWER_BYTES
         assert (await cluster.samples())["ppd_clients_stalled_total"] == 0
 

@@ -1,4 +1,4 @@
-"""Requests one after the other on one connection: each of them hears of its client, whatever the one before still does."""
+"""Requests one after the other on one connection: each hears of its client, whatever the one before still does."""
 
 import asyncio
 import json

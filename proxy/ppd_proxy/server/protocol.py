@@ -13,8 +13,12 @@ Any other ASGI server does without them.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import struct
+import termios
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import unquote
@@ -268,7 +272,7 @@ class ClientConnection(asyncio.Protocol):
         """Whether the client has had its time, to send or to read; to be asked often. Returns the bytes that it has not
         taken yet."""
         unsent_bytes = self.transport.get_write_buffer_size()
-        if self._guard.is_stalled(unsent_bytes, now):
+        if self._guard.is_stalled(unsent_bytes and unsent_bytes + self._kernel_bytes(), now):
             self._door.on_stalled()
             self.transport.abort()
         elif self._closes_at is not None:
@@ -277,6 +281,14 @@ class ClientConnection(asyncio.Protocol):
         elif now >= self._guard.due_at:
             self._expire(now)
         return unsent_bytes
+
+    def _kernel_bytes(self) -> int:
+        """What the client has not taken of the kernel's part of its answer. The kernel takes more only when a good part
+        of its megabytes is free: a slow client can be at that for longer than its time."""
+        with suppress(OSError):
+            held = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            return int(struct.unpack("i", held)[0])
+        return 0
 
     def _expire(self, now: float) -> None:
         if self.flow.read_paused:
