@@ -9,8 +9,10 @@ import asyncio
 from collections.abc import Callable
 
 from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
+from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.named_model import named_model
 from ppd_proxy.core.record import Record
+from ppd_proxy.core.sse import READ_BYTES
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.handling import Handling
@@ -55,9 +57,9 @@ class Director:
                 _note(record, driver.told)
             shared.observer.finished(record)
         if handling.is_sampled and shared.shadow is not None:
-            self._offer(shared.shadow, handling, driver.answered, call.path)
+            await self._offer(shared.shadow, handling, driver.answered, call.path)
 
-    def _offer(self, shadow: ShadowSink, handling: Handling, leg: Leg | None, path: bytes) -> None:
+    async def _offer(self, shadow: ShadowSink, handling: Handling, leg: Leg | None, path: bytes) -> None:
         record = handling.record
         broken = broken_sample(handling, path, self._wall_clock)
         if broken is not None:
@@ -65,11 +67,18 @@ class Director:
             return
         if record.route not in ("pd", "direct") or record.status != 200 or record.is_client_gone:
             return  # an unsplit engine's answer, or none
-        sample = sample_of(handling, leg, path, self._wall_clock)
+        candidate = await self._candidate(handling, leg) if leg is not None else None
+        sample = sample_of(handling, candidate, path, self._wall_clock)
         if sample is None:
             shadow.skip(record.route)
         else:
             shadow.offer(sample)
+
+    async def _candidate(self, handling: Handling, leg: Leg) -> Candidate | None:
+        """A long answer is read beside the loop: it takes as long as its tokens are many."""
+        if handling.candidate_bytes(leg) > READ_BYTES:
+            return await asyncio.to_thread(handling.candidate, leg)
+        return handling.candidate(leg)
 
     def refuse(self, call: Call, error: ProxyError) -> Handling:
         """Count a request that is refused before anything of it was read (key, size)."""

@@ -24,6 +24,7 @@ from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.engine_errors import quote, shown_error
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
 from ppd_proxy.core.load import Reservation
+from ppd_proxy.core.opaque import Opaque, opaque_body
 from ppd_proxy.core.prompt_size import opaque_size_bytes, prompt_size_bytes
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.relay import Relay
@@ -55,7 +56,7 @@ class Handling:
         self._public_id = self._key = self._engine_request_id = shared.new_key()
         self._endpoint = call.path.partition(b"?")[0]
         self._generation: chat.Generation | None = None
-        self._body = call.body
+        self._opaque: Opaque | None = None
         self._is_stream = False
         self._prompts = PromptWatch(shared)
         self._answer: EngineAnswer | None = None
@@ -80,11 +81,11 @@ class Handling:
         """Parse the body and look the history up, a large one in steps; raises BadRequest naming the field."""
         call, shared = self._call, self._shared
         if call.kind is None:
-            self._body, self._is_stream = yield from requests.parse_opaque(call.body, shared.stripped_fields)
+            read = self._opaque = yield from requests.parse_opaque(call.body, shared.stripped_fields)
             yield
-            tokens = opaque_size_bytes(self._body) // BYTES_PER_TOKEN
+            tokens = opaque_size_bytes(read) // BYTES_PER_TOKEN
             self._demand = Demand(is_split_endpoint=False, prompt_tokens=tokens)
-            self.record.is_stream = self._is_stream
+            self._is_stream = self.record.is_stream = read.is_stream
             return
         generation = self._generation = yield from requests.parse(call.kind, call.body, shared.stripped_fields)
         self.is_sampled = shared.shadow is not None and shared.shadow.is_sampled(self._public_id)
@@ -217,11 +218,13 @@ class Handling:
         hidden, public = self._engine_request_id.encode(), self._public_id.encode()
         salt = self._salt or None
         relay: Relay | None = None
-        if generation is None:
+        if self._opaque is not None:
             own_id = f"resp_{self._engine_request_id}" if self._endpoint == _RESPONSES else None
-            body = chat.opaque_body(self._body, salt=salt, request_id=own_id)
+            body = opaque_body(self._opaque, salt=salt, request_id=own_id)
             relay = opaque_relay(self._call.dialect, hidden_id=hidden, public_id=public) if self._is_stream else None
             return plan.decode, body, relay
+        if generation is None:
+            raise RuntimeError("a leg before its request was read")
         if kind == "prefill" and plan.prefill is not None:
             return plan.prefill, chat.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None
         check = self._prompts.begin(plan) if kind == "decode" else None
@@ -258,6 +261,10 @@ class Handling:
     def unseen_error(self, leg: Leg, status: int) -> EngineFailure:
         words = quote(leg.status, leg.body, hidden_id=self._engine_request_id.encode())
         return EngineFailure(words, reason=Reason.ENGINE_ERROR, status=status)
+
+    def candidate_bytes(self, leg: Leg) -> int:
+        """How much `candidate` has to read."""
+        return leg.relay.kept_bytes if isinstance(leg.relay, SseRelay) else len(leg.body)
 
     def candidate(self, leg: Leg) -> Candidate | None:
         """What a sampled request's whole answer said, to be held against a baseline's; None where that cannot be: the

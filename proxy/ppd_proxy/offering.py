@@ -12,18 +12,18 @@ from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.chat import Generation
 from ppd_proxy.handling import Handling
 from ppd_proxy.shadow.sample import Sample, sampling_of
-from ppd_proxy.upstream.leg import Leg
 
 _text = msgspec.json.Decoder(str)
 
 
-def sample_of(handling: Handling, leg: Leg | None, path: bytes, wall_clock: Callable[[], float]) -> Sample | None:
+def sample_of(
+    handling: Handling, candidate: Candidate | None, path: bytes, wall_clock: Callable[[], float]
+) -> Sample | None:
     """The sample; None where there is nothing to hold against a baseline: no whole answer, or one without token ids."""
     record, generation = handling.record, handling.generation
-    if leg is None or generation is None or record.decode_id is None:
+    if candidate is None or generation is None or record.decode_id is None:
         return None
-    candidate = handling.candidate(leg)
-    if candidate is None or not candidate.token_ids or candidate.finish_reason is None:
+    if not candidate.token_ids or candidate.finish_reason is None:
         return None
     return _sample(
         generation,

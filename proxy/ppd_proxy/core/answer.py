@@ -141,8 +141,8 @@ def read_transfer(body: bytes) -> Transfer | None:
     return params.transfer if params is not None else None
 
 
-def read_stream(stream: bytes, prefix: bytes = b"") -> EngineAnswer | None:
-    """What the events of a whole stream said together; None when one of them is no chunk of an answer.
+def read_chunks(stream: bytes, prefix: bytes = b"") -> list[Reply] | None:
+    """The events of a stream, or of a part of one; None when one of them is no chunk of an answer.
 
     `prefix` is how most events begin, up to and including their first choice's `{`, or empty.
     """
@@ -151,12 +151,12 @@ def read_stream(stream: bytes, prefix: bytes = b"") -> EngineAnswer | None:
         chunks = chunks.replace(prefix, b'data: {"choices":[{')  # id, time and model need not be read each time
     try:
         # As vLLM writes it, one event after the other makes one JSON list, which is read at a third of the cost.
-        return assemble(_replies.decode(b"[%b]" % chunks.removeprefix(b"data: ").replace(b"\n\ndata: ", b",")))
+        return _replies.decode(b"[%b]" % chunks.removeprefix(b"data: ").replace(b"\n\ndata: ", b","))
     except _BROKEN:
         pass
     events = [event[5:].strip() for event in stream.split(b"\n\n") if event.startswith(b"data:")]
     try:
-        return assemble([_reply.decode(event) for event in events if event != b"[DONE]"])
+        return [_reply.decode(event) for event in events if event != b"[DONE]"]
     except _BROKEN:
         return None
 
@@ -173,32 +173,50 @@ def are_chunks(stream: bytes) -> bool:
 
 def assemble(replies: list[Reply]) -> EngineAnswer:
     """Pieces of one choice joined in order."""
-    answer = EngineAnswer()
-    content: list[str] = []
-    reasoning: list[str] = []
-    for reply in replies:
-        if reply.usage is not None:
-            answer.usage = reply.usage
-        for choice in reply.choices:
-            if choice.index != 0:
-                answer.is_single = False
-                break
-            if choice.finish_reason is not None:
-                answer.is_finished = True
-            if choice.token_ids is not None:
-                answer.token_ids = (answer.token_ids or []) + choice.token_ids
-            piece = choice.message or choice.delta
-            if piece is None:
-                content.append(choice.text or "")
-                continue
-            if piece.content:
-                content.append(piece.content)
-            if piece.reasoning or piece.reasoning_content:
-                reasoning.append(piece.reasoning or piece.reasoning_content or "")
-            if piece.tool_calls:
-                _merge_tool_calls(answer.tool_calls, piece.tool_calls)
-    answer.content, answer.reasoning = "".join(content), "".join(reasoning)
-    return answer
+    assembly = Assembly()
+    assembly.add(replies)
+    return assembly.answer()
+
+
+class Assembly:
+    """Pieces of one choice, joined in order as they come."""
+
+    __slots__ = ("_answer", "_content", "_reasoning")
+
+    def __init__(self) -> None:
+        self._answer = EngineAnswer()
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+
+    def add(self, replies: list[Reply]) -> None:
+        answer = self._answer
+        for reply in replies:
+            if reply.usage is not None:
+                answer.usage = reply.usage
+            for choice in reply.choices:
+                if choice.index != 0:
+                    answer.is_single = False
+                    break
+                if choice.finish_reason is not None:
+                    answer.is_finished = True
+                if choice.token_ids is not None:
+                    answer.token_ids = answer.token_ids if answer.token_ids is not None else []
+                    answer.token_ids += choice.token_ids
+                piece = choice.message or choice.delta
+                if piece is None:
+                    self._content.append(choice.text or "")
+                    continue
+                if piece.content:
+                    self._content.append(piece.content)
+                if piece.reasoning or piece.reasoning_content:
+                    self._reasoning.append(piece.reasoning or piece.reasoning_content or "")
+                if piece.tool_calls:
+                    _merge_tool_calls(answer.tool_calls, piece.tool_calls)
+
+    def answer(self) -> EngineAnswer:
+        """What was said so far."""
+        self._answer.content, self._answer.reasoning = "".join(self._content), "".join(self._reasoning)
+        return self._answer
 
 
 def _merge_tool_calls(calls: list[dict[str, Any]], pieces: list[dict[str, Any]]) -> None:

@@ -92,11 +92,11 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def continues_answer(self) -> bool:
         """The last message is the assistant's and the engine is asked to go on with it."""
-        return _flag(self.fields, "continue_final_message")
+        return flag(self.fields, "continue_final_message")
 
     @property
     def echoes_prompt(self) -> bool:
-        return self.kind == "completion" and _flag(self.fields, "echo")
+        return self.kind == "completion" and flag(self.fields, "echo")
 
 
 def parse(kind: Kind, body: bytes, stripped: frozenset[str] = frozenset()) -> Generation:
@@ -127,12 +127,12 @@ def view(
         body=body,
         fields=fields,
         is_rewritten=is_rewritten,
-        is_stream=_flag(fields, "stream"),
+        is_stream=flag(fields, "stream"),
         is_multi_sequence=several or _asks_for_several(fields),
         choices=_choices(fields),
         wants_prompt_logprobs=_wants_prompt_logprobs(fields),
         wants_usage=_wants_usage(fields),
-        wants_token_ids=_flag(fields, "return_token_ids"),
+        wants_token_ids=flag(fields, "return_token_ids"),
         messages=messages,
         prompt=prompt,
     )
@@ -191,7 +191,7 @@ def _asks_for_several(fields: Fields) -> bool:
         raw = fields.get(name)
         if raw is not None and bytes(raw) not in (b"1", _NULL):
             return True
-    return _flag(fields, "use_beam_search")
+    return flag(fields, "use_beam_search")
 
 
 def _choices(fields: Fields) -> int:
@@ -205,15 +205,15 @@ def _wants_prompt_logprobs(fields: Fields) -> bool:
     if not is_absent(fields, "prompt_logprobs"):
         return True
     logprobs = fields.get("logprobs")
-    return logprobs is not None and bytes(logprobs) not in (_NULL, b"false") and _flag(fields, "echo")
+    return logprobs is not None and bytes(logprobs) not in (_NULL, b"false") and flag(fields, "echo")
 
 
 def _wants_usage(fields: Fields) -> bool:
     options = _object(fields.get("stream_options"))
-    return options is not None and _flag(options, "include_usage")
+    return options is not None and flag(options, "include_usage")
 
 
-def _flag(fields: Fields, name: str) -> bool:
+def flag(fields: Fields, name: str) -> bool:
     """A boolean as vLLM reads it: pydantic takes more than `true` for true."""
     raw = fields.get(name)
     if raw is None:
@@ -223,10 +223,10 @@ def _flag(fields: Fields, name: str) -> bool:
 
 
 def boolean(fields: Fields, name: str, *, default: bool) -> bool | None:
-    """As `_flag`, with `default` for what is absent or null; None for a value that vLLM may not take for a boolean."""
+    """As `flag`, with `default` for what is absent or null; None for a value that vLLM may not take for a boolean."""
     if is_absent(fields, name):
         return default
-    if _flag(fields, name):
+    if flag(fields, name):
         return True
     return False if bytes(fields[name]).strip(b'"').lower() in _FALSY else None
 
@@ -254,7 +254,7 @@ def prefill_body(request: Generation, params: bytes | None, *, salt: str | None 
     if "n" in fields:
         fields["n"] = _ONE
     if salt is not None:
-        _add_salt(fields, salt)
+        add_salt(fields, salt)
     if params is not None:
         fields[KV_PARAMS] = msgspec.Raw(params)
     return _encoder.encode(fields)
@@ -284,7 +284,7 @@ def decode_body(
         if top_logprobs:
             fields["return_tokens_as_token_ids"] = _TRUE
     if salt is not None:
-        _add_salt(fields, salt)
+        add_salt(fields, salt)
     if params is not None:
         fields[KV_PARAMS] = msgspec.Raw(params)
     return _encoder.encode(fields)
@@ -297,36 +297,7 @@ def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(options))
 
 
-def parse_opaque(body: bytes, stripped: frozenset[str] = frozenset()) -> tuple[bytes, bool]:
-    """The body of an endpoint that the proxy does not interpret, without what is the proxy's alone, and whether it
-    streams."""
-    fields = decode_fields(body)
-    return opaque(body, fields, is_rewritten=take_out(fields, stripped))
-
-
-def opaque(body: bytes, fields: Fields, *, is_rewritten: bool) -> tuple[bytes, bool]:
-    """What `parse_opaque` gives."""
-    return (_encoder.encode(fields) if is_rewritten else body), _flag(fields, "stream")
-
-
-def opaque_body(body: bytes, *, salt: str | None, request_id: str | None) -> bytes:
-    """A body of `parse_opaque` for one leg.
-
-    vLLM 0.32 takes `cache_salt` on all four generation endpoints, on `/v1/messages` since vllm#49498; engines before
-    that ignore it there. `request_id`: where the body's is the engine's id of the request and of its answer, whatever
-    the header says (`/v1/responses`).
-    """
-    if salt is None and request_id is None:
-        return body
-    fields = decode_fields(body)
-    if salt is not None:
-        _add_salt(fields, salt)
-    if request_id is not None:
-        fields[REQUEST_ID] = msgspec.Raw(_encoder.encode(request_id))
-    return _encoder.encode(fields)
-
-
-def _add_salt(fields: Fields, salt: str) -> None:
+def add_salt(fields: Fields, salt: str) -> None:
     """Put `salt` before the client's own. What vLLM refuses as a salt is left for it to refuse."""
     raw = fields.get(CACHE_SALT)
     own = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ppd_proxy.core.chat import Fields, Generation, decode_fields
+from ppd_proxy.core.chat import Fields, Generation
+from ppd_proxy.core.opaque import Opaque
 
 _PROMPT_FIELDS = ("messages", "prompt", "tools", "documents", "prompt_embeds", "input", "instructions", "system")
 """Rendered into the prompt, on any of the four generation endpoints."""
@@ -13,9 +14,9 @@ def prompt_size_bytes(request: Generation) -> int:
     return 4 * len(request.prompt) if isinstance(request.prompt, list) else _size_bytes(request.fields)
 
 
-def opaque_size_bytes(body: bytes) -> int:
-    """The same measure for a body of `chat.parse_opaque`."""
-    return _size_bytes(decode_fields(body))
+def opaque_size_bytes(request: Opaque) -> int:
+    """The same measure of a request that is not interpreted."""
+    return _size_bytes(request.fields)
 
 
 def _size_bytes(fields: Fields) -> int:

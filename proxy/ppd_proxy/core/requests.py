@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.core import chat, identity, stepwise
+from ppd_proxy.core import chat, identity, opaque, stepwise
+from ppd_proxy.core.opaque import Opaque
 from ppd_proxy.core.stepwise import LARGE_BYTES, Steps
 
 _MESSAGES_AT_ONCE = 1000
@@ -39,16 +40,16 @@ def parse(kind: chat.Kind, body: bytes, stripped: frozenset[str]) -> Steps[chat.
     return chat.view(kind, body, fields, messages, prompt, is_rewritten=is_rewritten, several=several)
 
 
-def parse_opaque(body: bytes, stripped: frozenset[str]) -> Steps[tuple[bytes, bool]]:
-    """As `chat.parse_opaque`."""
+def parse_opaque(body: bytes, stripped: frozenset[str]) -> Steps[Opaque]:
+    """As `opaque.parse_opaque`."""
     if len(body) <= LARGE_BYTES:
-        return chat.parse_opaque(body, stripped)
+        return opaque.parse_opaque(body, stripped)
     yield
     fields = chat.decode_fields(body)
     yield
     is_rewritten = chat.take_out(fields, stripped)
     yield
-    return chat.opaque(body, fields, is_rewritten=is_rewritten)
+    return opaque.opaque(body, fields, is_rewritten=is_rewritten)
 
 
 def _messages(raw: msgspec.Raw) -> Steps[list[dict[str, Any]]]:

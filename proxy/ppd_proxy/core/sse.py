@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.core.answer import EngineAnswer, are_chunks, counted_usage, read_stream
+from ppd_proxy.core.answer import Assembly, EngineAnswer, are_chunks, counted_usage, read_chunks
 from ppd_proxy.core.asked import Asked
 from ppd_proxy.core.engine_errors import openai_error, read_error, shown_error, withheld
 from ppd_proxy.core.events import Event
@@ -31,6 +31,8 @@ _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """A longer answer (of the engine, with all that was asked for) is relayed all the same, but its conversation is not
 remembered, and it has no candidate."""
+READ_BYTES = 256 * 1024
+"""So much of an answer is read in one go: 5 ms. A short one is read when it ends, a long one while it comes."""
 
 
 class SseRelay(Relay):
@@ -38,8 +40,9 @@ class SseRelay(Relay):
     for complete that had an error, so the `[DONE]` behind one is not relayed."""
 
     __slots__ = (
-        "_answer", "_asked", "_check", "_drop_usage", "_ending", "_going_on", "_is_id_public", "_joint", "_kept",
-        "_kept_bytes", "_max_kept_bytes", "_prefix", "_public_prefix", "_start", "_unfinished",
+        "_answer", "_asked", "_assembly", "_check", "_drop_usage", "_ending", "_going_on", "_has_broken", "_has_odd",
+        "_is_id_public", "_joint", "_kept", "_max_kept_bytes", "_prefix", "_public_prefix",
+        "_read_bytes", "_read_events", "_start", "_unfinished", "kept_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +55,15 @@ class SseRelay(Relay):
         self._asked = asked
         self._unfinished = self._reader.unfinished
         self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        self._assembly = Assembly()
+        self._read_events = 0
+        self._read_bytes = READ_BYTES
+        """With more kept than this, it is time to read on."""
+        self._has_odd = False
+        """Among what was read is an event that is no chunk of an answer ..."""
+        self._has_broken = False
+        """... that passed without a closer look, and is not even JSON."""
         self._answer: EngineAnswer | None = None
         self._is_id_public = hidden_id == public_id
         # How every ordinary chunk of this answer begins, up to its first choice: id, time and model stay the same.
@@ -85,9 +96,10 @@ class SseRelay(Relay):
                 or not self._may_end(data, start)
             )
         ):
-            if self._kept_bytes <= self._max_kept_bytes:
-                self._kept.append(data)
-                self._kept_bytes += len(data)
+            self._kept.append(data)
+            self.kept_bytes += len(data)
+            if self.kept_bytes > self._read_bytes:
+                self._read_on()
             return data if self._is_id_public else data.replace(prefix, self._public_prefix)
         return super().feed(data)
 
@@ -106,9 +118,10 @@ class SseRelay(Relay):
             or (self._check is not None and data.find(self._going_on, start) < 0 and self._may_end(data, start))
         ):
             return False
-        if self._kept_bytes <= self._max_kept_bytes:
-            self._kept.append(data[start:-2])
-            self._kept_bytes += len(data)
+        self._kept.append(data[start:-2])
+        self.kept_bytes += len(data)
+        if self.kept_bytes > self._read_bytes:
+            self._read_on()
         return True
 
     def _are_all_ordinary(self, data: bytes) -> bool:
@@ -190,10 +203,26 @@ class SseRelay(Relay):
 
     def _keep(self, event: Event) -> None:
         """What `answer` and `raw` are made of: every event in vLLM's own form."""
-        if self._kept_bytes <= self._max_kept_bytes:
-            plain = event.raw if _is_plain(event) else b"data: " + event.data.replace(b"\n", b" ") + b"\n\n"
-            self._kept.append(plain)
-            self._kept_bytes += len(plain)
+        plain = event.raw if _is_plain(event) else b"data: " + event.data.replace(b"\n", b" ") + b"\n\n"
+        self._kept.append(plain)
+        self.kept_bytes += len(plain)
+        if self.kept_bytes > self._read_bytes:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Take what is kept and was not read yet into the answer, or forget it where the answer is too long."""
+        if self.kept_bytes > self._max_kept_bytes:
+            self._kept.clear()
+            return
+        unread = b"".join(self._kept[self._read_events :])
+        self._read_events = len(self._kept)
+        self._read_bytes = self.kept_bytes + READ_BYTES
+        chunks = read_chunks(unread, self._prefix)
+        if chunks is not None:
+            self._assembly.add(chunks)
+            return
+        self._has_odd = True
+        self._has_broken = self._has_broken or (bool(self._prefix) and not are_chunks(unread))
 
     def _failed(self, event: Event) -> bytes:
         """An error event; clients know one by its `error` object alone."""
@@ -210,7 +239,7 @@ class SseRelay(Relay):
 
     def _finish(self) -> None:
         self._answer = self.answer()
-        if self._answer is None and self._prefix and not are_chunks(self.raw or b""):
+        if self._has_broken:
             self._break("the engine sent an event that is no JSON object")  # one that passed without a closer look
         elif self._check is not None and not self._check.compare(counted_usage(self._answer)):
             self._break(str(self._check))
@@ -238,14 +267,15 @@ class SseRelay(Relay):
 
     def answer(self) -> EngineAnswer | None:
         """None also when it was too long to keep or is no chat or completion answer."""
-        if self.is_done or self._kept_bytes > self._max_kept_bytes:
+        if self.is_done or self.kept_bytes > self._max_kept_bytes:
             return self._answer
-        return read_stream(b"".join(self._kept), self._prefix)
+        self._read_on()
+        return None if self._has_odd else self._assembly.answer()
 
     @property
     def raw(self) -> bytes | None:
         """The engine's whole events so far, with what is taken out of them; None when they were too long to keep."""
-        return b"".join(self._kept) if self._kept_bytes <= self._max_kept_bytes else None
+        return b"".join(self._kept) if self.kept_bytes <= self._max_kept_bytes else None
 
 
 def _is_plain(event: Event) -> bool:

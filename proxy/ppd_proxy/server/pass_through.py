@@ -8,18 +8,20 @@ when that is over.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import aiohttp
 from quart import Blueprint, Response, request
 from yarl import URL
 
 from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.core.chat import parse_opaque
 from ppd_proxy.core.headers import HOP_BY_HOP, is_credential
 from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.prompt_size import opaque_size_bytes
+from ppd_proxy.core.requests import parse_opaque
+from ppd_proxy.core.stepwise import Steps
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
 from ppd_proxy.policy.placement import least_loaded
@@ -28,6 +30,8 @@ from ppd_proxy.server.access import check_client
 from ppd_proxy.server.noting import note_passed_on
 from ppd_proxy.server.paths import PASSED_ON, passed_on, with_query
 from ppd_proxy.upstream.client import engine_errors
+
+T = TypeVar("T")
 
 _NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"x-admin-key", b"x-request-id"}
 _NOT_RETURNED = HOP_BY_HOP | {b"content-length", b"content-encoding", b"server", b"date"}
@@ -49,8 +53,9 @@ def pass_through_blueprint(
         body = cast("bytes", await request.get_data(cache=False))
         tokens = 1
         if body:
-            body, _ = parse_opaque(body)
-            tokens += opaque_size_bytes(body) // _BYTES_PER_TOKEN
+            parsed = await _in_steps(parse_opaque(body, frozenset()))
+            body = parsed.body
+            tokens += opaque_size_bytes(parsed) // _BYTES_PER_TOKEN
         is_get = request.method == "GET"
         ends_at = shared.loop.time() + GETS_LIMIT_S
         shared.retry_budget.note_request(shared.loop.time())
@@ -83,6 +88,16 @@ def pass_through_blueprint(
             provide_automatic_options=False,
         )
     return blueprint
+
+
+async def _in_steps(steps: Steps[T]) -> T:
+    """What a large body gives, with other requests' turns between its steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("T", end.value)
+        await asyncio.sleep(0)
 
 
 def _without_arguments(view: Callable[[], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:

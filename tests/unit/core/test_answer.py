@@ -6,10 +6,11 @@ import pytest
 
 from ppd_proxy.core import answer as answers
 from ppd_proxy.core.answer import (
+    assemble,
     client_body,
     is_too_long,
+    read_chunks,
     read_prefill,
-    read_stream,
     read_transfer,
 )
 from ppd_proxy.core.asked import IDS, NOTHING
@@ -29,7 +30,12 @@ def read(body):
     return read_whole("chat", json.dumps(body).encode())
 
 
-def read_chunks(*chunks):
+def read_stream(stream):
+    chunks = read_chunks(stream)
+    return assemble(chunks) if chunks is not None else None
+
+
+def streamed(*chunks):
     return read_stream(events(*(json.dumps(chunk).encode() for chunk in chunks)))
 
 
@@ -206,14 +212,14 @@ def test_of_several_choices_only_the_usage_is_read():
     choices = [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]
     for answer in (
         read({"choices": choices, "usage": USAGE}),
-        read_chunks({"choices": choices[:1]}, {"choices": choices[1:]}, {"choices": [], "usage": USAGE}),
+        streamed({"choices": choices[:1]}, {"choices": choices[1:]}, {"choices": [], "usage": USAGE}),
     ):
         assert not answer.is_single
         assert answer.usage.prompt_tokens == 30
 
 
 def test_a_stream_is_put_together():
-    answer = read_chunks(
+    answer = streamed(
         delta(role="assistant", content=""),
         delta(reasoning="let me "),
         delta(reasoning="see"),
@@ -228,7 +234,7 @@ def test_a_stream_is_put_together():
 
 
 def test_streamed_tool_calls_are_put_together():
-    answer = read_chunks(
+    answer = streamed(
         delta(tool_calls=[{"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": ""}}]),
         delta(tool_calls=[{"index": 0, "function": {"arguments": '{"a":'}}]),
         delta(tool_calls=[{"index": 0, "function": {"arguments": "1}"}}]),
@@ -245,7 +251,7 @@ def test_streamed_tool_calls_are_put_together():
     "piece", [{"index": -1}, {"index": 5}, {"index": None}, {"index": "0"}, {"function": None}, {}]
 )
 def test_odd_pieces_of_tool_calls_break_nothing(piece):
-    read_chunks(delta(tool_calls=[piece]), delta(tool_calls=[piece]))
+    streamed(delta(tool_calls=[piece]), delta(tool_calls=[piece]))
 
 
 def test_a_stream_with_something_else_in_it_is_none():

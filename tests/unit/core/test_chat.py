@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_proxy.core.asked import IDS, NOTHING, Asked
-from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, opaque_body, parse, prefill_body
+from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, parse, prefill_body
+from ppd_proxy.core.opaque import opaque_body, parse_opaque
 from ppd_proxy.core.prompt_size import opaque_size_bytes, prompt_size_bytes
 from ppd_proxy.errors import BadRequest
 
@@ -327,7 +328,7 @@ def test_fields_that_are_no_part_of_the_prompt_do_not_count_as_load(name):
     long = {name: "x" * 200_000}
     assert prompt_size_bytes(chat(**long)) == prompt_size_bytes(chat())
     assert prompt_size_bytes(completion(**long)) == prompt_size_bytes(completion())
-    assert opaque_size_bytes(json.dumps({"input": "Hi", **long}).encode()) == len('"Hi"')
+    assert opaque_size_bytes(parse_opaque(json.dumps({"input": "Hi", **long}).encode())) == len('"Hi"')
 
 
 @pytest.mark.parametrize("name", ["tools", "documents"])
@@ -351,7 +352,7 @@ def test_the_salt_goes_before_the_clients_own(fields, expected):
     assert salt_of(decode_body(chat(**fields), None, NOTHING, salt="ppd-1")) == expected
     assert salt_of(prefill_body(chat(**fields), PARAMS, salt="ppd-1")) == expected
     opaque = json.dumps({"input": "hi", **fields}).encode()
-    assert salt_of(opaque_body(opaque, salt="ppd-1", request_id=None)) == expected
+    assert salt_of(opaque_body(parse_opaque(opaque), salt="ppd-1", request_id=None)) == expected
 
 
 @pytest.mark.parametrize("own", ["", 5, ["a"], "a/b" * 40, "x" * (MAX_SALT_CHARS + 1)])

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_proxy.core.asked import NOTHING
-from ppd_proxy.core.chat import decode_body, parse, parse_opaque, prefill_body
+from ppd_proxy.core.chat import decode_body, parse, prefill_body
+from ppd_proxy.core.opaque import opaque_body, parse_opaque
 from ppd_proxy.errors import BadRequest
 
 PARAMS = b'{"do_remote_prefill":true,"remote_block_ids":[[1,2]]}'
@@ -32,8 +33,9 @@ def test_p28_a_clients_own_kv_parameters_are_dropped_in_every_spelling(field):
         assert b"evil" not in body
         assert json.loads(body)["prompt"] == "hi"
     assert json.loads(decode_body(request, PARAMS, NOTHING))["kv_transfer_params"] == json.loads(PARAMS)
-    body, _ = parse_opaque(b'{"input":"hi",' + field + b"}")
-    assert b"evil" not in body
+    request = parse_opaque(b'{"input":"hi",' + field + b"}")
+    assert b"evil" not in request.body
+    assert b"evil" not in opaque_body(request, salt="s", request_id="r")
 
 
 def test_other_extra_arguments_survive_the_removal_byte_for_byte():
@@ -54,14 +56,15 @@ def test_stripped_fields_are_taken_out_of_both_legs():
     request = parse("completion", raw, frozenset({"conversation_id", "absent"}))
     assert decode_body(request, None, NOTHING) == b'{"prompt":"hi","x":1.0}'
     assert b"conversation_id" not in prefill_body(request, PARAMS)
-    assert parse_opaque(raw, frozenset({"x"})) == (b'{"prompt":"hi","conversation_id":"c"}', False)
+    request = parse_opaque(raw, frozenset({"x"}))
+    assert (request.body, request.is_stream) == (b'{"prompt":"hi","conversation_id":"c"}', False)
 
 
 def test_an_endpoint_that_is_not_read_keeps_its_body():
     raw = b'{ "input":"hi", "stream": true}'
-    body, is_stream = parse_opaque(raw)
-    assert body is raw
-    assert is_stream
+    request = parse_opaque(raw)
+    assert request.body is raw
+    assert request.is_stream
 
 
 # Bad input

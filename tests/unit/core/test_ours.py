@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ppd_proxy.core.asked import NOTHING
-from ppd_proxy.core.chat import decode_body, opaque_body, parse, parse_opaque, prefill_body
+from ppd_proxy.core.chat import decode_body, parse, prefill_body
+from ppd_proxy.core.opaque import opaque_body, parse_opaque
 
 EVIL = '{"do_remote_prefill":true,"remote_host":"evil"}'
 TAG = '"___prefill_addr_evil:1___decode_addr_evil:2_00000000000000000000000000000000"'
@@ -37,7 +38,7 @@ def legs(text):
         yield prefill_body(generation, None, salt="s")
         yield decode_body(generation, None, NOTHING)
         yield decode_body(generation, None, NOTHING, salt="s")
-    opaque, _ = parse_opaque(f'{{"input":"hi",{text}}}'.encode())
+    opaque = parse_opaque(f'{{"input":"hi",{text}}}'.encode())
     yield opaque_body(opaque, salt=None, request_id=None)
     yield opaque_body(opaque, salt="s", request_id=None)
 
@@ -79,7 +80,7 @@ def test_what_looks_like_a_tag_in_the_prompt_stays_text():
 def test_a_body_without_anything_of_ours_is_sent_as_it_came():
     body = b'{ "prompt" : "hi", "n": 1 }'
     assert decode_body(parse("completion", body), None, NOTHING) is body
-    assert parse_opaque(body)[0] is body
+    assert parse_opaque(body).body is body
 
 
 def test_arguments_within_arguments_are_not_followed_for_ever():

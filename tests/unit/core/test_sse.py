@@ -24,6 +24,7 @@ from tests.support.sse import (
 )  # fmt: skip
 
 from ppd_proxy.core.asked import IDS, Asked
+from ppd_proxy.core.sse import READ_BYTES
 
 # Rule 1: nothing before the first decisive event
 
@@ -314,3 +315,28 @@ def test_no_other_chunk_passes_without_a_look():
     hidden = relay()
     hidden.feed(text("a"))
     assert not hidden.takes_chunk(framed(text("b")))
+
+
+# Long answers are read while they come
+
+
+def long_answer(odd=b""):
+    words = [f"word {number} " for number in range(4 * READ_BYTES // 200)]
+    return words, [ROLE, *(delta(content=word) for word in words), odd, delta("stop"), USAGE, DONE]
+
+
+def test_a_long_answer_says_the_same_as_its_pieces():
+    words, events = long_answer()
+    stream = relay()
+    assert sum(map(len, events)) > 3 * READ_BYTES
+    feed(stream, *events)
+    assert stream.answer().content == "".join(words)
+    assert stream.answer().is_finished
+
+
+def test_an_event_far_from_the_end_that_is_no_json_still_breaks_the_answer():
+    _, events = long_answer()
+    events[100] = events[100].replace(b'"finish_reason"', b'"finish_reason', 1)
+    stream = relay()
+    assert DONE not in feed(stream, *events)
+    assert stream.broken == "the engine sent an event that is no JSON object"
