@@ -38,6 +38,17 @@ async def test_two_of_three_decode_engines_that_fail_at_once_cost_hardly_a_reque
         assert not any(cluster.runtime.load.requests.values())
 
 
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+async def test_where_all_engines_of_a_role_fail_an_aggregated_one_serves(role):
+    async with running_cluster(aggregated=1) as cluster:
+        (failing,) = getattr(cluster, f"{role}s")
+        failing.faults.add(FAILS)
+        replies = [await cluster.chat(f"Hi {number}") for number in range(3 * FAILED_RUN)]
+        assert {(reply.status, reply.route) for reply in replies} == {(200, "aggregated")}
+        assert failing.faults.hits() <= FAILED_RUN + 3  # and then the trials
+        assert not any(cluster.runtime.load.requests.values())
+
+
 async def test_without_retries_an_engine_that_fails_fast_does_not_attract_the_traffic():
     """It has nothing in flight, but for a while what failed counts as load."""
     slow = {"timing": TimingConfig(decode_ms_per_token=2)}

@@ -46,11 +46,38 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
 def decide(demand: Demand, situation: Situation) -> Plan:
     """The plan for one request; raises NoRoute when no engine can take it."""
     plan = _plan(demand, situation)
+    worn = situation.failed | situation.shunned
+    if worn and _is_worn(plan, worn):
+        plan = _elsewhere(demand, situation, plan, worn) or plan
     if situation.cause is not None and not situation.may_repeat:
         engine = (plan.prefill if situation.cause is Reason.PREFILL_FAILED else None) or plan.decode
         if engine.id in situation.failed:
             raise NoRoute("every engine that could take the request has failed it", reason=situation.cause)
     return plan
+
+
+def _is_worn(plan: Plan, worn: frozenset[str]) -> bool:
+    return plan.decode.id in worn or (plan.prefill is not None and plan.prefill.id in worn)
+
+
+def _elsewhere(demand: Demand, situation: Situation, plan: Plan, worn: frozenset[str]) -> Plan | None:
+    """The route would take engines that failed, because there are no others of their role: one that takes none.
+
+    It is the one of a fleet in which they are down; where these are distrusted pairs' engines, also of one without
+    pairs.
+    """
+    turn, whole = demand.history.turn, _not_splittable(demand)
+    aggregated = _aggregated(demand, situation)
+    if aggregated is not None and aggregated.id not in worn:
+        down = Reason.NO_DECODE_ENGINE if plan.decode.id in worn else Reason.NO_PREFILL_ENGINE
+        reason = situation.cause or (Reason.HOME_UNHEALTHY if plan.route == "direct" else down)
+        return Plan(route="aggregated", reason=reason, turn=turn, decode=aggregated)
+    has_bad_pairs = situation.distrust.is_split or bool(situation.distrust.pairs)
+    if whole is None and not (has_bad_pairs and plan.decode.id in worn):
+        return None
+    decodes = _usable(situation.fleet.decode, situation)
+    alone = _by_itself(demand, situation, decodes, whole or Reason.SPLIT_DISTRUSTED)
+    return alone if alone is not None and alone.decode.id not in worn else None
 
 
 def _plan(demand: Demand, situation: Situation) -> Plan:
@@ -137,10 +164,15 @@ def _unpaired(demand: Demand, situation: Situation, decodes: Sequence[Engine], r
     aggregated = _aggregated(demand, situation)
     if aggregated is not None:
         return Plan(route="aggregated", reason=reason, turn=demand.history.turn, decode=aggregated)
+    return _by_itself(demand, situation, decodes, reason)
+
+
+def _by_itself(demand: Demand, situation: Situation, decodes: Sequence[Engine], reason: Reason) -> Plan | None:
+    """A decode engine computes the prompt itself."""
     alone = _alone(demand, situation, decodes)
     if alone is None:
         return None
-    if situation.distrust.is_direct and demand.history.known_answers:
+    if reason in _OF_DISTRUST and situation.distrust.is_direct and demand.history.known_answers:
         reason = Reason.DISTRUSTED_ANYWAY
     return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=alone)
 

@@ -6,6 +6,7 @@ from tests.support.builders import aggregated, decode, fleet, prefill
 from ppd_proxy.core.types import Demand, History, Home, Reason
 from ppd_proxy.errors import NoRoute
 from ppd_proxy.policy.decide import Situation, decide
+from ppd_proxy.policy.distrust import Distrust
 
 P1, P2, D1, D2, A1, A2 = prefill("p1"), prefill("p2"), decode("d1"), decode("d2"), aggregated("a1"), aggregated("a2")
 SPLIT = fleet(P1, P2, D1, D2)
@@ -94,3 +95,41 @@ def test_the_only_decode_engine_gets_its_second_chance_with_another_partner():
         pair = (first.prefill.id, first.decode.id)
         again = plan(engines, key=key, cause=Reason.DECODE_FAILED, failed=ids("d1"), tried_pairs=frozenset({pair}))
         assert again.prefill != first.prefill
+
+
+FAILED_AND_SHUNNED = pytest.mark.parametrize("how", ["failed", "shunned"])
+
+
+@FAILED_AND_SHUNNED
+@pytest.mark.parametrize("role", ["p", "d"])
+def test_an_aggregated_engine_serves_where_all_of_a_role_fail(role, how):
+    cause = {"p": Reason.PREFILL_FAILED, "d": Reason.DECODE_FAILED} if how == "failed" else {}
+    made = plan(fleet(P1, D1, A1), **{how: ids(f"{role}1"), "cause": cause.get(role)})
+    assert (made.route, made.decode) == ("aggregated", A1)
+    down = {"p": Reason.NO_PREFILL_ENGINE, "d": Reason.NO_DECODE_ENGINE}
+    assert made.reason == cause.get(role, down[role])
+
+
+@FAILED_AND_SHUNNED
+def test_no_route_is_left_for_one_whose_engines_fail_as_well(how):
+    made = plan(fleet(P1, D1, A1), **{how: ids("d1", "a1")})
+    assert (made.route, made.decode) == ("pd", D1)
+
+
+def test_a_direct_turn_leaves_its_only_home_for_an_aggregated_engine_while_it_fails():
+    made = plan(fleet(P1, D1, A1), history=known(), shunned=ids("d1"))
+    assert (made.route, made.reason, made.decode) == ("aggregated", Reason.HOME_UNHEALTHY, A1)
+
+
+@FAILED_AND_SHUNNED
+def test_what_is_never_split_goes_to_a_decode_engine_where_aggregated_ones_fail(how):
+    safe = decode("d1", is_ppd=True)
+    made = plan(fleet(safe, A1), demand={"is_multi_sequence": True}, **{how: ids("a1")})
+    assert (made.route, made.reason, made.decode) == ("direct", Reason.MULTI_SEQUENCE, safe)
+
+
+@FAILED_AND_SHUNNED
+def test_a_distrusted_pairs_decode_engine_serves_alone_where_the_others_fail(how):
+    distrust = Distrust(pairs=frozenset({("p1:8000", "d1:8000")}))
+    made = plan(fleet(P1, D1, D2), distrust=distrust, **{how: ids("d2")})
+    assert (made.route, made.reason, made.decode) == ("direct", Reason.SPLIT_DISTRUSTED, D1)
