@@ -204,7 +204,9 @@ class Handling:
             head=head,
             body=body,
             relay=relay,
-            expected=Expected(self._key.encode(), self._shared.echoes.of(engine, self._endpoint)),
+            expected=Expected(
+                self._key.encode(), self._shared.echoes.of(engine, self._endpoint, is_stream=relay is not None)
+            ),
             dialect=self._call.dialect,
             asked=self._asked if kind == "decode" else NOTHING,
             is_retriable=not consumes_kv,

@@ -17,12 +17,17 @@ MAX_KNOWN = 4096
 
 
 class Echo:
-    """One engine's habit at one endpoint. `echoes` is None until it is known."""
+    """One engine's habit at one endpoint, in whole answers or in streams. `echoes` is None until it is known.
 
-    __slots__ = ("_incarnation", "_misses", "echoes")
+    What stands before an engine may give ids of its own to one of the two only. Until that shows, either is a sign of
+    the other.
+    """
+
+    __slots__ = ("_incarnation", "_misses", "echoes", "other")
 
     def __init__(self, incarnation: int) -> None:
         self._incarnation = incarnation
+        self.other: Echo | None = None
         self._misses = 0
         self.echoes: bool | None = None
 
@@ -37,7 +42,7 @@ class Echo:
         self._misses += 1
         if self._misses >= MISSES:
             self.echoes = False
-        return not self.echoes
+        return not (self.other.echoes if self.echoes is None and self.other is not None else self.echoes)
 
 
 class Expected:
@@ -59,19 +64,21 @@ class Echoes:
     """The habits of all engines, each for its current incarnation."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, bytes], Echo] = {}
+        self._known: dict[tuple[str, bytes], tuple[Echo, Echo]] = {}
 
-    def of(self, engine: Engine, endpoint: bytes) -> Echo:
+    def of(self, engine: Engine, endpoint: bytes, *, is_stream: bool = False) -> Echo:
         """`endpoint` is the path without its query: an engine may echo ids at one and not at another."""
         place = (engine.id, endpoint)
-        echo = self._known.get(place)
-        if echo is None or not echo.is_of(engine):
+        pair = self._known.get(place)
+        if pair is None or not pair[0].is_of(engine):
             if len(self._known) >= MAX_KNOWN:
                 del self._known[next(iter(self._known))]
-            echo = self._known[place] = Echo(engine.incarnation)
-        return echo
+            whole, stream = pair = self._known[place] = Echo(engine.incarnation), Echo(engine.incarnation)
+            whole.other, stream.other = stream, whole
+        return pair[is_stream]
 
     def told(self, engine: Engine) -> bool | None:
         """Whether the engine echoes ids at any endpoint; None while that is not known."""
-        known = {echo.echoes for (id_, _), echo in self._known.items() if id_ == engine.id and echo.is_of(engine)}
+        pairs = [pair for (id_, _), pair in self._known.items() if id_ == engine.id and pair[0].is_of(engine)]
+        known = {echo.echoes for pair in pairs for echo in pair}
         return True if True in known else False if False in known else None

@@ -1,5 +1,6 @@
 """Which answers are taken for ours, as an engine's habit becomes known."""
 
+import pytest
 from tests.support.builders import decode
 
 from ppd_proxy.core.echoes import MAX_KNOWN, MISSES, Echoes, Expected
@@ -8,8 +9,8 @@ CHAT, MESSAGES = b"/v1/chat/completions", b"/v1/messages"
 OURS, THEIRS = b'{"id":"chatcmpl-abc","choices":[]}', b'{"id":"chatcmpl-xyz","choices":[]}'
 
 
-def met(echoes, engine, answer, endpoint=CHAT):
-    return Expected(b"abc", echoes.of(engine, endpoint)).is_met(answer)
+def met(echoes, engine, answer, endpoint=CHAT, **how):
+    return Expected(b"abc", echoes.of(engine, endpoint, **how)).is_met(answer)
 
 
 def test_before_the_first_echo_every_answer_is_taken():
@@ -61,6 +62,19 @@ def test_an_engine_echoes_when_it_does_at_one_endpoint():
         met(echoes, decode(), THEIRS, MESSAGES)
     met(echoes, decode(), OURS)
     assert echoes.told(decode()) is True
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_whole_answers_and_streams_are_a_sign_of_each_other_until_one_shows_to_be_otherwise(is_stream):
+    """However often the one echoes meanwhile: else the other would be refused for ever."""
+    echoes = Echoes()
+    taken = []
+    for _ in range(2 * MISSES):
+        assert met(echoes, decode(), OURS, is_stream=is_stream)
+        taken.append(met(echoes, decode(), THEIRS, is_stream=not is_stream))
+    assert taken == [False] * (MISSES - 1) + [True] * (MISSES + 1)
+    assert echoes.told(decode()) is True
+    assert not met(echoes, decode(), THEIRS, is_stream=is_stream)
 
 
 def test_what_is_known_is_bounded():
