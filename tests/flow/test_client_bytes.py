@@ -104,6 +104,7 @@ ILL_FORMED = {
     "a length in hexadecimal": POST + b"Content-Length: 0x%x\r\n\r\n" % len(BODY) + BODY,
     "an endless length": POST + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n" + BODY,
     "an empty length": POST + b"Content-Length:\r\n\r\n" + BODY,
+    "no host": POST.replace(b"Host: 127.0.0.1\r\n", b"") + LENGTH + b"\r\n" + BODY,
     "two hosts": POST + b"Host: other\r\n" + LENGTH + b"\r\n" + BODY,
     "length and coding": POST + LENGTH + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "coding and length": POST + b"Transfer-Encoding: chunked\r\n" + LENGTH + b"\r\n0\r\n\r\n",

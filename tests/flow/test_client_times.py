@@ -95,7 +95,7 @@ async def test_half_a_head_is_a_request_timeout(sent):
 
 async def test_a_head_that_drips_has_no_more_time_than_another():
     async with running_proxy(server=Server(head_timeout_s=SHORT_S)) as cluster:
-        for start, piece in ((b"GET /health HTTP/1.1\r\nA: ", b"x"), (b"", b"\r\n")):
+        for start, piece in ((b"GET /health HTTP/1.1\r\nHost: a\r\nA: ", b"x"), (b"", b"\r\n")):
             async with raw(cluster.url) as client:
                 await client.send(start)
                 dripping = cluster.tasks.spawn(drip(client, piece))

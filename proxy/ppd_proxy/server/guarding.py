@@ -290,6 +290,8 @@ def read_head(head: bytes) -> Head:
         _check_repeated(headers)
     path, query = _target(method, target)
     is_old = minor == b"0"
+    if not is_old and b"host" not in named:
+        raise _bad("the header host is missing")
     return Head(
         method.decode("ascii"),
         path,

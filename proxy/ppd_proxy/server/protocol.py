@@ -30,6 +30,7 @@ from ppd_proxy.core.headers import Headers
 from ppd_proxy.core.signals import ClientGone, Stopping
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.server.guarding import Guard, Head, Limits, Phase
+from ppd_proxy.server.unframed import UnframedCycle, reset
 from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.mailbox import Mailbox
 
@@ -41,6 +42,7 @@ ONE_WRITE_BYTES = 65536
 _ASGI = MappingProxyType({"version": "3.0", "spec_version": "2.3"})
 
 _Cycle: Any = RequestResponseCycle
+_OldCycle: Any = UnframedCycle
 App = Callable[[Any, Any, Any], Awaitable[None]]
 Refuse = Callable[[bytes, ProxyError], tuple[Headers, bytes]]
 """Counts and logs a request (by its raw path, empty where that is not known) that gets no further than its connection;
@@ -174,7 +176,8 @@ class ClientConnection(asyncio.Protocol):
             "raw_path": head.path,
             "query_string": head.query,
         }
-        self._cycle = cycle = _Cycle(
+        kind = _Cycle if head.version == "1.1" else _OldCycle
+        self._cycle = cycle = kind(
             scope=scope,
             transport=self._outlet,
             flow=self.flow,
@@ -220,6 +223,10 @@ class ClientConnection(asyncio.Protocol):
     def close(self) -> None:
         """No further request. Unread bytes would take the last answer away with them, so they are read first."""
         if self._closes_at is not None or self.transport.is_closing():
+            return
+        if isinstance(self._cycle, UnframedCycle) and self._cycle.is_cut:
+            reset(self.transport.get_extra_info("socket"))
+            self.transport.abort()
             return
         if self._guard.is_whole and not self._guard.has_more and not self.flow.read_paused:
             self.transport.close()
@@ -311,12 +318,15 @@ class Writer:
 
     @classmethod
     def of(cls, send: object) -> Writer | None:
-        """The writer behind uvicorn's `send`, which is a method of the request's cycle; None on other servers.
+        """The writer behind uvicorn's `send`, which is a method of the request's cycle; None on other servers, and for
+        HTTP/1.0, which knows no chunks.
 
         Requests sent ahead share a connection, so the connection does not tell which of them is being answered.
         """
         cycle = getattr(send, "__self__", None)
-        return cls(cycle) if isinstance(cycle, RequestResponseCycle) else None
+        if not isinstance(cycle, RequestResponseCycle) or isinstance(cycle, UnframedCycle):
+            return None
+        return cls(cycle)
 
     @property
     def is_lost(self) -> bool:
