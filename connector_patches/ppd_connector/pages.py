@@ -6,14 +6,14 @@ never copies), K and V or the one latent of MLA:
 - vLLM 0.30 to 0.32, accelerators: [blocks, heads, tokens, K channels and V channels] (`kv_cache_interface.py`).
 - vLLM 0.24 to 0.29: [blocks, 2, tokens, heads, channels] (FlashAttention, Triton, FlashInfer), or [2, blocks, ...];
   MLA [blocks, tokens, channels].
-- CPU, all releases: [blocks, heads, ...] whose block holds all of K, then all of V (`cpu_attn.py`). V is one token
-  after the other. K is packed for the instruction set, mostly as groups of tokens that are transposed. How, is found
-  out by having vLLM's own kernel write a block of known values.
+- CPU, all releases: [blocks, heads, ...] whose block holds all of K, then all of V (`cpu_attn.py`). Both are
+  packed for the instruction set: K mostly as groups of tokens that are transposed, V mostly not at all, but for AMX in
+  pairs of tokens. How, is found out by having vLLM's own kernel write a block of known values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,9 @@ class Pages:
     """One layer. A page is the scheduler's block, or a whole fraction of it (kernel blocks)."""
 
     planes: tuple[torch.Tensor, ...]
-    k_order: torch.Tensor | None = None
-    """CPU only, where K is packed in another way than transposed groups: the element in the block for
-    [token, channel]."""
+    orders: tuple[torch.Tensor | None, ...] = ()
+    """CPU only, for planes that are packed in another way than transposed groups: the element in the block for
+    [token, channel]. None, or fewer than planes: packed in no such way."""
 
     @property
     def page_tokens(self) -> int:
@@ -55,22 +55,28 @@ class Pages:
 
     def read(self, slots: Slots, into: Sequence[torch.Tensor]) -> None:
         """Copy these tokens out; `into` are planes [heads, tokens, channels] on the cache's device."""
-        for index, (plane, values) in enumerate(zip(self.planes, into, strict=True)):
-            if index == 0 and self.k_order is not None:
+        for plane, values, order in self._with_orders(into):
+            if order is not None:
                 flat = plane.reshape(plane.shape[0], plane.shape[1], -1)
-                values.copy_(flat[slots.pages[:, None], :, self.k_order[slots.offsets]].permute(2, 0, 1))
+                values.copy_(flat[slots.pages[:, None], :, order[slots.offsets]].permute(2, 0, 1))
             else:
                 _gather(plane, slots, values)
 
     def write(self, slots: Slots, planes: Sequence[torch.Tensor]) -> None:
         """The reverse."""
-        for index, (plane, values) in enumerate(zip(self.planes, planes, strict=True)):
-            if index == 0 and self.k_order is not None:
-                flat = plane.reshape(plane.shape[0], plane.shape[1], -1)
-                flat[slots.pages[:, None], :, self.k_order[slots.offsets]] = values.permute(1, 2, 0)
+        for plane, values, order in self._with_orders(planes):
+            if order is not None:
+                flat = plane.view(plane.shape[0], plane.shape[1], -1)
+                flat[slots.pages[:, None], :, order[slots.offsets]] = values.permute(1, 2, 0)
             else:
                 group = plane.shape[3]
                 plane[slots.pages, :, slots.offsets // group, slots.offsets % group] = values.transpose(0, 1)
+
+    def _with_orders(
+        self, values: Sequence[torch.Tensor]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        orders = (*self.orders, *[None] * (len(self.planes) - len(self.orders)))
+        return zip(self.planes, values, orders, strict=True)
 
 
 def _gather(plane: torch.Tensor, slots: Slots, values: torch.Tensor) -> None:
@@ -146,18 +152,22 @@ def _cpu_pages(cache: torch.Tensor, isa: str) -> Pages:
     blocks, heads, tokens, both = cache.shape
     channels = both // 2
     halves = cache.view(blocks, heads, tokens * 2, channels)
-    k_plane, v_plane = halves[:, :, :tokens], halves[:, :, tokens:].unsqueeze(2)
-    order = k_order(tokens, channels, cache.dtype, isa)
-    group = transposed_group(order)
-    if group is None:
-        return Pages(planes=(k_plane.unsqueeze(2), v_plane), k_order=order)
-    strides = (*k_plane.stride()[:2], group * channels, 1, group)
-    packed = k_plane.as_strided((blocks, heads, tokens // group, group, channels), strides, k_plane.storage_offset())
-    return Pages(planes=(packed, v_plane))
+    planes, orders = [], []
+    for index, half in enumerate(halves.chunk(2, dim=2)):
+        order = cpu_order(index, tokens, channels, cache.dtype, isa)
+        group = transposed_group(order)
+        if group is None or group == 1:
+            planes.append(half.unsqueeze(2))
+        else:
+            strides = (*half.stride()[:2], group * channels, 1, group)
+            shape = (blocks, heads, tokens // group, group, channels)
+            planes.append(half.as_strided(shape, strides, half.storage_offset()))
+        orders.append(order if group is None else None)
+    return Pages(planes=tuple(planes), orders=tuple(orders))
 
 
-def k_order(tokens: int, channels: int, dtype: torch.dtype, isa: str) -> torch.Tensor:
-    """Where in a block vLLM's CPU kernel stores K: element index for [token, channel].
+def cpu_order(index: int, tokens: int, channels: int, dtype: torch.dtype, isa: str) -> torch.Tensor:
+    """Where in its half of a block vLLM's CPU kernel stores K (`index` 0) or V (1): element index for [token, channel].
 
     The kernel writes the digits of each element's number, one digit per pass, small enough to be exact in any type.
     """
@@ -165,25 +175,27 @@ def k_order(tokens: int, channels: int, dtype: torch.dtype, isa: str) -> torch.T
 
     count = tokens * channels
     numbers = torch.arange(count).reshape(tokens, 1, channels)
-    value = torch.zeros(tokens, 1, channels, dtype=dtype)
+    nothing = torch.zeros(tokens, 1, channels, dtype=dtype)
     found = torch.zeros(count, dtype=torch.int64)
     base, power = 128, 1
     while power < count:
         digits = (numbers // power % base).to(dtype)
         page = torch.zeros(1, 1, tokens * 2, channels, dtype=dtype)
-        k_page, v_page = page.chunk(2, dim=2)
-        ops.cpu_attn_reshape_and_cache(digits, value, k_page, v_page, torch.arange(tokens), isa)
-        found += page.reshape(-1)[:count].to(torch.int64) * power
+        halves = page.chunk(2, dim=2)
+        written = (nothing, digits) if index else (digits, nothing)
+        ops.cpu_attn_reshape_and_cache(*written, *halves, torch.arange(tokens), isa)
+        found += halves[index].reshape(-1).to(torch.int64) * power
         power *= base
     order = torch.empty(count, dtype=torch.int64)
     order[found] = torch.arange(count)
     if not torch.equal(found.sort().values, torch.arange(count)):
-        raise ValueError(f"vLLM's CPU attention ({isa}) stores K in a way that PPDConnector cannot read back")
+        name = "KV"[index]
+        raise ValueError(f"vLLM's CPU attention ({isa}) stores {name} in a way that PPDConnector cannot read back")
     return order.reshape(tokens, channels)
 
 
 def transposed_group(order: torch.Tensor) -> int | None:
-    """Tokens per group if K is stored as groups of [channels, tokens], 1 if not packed, None for anything else."""
+    """Tokens per group if a half is stored as groups of [channels, tokens], 1 if not packed, None for anything else."""
     tokens, channels = order.shape
     for group in (1, 8, 16, 32, 64, 128):
         if tokens % group == 0:

@@ -142,11 +142,12 @@ def cpu(dtype: torch.dtype) -> int:
 
 
 def packed_otherwise() -> int:
-    """A K that is stored in no order we have a name for."""
-    order = torch.randperm(BLOCK * SIZE, generator=torch.Generator().manual_seed(1)).reshape(BLOCK, SIZE)
-    assert pages.transposed_group(order) is None
-    cache = torch.zeros(BLOCKS, HEADS, BLOCK, SIZE)
-    layer = pages.Pages(planes=(cache.unsqueeze(2), torch.zeros_like(cache).unsqueeze(2)), k_order=order)
+    """K and V that are stored in no order we have a name for."""
+    generator = torch.Generator().manual_seed(1)
+    orders = tuple(torch.randperm(BLOCK * SIZE, generator=generator).reshape(BLOCK, SIZE) for _ in range(2))
+    assert pages.transposed_group(orders[0]) is None
+    caches = [torch.zeros(BLOCKS, HEADS, BLOCK, SIZE) for _ in range(2)]
+    layer = pages.Pages(planes=tuple(cache.unsqueeze(2) for cache in caches), orders=orders)
     slots = pages.slots_of(TABLE, FIRST, END, block_tokens=BLOCK, page_tokens=BLOCK, device=torch.device("cpu"))
     values = [torch.randn(HEADS, END - FIRST, SIZE) for _ in range(2)]
     layer.write(slots, values)
@@ -154,8 +155,9 @@ def packed_otherwise() -> int:
     layer.read(slots, found)
     assert all(torch.equal(got, sent) for got, sent in zip(found, values, strict=True))
     token = FIRST + 3
-    flat = cache[TABLE[token // BLOCK]].reshape(HEADS, -1)
-    assert torch.equal(flat[:, order[token % BLOCK]], values[0][:, 3])
+    for cache, order, sent in zip(caches, orders, values, strict=True):
+        flat = cache[TABLE[token // BLOCK]].reshape(HEADS, -1)
+        assert torch.equal(flat[:, order[token % BLOCK]], sent[:, 3])
     return 1
 
 
