@@ -17,6 +17,8 @@ from ppd_proxy.errors import EngineFailure
 
 Headers = list[tuple[bytes, bytes]]
 
+TURN_BYTES = 131072
+"""A read of so much is followed by others' turns: 15 ms for the events of a stream."""
 _CHUNKED_END = b"\r\n\r\n"
 
 
@@ -69,9 +71,9 @@ class _Rest:
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive", "_is_over", "_is_until_eof",
-        "_on_idle", "_on_lost", "_parser", "_quiet_bytes", "_receiver", "_requests", "_saw_answer", "_transport",
-        "idle_since", "pass_on",
+        "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive", "_is_over", "_is_paused",
+        "_is_resting", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_quiet_bytes", "_receiver", "_requests",
+        "_saw_answer", "_transport", "idle_since", "pass_on",
     )  # fmt: skip
 
     def __init__(self, on_idle: Callable[[Connection], None], on_lost: Callable[[Connection], None]) -> None:
@@ -88,6 +90,8 @@ class Connection(asyncio.Protocol):
         self._is_over = False
         """The answer's last byte was parsed; nothing that the parser says after it is for the receiver."""
         self._is_kept_alive = False
+        self._is_paused = False
+        self._is_resting = False
         self._quiet_bytes = 0
         """Read since the last byte of an answer's body, or since its request: heads, trailers, sizes of chunks."""
         self._requests = 0
@@ -153,12 +157,32 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def pause(self) -> None:
-        if self.is_open and self._transport is not None and self._transport.is_reading():
-            self._transport.pause_reading()
+        self._is_paused = True
+        self._read_or_wait()
 
     def resume(self) -> None:
-        if self.is_open and self._transport is not None and not self._transport.is_reading():
-            self._transport.resume_reading()
+        self._is_paused = False
+        self._read_or_wait()
+
+    def _rest(self) -> None:
+        """Read on when others have had their turn: libuv reads on at once for as long as there is something, up to 32
+        times, and all of it would be one step of the loop."""
+        self._is_resting = True
+        self._read_or_wait()
+        asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._is_resting = False
+        self._read_or_wait()
+
+    def _read_or_wait(self) -> None:
+        transport, reads = self._transport, not (self._is_paused or self._is_resting)
+        if transport is None or not self.is_open or transport.is_reading() == reads:
+            return
+        if reads:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
 
     # -- asyncio.Protocol --
 
@@ -169,6 +193,8 @@ class Connection(asyncio.Protocol):
         if self._receiver is None:
             self.close()  # an answer nobody asked for
             return
+        if len(data) >= TURN_BYTES:
+            self._rest()
         if self._is_at_line and self.pass_on is not None and self.pass_on(data):
             return
         self._saw_answer = True

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.support.scripted import BODY, HEAD, OK, SSE_HEAD, chunk
-from tests.unit.upstream.test_connection import Line
+from tests.support.wire import Line
 
 from ppd_proxy.upstream.connection import MAX_HEAD_BYTES, MAX_HEADERS
 
@@ -39,7 +39,7 @@ def test_what_never_becomes_an_answer_is_broken_off(begin, more):
 @pytest.mark.parametrize(
     "fields", [b"x: y\r\n" * (MAX_HEADERS + 1), b"x: " + b"y" * 2 * MAX_HEAD_BYTES + b"\r\n"], ids=["fields", "bytes"]
 )
-def test_a_head_beyond_the_bounds_is_refused_even_in_one_piece(fields):
+async def test_a_head_beyond_the_bounds_is_refused_even_in_one_piece(fields):
     line = Line()
     receiver = line.ask()
     line.hear(OK.replace(b"\r\n", b"\r\n" + fields, 1))
