@@ -9,15 +9,16 @@ from aiohttp import web
 from tests.support.cluster import running_proxy, until
 from tests.support.shortage import no_more_files
 
-from ppd_proxy.sections import Engines, Limits
+from ppd_proxy.sections import Engines, Limits, Server
 from ppd_proxy.server import pass_through
 
 
 class Engine:
     """Answers GET /v1/models and POST /v1/embeddings with `status`, after it was let go."""
 
-    def __init__(self, status=200):
+    def __init__(self, status=200, **said):
         self.status = status
+        self.said = said or {"text": '{"object": "list", "data": []}', "content_type": "application/json"}
         self.asked = 0
         self.id = ""
         self.let_go = asyncio.Event()
@@ -26,7 +27,7 @@ class Engine:
     async def answer(self, request):
         self.asked += 1
         await self.let_go.wait()
-        return web.json_response({"object": "list", "data": []}, status=self.status)
+        return web.Response(status=self.status, **self.said)
 
     @asynccontextmanager
     async def serving(self):
@@ -85,6 +86,42 @@ async def test_an_engine_that_answers_500_is_passed_over(ask):
         elsewhere.release()
         assert engines[0].asked == 1  # what failed counts as load
         assert (await cluster.samples())['ppd_retries_total{result="made"}'] == 1
+
+
+PAGE = {"text": "<html>Hi</html>", "content_type": "text/html"}
+JSON = {"content_type": "application/json"}
+NO_ANSWERS = {
+    "a redirect": {"status": 307, "headers": {"location": "http://127.0.0.1:9/"}},
+    "nothing": {"status": 204, "text": ""},
+    "no status of HTTP": {"status": 600, "text": "Hi"},
+    "a page": PAGE,
+    "half an object": {"text": '{"data": [', **JSON},
+    "a list": {"text": "[]", **JSON},
+    "an error": {"text": '{"error": {"message": "x"}}', **JSON},
+    "too much": {"text": '{"data": "%s"}' % ("x" * 2000), **JSON},
+}
+
+
+@pytest.mark.parametrize("said", NO_ANSWERS.values(), ids=NO_ANSWERS)
+async def test_what_is_no_answer_reaches_no_client(said):
+    """Another program listens on the engine's port, or the engine is broken."""
+    engine = Engine(**said)
+    async with proxy_before(engine, server=Server(max_answer_bytes=1024)) as cluster:
+        reply = await models(cluster)
+        assert (reply.status, reply.error["reason"]) == (502, "engine_error")
+        assert engine.asked == 1
+        if "status" in said or said is PAGE:  # the rest is passed on while it comes
+            assert (await embeddings(cluster)).status == 502
+        assert not cluster.runtime.load.requests
+
+
+async def test_what_is_no_answer_is_asked_of_another_engine():
+    engines = [Engine(**PAGE), Engine()]
+    async with proxy_before(*engines) as cluster:
+        elsewhere = cluster.runtime.load.reserve(engines[1].id, 8)
+        assert {(await models(cluster)).status for _ in range(5)} == {200}
+        elsewhere.release()
+        assert engines[0].asked == 1
 
 
 @pytest.mark.parametrize("ask", [models, embeddings])

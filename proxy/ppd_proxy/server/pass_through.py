@@ -17,11 +17,13 @@ from quart import Blueprint, Response, request
 from yarl import URL
 
 from ppd_proxy.collaborators import Collaborators
+from ppd_proxy.core.chat import is_absent
 from ppd_proxy.core.headers import HOP_BY_HOP, is_credential
 from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.prompt_size import opaque_size_bytes
 from ppd_proxy.core.requests import parse_opaque
 from ppd_proxy.core.stepwise import Steps
+from ppd_proxy.core.typed_events import read_object
 from ppd_proxy.core.types import Engine, Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
 from ppd_proxy.policy.placement import least_loaded
@@ -76,7 +78,7 @@ def pass_through_blueprint(
                     raise
                 continue
             if answer.status < 500 or not _goes_on(shared, tried):
-                return await _response(asked, answer)
+                return _response(asked, answer)
             asked.drop()
 
     for path, method in PASSED_ON.items():
@@ -156,11 +158,13 @@ class _Asked:
         self._engine = engine
         self._reservation: Reservation = shared.load.reserve(engine.id, tokens)
         self._answer: aiohttp.ClientResponse | None = None
+        self.body: bytes | None = None
+        """Of the answer to a GET."""
 
     async def answer(
         self, session: aiohttp.ClientSession, target: str, body: bytes, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
-        """The answer of the engine, to a GET with its body; EngineFailure if there is none."""
+        """The answer of the engine, to a GET with its body; EngineFailure if there is none, or something else."""
         # As it is written: aiohttp would decode and resolve it once more.
         url = URL(self._engine.url + target, encoded=True)
         try:
@@ -170,7 +174,10 @@ class _Asked:
                     timeout=timeout, allow_redirects=False,
                 )  # fmt: skip
                 if request.method == "GET":
-                    await answer.read()  # it may yet fail, and another engine can be asked
+                    self.body = await self._whole(answer)  # it may yet fail, and another engine can be asked
+            mistake = _mistake(answer, self.body)
+            if mistake is not None:
+                raise EngineFailure(f"engine {self._engine.id} {mistake}", reason=Reason.ENGINE_ERROR)
         except EngineFailure as failure:
             self.drop(is_failed=failure.source == "engine")
             raise
@@ -180,6 +187,15 @@ class _Asked:
         if answer.status >= 500:
             self._note_failed()
         return answer
+
+    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
+        limit_bytes, body = self._shared.pool.max_answer_bytes, bytearray()
+        async for chunk in answer.content.iter_any():
+            body += chunk
+            if len(body) > limit_bytes:
+                message = f"the answer of engine {self._engine.id} has more than {limit_bytes} bytes"
+                raise EngineFailure(message, reason=Reason.ENGINE_ERROR)
+        return bytes(body)
 
     def drop(self, *, is_failed: bool = False) -> None:
         """No more is wanted of the answer."""
@@ -204,6 +220,21 @@ class _Asked:
         self.drop()
 
 
+def _mistake(answer: aiohttp.ClientResponse, body: bytes | None) -> str | None:
+    """What shows that another program, or a broken engine, answered. All GETs of the table are answered with a JSON
+    object; other answers are passed on while they come."""
+    if answer.status != 200:
+        return None if 400 <= answer.status <= 599 else f"answered with status {answer.status}"
+    if answer.content_type == "text/html":
+        return "answered 200 with a page"
+    if body is None:
+        return None
+    fields = read_object(body)
+    if fields is None:
+        return "answered 200 with something that is no JSON object"
+    return None if is_absent(fields, "error") else "answered 200 with an error"
+
+
 def _forwarded(shared: Collaborators, engine: Engine) -> list[tuple[str, str]]:
     authorization = shared.engine_authorization if engine.is_trusted else None
     headers = [
@@ -219,10 +250,9 @@ def _forwarded(shared: Collaborators, engine: Engine) -> list[tuple[str, str]]:
     return headers
 
 
-async def _response(asked: _Asked, answer: aiohttp.ClientResponse) -> Response:
+def _response(asked: _Asked, answer: aiohttp.ClientResponse) -> Response:
     """A GET's answer is here; any other is streamed on."""
-    body: bytes | AsyncIterator[bytes] = await answer.read() if request.method == "GET" else asked.chunks()
-    response = Response(body, status=answer.status)
+    response = Response(asked.chunks() if asked.body is None else asked.body, status=answer.status)
     response.headers.clear()
     for name, value in answer.headers.items():
         if name.lower().encode() not in _NOT_RETURNED:
