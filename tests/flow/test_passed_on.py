@@ -26,6 +26,7 @@ class Engine:
 
     async def answer(self, request):
         self.asked += 1
+        self.headers = request.headers
         await self.let_go.wait()
         return web.Response(status=self.status, **self.said)
 
@@ -189,3 +190,10 @@ async def test_want_of_sockets_is_no_fault_of_the_engine():
             reply = await models(cluster)
         assert (reply.status, reply.error["reason"]) == (503, "out_of_sockets")
         assert (await models(cluster)).status == 200
+
+
+async def test_headers_that_the_connection_names_are_not_passed_on():
+    engine = Engine()
+    async with proxy_before(engine) as cluster:
+        await cluster.ask("/v1/models", headers={"connection": "keep-alive, x-mine", "x-mine": "1", "x-other": "2"})
+        assert ("x-mine" in engine.headers, engine.headers["x-other"]) == (False, "2")

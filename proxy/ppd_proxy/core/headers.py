@@ -29,7 +29,7 @@ _NOT_RETURNED = HOP_BY_HOP | {
 _CREDENTIAL = re.compile(rb"auth|cookie|token|secret|passw|credential|jwt|assertion|signature|key$")
 
 
-def _named_hops(headers: Headers) -> frozenset[bytes]:
+def named_hops(headers: Headers) -> frozenset[bytes]:
     """Further hop-by-hop headers that `Connection` names (RFC 9110, 7.6.1)."""
     named = b",".join([value for name, value in headers if name == b"connection"])
     return frozenset(token.strip().lower() for token in named.split(b",")) if named else frozenset()
@@ -44,7 +44,7 @@ def forwarded(headers: Headers, authorization: bytes | None, *, is_trusted: bool
     if not is_trusted:
         authorization = None
         headers = [pair for pair in headers if not is_credential(pair[0])]
-    hops = _named_hops(headers)
+    hops = named_hops(headers)
     lines = [
         b"%b: %b\r\n" % (name, value)
         for name, value in headers
@@ -75,7 +75,7 @@ def request_head(path: bytes, authority: str, request_id: str, forwarded_lines: 
 
 def returned(headers: Headers, extra: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The decode leg's headers as the client gets them, with the proxy's own."""
-    hops = _named_hops(headers)
+    hops = named_hops(headers)
     kept = [pair for pair in headers if pair[0] not in _NOT_RETURNED and pair[0] not in hops]
     kept.extend(extra)
     return kept

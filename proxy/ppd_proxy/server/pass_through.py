@@ -18,7 +18,7 @@ from yarl import URL
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.chat import is_absent
-from ppd_proxy.core.headers import HOP_BY_HOP, is_credential
+from ppd_proxy.core.headers import HOP_BY_HOP, is_credential, named_hops
 from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.prompt_size import opaque_size_bytes
 from ppd_proxy.core.requests import parse_opaque
@@ -237,10 +237,13 @@ def _mistake(answer: aiohttp.ClientResponse, body: bytes | None) -> str | None:
 
 def _forwarded(shared: Collaborators, engine: Engine) -> list[tuple[str, str]]:
     authorization = shared.engine_authorization if engine.is_trusted else None
+    sent = list(request.scope["headers"])
+    hops = named_hops(sent)
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in request.scope["headers"]
+        for name, value in sent
         if name not in _NOT_FORWARDED
+        and name not in hops
         and not (authorization is not None and name in (b"authorization", b"x-api-key"))
         and (engine.is_trusted or not is_credential(name))
     ]
