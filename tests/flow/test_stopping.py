@@ -241,3 +241,11 @@ async def test_a_process_ends_in_order_at_term_and_not_at_hup():
                 await process.wait()
     assert b"Traceback" not in said
     assert b"status=503" in said
+
+
+async def test_who_ended_a_request_with_a_blank_line_too_many_asked_for_nothing_more():
+    async with running_proxy(server=Server(drain_s=0, shutdown_grace_s=0)) as cluster, raw(cluster.url) as client:
+        await client.send(request() + b"\r\n")
+        assert (await client.answer()).status == 200
+        cluster.runtime.ask_to_stop()
+        assert await client.rest() == b""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import re
 from enum import Enum
+from types import MappingProxyType
 
 import msgspec
 
@@ -38,7 +39,8 @@ FRAMING_BYTES = 65536
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]+")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_BLANK_LINES = re.compile(rb"(?:\r\n)*")
+_SMALL_SIZES = MappingProxyType({b"%x" % size: size for size in range(1, 1024)})
+_BLANK_LINES = re.compile(rb"\A(?:\r\n)+")  # behind some clients' bodies; they count as the next head's
 _BARE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])(?!\Z)")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*(?:\r\n|\Z))*")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -83,8 +85,7 @@ class Phase(Enum):
     """The request is complete, its answer is not."""
 
 
-_HEAD, _BODY, _WHOLE = Phase.HEAD, Phase.BODY, Phase.WHOLE
-_CHUNK_LINE_PHASE, _CHUNK = Phase.CHUNK_LINE, Phase.CHUNK
+_HEAD, _BODY, _CHUNK_LINE_PHASE, _CHUNK, _, _WHOLE = Phase
 
 
 class Guard:
@@ -112,7 +113,7 @@ class Guard:
     @property
     def is_idle(self) -> bool:
         """Nothing of a request has arrived."""
-        return self.phase is _HEAD and not self._buffer
+        return self.phase is _HEAD and not self._buffer.strip(b"\r\n")
 
     @property
     def is_full(self) -> bool:
@@ -135,7 +136,7 @@ class Guard:
     def head(self, now: float) -> Head | None:
         """The next request, None while its head is not complete; raises BadRequest."""
         buffer = self._buffer
-        start = _blank_bytes(buffer) if buffer[:1] == b"\r" else 0
+        start = len(buffer) - len(_BLANK_LINES.sub(b"", buffer)) if buffer[:1] == b"\r" else 0
         end = buffer.find(b"\r\n\r\n", max(start, self._scanned))
         limit = self._limits.max_head_bytes
         if end < 0 or end + 4 > limit:
@@ -168,8 +169,7 @@ class Guard:
                 self._left -= len(data)
                 self._buffer = b""
                 return data
-            self._buffer = data[self._left :]
-            data = data[: self._left]
+            data, self._buffer = data[: self._left], data[self._left :]
             self._finish()
             return data
         if self.phase in (_WHOLE, _HEAD):
@@ -197,6 +197,7 @@ class Guard:
                 place += 2
                 self.phase = _CHUNK_LINE_PHASE
             elif self.phase is _CHUNK_LINE_PHASE:
+                place = self._small_chunks(buffer, place, parts)
                 end = buffer.find(b"\r\n", place, place + MAX_CHUNK_LINE_BYTES)
                 if end < 0:
                     line = buffer[place:]
@@ -220,6 +221,20 @@ class Guard:
                 self._finish()
         self._buffer = buffer[place:]
         return b"".join(parts)
+
+    def _small_chunks(self, buffer: bytes, place: int, parts: list[bytes]) -> int:
+        """Read past the plain small chunks that are here whole: tens of thousands can come at once."""
+        left = self._framing_left
+        while (end := buffer.find(b"\r\n", place, place + 5)) > 0:
+            size = _SMALL_SIZES.get(buffer[place:end])
+            after = end + 2 + (size or 0)
+            left -= end + 4 - place
+            if size is None or left < 0 or buffer[after : after + 2] != b"\r\n":
+                break
+            left = self._framing_left = min(FRAMING_BYTES, left + size)
+            parts.append(buffer[end + 2 : after])
+            place = after + 2
+        return place
 
     def _trailer_end(self, buffer: bytes, place: int) -> int | None:
         if buffer[place : place + 2] == b"\r\n":
@@ -248,7 +263,7 @@ class Guard:
 
     def late(self) -> BadRequest | None:
         """What a client that is overdue is told; None: nothing was begun, so there is nothing to answer."""
-        if self.phase is _HEAD and not self._buffer.strip(b"\r\n"):
+        if self.is_idle:
             return None
         if self.phase is _HEAD:
             message = f"the request's head took longer than {self._limits.head_timeout_s:g} s (--head-timeout-s)"
@@ -259,8 +274,8 @@ class Guard:
     def is_stalled(self, unsent_bytes: int, now: float) -> bool:
         """Whether the client has taken next to nothing of the `unsent_bytes` of its answer for too long; to be asked
         often. More of them than before are new ones, which tell nothing."""
-        marked_bytes = self._unsent_bytes
-        if not unsent_bytes or unsent_bytes > marked_bytes or marked_bytes - unsent_bytes >= TAKEN_BYTES:
+        taken_bytes = self._unsent_bytes - unsent_bytes
+        if not unsent_bytes or taken_bytes < 0 or taken_bytes >= TAKEN_BYTES:
             self._unsent_bytes, self._moved_at = unsent_bytes, now
             return False
         return now - self._moved_at >= self._limits.write_timeout_s
@@ -343,9 +358,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
         match = _ABSOLUTE.match(target)
         if match is None:
             raise _bad("the request's target is neither a path nor a URL")
-        target = target[match.end() :]
-        if target[:1] != b"/":
-            target = b"/" + target
+        target = b"/" + target[match.end() :].removeprefix(b"/")
     path, _, query = target.partition(b"#")[0].partition(b"?")
     return path, query
 
@@ -372,20 +385,11 @@ def _says_close(headers: Headers) -> bool:
     return b"close" in named and b"close" in [token.strip() for token in named.split(b",")]
 
 
-def _blank_bytes(buffer: bytes) -> int:
-    """Some clients end a body with a line end that belongs to nothing. It counts as the head's, in bytes and time."""
-    blank = _BLANK_LINES.match(buffer)
-    return blank.end() if blank is not None else 0
-
-
 def _head_too_large(buffer: bytes, limit_bytes: int) -> BadRequest:
     is_url = buffer.find(b"\r\n", 0, limit_bytes) < 0
     part, status = ("URL is", 414) if is_url else ("head (request line and headers) is", 431)
-    return BadRequest(
-        f"the request's {part} larger than {limit_bytes} bytes (--max-head-bytes)",
-        status=status,
-        reason=Reason.HEAD_TOO_LARGE,
-    )
+    message = f"the request's {part} larger than {limit_bytes} bytes (--max-head-bytes)"
+    return BadRequest(message, status=status, reason=Reason.HEAD_TOO_LARGE)
 
 
 def _bad(what: str) -> BadRequest:

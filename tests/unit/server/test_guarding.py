@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppd_proxy.errors import BadRequest
+from ppd_proxy.server import guarding
 from ppd_proxy.server.guarding import (
     FRAMING_BYTES,
     HELD_BYTES,
@@ -193,3 +194,27 @@ def test_fields_are_bounded_in_number():
     with pytest.raises(BadRequest) as caught:
         read_head(b"GET / HTTP/1.1" + b"\r\nA: b" * (MAX_FIELDS + 1))
     assert caught.value.status == 431
+
+
+def test_small_chunks_cost_the_loop_little_each(monkeypatch):
+    """Tens of thousands are here at once; what is read past one by one is a handful, whatever their size."""
+    read_singly = []
+    pattern = guarding._CHUNK_LINE
+
+    class Counting:
+        def fullmatch(self, *where):
+            read_singly.append(where)
+            return pattern.fullmatch(*where)
+
+    monkeypatch.setattr(guarding, "_CHUNK_LINE", Counting())
+    for size in (5, 10, 300):
+        guard = Guard(LIMITS, 0.0)
+        guard.feed(b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 0.0)
+        guard.head(0.0)
+        read_singly.clear()
+        guard.feed(b"%x\r\n%b\r\n" % (size, b"x" * size) * 1000 + b"5\r", 0.0)
+        assert guard.body() == b"x" * size * 1000
+        guard.feed(b"\nyyyyy\r\n0\r\n\r\n", 0.0)
+        assert guard.body() == b"yyyyy"
+        assert guard.is_whole
+        assert len(read_singly) <= 3
