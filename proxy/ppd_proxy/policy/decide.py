@@ -63,8 +63,8 @@ def _is_worn(plan: Plan, worn: frozenset[str]) -> bool:
 def _elsewhere(demand: Demand, situation: Situation, plan: Plan, worn: frozenset[str]) -> Plan | None:
     """The route would take engines that failed, because there are no others of their role: one that takes none.
 
-    It is the one of a fleet in which they are down; where these are distrusted pairs' engines, also of one without
-    pairs.
+    It is the one of a fleet in which they are down. Decode engines without a trusted pair serve alone then, once the
+    others had their second chance.
     """
     turn, whole = demand.history.turn, _not_splittable(demand)
     aggregated = _aggregated(demand, situation)
@@ -73,7 +73,8 @@ def _elsewhere(demand: Demand, situation: Situation, plan: Plan, worn: frozenset
         reason = situation.cause or (Reason.HOME_UNHEALTHY if plan.route == "direct" else down)
         return Plan(route="aggregated", reason=reason, turn=turn, decode=aggregated)
     has_bad_pairs = situation.distrust.is_split or bool(situation.distrust.pairs)
-    if whole is None and not (has_bad_pairs and plan.decode.id in worn):
+    is_done_with = plan.decode.id in situation.shunned or (plan.decode.id in worn and not situation.may_repeat)
+    if whole is None and not (has_bad_pairs and is_done_with):
         return None
     decodes = _usable(situation.fleet.decode, situation)
     alone = _by_itself(demand, situation, decodes, whole or Reason.SPLIT_DISTRUSTED)

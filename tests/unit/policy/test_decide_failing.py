@@ -128,8 +128,10 @@ def test_what_is_never_split_goes_to_a_decode_engine_where_aggregated_ones_fail(
     assert (made.route, made.reason, made.decode) == ("direct", Reason.MULTI_SEQUENCE, safe)
 
 
-@FAILED_AND_SHUNNED
+@pytest.mark.parametrize("how", [{"failed": ids("d2"), "may_repeat": False}, {"shunned": ids("d2")}])
 def test_a_distrusted_pairs_decode_engine_serves_alone_where_the_others_fail(how):
     distrust = Distrust(pairs=frozenset({("p1:8000", "d1:8000")}))
-    made = plan(fleet(P1, D1, D2), distrust=distrust, **{how: ids("d2")})
+    made = plan(fleet(P1, D1, D2), distrust=distrust, **how)
     assert (made.route, made.reason, made.decode) == ("direct", Reason.SPLIT_DISTRUSTED, D1)
+    second_chance = plan(fleet(P1, D1, D2), distrust=distrust, failed=ids("d2"), cause=Reason.DECODE_FAILED)
+    assert (second_chance.route, second_chance.decode) == ("pd", D2)
