@@ -4,8 +4,9 @@ import asyncio
 import re
 
 import pytest
+from aiohttp import web
 from prometheus_client.registry import Collector
-from tests.support.cluster import CHAT, running_cluster, user
+from tests.support.cluster import CHAT, running_cluster, running_proxy, scripted_engine, user
 
 from ppd_proxy.sections import Auth, Server
 
@@ -159,3 +160,20 @@ async def test_a_bug_is_an_internal_error_with_a_line(lines):
     assert (reply.status, reply.error["reason"], reply.error["type"]) == (500, "internal_error", "proxy_error")
     [fields] = lines()
     assert told(fields, "endpoint", "status", "reason") == ("/metrics", "500", "internal_error")
+
+
+async def test_what_is_passed_on_and_breaks_off_says_so_in_its_line(lines, caplog):
+    async def answer(wanted):
+        response = web.StreamResponse(headers={"content-length": "1000"})
+        await response.prepare(wanted)
+        await response.write(b'{"data": [1, 2')
+        wanted.transport.close()
+        return response
+
+    async with scripted_engine(answer, "/v1/embeddings") as url, running_proxy() as cluster:
+        await cluster.ask("/engines", {"url": url, "role": "aggregated"})
+        reply = await cluster.ask("/v1/embeddings", {"input": "a"})
+        assert (reply.status, reply.body, reply.broken is not None) == (200, b'{"data": [1, 2', True)
+    assert "Traceback" not in caplog.text
+    [line] = [each for each in lines() if each["endpoint"] == "/v1/embeddings"]
+    assert "broke off" in line["error"]

@@ -13,7 +13,7 @@ from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.named_model import named_model
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.types import Engine, Reason
-from ppd_proxy.errors import ProxyError
+from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.server.bodies import BODY_KEY, Message, Receive
 from ppd_proxy.server.data_path import App, Scope, Send
 
@@ -41,6 +41,8 @@ class Noting:
 
         try:
             await self._app(scope, receive, watched)
+        except EngineFailure as failure:
+            record.error = failure.message  # in the middle of its answer; the client's connection closes on it
         finally:
             if record.reason is Reason.PASSED_ON or record.error is not None:
                 record.model = named_model(scope.get(BODY_KEY, b""))

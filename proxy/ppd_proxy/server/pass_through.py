@@ -211,8 +211,13 @@ class _Asked:
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
             if self._answer is not None:
-                async for chunk in self._answer.content.iter_any():
-                    yield chunk
+                with engine_errors(self._engine.id):
+                    async for chunk in self._answer.content.iter_any():
+                        yield chunk
+        except EngineFailure as failure:
+            if failure.source == "engine":
+                self._note_failed()
+            raise
         finally:
             self.drop()
 
