@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -67,11 +67,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ids(self) -> list[int] | None:
         """The token ids; None where tokens are names or words."""
-        return [token for token in self.tokens if isinstance(token, int)] if self._has_ids else None
+        return [*cast("list[int]", self.tokens)] if self._has_ids else None
 
     @property
     def _has_ids(self) -> bool:
-        return self.unit == "tokens" and all(isinstance(token, int) for token in self.tokens)
+        return self.unit == "tokens" and set(map(type, self.tokens)) <= {int}
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -231,6 +231,8 @@ def _text(entry: Entry) -> str | None:
 
 def _bytes(entry: Entry) -> bytes | None:
     """None where the engine does not tell, or tells numbers that are no bytes."""
+    if bytes(entry.bytes) == b"null":  # nearly always where names are ids
+        return None
     try:
         told = _numbers.decode(entry.bytes)
         return bytes(told) if told is not None else None
@@ -257,7 +259,7 @@ def _scores(given: Logprobs | None) -> tuple[list[str], list[float | None], list
         return [], [], []
     if given.content is not None:
         entries = given.content
-        tops = [_tops([(_name(each), each.logprob) for each in entry.top_logprobs or ()]) for entry in entries]
+        tops = [_tops_of(entry.top_logprobs or ()) for entry in entries]
         return [_name(entry) for entry in entries], [_finite(entry.logprob) for entry in entries], tops
     names = given.tokens or []
     listed = given.top_logprobs or [None] * len(names)
@@ -265,9 +267,21 @@ def _scores(given: Logprobs | None) -> tuple[list[str], list[float | None], list
     return names, [_finite(value) for value in given.token_logprobs or ()], tops
 
 
+def _tops_of(entries: Iterable[Entry]) -> dict[str, float]:
+    """As `_tops`, and by bytes where the name is no id. The hottest loop of a batch, so it is written out."""
+    found: dict[str, float] = {}
+    for entry in entries:
+        name, logprob = entry.token, entry.logprob
+        if logprob is None or not math.isfinite(logprob):
+            continue
+        key = name[_PREFIX_LENGTH:] if name.startswith(_PREFIX) else name_of(name, _bytes(entry))
+        if key not in found or found[key] < logprob:
+            found[key] = logprob
+    return found
+
+
 def _tops(pairs: Iterable[tuple[str, float | None]]) -> dict[str, float]:
-    """Token to logprob, by id where the engine names ids; of two tokens with one text the likelier. The hottest loop
-    of a batch, so it is written out."""
+    """Token to logprob, by id where the engine names ids; of two tokens with one text the likelier."""
     found: dict[str, float] = {}
     for name, logprob in pairs:
         if logprob is None or not math.isfinite(logprob):
