@@ -181,10 +181,10 @@ def cpu_order(index: int, tokens: int, channels: int, dtype: torch.dtype, isa: s
     while power < count:
         digits = (numbers // power % base).to(dtype)
         page = torch.zeros(1, 1, tokens * 2, channels, dtype=dtype)
-        halves = page.chunk(2, dim=2)
-        written = (nothing, digits) if index else (digits, nothing)
-        ops.cpu_attn_reshape_and_cache(*written, *halves, torch.arange(tokens), isa)
-        found += halves[index].reshape(-1).to(torch.int64) * power
+        k_page, v_page = page.chunk(2, dim=2)
+        k, v = (nothing, digits) if index else (digits, nothing)
+        ops.cpu_attn_reshape_and_cache(k, v, k_page, v_page, torch.arange(tokens), isa)
+        found += (k_page, v_page)[index].reshape(-1).to(torch.int64) * power
         power *= base
     order = torch.empty(count, dtype=torch.int64)
     order[found] = torch.arange(count)
