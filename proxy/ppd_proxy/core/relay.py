@@ -28,7 +28,7 @@ class Relay:
 
     __slots__ = (
         "_held", "_held_bytes", "_hidden_id", "_public_id", "_reader",
-        "broken", "error", "error_status", "is_decisive", "is_done", "is_over",
+        "broken", "error", "error_status", "has_more", "is_decisive", "is_done", "is_over",
     )  # fmt: skip
 
     def __init__(self, *, hidden_id: bytes, public_id: bytes) -> None:
@@ -40,6 +40,8 @@ class Relay:
         self.is_decisive = False
         self.is_over = False
         self.is_done = False
+        self.has_more = False
+        """The engine said more behind the answer's end; nobody gets it."""
         self.error: bytes | None = None
         self.error_status = BROKEN_STATUS
         self.broken: str | None = None
@@ -47,13 +49,16 @@ class Relay:
     def feed(self, data: bytes) -> bytes:
         """The bytes the client gets for `data`; an unfinished event waits for its end."""
         if self.is_over:
+            self.has_more = True
             return b""
         out = self._held
-        for event in self._reader.feed(data):
+        events = self._reader.feed(data)
+        for event in events:
             shown = self._event(event) if event.data else event.raw
             if shown is not None:
                 out.append(shown)
             if self.is_over:
+                self.has_more = event is not events[-1] or bool(self._reader.unfinished)
                 break
         else:
             if self._reader.is_too_long:

@@ -26,6 +26,9 @@ _FINISH = b'finish_reason":'
 _NOWHERE = b"\r\r"
 _GOING_ON, _GOING_ON_SPACED = _FINISH + b"null", _FINISH + b" null"
 _LF = 10
+_FIRST_EVENTS = 4
+"""A stream begins with a role, and maybe an empty piece or two: read one by one, until one of them tells how the
+others begin."""
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_KEPT_BYTES = 8 * 1024 * 1024
@@ -82,26 +85,48 @@ class SseRelay(Relay):
         stands in none."""
 
     def feed(self, data: bytes) -> bytes:
-        prefix, start = self._prefix, self._start
-        if (
-            prefix
-            and data.startswith(prefix)
-            and ((is_one := data.find(b"\n", start) == len(data) - 2) or self._are_all_ordinary(data))
-            and data[-1] == _LF
-            and not self._unfinished
-            and data.find(HANDOFF_MARK, start) < 0
-            and (
-                self._check is None
-                or (is_one and data.find(self._going_on, start) >= 0)
-                or not self._may_end(data, start)
-            )
-        ):
-            self._kept.append(data)
-            self.kept_bytes += len(data)
-            if self.kept_bytes > self._read_bytes:
-                self._read_on()
-            return data if self._is_id_public else data.replace(prefix, self._public_prefix)
-        return super().feed(data)
+        shown: list[bytes] = []
+        events_apart = 1 if self._prefix else _FIRST_EVENTS
+        while events_apart and (self._unfinished or not self._prefix) and not self.is_over:
+            end = data.find(b"\n\n") + 2
+            if not 2 <= end < len(data):
+                break
+            events_apart -= 1
+            shown.append(super().feed(data[:end]))
+            data = data[end:]
+        shown.append(self._feed(data))
+        return shown[0] if len(shown) == 1 else b"".join(shown)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Ordinary events together, and what comes behind them one by one."""
+        prefix = self._prefix
+        if not prefix or self._unfinished or not data.startswith(prefix):
+            return super().feed(data)
+        last = data.rfind(b"\n\n", 0, len(data) - 2) + 2
+        if last < 2 or data.startswith(prefix, last):
+            end = len(data)
+        else:  # the answer's end, or a piece that was cut: it and the one before by themselves
+            end = data.rfind(self._joint) + 2
+        if end < 2 or not self._is_ordinary(data[:end]):
+            return super().feed(data)
+        shown = self._pass(data[:end])
+        return shown + super().feed(data[end:]) if end < len(data) else shown
+
+    def _is_ordinary(self, data: bytes) -> bool:
+        """Whole events that begin as expected, each on one line, with nothing in them to take out or to look at."""
+        start, size = self._start, len(data)
+        is_one = data.find(b"\n", start) == size - 2
+        if data.find(b"\n\n", size - 2) < 0 or not (is_one or data.count(b"\n") == 2 + 2 * data.count(self._joint)):
+            return False
+        if data.find(HANDOFF_MARK, start) >= 0:
+            return False
+        if self._check is None or (is_one and data.find(self._going_on, start) >= 0):
+            return True
+        return not self._may_end(data, start)
+
+    def _pass(self, data: bytes) -> bytes:
+        self._keep_plain(data)
+        return data if self._is_id_public else data.replace(self._prefix, self._public_prefix)
 
     def takes_chunk(self, data: bytes) -> bool:
         start = data.find(b"\r\n") + 2
@@ -118,16 +143,8 @@ class SseRelay(Relay):
             or (self._check is not None and data.find(self._going_on, start) < 0 and self._may_end(data, start))
         ):
             return False
-        self._kept.append(data[start:-2])
-        self.kept_bytes += len(data)
-        if self.kept_bytes > self._read_bytes:
-            self._read_on()
+        self._keep_plain(data[start:-2])
         return True
-
-    def _are_all_ordinary(self, data: bytes) -> bool:
-        """One-line events only, and every one of them begins with the prefix, which cannot stand inside of one."""
-        count = data.count(self._prefix)
-        return data.count(self._joint) == count - 1 and data.count(b"\n") == 2 * count == 2 * data.count(b"\n\n")
 
     def _may_end(self, data: bytes, start: int) -> bool:
         """Whether an event may be the answer's end, or come behind it."""
@@ -203,9 +220,11 @@ class SseRelay(Relay):
 
     def _keep(self, event: Event) -> None:
         """What `answer` and `raw` are made of: every event in vLLM's own form."""
-        plain = event.raw if _is_plain(event) else b"data: " + event.data.replace(b"\n", b" ") + b"\n\n"
-        self._kept.append(plain)
-        self.kept_bytes += len(plain)
+        self._keep_plain(event.raw if _is_plain(event) else b"data: " + event.data.replace(b"\n", b" ") + b"\n\n")
+
+    def _keep_plain(self, events: bytes) -> None:
+        self._kept.append(events)
+        self.kept_bytes += len(events)
         if self.kept_bytes > self._read_bytes:
             self._read_on()
 

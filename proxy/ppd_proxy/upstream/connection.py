@@ -19,7 +19,9 @@ Headers = list[tuple[bytes, bytes]]
 
 TURN_BYTES = 131072
 """A read of so much is followed by others' turns: 15 ms for the events of a stream."""
-_CHUNKED_END = b"\r\n\r\n"
+_HEAD_END = b"\r\n\r\n"
+_CHUNKED_END = _HEAD_END
+_STATUS_AT = len(b"HTTP/1.1 ")
 
 
 class Receiver(Protocol):
@@ -71,7 +73,7 @@ class _Rest:
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive", "_is_over", "_is_paused",
+        "_bodies", "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive", "_is_over", "_is_paused",
         "_is_resting", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_quiet_bytes", "_receiver", "_requests",
         "_saw_answer", "_transport", "idle_since", "pass_on",
     )  # fmt: skip
@@ -83,6 +85,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
         self._headers: Headers = []
+        self._bodies: list[bytes] = []
+        """Pieces of the answer's body that one read brought: a receiver's work is by the read, not by the piece."""
         self._saw_answer = False
         self._is_interim = False
         self._is_until_eof = False
@@ -197,30 +201,38 @@ class Connection(asyncio.Protocol):
             self._rest()
         if self._is_at_line and self.pass_on is not None and self.pass_on(data):
             return
-        self._saw_answer = True
         self._is_at_line = data.endswith(b"\r\n")
         self._quiet_bytes += len(data)
+        fault: Exception | None = None
         try:
             has_more = self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            has_more = True
-            if not self._is_over:
-                self._fail(f"the engine's answer is not HTTP: {error}")
-                self.close()
-                return
+            has_more, fault = True, error
+        self._saw_answer = True
+        if self._bodies and not self._hand_on():
+            return
         if self._is_over:
             self._end(is_reusable=not has_more)
+        elif fault is not None:
+            self._fail(f"the engine's answer is not HTTP: {fault}")
+            self.close()
         elif self._quiet_bytes > MAX_HEAD_BYTES:
             self._fail(f"the engine sent {self._quiet_bytes} bytes of head or framing without a byte of its answer")
             self.close()
 
     def _feed(self, data: bytes) -> bool:
-        """Parse; whether bytes came behind the answer's end. The parser does not tell where that was, so the last byte
-        goes in by itself wherever the answer may end with it."""
+        """Parse; whether bytes came behind the answer's end. The parser does not tell where that was: with a length it
+        shows in how much of the read was body, and else the last byte goes in by itself wherever it may be the end."""
         parser = self._parser
-        if self._is_chunked and len(data) >= len(_CHUNKED_END) and not data.endswith(_CHUNKED_END):
+        is_end_like = data.endswith(_CHUNKED_END)
+        if self._is_chunked and len(data) >= len(_CHUNKED_END) and not is_end_like:
             parser.feed_data(data)  # the next events of a stream
             return self._is_over
+        if not self._saw_answer and not is_end_like and not data.startswith(b"1", _STATUS_AT):
+            head_bytes = data.find(_HEAD_END) + len(_HEAD_END)
+            if head_bytes >= len(_HEAD_END):
+                parser.feed_data(data)
+                return self._is_over and sum(map(len, self._bodies)) != len(data) - head_bytes
         view, last = memoryview(data), len(data) - 1
         if last:
             parser.feed_data(view[:last])
@@ -228,6 +240,18 @@ class Connection(asyncio.Protocol):
                 return True
         parser.feed_data(view[last:])
         return False
+
+    def _hand_on(self) -> bool:
+        """What one read brought of the body, to the receiver. False: a fault in there ended the leg, not the proxy."""
+        bodies, self._bodies = self._bodies, []
+        if self._receiver is not None:
+            try:
+                self._receiver.on_data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
+            except Exception as error:
+                self._fail(f"the engine's answer could not be read: {error!r}")
+                self.close()
+                return False
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_lost(self)
@@ -288,8 +312,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._quiet_bytes = 0
-        if self._receiver is not None and not self._is_over:
-            self._receiver.on_data(body)
+        if not self._is_over:
+            self._bodies.append(body)
 
     def on_message_complete(self) -> None:
         if not self._is_interim and not self._is_over:

@@ -218,7 +218,7 @@ class Leg:
         """The relay has all that the client gets of the stream; what the engine says from now on is of no use."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            if relay.is_done:
+            if relay.is_done and not relay.has_more:
                 connection.let_end(self._woke_at)
             else:
                 connection.abort()
