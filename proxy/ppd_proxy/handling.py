@@ -229,7 +229,7 @@ class Handling:
             raise RuntimeError("a leg before its request was read")
         if kind == "prefill" and plan.prefill is not None:
             return plan.prefill, chat.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None
-        check = self._prompts.begin(plan) if kind == "decode" else None
+        check = self._prompts.begin() if kind == "decode" and plan.prefill is not None else None
         if kind == "release":
             return plan.decode, chat.prefill_body(generation, params, salt=salt), None
         self._tops = self._shared.shadow.asked_tops if self._shared.shadow is not None and self._asked.logprobs else 0
@@ -286,7 +286,8 @@ class Handling:
         answer = self._answer or self._read(leg)
         if self._plan is not None:
             self.record.filled_by = self._filled_by(self._plan)
-            self._prompts.complete(self._plan, answer)
+            if self._plan.prefill is not None:
+                self._prompts.complete(self._plan, answer)
         if not leg.is_stream:
             self.record.transfer = read_transfer(leg.body)
         if answer is None:
@@ -336,7 +337,7 @@ class Handling:
         self._prompts.prefilled(prompt_tokens)
 
     def two_prompts(self, leg: Leg) -> LegFailed | None:
-        if not self._prompts.is_open:
+        if self._plan is None or self._plan.prefill is None or not self._prompts.is_open:
             return None
         answer = self._read(leg)
         failure = self._prompts.compare(answer)

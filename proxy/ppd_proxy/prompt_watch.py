@@ -27,9 +27,9 @@ class PromptWatch:
     def prefilled(self, prompt_tokens: int | None) -> None:
         self._prefill_tokens = prompt_tokens
 
-    def begin(self, plan: Plan) -> PromptCheck | None:
-        """The check of a decode leg that is about to be opened; None where there is no other leg."""
-        self._check = PromptCheck(self._prefill_tokens) if plan.prefill is not None else None
+    def begin(self) -> PromptCheck:
+        """The check of a decode leg that is about to be opened behind a prefill leg."""
+        self._check = PromptCheck(self._prefill_tokens)
         return self._check
 
     @property

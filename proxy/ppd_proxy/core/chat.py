@@ -316,13 +316,13 @@ def add_salt(fields: Fields, salt: str) -> None:
 
 
 def take_out(fields: Fields, stripped: frozenset[str]) -> bool:
-    """Remove what no client may send to an engine: the names of `_is_ours`, and the operator's list. Returns whether
-    the body has to be written anew.
+    """Remove what no client may send to an engine: by what engines are told what to do with KV, and under which id,
+    which only the proxy says; and the operator's list. Returns whether the body has to be written anew.
 
     That is so wherever there are arguments, even harmless ones: of two fields with one name an engine reads the last,
     or another, and then none but that one is left.
     """
-    taken = [name for name in fields if _is_ours(name) or name in stripped]
+    taken = [name for name in fields if name.endswith(_OURS_SUFFIX) or name == REQUEST_ID or name in stripped]
     for name in taken:
         del fields[name]
     if _ARGUMENTS.isdisjoint(fields):
@@ -332,18 +332,13 @@ def take_out(fields: Fields, stripped: frozenset[str]) -> bool:
     return True
 
 
-def _is_ours(name: str) -> bool:
-    """Fields by which engines are told what to do with KV, and under which id: only the proxy says that."""
-    return name.endswith(_OURS_SUFFIX) or name == REQUEST_ID
-
-
 def _without_ours(field: str, raw: msgspec.Raw, levels: int) -> msgspec.Raw:
     if memoryview(raw).nbytes > _MAX_ARGUMENTS_BYTES:
         raise BadRequest(f"{field} is longer than {_MAX_ARGUMENTS_BYTES} bytes", param=field)
     members = _object(raw)
     if members is None:
         return raw
-    for name in [name for name in members if _is_ours(name)]:
+    for name in [name for name in members if name.endswith(_OURS_SUFFIX) or name == REQUEST_ID]:
         del members[name]
     if levels > 1:
         for name in _ARGUMENTS & members.keys():

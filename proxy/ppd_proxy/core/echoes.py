@@ -23,24 +23,18 @@ class Echo:
     the other.
     """
 
-    __slots__ = ("_incarnation", "_misses", "echoes", "other")
+    __slots__ = ("echoes", "incarnation", "misses", "other")
 
     def __init__(self, incarnation: int) -> None:
-        self._incarnation = incarnation
+        self.incarnation = incarnation
         self.other: Echo | None = None
-        self._misses = 0
+        self.misses = 0
         self.echoes: bool | None = None
 
-    def is_of(self, engine: Engine) -> bool:
-        return self._incarnation == engine.incarnation
-
-    def admits(self, *, has_our_id: bool) -> bool:
-        """Whether an answer that has our id, or not, is to be taken for ours."""
-        if has_our_id:
-            self._misses, self.echoes = 0, True
-            return True
-        self._misses += 1
-        if self._misses >= MISSES:
+    def admits_without_id(self) -> bool:
+        """Whether an answer that has not our id is to be taken for ours all the same."""
+        self.misses += 1
+        if self.misses >= MISSES:
             self.echoes = False
         return not (self.other.echoes if self.echoes is None and self.other is not None else self.echoes)
 
@@ -57,7 +51,11 @@ class Expected:
     def is_met(self, answer: bytes) -> bool:
         """`answer`: a whole body, or the first events of a stream. The id cannot be in a stranger's answer: nobody else
         knew it."""
-        return self._echo.admits(has_our_id=self._key in answer)
+        echo = self._echo
+        if self._key in answer:
+            echo.misses, echo.echoes = 0, True
+            return True
+        return echo.admits_without_id()
 
 
 class Echoes:
@@ -70,7 +68,7 @@ class Echoes:
         """`endpoint` is the path without its query: an engine may echo ids at one and not at another."""
         place = (engine.id, endpoint)
         pair = self._known.get(place)
-        if pair is None or not pair[0].is_of(engine):
+        if pair is None or pair[0].incarnation != engine.incarnation:
             if len(self._known) >= MAX_KNOWN:
                 del self._known[next(iter(self._known))]
             whole, stream = pair = self._known[place] = Echo(engine.incarnation), Echo(engine.incarnation)
@@ -79,6 +77,6 @@ class Echoes:
 
     def told(self, engine: Engine) -> bool | None:
         """Whether the engine echoes ids at any endpoint; None while that is not known."""
-        pairs = [pair for (id_, _), pair in self._known.items() if id_ == engine.id and pair[0].is_of(engine)]
-        known = {echo.echoes for pair in pairs for echo in pair}
+        pairs = [pair for (id_, _), pair in self._known.items() if id_ == engine.id]
+        known = {echo.echoes for pair in pairs for echo in pair if echo.incarnation == engine.incarnation}
         return True if True in known else False if False in known else None

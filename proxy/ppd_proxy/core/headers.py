@@ -26,13 +26,14 @@ _NOT_RETURNED = HOP_BY_HOP | {
     b"content-encoding",  # what is passed on was read, so it has none, whatever the engine says
 }  # fmt: skip
 
+_NO_NAMES: frozenset[bytes] = frozenset()
 _CREDENTIAL = re.compile(rb"auth|cookie|token|secret|passw|credential|jwt|assertion|signature|key$")
 
 
 def named_hops(headers: Headers) -> frozenset[bytes]:
     """Further hop-by-hop headers that `Connection` names (RFC 9110, 7.6.1)."""
-    named = b",".join([value for name, value in headers if name == b"connection"])
-    return frozenset(token.strip().lower() for token in named.split(b",")) if named else frozenset()
+    named = [value for name, value in headers if name == b"connection"]
+    return frozenset([token.strip().lower() for token in b",".join(named).split(b",")]) if named else _NO_NAMES
 
 
 def forwarded(headers: Headers, authorization: bytes | None, *, is_trusted: bool = True) -> bytes:

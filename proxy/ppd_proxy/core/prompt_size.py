@@ -5,7 +5,9 @@ from __future__ import annotations
 from ppd_proxy.core.chat import Fields, Generation
 from ppd_proxy.core.opaque import Opaque
 
-_PROMPT_FIELDS = ("messages", "prompt", "tools", "documents", "prompt_embeds", "input", "instructions", "system")
+_PROMPT_FIELDS = frozenset(
+    {"messages", "prompt", "tools", "documents", "prompt_embeds", "input", "instructions", "system"}
+)
 """Rendered into the prompt, on any of the four generation endpoints."""
 
 
@@ -20,4 +22,8 @@ def opaque_size_bytes(request: Opaque) -> int:
 
 
 def _size_bytes(fields: Fields) -> int:
-    return sum(memoryview(raw).nbytes for name in _PROMPT_FIELDS if (raw := fields.get(name)) is not None)
+    size_bytes = 0
+    for name, raw in fields.items():
+        if name in _PROMPT_FIELDS:
+            size_bytes += len(raw)
+    return size_bytes

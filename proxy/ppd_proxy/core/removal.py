@@ -54,11 +54,11 @@ def take_out_handoff(payload: bytes, nested: str = "") -> bytes:
         return payload
     try:
         fields = _fields.decode(payload)
-        inner = _fields.decode(fields[nested]) if nested in fields else {}
+        inner = _fields.decode(fields[nested]) if nested in fields else None
     except _BROKEN:
         return payload
     is_changed = _drop(fields)
-    if _drop(inner):
+    if inner is not None and _drop(inner):
         is_changed = True
         fields[nested] = msgspec.Raw(_encoder.encode(inner))
     return _encoder.encode(fields) if is_changed else payload

@@ -179,10 +179,8 @@ class AsgiClient:
         headers.append((b"content-length", b"%d" % len(body)))
         if self.writer is None:
             return self._answer(status, headers, body)
-        if self.is_lost:
-            return None
-        self.status = status
-        self.writer.write_answer(status, headers, body)
+        if self.writer.write_answer(status, headers, body):
+            self.status = status
         return None
 
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:

@@ -366,11 +366,11 @@ class Writer:
         if not cycle.disconnected:
             cycle.transport.write(data)
 
-    def write_answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer, which ends the request. `headers` have the content length."""
+    def write_answer(self, status: int, headers: Headers, body: bytes) -> bool:
+        """A whole answer, which ends the request. `headers` have the content length. False: the client left before."""
         cycle = self._cycle
         if cycle.disconnected:
-            return
+            return False
         parts = self._head(status, headers)
         parts.append(b"\r\n")
         if len(body) <= ONE_WRITE_BYTES:
@@ -383,3 +383,4 @@ class Writer:
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
+        return True

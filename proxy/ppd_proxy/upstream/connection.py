@@ -165,8 +165,9 @@ class Connection(asyncio.Protocol):
         self._read_or_wait()
 
     def resume(self) -> None:
-        self._is_paused = False
-        self._read_or_wait()
+        if self._is_paused:
+            self._is_paused = False
+            self._read_or_wait()
 
     def _rest(self) -> None:
         """Read on when others have had their turn: libuv reads on at once for as long as there is something, up to 32
@@ -247,7 +248,7 @@ class Connection(asyncio.Protocol):
         if self._receiver is not None:
             try:
                 self._receiver.on_data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a fault in reading one answer is that answer's
                 self._fail(f"the engine's answer could not be read: {error!r}")
                 self.close()
                 return False
@@ -272,20 +273,19 @@ class Connection(asyncio.Protocol):
         """The answer is complete, and all that was read is parsed."""
         receiver, self._receiver = self._receiver, None
         self._is_until_eof = self._is_chunked = False
-        is_reusable = is_reusable and self._is_kept_alive and self._is_written
-        if not is_reusable and self._transport is not None:
-            self._transport.abort()  # what the engine did not read of the request, it need not read any more
+        transport = self._transport
+        # An engine that answered before it had the whole request may take the rest of it for the next one.
+        is_reusable = (
+            is_reusable and self._is_kept_alive and transport is not None and not transport.get_write_buffer_size()
+        )
+        if not is_reusable and transport is not None:
+            transport.abort()  # what the engine did not read of the request, it need not read any more
         if receiver is not None:
             self.idle_since = receiver.heard_at
             receiver.on_complete()
         if is_reusable and self.is_open:
             self.resume()
             self._on_idle(self)
-
-    @property
-    def _is_written(self) -> bool:
-        """An engine that answered before it had the whole request may take the rest of it for the next one."""
-        return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
     # -- httptools --
 

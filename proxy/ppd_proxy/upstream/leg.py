@@ -52,7 +52,7 @@ class Leg:
 
     __slots__ = (
         "_asked", "_connection", "_dialect", "_expected", "_held_bytes", "_is_retriable", "_loop", "_mailbox",
-        "_out_bytes", "_parts", "_pool", "_request", "_woke_at", "answer", "body", "first_token_at", "headers",
+        "_out_bytes", "_parts", "_pool", "_request", "answer", "body", "first_token_at", "headers", "heard_at",
         "is_over", "is_stream", "kind",
         "last_token_at", "needs_reopen", "opened_at", "out", "relay", "status", "writer",
     )  # fmt: skip
@@ -88,7 +88,7 @@ class Leg:
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
         """When content last came: keep-alive comments and bytes of an unfinished event are none."""
-        self._woke_at = 0.0
+        self.heard_at = 0.0
         self._parts: list[bytes] = []
         self._out_bytes = 0
         self._held_bytes = 0
@@ -135,7 +135,7 @@ class Leg:
         data = self.out[0] if len(self.out) == 1 else b"".join(self.out)
         self.out.clear()
         if self._out_bytes > HIGH_WATER_BYTES and self._connection is not None:
-            self.last_token_at = self._loop.time()  # the silence was ours
+            self.last_token_at = self.heard_at = self._loop.time()  # the silence was ours
             self._connection.resume()
         self._free(self._out_bytes)
         self._out_bytes = 0
@@ -158,15 +158,11 @@ class Leg:
     # -- Receiver --
 
     @property
-    def heard_at(self) -> float:
-        return max(self._woke_at, self.last_token_at or 0.0)
-
-    @property
     def is_answering(self) -> bool:
         return self.first_token_at is not None
 
     def on_headers(self, status: int, headers: Headers) -> None:
-        self._woke_at = self._loop.time()
+        self.heard_at = self._loop.time()
         self.status = status
         self.headers = headers
         if status != 200:
@@ -180,7 +176,7 @@ class Leg:
 
     def on_data(self, data: bytes) -> None:
         relay = self.relay
-        now = self._woke_at = self._loop.time()
+        now = self.heard_at = self._loop.time()
         if not self.is_stream or relay is None:
             self._parts.append(data)
             self._count(len(data))
@@ -219,7 +215,7 @@ class Leg:
         connection, self._connection = self._connection, None
         if connection is not None:
             if relay.is_done and not relay.has_more:
-                connection.let_end(self._woke_at)
+                connection.let_end(self.heard_at)
             else:
                 connection.abort()
         if not relay.is_decisive:
@@ -228,7 +224,7 @@ class Leg:
             else:
                 self._fail(relay.broken or "the engine ended the stream without any content")
             return
-        self.last_token_at = self._woke_at
+        self.last_token_at = self.heard_at
         self.out.append(shown)
         if self.first_token_at is None:
             self.first_token_at = self.last_token_at
@@ -249,7 +245,7 @@ class Leg:
         writer, relay = self.writer, self.relay
         if writer is None or relay is None or self.out or not writer.is_ready or not relay.takes_chunk(data):
             return False
-        self.last_token_at = self._loop.time()
+        self.last_token_at = self.heard_at = self._loop.time()
         writer.write_framed(data)
         return True
 
