@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.flow.test_shadow import ask_many, calibrate, kept_sample, settle, shadow, shadowed, summary
+from tests.flow.test_shadow import LEAST, ask_many, kept_sample, settle, shadow, shadowed, summary
+from tests.support.cluster import until
+from tests.support.noise import inject_floor
 
 from ppd_proxy.sections import Limits
 from ppd_proxy.sim.faults import Fault
@@ -16,15 +18,19 @@ QUESTION = "what, of all things, would you say that this is about, and how sure 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 async def test_the_spread_of_a_sample_is_in_the_journal_and_in_the_summary(tmp_path: Path, stream: bool) -> None:
-    async with shadowed(journal=str(tmp_path / "journal.sqlite"), shadow_top_logprobs=TOP) as (cluster, baseline):
-        await calibrate(cluster)
+    def scorings() -> set[int]:
+        return {each.body["prompt_logprobs"] for each in baseline.requests if "prompt_logprobs" in each.body}
+
+    settings = {"journal": str(tmp_path / "journal.sqlite"), "shadow_top_logprobs": TOP, "shadow_noise_share": 1.0}
+    async with shadowed(**settings) as (cluster, baseline):
+        await inject_floor(cluster, LEAST)
         reply = await cluster.complete(QUESTION, stream=stream, headers={"x-request-id": "mine"})
         assert b"token_id:" not in reply.body
         await settle(cluster)
         (decode,) = (each for each in cluster.decode.requests if each.body["prompt"] == QUESTION)
         assert (decode.body["logprobs"], decode.body["return_tokens_as_token_ids"]) == (TOP + 1, True)
-        scorings = [each.body["prompt_logprobs"] for each in baseline.requests if "prompt_logprobs" in each.body]
-        assert set(scorings) == {1, TOP + 1}
+        await until(lambda: len(scorings()) > 1)
+        assert scorings() == {1, TOP + 1}  # noise is measured without them
         spread = (await kept_sample(cluster, "mine"))["spread"]
         assert spread["positions"] == 20
         assert spread["entropy_low"] <= spread["entropy_change"] <= spread["entropy_high"]
@@ -36,7 +42,7 @@ async def test_the_spread_of_a_sample_is_in_the_journal_and_in_the_summary(tmp_p
 
 async def test_damaged_kv_diverges(tmp_path: Path) -> None:
     async with shadowed(journal=str(tmp_path / "journal.sqlite"), shadow_top_logprobs=TOP) as (cluster, _):
-        await calibrate(cluster)
+        await inject_floor(cluster, LEAST)
         cluster.decode.faults.add(Fault(kind="corrupt", probability=1.0))
         await cluster.complete(QUESTION, headers={"x-request-id": "mine"})
         await settle(cluster)
@@ -45,7 +51,7 @@ async def test_damaged_kv_diverges(tmp_path: Path) -> None:
 
 async def test_by_default_no_likeliest_tokens_are_asked_for(tmp_path: Path) -> None:
     async with shadowed(journal=str(tmp_path / "journal.sqlite")) as (cluster, _):
-        await calibrate(cluster)
+        await inject_floor(cluster, LEAST)
         await cluster.complete(QUESTION, headers={"x-request-id": "mine"})
         await settle(cluster)
         assert (await kept_sample(cluster, "mine"))["spread"] is None
@@ -89,7 +95,7 @@ REFUSAL = "Requested prompt logprobs of 5, which is greater than max allowed: 3"
 )
 async def test_only_a_baseline_that_refuses_as_many_is_asked_for_none(caplog, status, message, checks, asked) -> None:
     async with shadowed(shadow_top_logprobs=TOP, shadow_concurrency=1, shadow_noise_share=0.0) as (cluster, baseline):
-        await calibrate(cluster)
+        await inject_floor(cluster, LEAST)
         baseline.faults.add(
             Fault(kind="status", status=status, body={"error": {"message": message, "code": status}}, times=1)
         )
@@ -103,7 +109,7 @@ async def test_only_a_baseline_that_refuses_as_many_is_asked_for_none(caplog, st
 
 async def test_scores_too_large_to_read_are_asked_for_again_without_them(tmp_path: Path, monkeypatch) -> None:
     async with shadowed(journal=str(tmp_path / "journal.sqlite"), shadow_top_logprobs=TOP) as (cluster, _):
-        await calibrate(cluster)
+        await inject_floor(cluster, LEAST)
         monkeypatch.setattr("ppd_proxy.shadow.baseline._MAX_ANSWER_BYTES", 8_000)
         await cluster.complete(QUESTION, headers={"x-request-id": "mine"})
         await settle(cluster)
@@ -120,7 +126,7 @@ async def test_replays_ask_the_decode_engine_for_no_likeliest_tokens() -> None:
 
 async def test_likeliest_tokens_that_the_client_asked_for_are_compared_if_they_are_enough(tmp_path: Path) -> None:
     async with shadowed(journal=str(tmp_path / "journal.sqlite"), shadow_top_logprobs=TOP) as (cluster, _):
-        await calibrate(cluster)
+        await inject_floor(cluster, LEAST)
         for count, by_id, positions in ((2, True, None), (TOP + 1, True, 20), (TOP + 1, False, None)):
             name = f"mine-{count}-{by_id}"
             fields = {"logprobs": count, "return_tokens_as_token_ids": by_id}

@@ -168,15 +168,17 @@ def stopping(counts: Mapping[Status, int], limits: Limits) -> Gate | None:
     from ppd_proxy.accuracy import sequential  # as below
 
     limit, alpha = limits.rate or 0.0, 1 - limits.confidence
-    verdict = sequential.judge(real, compared, limit, alpha)
-    seen = f"real differences {real} of the first {compared} compared samples; stopped"
-    interval = Interval(low=verdict.interval.low, high=verdict.interval.high)
-    if verdict.outcome == "fail":
-        return Gate(outcome="fail", reason=f"{seen}, over the limit {limit:.3g}", interval=interval)
     doubtful = real + counts.get("unclassified", 0)
-    if sequential.judge(doubtful, compared, limit, alpha).outcome == "pass":
-        return Gate(outcome="pass", reason=f"{seen}, under the limit {limit:.3g}", interval=interval)
-    return None
+    is_over = sequential.judge(real, compared, limit, alpha).outcome == "fail"
+    if not is_over and sequential.judge(doubtful, compared, limit, alpha).outcome != "pass":
+        return None
+    low, high = sequential.confidence_sequence(real, compared, alpha)
+    return Gate(
+        outcome="fail" if is_over else "pass",
+        reason=f"real differences {real} of the first {compared} compared samples; stopped,"
+        f" {'over' if is_over else 'under'} the limit {limit:.3g}",
+        interval=Interval(low=low, high=high),
+    )
 
 
 def _undecided(totals: Totals, limits: Limits) -> Gate:

@@ -161,7 +161,7 @@ def _lloyd(points: Floats, centres: Floats) -> tuple[NDArray[np.int64], float]:
     for _ in range(_ROUNDS):
         squares = _squares(points, centres)
         nearest = squares.argmin(axis=1)
-        for empty in np.setdiff1d(np.arange(len(centres)), nearest):
+        for empty in np.flatnonzero(np.bincount(nearest, minlength=len(centres)) == 0):
             # A group that lost its last member gets the sample that fits worst.
             worst = int(squares[np.arange(len(points)), nearest].argmax())
             nearest[worst], squares[worst] = empty, 0.0

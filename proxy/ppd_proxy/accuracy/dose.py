@@ -191,11 +191,14 @@ def _is_cut(merged: Sequence[Tried], repeats: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Data:
-    """Centred and scaled logarithms of the doses (so that the fit is well conditioned), runs and hits."""
+    """Centred and scaled logarithms of the doses (so that the fit is well conditioned), with their powers 0 to 2 as
+    rows; runs, hits and misses."""
 
     x: Floats
+    powers: Floats
     runs: Floats
     hits: Floats
+    misses: Floats
     centre: float
     scale: float
 
@@ -206,7 +209,8 @@ class _Data:
         centre = float(np.average(logs, weights=runs))
         scale = float(np.sqrt(np.average((logs - centre) ** 2, weights=runs)))
         hits = np.array([each.diverged for each in merged], dtype=np.float64)
-        return _Data((logs - centre) / scale, runs, hits, centre, scale)
+        x = (logs - centre) / scale
+        return _Data(x, np.stack([np.ones_like(x), x, x * x]), runs, hits, runs - hits, centre, scale)
 
     def back(self, x: float | None) -> float | None:
         """The dose at a scaled logarithm; None beyond what a float holds."""
@@ -216,11 +220,9 @@ class _Data:
     def likelihood(self, intercept: float, slope: float) -> float:
         """The log-likelihood, and half the logarithm of the information's determinant: Firth's penalty."""
         line = intercept + slope * self.x
-        plain = float(
-            np.sum(self.hits * scipy.special.log_expit(line) + (self.runs - self.hits) * scipy.special.log_expit(-line))
-        )
-        weights = self.runs * scipy.special.expit(line) * scipy.special.expit(-line)
-        total, first, second = (float(np.sum(weights * self.x**power)) for power in (0, 1, 2))
+        hit, miss = scipy.special.log_expit(line), scipy.special.log_expit(-line)
+        plain = float(self.hits @ hit + self.misses @ miss)
+        total, first, second = (self.powers @ (self.runs * np.exp(hit + miss))).tolist()
         determinant = total * second - first * first
         return plain + 0.5 * math.log(determinant) if determinant > 1e-300 else -1e9
 

@@ -55,15 +55,19 @@ class Detector:
             self._alternatives[:, 1] += self._alternatives[:, 2]
         self._day = -1
         self._started_today = 0
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the samples, not how many products started today."""
         self._logs = np.zeros((STARTS, len(self._alternatives)))
         self._weights = np.zeros(STARTS)
         self._lengths = np.zeros(STARTS, dtype=np.int64)
         self._days = np.zeros(STARTS, dtype=np.int64)
         """On which each product started."""
+        self._same_day = self._days
+        """Numbers from 0, the same for products of one day."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the samples, not how many products started today."""
+        self._used = 0
+        """How many products there are: the first of each array."""
         self._seen: dict[Key, _Seen] = {}
         self._next = 0
         self.count = 0
@@ -80,7 +84,8 @@ class Detector:
         if self.count % SPACING == 0:
             self._start(day)
         self.count += 1
-        self._lengths[self._weights > 0] += 1
+        used = slice(self._used)
+        self._lengths[used] += 1
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = _Seen(np.zeros(len(counts)), np.zeros((STARTS, len(counts))))
@@ -89,17 +94,17 @@ class Detector:
         if not self._knows_near:
             place = 0 if category == "near" else place
             healthy[0], healthy[1] = healthy[0] + healthy[1], 0.0
-        urns = healthy + seen.total - seen.before
+        urns = healthy + seen.total - seen.before[used]
         expected = urns[:, place] / urns.sum(axis=1)
         share, shape = self._alternatives[:, 0], self._alternatives[:, 1 + place]
         supposed = (1 - share) * healthy[place] / healthy.sum() + share * shape
-        self._logs += np.log(supposed)[None, :] - np.log(expected)[:, None]
+        logs = self._logs[used]
+        logs += np.log(supposed)[None, :] - np.log(expected)[:, None]
         seen.total[place] += 1
-        products = self._weights * np.exp(np.minimum(self._logs, 600.0)).mean(axis=1)
-        _, same_day = np.unique(self._days, return_inverse=True)
-        sums = np.bincount(same_day, products)
+        products = self._weights[used] * np.exp(np.minimum(logs, 600.0)).mean(axis=1)
+        sums = np.bincount(self._same_day, products)
         strongest = int(sums.argmax())
-        best = int(np.where(same_day == strongest, products, -1.0).argmax())
+        best = int(np.where(self._same_day == strongest, products, -1.0).argmax())
         self.value, self.span = float(sums[strongest]), int(self._lengths[best])
         return self.value
 
@@ -113,6 +118,8 @@ class Detector:
         self._weights[slot] = 1 / (_HARMONIC * self._started_today)
         self._lengths[slot] = 0
         self._days[slot] = day
+        self._used = max(self._used, slot + 1)
+        self._same_day = np.unique(self._days[: self._used], return_inverse=True)[1]
         for seen in self._seen.values():
             seen.before[slot] = seen.total
 

@@ -4,7 +4,8 @@ Against the claim "at most the limit" stands the likelihood of the samples under
 by that at the limit. Under the claim this ratio is a supermartingale that begins at 1, so it ever reaches 1 / alpha
 with a chance of at most alpha (Ville's inequality); the same goes for the claim "at least the limit" with the rates
 under it. So a false fail and a false pass each happen with a chance of at most alpha, however often one looks. An
-interval from a fixed number of samples would not be valid after stopping; `interval` here is, at every moment at once.
+interval from a fixed number of samples would not be valid after stopping; `confidence_sequence` is, at every moment at
+once.
 
 The mixture is Jeffreys' beta distribution, cut at the limit (Robbins 1970; Howard et al. 2021 on boundaries from
 mixtures). The samples must be taken as they are in the data set: whoever counts answers as they arrive sees short
@@ -28,13 +29,12 @@ _MOST = 1_000_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """`log_over` and `log_under` are the logarithms of the evidence that the rate is over and under the limit; a
-    decision falls where one reaches log(1 / alpha). `interval` holds the rate at all moments at once, with a chance of
-    at least 1 - alpha. Infinite evidence (a hit where none is allowed) is a float infinity."""
+    decision falls where one reaches log(1 / alpha). Infinite evidence (a hit where none is allowed) is a float
+    infinity."""
 
     outcome: Literal["continue", "fail", "pass"]
     log_over: float
     log_under: float
-    interval: Interval
 
 
 def judge(hits: int, total: int, limit: float, alpha: float) -> Verdict:
@@ -47,11 +47,12 @@ def judge(hits: int, total: int, limit: float, alpha: float) -> Verdict:
         outcome = "fail"
     elif under >= bound:
         outcome = "pass"
-    return Verdict(outcome=outcome, log_over=over, log_under=under, interval=confidence_sequence(hits, total, alpha))
+    return Verdict(outcome=outcome, log_over=over, log_under=under)
 
 
 def confidence_sequence(hits: int, total: int, alpha: float) -> Interval:
-    """The rates that the samples do not exclude: the mixture over all rates is less than 1 / alpha times likelier."""
+    """The rates that the samples do not exclude: the mixture over all rates is less than 1 / alpha times likelier. It
+    holds the rate at all moments at once, with a chance of at least 1 - alpha."""
     if not total:
         return Interval(0.0, 1.0)
     prior = float(scipy.special.betaln(_PRIOR, _PRIOR))

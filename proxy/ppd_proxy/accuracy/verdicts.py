@@ -242,8 +242,11 @@ class Verdicts:
         return None
 
     def _count_fresh(self, key: Key) -> int:
-        """Healthy samples of the last minutes."""
-        return sum(taken_at > self._now - _FRESH_S for taken_at in self._fresh.get(key, ()))
+        """Healthy samples of the last minutes; older ones are forgotten."""
+        fresh = self._fresh.get(key, deque())
+        while fresh and fresh[0] <= self._now - _FRESH_S:
+            fresh.popleft()
+        return len(fresh)
 
     def _step(self, scope: _Scope) -> None:
         if scope.is_red:

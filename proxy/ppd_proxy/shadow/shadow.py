@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from ppd_proxy.accuracy.noise import Judgement, Key, key_of
-from ppd_proxy.accuracy.scores import BROKEN, Scores, summarize
+from ppd_proxy.accuracy.scores import BROKEN, Scores, Statistics, summarize
 from ppd_proxy.accuracy.verdicts import Verdicts
 from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.types import Route
@@ -248,15 +248,18 @@ class Shadow:
         if answer.prompt_token_ids is None:
             raise BaselineError("bad_answer", "an answer without its prompt's token ids")
         told = await self._baselines.score(noise.key.model, answer.prompt_token_ids, answer.token_ids)
-        statistics = summarize(scores_of(answer, told))
+        await self.learn(noise.key, summarize(scores_of(answer, told)))
+
+    async def learn(self, key: Key, statistics: Statistics) -> None:
+        """A healthy sample, wherever it was measured; what waited for the noise floor is judged once that stands."""
         self._telemetry.noise(statistics.max_delta)
-        if self.verdicts.add_noise(noise.key, statistics):
-            is_known = self.verdicts.floor.reference(noise.key) is not None
-            count = self.verdicts.floor.count(noise.key)
+        if self.verdicts.add_noise(key, statistics):
+            is_known = self.verdicts.floor.reference(key) is not None
+            count = self.verdicts.floor.count(key)
             what = "made" if is_known else "dropped, since the noise has changed: made anew"
-            log.info("noise floor of %s %s samples=%d", noise.key.label, what, count)
+            log.info("noise floor of %s %s samples=%d", key.label, what, count)
             if is_known:
-                await self._release(noise.key)
+                await self._release(key)
         self.on_judged()
 
     async def _release(self, key: Key) -> None:
