@@ -1,8 +1,11 @@
 """For every test: what it does to the process's logging ends with it."""
 
 import logging
+import os
 
 import pytest
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # dozens of processes are started: one of them compiles for all
 
 
 @pytest.fixture(autouse=True)

@@ -119,7 +119,7 @@ async def announced_stranger(**fields):
             await line.send(CHATTED if path.startswith("/v1/") else answer(200, b"", "text/plain"))
 
     settings = discovery(**fields)
-    auth, metrics = Auth(engine_api_key="inner"), Metrics(scrape_interval_s=1.0)
+    auth, metrics = Auth(engine_api_key="inner"), Metrics(scrape_interval_s=0.1)
     async with (
         scripted(talk) as engine,
         running_proxy(discovery=settings, auth=auth, metrics=metrics) as cluster,

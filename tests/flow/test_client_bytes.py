@@ -293,7 +293,7 @@ async def test_requests_sent_ahead_are_read_one_at_a_time():
     sent = request("POST", CHAT, ["Content-Type: application/json"], body)
     async with running_cluster() as cluster, raw(cluster.url) as client:
         client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        cluster.prefill.faults.add(Fault(kind="delay", delay_s=2, times=1))
+        cluster.prefill.faults.add(Fault(kind="delay", delay_s=0.3, times=1))
         sending = cluster.tasks.spawn(client.send(*[sent] * 60))
         for answers in range(1, 6):
             assert (await client.answer()).status == 200

@@ -14,7 +14,7 @@ from tests.support.raw_client import Raw, chat, raw, request
 from ppd_proxy.sections import Server
 from ppd_proxy.sim.faults import Fault
 
-SHORT_S = 0.2
+SHORT_S = 0.1
 BODY = json.dumps({"messages": [user("Hi")], "max_tokens": 3}).encode()
 HEAD = request("POST", CHAT, ["Content-Type: application/json", f"Content-Length: {len(BODY)}"])
 ANSWER_BYTES = 20 << 20

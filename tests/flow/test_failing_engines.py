@@ -1,7 +1,7 @@
 """Engines that fail fast, and engines that stop: the traffic goes to those that work."""
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 from tests.support.cluster import LIMIT_S, assistant, running_cluster, running_proxy, until, user
@@ -10,6 +10,8 @@ from tests.support.processes import engine_process
 from ppd_proxy.core.signs import FAILED_RUN, TRIAL_INTERVAL_S
 from ppd_proxy.policy.retry_budget import PER_SECOND, WINDOW_S
 from ppd_proxy.sections import Discovery, Engines, Limits
+from ppd_proxy.sim.config import EngineConfig
+from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.timing import TimingConfig
 
@@ -80,8 +82,7 @@ async def test_an_unhealthy_engine_is_seen_as_such_gets_a_trial_and_is_back_with
         incarnation = cluster.runtime.fleet.get(bad.http_address).incarnation
         async with asyncio.timeout(LIMIT_S):
             while cluster.state_of(bad) != "up":
-                await cluster.chat("Hi")
-                await asyncio.sleep(0.05)
+                await cluster.chat("Hi", max_tokens=1)
         assert cluster.runtime.fleet.get(bad.http_address).incarnation == incarnation
 
 
@@ -149,21 +150,24 @@ async def test_retries_beyond_the_budget_are_refused_counted_and_said(capsys):
 
 
 @asynccontextmanager
-async def two_of(role, *flags):
-    """A proxy before two engines of `role`, each a process of its own, and one of the other role."""
+async def two_of(role, slow):
+    """A proxy before two engines of `role` that take 400 ms for what `slow` says, one of them a process of its own that
+    can be stopped, and one of the other role."""
     other = "decode" if role == "prefill" else "prefill"
-    async with AsyncExitStack() as stack:
-        one, two = [await stack.enter_async_context(engine_process(role, *flags)) for _ in range(2)]
-        partner = await stack.enter_async_context(engine_process(other))
+    timing = TimingConfig(**{f"{slow}_fixed_ms": 400.0})
+    async with (
+        engine_process(role, f"--{slow}-fixed-ms", "400") as one,
+        running_engine(EngineConfig(role=role, timing=timing)) as two,
+        running_engine(EngineConfig(role=other)) as partner,
+    ):
         engines = Engines(**{role: (one.url, two.url), other: (partner.url,)})
-        yield await stack.enter_async_context(running_proxy(engines=engines, discovery=SOON)), one
+        async with running_proxy(engines=engines, discovery=SOON) as cluster:
+            yield cluster, one
 
 
-@pytest.mark.parametrize(
-    ("role", "flags"), [("prefill", ("--prefill-fixed-ms", "400")), ("decode", ("--transfer-fixed-ms", "400"))]
-)
-async def test_requests_that_wait_at_a_stopped_engine_are_answered_by_another_one_soon(role, flags):
-    async with two_of(role, *flags) as (cluster, stopped):
+@pytest.mark.parametrize(("role", "slow"), [("prefill", "prefill"), ("decode", "transfer")])
+async def test_requests_that_wait_at_a_stopped_engine_are_answered_by_another_one_soon(role, slow):
+    async with two_of(role, slow) as (cluster, stopped):
         fleet, load, loop = cluster.runtime.fleet, cluster.runtime.load, asyncio.get_running_loop()
         asked = [cluster.tasks.spawn(cluster.chat(f"Hi {number}")) for number in range(8)]
         await until(lambda: load.requests.get(stopped.id, 0) == 4)

@@ -30,7 +30,7 @@ async def behind_one_that_gives_kv_back(cluster, client):
 
 
 async def test_a_stream_behind_a_request_that_gives_kv_back_hears_that_its_client_left():
-    async with running_cluster(limits=Limits(release_grace_s=1)) as cluster:
+    async with running_cluster(limits=Limits(release_grace_s=0.2)) as cluster:
         async with raw(cluster.url) as client:
             await behind_one_that_gives_kv_back(cluster, client)
         await until(lambda: not any(cluster.runtime.load.requests.values()))
@@ -38,7 +38,7 @@ async def test_a_stream_behind_a_request_that_gives_kv_back_hears_that_its_clien
 
 async def test_a_stream_behind_a_request_that_gives_kv_back_ends_with_an_error_event_at_the_end():
     server = Server(drain_s=0, shutdown_grace_s=0)
-    async with running_cluster(server=server, limits=Limits(release_grace_s=1)) as cluster:
+    async with running_cluster(server=server, limits=Limits(release_grace_s=0.2)) as cluster:
         async with raw(cluster.url) as client:
             await behind_one_that_gives_kv_back(cluster, client)
             cluster.runtime.ask_to_stop()

@@ -63,7 +63,7 @@ async def test_then_answers_are_the_last_of_their_connections_and_streams_end_wh
         async with raw(cluster.url) as streaming, raw(cluster.url) as kept, raw(cluster.url) as idle:
             await kept.send(request())
             assert not (await kept.answer()).is_last
-            await streaming.send(chat(stream=True, max_tokens=100))
+            await streaming.send(chat(stream=True, max_tokens=40))
             await first_content(streaming)
             cluster.runtime.ask_to_stop()
             await takes_nobody(cluster)

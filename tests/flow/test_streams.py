@@ -272,11 +272,11 @@ async def _block(cluster):
 # Reading slowly
 
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (b"x" * 65_536)
-EVENTS = 900
+EVENTS = 500
 
 
 class Flood:
-    """An engine that streams about 60 MB as fast as it is read."""
+    """An engine that streams about 33 MB as fast as it is read."""
 
     def __init__(self):
         self.sent = 0

@@ -17,7 +17,7 @@ from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.timing import TimingConfig
 
-SCRAPED = {"metrics": Metrics(scrape_interval_s=1.0)}
+SCRAPED = {"metrics": Metrics(scrape_interval_s=0.1)}
 
 
 def counted(samples, name):

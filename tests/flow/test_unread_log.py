@@ -16,6 +16,8 @@ import pytest
 from tests.support.cluster import LIMIT_S, samples_of
 
 DROPPED = "ppd_log_lines_dropped_total"
+LONG_LINED = {"messages": [], "model": "m" * 120}
+"""A request with no route, and as long a line as a client can make: that many fewer fill what waits to be read."""
 LISTENING = "0A"
 """In /proc/net/tcp."""
 
@@ -52,7 +54,7 @@ async def write_lines(http, url):
 
     async def refused():
         for _ in range(100):
-            async with http.post(url + "/v1/chat/completions", json={"messages": [], "user": "x"}) as answer:
+            async with http.post(url + "/v1/chat/completions", json=LONG_LINED) as answer:
                 assert answer.status == 503
                 await answer.read()
 
