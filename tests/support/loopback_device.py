@@ -108,6 +108,7 @@ class _Communicator:
         fabric = self._pair.fabric
         with fabric.changed:
             fabric.aborts += 1
+            fabric.changed.notify_all()
             if fabric.is_deaf:
                 return
             self._is_aborted = True

@@ -6,6 +6,8 @@ holds it to the rules at the top of `core/exchange.py`.
 
 from __future__ import annotations
 
+from copy import copy
+
 from ppd_proxy.core.exchange import Exchange, Phase
 from ppd_proxy.core.signals import (
     AbortLeg,
@@ -166,6 +168,13 @@ class Watch:
         self._is_started = False
         self._is_leg_touching_kv = False
         self._is_kv_held = False
+
+    def branch(self) -> Watch:
+        """Another one at the same place of the play, which goes on by itself. An exchange holds frozen values only."""
+        other = copy(self)
+        other.exchange = copy(self.exchange)
+        other.breaches, other._answers = list(self.breaches), list(self._answers)
+        return other
 
     def start(self) -> Commands:
         return self._follow(self.exchange.start())

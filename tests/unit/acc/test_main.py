@@ -1,5 +1,6 @@
 """What is the same for every command of ppd-acc: options anywhere, JSON, exit codes, never a traceback."""
 
+import io
 import json
 import math
 import os
@@ -146,14 +147,18 @@ def test_a_view_that_cannot_be_shown_is_told_in_one_line(capsys):
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 @pytest.mark.parametrize("text", ["\u00e9", "\U0001f600", "\udce9"])
-def test_any_text_can_be_printed_and_is_valid_json(encoding, text, tmp_path):
-    line = [sys.executable, "-m", "ppd_proxy.acc.main", "compare-output", "--baseline-text", text, "--target-text", "b"]
+def test_any_text_can_be_printed_and_is_valid_json(encoding, text, tmp_path, monkeypatch):
+    line = ["compare-output", "--baseline-text", text, "--target-text", "b"]
     for more in ([], ["--json", "-"], ["--json", str(tmp_path / "told.json")]):
-        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
-        done = subprocess.run([*line, *more], capture_output=True, env=environment, check=False)
-        assert (done.returncode, done.stderr) == (Exit.DIFFERENT, b"")
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        assert program.main([*line, *more]) == Exit.DIFFERENT
+        for stream in (out, err):
+            stream.flush()
+        assert err.buffer.getvalue() == b""
         if more == ["--json", "-"]:
-            assert json.loads(done.stdout)["sample"]["baseline"]["text"] == text
+            assert json.loads(out.buffer.getvalue())["sample"]["baseline"]["text"] == text
     told = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
     assert told["sample"]["baseline"]["text"] == text
 

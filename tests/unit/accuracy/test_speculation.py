@@ -19,7 +19,10 @@ def counters(accepted, positions=3):
 
 def drafts(shares, count):
     """`shares[i]` of `count` drafts had `i` tokens accepted."""
-    return counters([n for n, share in enumerate(shares) for _ in range(round(share * count))], len(shares) - 1)
+    of_length = [round(share * count) for share in shares]
+    per_position = tuple(sum(of_length[at:]) for at in range(1, len(shares)))
+    total = sum(of_length)
+    return SpecCounters(total, (len(shares) - 1) * total, sum(per_position), per_position)
 
 
 def drawn(source, chance, count, positions=3):

@@ -123,7 +123,7 @@ def test_pushed_kv_without_room_for_a_copy_fails_the_load(start):
 
 @pytest.mark.parametrize("is_deaf", [False, True], ids=["abort", "no abort"])
 def test_transfer_that_stalls_fails_and_is_never_taken_for_the_next(start, fabric, is_deaf):
-    producer, consumer = start(timeout_s=1.0), start(timeout_s=1.0)
+    producer, consumer = start(timeout_s=0.2), start(timeout_s=0.2)
     assert _moves(producer, consumer, 1)
     fabric.is_stalled, fabric.is_deaf = True, is_deaf
     assert not _moves(producer, consumer, 2)
@@ -137,7 +137,7 @@ def test_transfer_that_stalls_fails_and_is_never_taken_for_the_next(start, fabri
 
 
 def test_communicator_that_does_not_come_about_fails_the_load(start, fabric):
-    producer, consumer = start(timeout_s=1.0), start(timeout_s=1.0)
+    producer, consumer = start(timeout_s=0.2), start(timeout_s=0.2)
     fabric.is_joining = False
     assert not _moves(producer, consumer, 1)
     producer.until(lambda: producer.reasons("send"), "the producer's failure")
@@ -277,23 +277,23 @@ def test_memory_is_kept_while_the_device_may_touch_it(fabric):
     name = device.unique_id()
     ends = [Channel(1, device, is_sender=one, timeout_s=0.1, on_broken=broken.append) for one in (True, False)]
     payloads = [LoopbackPayload(b"new"), LoopbackPayload(b"old")]
-    known = [weakref.ref(payload) for payload in payloads]
+    known, others = [weakref.ref(payload) for payload in payloads], set(threading.enumerate())
     for end, payload in zip(ends, payloads, strict=True):
         end.start(name)
         end.push(payload, lambda: broken.append("done"))
     del payloads, payload
-    ends_at = time.monotonic() + LIMIT_S
-    while fabric.aborts < 2 and time.monotonic() < ends_at:
-        time.sleep(0.01)
+    working = set(threading.enumerate()) - others
+    with fabric.changed:
+        assert fabric.changed.wait_for(lambda: fabric.aborts == 2, LIMIT_S)
     assert broken == ["timeout", "timeout"]
     fabric.pairs.clear()
     del ends, end
     gc.collect()
     assert all(ref() is not None for ref in known)
     fabric.is_stalled = False
-    while any(ref() is not None for ref in known) and time.monotonic() < ends_at:
-        gc.collect()
-        time.sleep(0.01)
+    for thread in working:
+        thread.join(LIMIT_S)
+    gc.collect()
     assert all(ref() is None for ref in known)
     assert broken == ["timeout", "timeout"]
 

@@ -112,15 +112,6 @@ def label(event):
     return "LegEnded " + ("2xx" if event.status < 400 else "4xx" if is_fault else "5xx")
 
 
-def play(events, retries):
-    watch = Watch(Exchange(retries))
-    watch.start()
-    commands = ()
-    for event in events:
-        commands = watch.handle(event)
-    return watch, commands
-
-
 @cache
 def all_plays(retries=1):
     """Every play to its end: `(transitions, breaches, longest play)`.
@@ -128,13 +119,14 @@ def all_plays(retries=1):
     Plays that differ only in how an equal state was reached are followed once.
     """
     transitions, breaches, longest = set(), {}, 0
-    seen, queue = set(), [()]
+    first = Watch(Exchange(retries))
+    first.start()
+    seen, queue = set(), [((), first)]
     while queue:
-        events = queue.pop()
-        watch, _ = play(events, retries)
+        events, watch = queue.pop()
         for event in possible(watch):
-            before = watch.exchange.phase
-            after, commands = play((*events, event), retries)
+            before, after = watch.exchange.phase, watch.branch()
+            commands = after.handle(event)
             names = frozenset(type(command).__name__ for command in commands)
             transitions.add((before.name, label(event), after.exchange.phase.name, names))
             for breach in after.breaches:
@@ -144,7 +136,7 @@ def all_plays(retries=1):
             state = (*state, after.leg, after.deadline, after.is_gone, after.must_plan, *after.breaches)
             if after.exchange.phase is not Phase.DONE and state not in seen:
                 seen.add(state)
-                queue.append((*events, event))
+                queue.append(((*events, event), after))
         assert len(seen) < 10_000, "an exchange must come to an end"
     return transitions, breaches, longest
 

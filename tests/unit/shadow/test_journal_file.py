@@ -14,6 +14,12 @@ from ppd_proxy.shadow.rows import SCHEMA_VERSION
 
 LIMIT_S = 20.0
 
+
+@pytest.fixture(autouse=True)
+def _whoever_waits_for_a_lock_waits_for_less_than_a_second(monkeypatch):
+    monkeypatch.setattr("ppd_proxy.shadow.journal._BUSY_TIMEOUT_S", 0.05)
+
+
 # Writing
 
 
