@@ -13,51 +13,119 @@ from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.named_model import named_model
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.sse import READ_BYTES
+from ppd_proxy.core.stepwise import Steps
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.handling import Handling
 from ppd_proxy.offering import broken_sample, sample_of
 from ppd_proxy.sections import Limits
+from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.driver import Driver
-from ppd_proxy.upstream.leg import Leg
-from ppd_proxy.upstream.mailbox import Mailbox
+from ppd_proxy.upstream.leg import Inbox, Leg
 from ppd_proxy.upstream.sides import Client
 
+_READ = object()
 CLIENT_GONE_STATUS = 499
 """Counted, never sent: the client left before its answer began."""
+
+
+class InFlight:
+    """The requests that are being served, and the work beside the loop's turns that they need."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self.tasks = tasks
+        self._drivers: set[Driver] = set()
+        self._none_left = asyncio.Event()
+
+    @property
+    def count(self) -> int:
+        return len(self._drivers) + self.tasks.count
+
+    def add(self, driver: Driver) -> None:
+        self._drivers.add(driver)
+
+    def remove(self, driver: Driver) -> None:
+        self._drivers.discard(driver)
+        if not self._drivers:
+            self._none_left.set()
+
+    async def rest(self) -> None:
+        """Until all of it has ended by itself."""
+        while self.count:
+            self._none_left.clear()
+            if self._drivers:
+                await self._none_left.wait()
+            await self.tasks.rest()
+
+    async def stop(self) -> None:
+        """End what is still going on."""
+        for driver in tuple(self._drivers):
+            driver.close()
+        await self.tasks.stop()
 
 
 class Director:
     """`wall_clock` gives seconds since 1970, for samples only."""
 
-    def __init__(self, shared: Collaborators, limits: Limits, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, shared: Collaborators, limits: Limits, in_flight: InFlight, wall_clock: Callable[[], float]
+    ) -> None:
         self.shared = shared
         self._limits = limits
+        self._in_flight = in_flight
         self._wall_clock = wall_clock
 
-    async def serve(self, call: Call, client: Client, mailbox: Mailbox) -> None:
-        """Answer one request. `mailbox` is where the server puts ClientGone."""
-        shared = self.shared
+    def serve(self, call: Call, client: Client, on_end: Callable[[Exception | None], None]) -> Inbox:
+        """Answer one request. What comes back is to be told that the client left, or that the proxy stops. `on_end` is
+        called when nothing of the request is left, with the fault of ours that ended it, if one did."""
+        shared, tasks = self.shared, self._in_flight.tasks
         handling = Handling(shared, call)
-        driver = Driver(handling, client, mailbox, shared.pool, self._limits, shared.loop)
+
+        def ended(error: Exception | None) -> None:
+            self._in_flight.remove(driver)
+            if isinstance(error, ProxyError):
+                handling.refuse(error)
+                client.fail(error, handling.own_headers())
+                error = None
+            self._finish(handling, driver, client, call)
+            if handling.is_sampled and shared.shadow is not None and error is None:
+                tasks.spawn(self._offer(shared.shadow, handling, driver.answered, call.path))
+            on_end(error)
+
+        driver = Driver(handling, client, shared.pool, self._limits, tasks, ended)
+        self._in_flight.add(driver)
+        steps = handling.identify()
         try:
-            for _ in handling.identify():
-                await asyncio.sleep(0)  # a large body: others first
-            await driver.run()
-        except ProxyError as error:
-            handling.refuse(error)
-            await client.fail(error, handling.own_headers())
-        finally:
-            handling.close(driver.answered)
-            record = handling.record
-            record.path, record.model = call.path, named_model(call.body, handling.generation)
-            record.is_client_gone = driver.exchange.is_client_gone or client.is_lost
-            record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
-            if driver.told is not None:
-                _note(record, driver.told)
-            shared.observer.finished(record)
-        if handling.is_sampled and shared.shadow is not None:
-            await self._offer(shared.shadow, handling, driver.answered, call.path)
+            is_large = next(steps, _READ) is None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the request must end
+            driver.close(error)
+            return driver
+        if is_large:
+            tasks.spawn(self._identify(steps, driver))
+        else:
+            driver.start()
+        return driver
+
+    async def _identify(self, steps: Steps[None], driver: Driver) -> None:
+        """A large body in steps: others have their turns between them."""
+        try:
+            await asyncio.sleep(0)
+            for _ in steps:
+                await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001
+            driver.close(error)
+        else:
+            driver.start()
+
+    def _finish(self, handling: Handling, driver: Driver, client: Client, call: Call) -> None:
+        handling.close(driver.answered)
+        record = handling.record
+        record.path, record.model = call.path, named_model(call.body, handling.generation)
+        record.is_client_gone = driver.exchange.is_client_gone or client.is_lost
+        record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
+        if driver.told is not None:
+            _note(record, driver.told)
+        self.shared.observer.finished(record)
 
     async def _offer(self, shadow: ShadowSink, handling: Handling, leg: Leg | None, path: bytes) -> None:
         record = handling.record

@@ -24,7 +24,7 @@ from ppd_proxy.core.conversations import Conversations
 from ppd_proxy.core.fleet import Fleet
 from ppd_proxy.core.load import Load
 from ppd_proxy.core.types import Engine, Role
-from ppd_proxy.director import Director
+from ppd_proxy.director import Director, InFlight
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
 from ppd_proxy.discovery.networks import own_networks
 from ppd_proxy.keys import KeySource
@@ -130,10 +130,11 @@ class Runtime:
 
     def _make_server(self) -> Listener:
         config = self._config
-        director = Director(self.shared, config.limits, time.time)  # noqa: TID251 - samples say when they were taken
+        in_flight = InFlight(Tasks(self._loop))
+        director = Director(self.shared, config.limits, in_flight, time.time)  # noqa: TID251 - samples say when they were taken
         quart = make_app(self.shared, config, self._session, self.registry, self._prober.probe, self.accuracy)
         noting = Noting(cast("App", quart), self.shared)
-        app = DataPath(noting, director, self._tasks, config.auth, Bodies(config.server, self.buffered))
+        data_path = DataPath(noting, director, config.auth, Bodies(config.server, self.buffered))
         side = config.server
         limits = guarding.Limits(
             max_head_bytes=side.max_head_bytes,
@@ -142,7 +143,7 @@ class Runtime:
             body_timeout_s=side.body_timeout_s,
             write_timeout_s=side.write_timeout_s,
         )
-        door = Door(app, limits, app.refuse, self._telemetry.client_stalled, self._loop)
+        door = Door(data_path, in_flight, limits, self._telemetry.client_stalled)
         return Listener(
             door,
             max_clients=most_clients(open_files()),

@@ -11,12 +11,12 @@ log = logging.getLogger(__name__)
 
 class Tasks:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[None, None, None], *, name: str | None = None) -> asyncio.Task[None]:
         """Run `work` beside everything else until it ends or `stop` is called; a failure is logged."""
-        task = self._loop.create_task(work, name=name)
+        task = self.loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

@@ -243,4 +243,4 @@ async def test_a_kept_connection_holds_nothing_of_its_last_request():
         await cluster.chat("Hello")
         connections = cluster.runtime._server._door.connections
         assert connections
-        assert [each.mailbox for each in connections] == [None] * len(connections)
+        assert [each._generation for each in connections] == [None] * len(connections)

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from tests.support.scripted import BODY, HEAD, LIMIT_S
 
 from ppd_proxy.core.asked import NOTHING
-from ppd_proxy.core.signals import FirstByte
+from ppd_proxy.core.signals import Event, FirstByte
 from ppd_proxy.core.sse import SseRelay
 from ppd_proxy.upstream.leg import Leg
-from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Pool
 
 WHOLE = b'{"choices":[]}'
 """The least that is a whole answer."""
+
+
+class Mailbox:
+    """What a leg posts, for one coroutine that waits for it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiter: asyncio.Future[None] | None = None
+        self.events: deque[Event] = deque()
+
+    def put(self, event: Event) -> None:
+        self.events.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Until the next `put` or `wake`. The caller has looked at everything before."""
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
 
 class Bench:

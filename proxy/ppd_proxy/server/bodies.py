@@ -8,7 +8,7 @@ from typing import Any
 from ppd_proxy.core.buffered import Buffered
 from ppd_proxy.core.structure import Excess, Structure
 from ppd_proxy.core.types import Reason
-from ppd_proxy.errors import BadRequest
+from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Server
 from ppd_proxy.server.render import too_large
 
@@ -32,48 +32,75 @@ class Bodies:
         self._limits = limits
         self._buffered = buffered
 
-    async def read(self, named: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Raises ClientLeft, BadRequest (413, 400) as soon as it is known to be too large or to have
-        too much structure, NoRoute (503) when all that is held leaves no room for it."""
-        limit_bytes = self._limits.max_body_bytes
+    def open(self, named: Mapping[bytes, bytes]) -> Body:
+        """A body that is about to arrive. Raises BadRequest (413) for one that says that it is too large, NoRoute (503)
+        when all that is held leaves no room for another."""
         self._buffered.check()
         declared = named.get(b"content-length")
-        if declared is not None and int(declared) > limit_bytes:
-            raise too_large(limit_bytes)
-        parts: list[bytes] = []
-        size_bytes = 0
-        structure: Structure | None = None
-        is_whole = False
-        try:
-            while not is_whole:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientLeft
-                part = message.get("body", b"")
-                size_bytes += len(part)
-                self._buffered.hold(len(part))
-                parts.append(part)
-                if size_bytes > UNCHECKED_BYTES:
-                    if size_bytes > limit_bytes:
-                        raise too_large(limit_bytes)
-                    self._buffered.check()
-                    if structure is None:
-                        structure = self._structure()
-                        part = b"".join(parts)
-                    excess = structure.feed(part)
-                    if excess is not None:
-                        raise _too_complex(excess)
-                is_whole = not message.get("more_body")
-        except BaseException:
-            self._buffered.free(size_bytes)
-            raise
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if declared is not None and int(declared) > self._limits.max_body_bytes:
+            raise too_large(self._limits.max_body_bytes)
+        return Body(self._limits, self._buffered)
+
+    async def read(self, named: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body. Raises ClientLeft, and as `open` and `Body.feed` do."""
+        body = self.open(named)
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                body.drop()
+                raise ClientLeft
+            whole = body.feed(message.get("body", b""), is_whole=not message.get("more_body"))
+            if whole is not None:
+                return whole
 
     def free(self, body: bytes) -> None:
         self._buffered.free(len(body))
 
-    def _structure(self) -> Structure:
-        return Structure(max_depth=self._limits.max_json_depth, max_values=self._limits.max_json_values)
+
+class Body:
+    """One body while it arrives, bounded in size and in structure."""
+
+    __slots__ = ("_buffered", "_limits", "_parts", "_size_bytes", "_structure")
+
+    def __init__(self, limits: Server, buffered: Buffered) -> None:
+        self._limits = limits
+        self._buffered = buffered
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+        self._structure: Structure | None = None
+
+    def feed(self, part: bytes, *, is_whole: bool) -> bytes | None:
+        """The whole body once its last part is here. Raises BadRequest (413, 400) as soon as it is known to be too
+        large or to have too much structure, NoRoute (503) when there is no room for it; then nothing of it is held."""
+        self._size_bytes += len(part)
+        self._buffered.hold(len(part))
+        self._parts.append(part)
+        if self._size_bytes > UNCHECKED_BYTES:
+            try:
+                self._check(part)
+            except ProxyError:
+                self.drop()
+                raise
+        if not is_whole:
+            return None
+        return part if len(self._parts) == 1 else b"".join(self._parts)
+
+    def drop(self) -> None:
+        """The rest will not come."""
+        self._buffered.free(self._size_bytes)
+        self._parts.clear()
+
+    def _check(self, part: bytes) -> None:
+        limits = self._limits
+        if self._size_bytes > limits.max_body_bytes:
+            raise too_large(limits.max_body_bytes)
+        self._buffered.check()
+        if self._structure is None:
+            self._structure = Structure(max_depth=limits.max_json_depth, max_values=limits.max_json_values)
+            part = b"".join(self._parts)
+        excess = self._structure.feed(part)
+        if excess is not None:
+            raise _too_complex(excess)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

@@ -1,7 +1,7 @@
-"""The data path: generation endpoints as bare ASGI, wrapped round the Quart application.
+"""The data path: generation endpoints, from the head of a request to the end of its answer, without ASGI.
 
-Owns the client's side of one request: reading the body within its limit, watching for the client to leave, writing the
-answer. Everything else goes to the wrapped application.
+Owns what a request may be before it is understood: its method, its key, its body within bounds. Everything else that
+clients ask for goes to the wrapped ASGI application.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from ppd_proxy.director import Director
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
-from ppd_proxy.server.bodies import BODY_KEY, Bodies, ClientLeft, Message, Receive, replay
+from ppd_proxy.server.bodies import BODY_KEY, Bodies, Body, ClientLeft, Message, Receive, replay
+from ppd_proxy.server.guarding import Head
 from ppd_proxy.server.paths import with_query
-from ppd_proxy.server.protocol import SCOPE_KEY, ClientConnection, Writer
-from ppd_proxy.server.render import error_body, error_event, error_headers, internal_error
-from ppd_proxy.tasks import Tasks
-from ppd_proxy.upstream.mailbox import Mailbox
+from ppd_proxy.server.render import error_body, error_headers, internal_error
+from ppd_proxy.server.reply import Reply
+from ppd_proxy.upstream.leg import Inbox
 
 log = logging.getLogger(__name__)
 
 Scope = Message
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+OnEnd = Callable[["Generation"], None]
+"""Told of a request of which nothing is left."""
 
 GENERATION_PATHS: Mapping[str, Dialect] = MappingProxyType({
     "/v1/chat/completions": "chat",
@@ -41,31 +43,26 @@ GENERATION_PATHS: Mapping[str, Dialect] = MappingProxyType({
 
 
 class DataPath:
-    def __init__(self, app: App, director: Director, tasks: Tasks, auth: Auth, bodies: Bodies) -> None:
+    """Also the ASGI application of everything that is no generation: the wrapped one, with bodies within bounds."""
+
+    def __init__(self, app: App, director: Director, auth: Auth, bodies: Bodies) -> None:
         self._app = app
         self._director = director
-        self._tasks = tasks
         self._auth = auth
         self._bodies = bodies
         self._loop = director.shared.loop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in GENERATION_PATHS:
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "http" and _has_body(scope["headers"]):
-            await self._hand_over(scope, receive, send)
-        else:
+        if scope["type"] != "http" or not _has_body(scope["headers"]):
             await self._app(scope, receive, send)
-
-    async def _hand_over(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request with a body to the wrapped application, which would read it without our bounds."""
+            return
         try:
             body = await self._bodies.read(dict(scope["headers"]), receive)
         except ClientLeft:
             return
         except ProxyError as error:
             self.refuse(scope.get("raw_path") or scope["path"].encode(), error)
-            await AsgiClient(send).fail(error, [(b"connection", b"close")])
+            await _fail(send, error)
             return
         scope[BODY_KEY] = body
         try:
@@ -73,56 +70,45 @@ class DataPath:
         finally:
             self._bodies.free(body)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        received_at = self._loop.time()
-        dialect = GENERATION_PATHS[scope["path"]]
-        client = AsgiClient(send, dialect)
-        headers: Headers = scope["headers"]
-        named = dict(headers)
+    def begin(self, path: str, head: Head, reply: Reply, on_end: OnEnd) -> Generation | None:
+        """A request to one of GENERATION_PATHS, before its body. None: it is refused, and answered."""
+        named = dict(head.headers)
         call = Call(
-            path=with_query(scope["path"].encode(), scope.get("query_string", b"")),
-            dialect=dialect,
+            path=with_query(path.encode(), head.query),
+            dialect=GENERATION_PATHS[path],
             body=b"",
-            headers=headers,
+            headers=head.headers,
             named=named,
             client_key=(bearer(named) or named.get(b"authorization", b"")).decode("latin-1"),
-            received_at=received_at,
+            received_at=self._loop.time(),
         )
         try:
-            if scope["method"] != "POST":
-                raise BadRequest(f"{scope['path']} takes POST, not {scope['method']}", status=405)
+            if head.method != "POST":
+                raise BadRequest(f"{path} takes POST, not {head.method}", status=405)
             check_client(self._auth, named)
-            call.body = await self._bodies.read(named, receive)
-        except ClientLeft:
-            return
+            return Generation(self, call, self._bodies.open(named), reply, on_end)
         except ProxyError as error:
-            handling = self._director.refuse(call, error)
-            await client.fail(error, [*handling.own_headers(), (b"connection", b"close")])
-            return
-        try:
-            await self._answer(call, scope, receive, client)
-        finally:
-            self._bodies.free(call.body)
+            self.turn_away(call, error, reply)
+            return None
 
-    async def _answer(self, call: Call, scope: Scope, receive: Receive, client: AsgiClient) -> None:
-        connection: ClientConnection | None = scope.get(SCOPE_KEY)
-        mailbox = Mailbox(self._loop)
-        if connection is None:
-            self._tasks.spawn(_watch(receive, mailbox))
-        else:
-            if connection.transport.is_closing():
-                return
-            connection.mailbox = mailbox
-        try:
-            await self._director.serve(call, client, mailbox)
-        except Exception:  # the last boundary: a bug must still give the client a status
-            if client.status:
-                raise
-            log.exception("request failed path=%s", scope["path"])
-            await client.fail(internal_error(), [(b"x-ppd-decision", b"none;reason=internal_error;turn=1")])
-        finally:
-            if connection is not None and connection.mailbox is mailbox:
-                connection.mailbox = None  # not the next request's: this one may give KV back behind its answer
+    def turn_away(self, call: Call, error: ProxyError, reply: Reply) -> None:
+        """Answer a request that gets no further than its bytes; the rest of its body is nobody's."""
+        handling = self._director.refuse(call, error)
+        reply.keep_alive = False
+        reply.fail(error, handling.own_headers())
+
+    def serve(self, call: Call, reply: Reply, on_end: Callable[[], None]) -> Inbox:
+        """Answer a request that is here whole."""
+
+        def ended(error: Exception | None) -> None:
+            if error is not None:  # the last boundary: a bug must still give the client a status
+                log.error("request failed path=%s", call.path.decode(), exc_info=error)
+            if error is not None and not reply.status:
+                reply.fail(internal_error(), [(b"x-ppd-decision", b"none;reason=internal_error;turn=1")])
+            self._bodies.free(call.body)
+            on_end()
+
+        return self._director.serve(call, reply, ended)
 
     def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
         """Count and log a request that gets no further than its connection; the answer's headers and body."""
@@ -133,67 +119,57 @@ class DataPath:
         return [*error_headers(error), *handling.own_headers()], error_body(error, dialect)
 
 
-async def _watch(receive: Receive, mailbox: Mailbox) -> None:
-    """ASGI servers deliver one more message after the body: that the client left, or that the answer is complete."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    mailbox.put(ClientGone())
+class Generation:
+    """One request to a generation endpoint on its connection, from its head to its end."""
+
+    __slots__ = ("_body", "_call", "_data_path", "_on_end", "inbox", "reply")
+
+    def __init__(self, data_path: DataPath, call: Call, body: Body, reply: Reply, on_end: OnEnd) -> None:
+        self._data_path = data_path
+        self._call = call
+        self._body: Body | None = body
+        self._on_end = on_end
+        self.reply = reply
+        self.inbox: Inbox | None = None
+        """Where what happens to the client is told, while somebody wants to know."""
+
+    def feed(self, part: bytes, *, is_whole: bool) -> None:
+        """What has arrived of the body. The last part of it starts the request."""
+        body, call, reply = self._body, self._call, self.reply
+        if body is None:
+            return
+        if not is_whole:
+            reply.go_on()
+        try:
+            whole = body.feed(part, is_whole=is_whole)
+        except ProxyError as error:
+            self._body = None
+            self._data_path.turn_away(call, error, reply)
+            return
+        if whole is not None:
+            self._body = None
+            call.body = whole
+            self.inbox = self._data_path.serve(call, reply, self._ended)
+
+    def _ended(self) -> None:
+        self.inbox = None
+        self._on_end(self)
+
+    def client_left(self) -> None:
+        self.reply.disconnected = not self.reply.response_complete
+        if self._body is not None:
+            self._body.drop()
+            self._body = None
+        elif self.inbox is not None:
+            self.inbox.put(ClientGone())
 
 
 def _has_body(headers: Headers) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") and value != b"0" for name, value in headers)
 
 
-class AsgiClient:
-    """One answer to the client, whose errors are in the request's dialect. `status` is 0 until it began."""
-
-    __slots__ = ("_dialect", "_send", "status", "writer")
-
-    def __init__(self, send: Send, dialect: Dialect = "chat") -> None:
-        self._send = send
-        self._dialect: Dialect = dialect
-        self.writer = Writer.of(send)
-        self.status = 0
-
-    @property
-    def is_lost(self) -> bool:
-        return self.writer is not None and self.writer.is_lost
-
-    async def start(self, status: int, headers: Headers, data: bytes) -> None:
-        if self.is_lost:
-            return
-        self.status = status
-        if self.writer is not None:
-            self.writer.start(status, headers, data)
-        else:
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            await self.write(data)
-
-    async def write(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def end(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
-
-    def answer(self, status: int, headers: Headers, body: bytes) -> Awaitable[None] | None:
-        headers.append((b"content-length", b"%d" % len(body)))
-        if self.writer is None:
-            return self._answer(status, headers, body)
-        if self.writer.write_answer(status, headers, body):
-            self.status = status
-        return None
-
-    async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
-        if self.is_lost:
-            return
-        self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.end(body)
-
-    async def fail(self, error: ProxyError, headers: Headers) -> None:
-        body = error_body(error, self._dialect)
-        length = (b"content-length", b"%d" % len(body))
-        await self._answer(error.status, [*error_headers(error), *headers, length], body)
-
-    async def break_off(self, error: ProxyError, number: int) -> None:
-        await self.end(error_event(error, self._dialect, number))
+async def _fail(send: Send, error: ProxyError) -> None:
+    body = error_body(error)
+    headers = [*error_headers(error), (b"connection", b"close"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,13 +1,8 @@
-"""The client's side of one connection: bytes from the socket through the guard to an ASGI application, and back.
+"""The client's side of one connection: bytes from the socket through the guard to whoever answers, and back.
 
-`guarding.py` has the rules and knows no server; this adapter carries them out on an asyncio transport. uvicorn lends
-the ASGI side of one request (`RequestResponseCycle`); its parser and its server are not used. Three shortcuts for the
-data path go past ASGI:
-- Whoever answers a request learns by its mailbox that the client left or the proxy stops, without a task that waits for
-  it: the connection is in the request's scope under `SCOPE_KEY`.
-- Stream chunks are written from where they arrive, as they arrived where nothing has to be taken out.
-- A whole answer is one write, and so are a stream's head and first event.
-Any other ASGI server does without them.
+`guarding.py` has the rules and knows no server; this adapter carries them out on an asyncio transport. Generation
+endpoints are answered by the data path, without ASGI; for all others uvicorn lends the ASGI side of one request
+(`RequestResponseCycle`); its parser and its server are not used.
 """
 
 from __future__ import annotations
@@ -17,7 +12,7 @@ import fcntl
 import logging
 import struct
 import termios
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, cast
@@ -26,43 +21,34 @@ from urllib.parse import unquote
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.signals import ClientGone, Stopping
+from ppd_proxy.core.signals import Stopping
+from ppd_proxy.director import InFlight
 from ppd_proxy.errors import ProxyError
+from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, Generation
 from ppd_proxy.server.guarding import Guard, Head, Limits, Phase
+from ppd_proxy.server.reply import Reply
 from ppd_proxy.server.unframed import UnframedCycle, reset
-from ppd_proxy.tasks import Tasks
-from ppd_proxy.upstream.mailbox import Mailbox
 
-SCOPE_KEY = "ppd_proxy.connection"
 LINGER_S = 2.0
 """How long a client that still sends is heard after its last answer: closing on unread bytes takes the answer away."""
-ONE_WRITE_BYTES = 65536
-"""Larger bodies are written beside their head, not copied behind it."""
 _ASGI = MappingProxyType({"version": "3.0", "spec_version": "2.3"})
 
 _Cycle: Any = RequestResponseCycle
 _OldCycle: Any = UnframedCycle
-App = Callable[[Any, Any, Any], Awaitable[None]]
-Refuse = Callable[[bytes, ProxyError], tuple[Headers, bytes]]
-"""Counts and logs a request (by its raw path, empty where that is not known) that gets no further than its connection;
-gives its answer's headers and body."""
-
 log = logging.getLogger(__name__)
 
 
 class Door:
-    """What all connections share: the application behind them, their limits, and who is there."""
+    """What all connections share: who answers behind them, their limits, and who is there."""
 
     def __init__(
-        self, app: App, limits: Limits, refuse: Refuse, on_stalled: Callable[[], None], loop: asyncio.AbstractEventLoop
+        self, data_path: DataPath, in_flight: InFlight, limits: Limits, on_stalled: Callable[[], None]
     ) -> None:
-        self.app = app
+        self.data_path = data_path
+        self.requests = in_flight
         self.limits = limits
-        self.refuse = refuse
         self.on_stalled = on_stalled
-        self.loop = loop
-        self.requests = Tasks(loop)
+        self.loop = in_flight.tasks.loop
         self.connections: set[ClientConnection] = set()
         self.left = asyncio.Event()
         """Set whenever one of them is gone."""
@@ -90,9 +76,10 @@ class ClientConnection(asyncio.Protocol):
         self._door = door
         self._loop = door.loop
         self._guard = Guard(door.limits, door.loop.time())
-        self.mailbox: Mailbox | None = None
-        """Where the request that is being answered hears of its client; the data path sets and clears it."""
-        self._cycle: Any = None  # uvicorn's, whose types ask for more than it takes
+        self._generation: Generation | None = None
+        """The request that is being answered, if that is the data path's ..."""
+        self._cycle: Any = None
+        """... and its answer: a `Reply`, or uvicorn's cycle, whose types ask for more than it takes."""
         self._path = b""
         self._closes_at: float | None = None
         """The last answer is given: what still arrives is thrown away, until then at the latest."""
@@ -111,7 +98,6 @@ class ClientConnection(asyncio.Protocol):
             "root_path": "",
             "server": (name[0], name[1]) if name else None,
             "client": (peer[0], peer[1]) if peer else None,
-            SCOPE_KEY: self,
         }
         self._door.connections.add(self)
 
@@ -167,16 +153,25 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, head: Head) -> None:
         self._path = head.path
         path = head.path.decode("ascii")
+        if "%" in path:
+            path = unquote(path)
+        keep_alive = head.keeps_alive and not self._door.is_closing
+        if path in GENERATION_PATHS:
+            self._cycle = reply = Reply(self, head, GENERATION_PATHS[path], keep_alive=keep_alive)
+            self._generation = self._door.data_path.begin(path, head, reply, self._forget)
+            self._pass(self._guard.body())
+            return
         scope = {
             **self._scope,
             "http_version": head.version,
             "headers": head.headers,
             "method": head.method,
-            "path": unquote(path) if "%" in path else path,
+            "path": path,
             "raw_path": head.path,
             "query_string": head.query,
         }
         kind = _Cycle if head.version == "1.1" else _OldCycle
+        self._generation = None
         self._cycle = cycle = kind(
             scope=scope,
             transport=self._outlet,
@@ -187,11 +182,11 @@ class ClientConnection(asyncio.Protocol):
             default_headers=[],
             message_event=asyncio.Event(),
             expect_100_continue=head.awaits_continue,
-            keep_alive=head.keeps_alive and not self._door.is_closing,
+            keep_alive=keep_alive,
             on_response=self._next,
         )
         self._pass(self._guard.body())
-        self._door.requests.spawn(cycle.run_asgi(self._door.app))
+        self._door.requests.tasks.spawn(cycle.run_asgi(self._door.data_path))
 
     def _pass(self, body: bytes) -> None:
         """Hand what has arrived of the body to who answers; after an early answer the rest is only read past."""
@@ -199,7 +194,14 @@ class ClientConnection(asyncio.Protocol):
         if cycle is None or cycle.response_complete:
             if is_whole:
                 self._next()
-            return
+        elif self._generation is not None:
+            self._generation.feed(body, is_whole=is_whole)
+        else:
+            self._buffer(body, is_whole=is_whole)
+
+    def _buffer(self, body: bytes, *, is_whole: bool) -> None:
+        """For an ASGI application, which asks when it wants it."""
+        cycle = self._cycle
         if is_whole:
             cycle.more_body = False
             cycle.body = cycle.body + body if cycle.body else body  # what came at once is not copied
@@ -209,9 +211,26 @@ class ClientConnection(asyncio.Protocol):
                 self.flow.pause_reading()
         cycle.message_event.set()
 
+    def answered(self) -> None:
+        if self._guard.has_more:
+            self._loop.call_soon(self._next)  # refusals of what was sent ahead would go deeper and deeper
+        else:
+            self._next()
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def _forget(self, generation: Generation) -> None:
+        """Nothing of it is left; a stream that nobody ends any more is cut off."""
+        if generation is not self._generation:
+            return  # this one gave KV back behind its answer
+        self._generation = None
+        if not generation.reply.response_complete:
+            self.close()
+
     def _next(self) -> None:
         """The answer is complete. One that the client has not taken yet holds its next request up."""
-        if self._closes_at is not None or self.flow.write_paused:
+        if self._closes_at is not None or self.flow.write_paused or self.transport.is_closing():
             return
         self._guard.answered(self._loop.time())
         self.flow.resume_reading()
@@ -224,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
         """No further request. Unread bytes would take the last answer away with them, so they are read first."""
         if self._closes_at is not None or self.transport.is_closing():
             return
-        if isinstance(self._cycle, UnframedCycle) and self._cycle.is_cut:
+        if isinstance(self._cycle, UnframedCycle | Reply) and self._cycle.is_cut:
             reset(self.transport.get_extra_info("socket"))
             self.transport.abort()
             return
@@ -243,7 +262,7 @@ class ClientConnection(asyncio.Protocol):
         if is_answered or is_begun:
             self.transport.abort()
             return
-        headers, body = self._door.refuse(self._path, error)
+        headers, body = self._door.data_path.refuse(self._path, error)
         lines = b"".join([b"%b: %b\r\n" % field for field in headers])
         length = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(b"".join((STATUS_LINE[error.status], lines, length, body)))
@@ -258,8 +277,8 @@ class ClientConnection(asyncio.Protocol):
         """The proxy ends: what is not answered gets `error`, an answer that has begun ends with it."""
         if self._closes_at is not None or self.transport.is_closing():
             return
-        if self.mailbox is not None:
-            self.mailbox.put(Stopping(error))
+        if self._generation is not None and self._generation.inbox is not None:
+            self._generation.inbox.put(Stopping(error))
         elif self._is_answered and (self._guard.is_idle or self._guard.is_whole):
             self.transport.close()
         else:
@@ -267,13 +286,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _disconnect(self) -> None:
         """Whoever answers a request is told that the client takes no answer any more."""
-        cycle = self._cycle
-        if cycle is not None:
-            if not cycle.response_complete:
-                cycle.disconnected = True
-            cycle.message_event.set()
-        if self.mailbox is not None:
-            self.mailbox.put(ClientGone())
+        if self._generation is not None:
+            self._generation.client_left()
+        elif self._cycle is not None and not isinstance(self._cycle, Reply):
+            self._cycle.disconnected = not self._cycle.response_complete
+            self._cycle.message_event.set()
 
     def look(self, now: float) -> int:
         """Whether the client has had its time, to send or to read; to be asked often. Returns the bytes that it has not
@@ -306,81 +323,3 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
         else:
             self.refuse(error)
-
-
-class Writer:
-    """Writes one answer where `send` would, without its checks; `cycle` is the request that is answered."""
-
-    __slots__ = ("_cycle",)
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-
-    @classmethod
-    def of(cls, send: object) -> Writer | None:
-        """The writer behind uvicorn's `send`, which is a method of the request's cycle; None on other servers, and for
-        HTTP/1.0, which knows no chunks.
-
-        Requests sent ahead share a connection, so the connection does not tell which of them is being answered.
-        """
-        cycle = getattr(send, "__self__", None)
-        if not isinstance(cycle, RequestResponseCycle) or isinstance(cycle, UnframedCycle):
-            return None
-        return cls(cycle)
-
-    @property
-    def is_lost(self) -> bool:
-        """The client left before it was handed the last byte of the answer."""
-        return self._cycle.disconnected
-
-    def start(self, status: int, headers: Headers, data: bytes) -> None:
-        """The head of a chunked answer and its first piece, which is not empty."""
-        cycle = self._cycle
-        if cycle.disconnected:
-            return
-        cycle.response_started = cycle.chunked_encoding = True
-        parts = self._head(status, headers)
-        parts += (b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(data), data, b"\r\n")
-        cycle.transport.write(b"".join(parts))
-
-    def _head(self, status: int, headers: Headers) -> list[bytes]:
-        parts = [STATUS_LINE[status]]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        if not self._cycle.keep_alive:
-            parts.append(b"connection: close\r\n")
-        return parts
-
-    @property
-    def is_ready(self) -> bool:
-        """The client reads fast enough: a write need not wait."""
-        return not self._cycle.flow.write_paused
-
-    def write_chunk(self, data: bytes) -> None:
-        """A piece of the chunked answer that has begun, not empty."""
-        self.write_framed(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def write_framed(self, data: bytes) -> None:
-        """Pieces of it in HTTP's own chunked form."""
-        cycle = self._cycle
-        if not cycle.disconnected:
-            cycle.transport.write(data)
-
-    def write_answer(self, status: int, headers: Headers, body: bytes) -> bool:
-        """A whole answer, which ends the request. `headers` have the content length. False: the client left before."""
-        cycle = self._cycle
-        if cycle.disconnected:
-            return False
-        parts = self._head(status, headers)
-        parts.append(b"\r\n")
-        if len(body) <= ONE_WRITE_BYTES:
-            parts.append(body)
-        cycle.transport.write(b"".join(parts))
-        if len(body) > ONE_WRITE_BYTES:
-            cycle.transport.write(body)
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
-        return True

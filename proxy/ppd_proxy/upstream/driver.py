@@ -1,13 +1,14 @@
 """Carries out the commands of one exchange: opens and aborts legs, arms deadlines, relays bytes to the client.
 
-Owns everything that one request has open. Decides nothing: `core/exchange.py` does. Whatever happens, even
-cancellation, no leg, timer or reservation outlives `run`.
+Owns everything that one request has open. Decides nothing: `core/exchange.py` does. Whatever happens, no leg, timer or
+reservation outlives the driver's end. Callbacks on one event loop; a task only where something has to be waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections import deque
+from collections.abc import Awaitable, Callable
 
 from ppd_proxy.core.answer import read_prefill
 from ppd_proxy.core.exchange import Exchange, Phase
@@ -16,7 +17,6 @@ from ppd_proxy.core.signals import (
     ArmDeadline,
     BreakResponse,
     Command,
-    Commands,
     Deadline,
     DeadlinePassed,
     EndResponse,
@@ -37,8 +37,8 @@ from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.sections import Limits
-from ppd_proxy.upstream.leg import Leg
-from ppd_proxy.upstream.mailbox import Mailbox
+from ppd_proxy.tasks import Tasks
+from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.sides import Client, Shaper
 
@@ -46,14 +46,21 @@ LARGE_BYTES = 1024 * 1024
 
 
 class Driver:
+    """`on_end` is called once, with the exception that ended it where it did not end by itself.
+
+    What happens (`put`, `wake`) is looked at in the loop's next turn: what comes together is worked on together. While
+    something has to be waited for, nothing else of this request is done.
+    """
+
     __slots__ = (
-        "_client", "_deadline", "_is_stalled", "_limits", "_loop", "_mailbox", "_params", "_pool", "_shaper", "_task",
-        "_timer", "_writing_since", "answered", "exchange", "leg", "told",
+        "_client", "_commands", "_deadline", "_events", "_is_over", "_is_scheduled", "_limits", "_loop", "_on_end",
+        "_params", "_pool", "_shaper", "_tasks", "_timer", "_waiting", "_writing_since", "answered", "exchange", "leg",
+        "told",
     )  # fmt: skip
 
     def __init__(
-        self, shaper: Shaper, client: Client, mailbox: Mailbox, pool: Pool, limits: Limits,
-        loop: asyncio.AbstractEventLoop,
+        self, shaper: Shaper, client: Client, pool: Pool, limits: Limits, tasks: Tasks,
+        on_end: Callable[[Exception | None], None],
     ) -> None:  # fmt: skip
         self.exchange = Exchange(limits.retries)
         self.leg: Leg | None = None
@@ -63,63 +70,116 @@ class Driver:
         """What the client was told in place of an answer, or of its end."""
         self._shaper = shaper
         self._client = client
-        self._mailbox = mailbox
         self._pool = pool
         self._limits = limits
-        self._loop = loop
+        self._tasks = tasks
+        self._loop = tasks.loop
+        self._on_end = on_end
+        self._commands: deque[Command] = deque()
+        self._events: deque[Event] = deque()
         self._params: bytes | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: Deadline | None = None
-        self._task: asyncio.Task[object] | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self._writing_since: float | None = None
-        self._is_stalled = False
+        self._is_scheduled = True
+        """It will look at what has happened without being woken."""
+        self._is_over = False
 
-    async def run(self) -> None:
-        """From the first plan to the last release."""
-        self._task = asyncio.current_task(self._loop)
+    def start(self) -> None:
+        """From the first plan on; what was put before is looked at then."""
+        self._commands.extend(self.exchange.start())
+        self._work()
+
+    def put(self, event: Event) -> None:
+        """An event of the exchange: from a leg, a timer, or the client's side."""
+        self._events.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Something changed: an event, or bytes to relay."""
+        if not self._is_scheduled and self._waiting is None:
+            self._is_scheduled = True
+            self._loop.call_soon(self._work)
+
+    def close(self, error: Exception | None = None) -> None:
+        """End now, wherever it is."""
+        if self._is_over:
+            return
+        self._is_over = self._is_scheduled = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._disarm()
+        if self.leg is not None:
+            self.leg.close()
+        self._shaper.release()
+        self._on_end(error)
+
+    def _work(self) -> None:
+        self._is_scheduled = True
         try:
-            await self._carry_out(self.exchange.start())
-            while self.exchange.phase is not Phase.DONE:
-                await self._step()
-        except asyncio.CancelledError:
-            if not self._is_stalled:
-                raise
-            if self._task is not None:
-                self._task.uncancel()
-        finally:
-            self._disarm()
-            if self.leg is not None:
-                self.leg.close()
-            self._shaper.release()
+            while self._waiting is None and not self._is_over and self._step():
+                pass
+        except Exception as error:  # noqa: BLE001 - whatever happens, nothing stays open
+            self.close(error)
+        self._is_scheduled = self._is_over
 
-    async def _step(self) -> None:
+    def _step(self) -> bool:
+        """Whether there was anything to do."""
         leg = self.leg
-        if leg is not None and leg.out and not leg.is_over and self.exchange.phase is Phase.STREAMING:
-            await self._write(leg)  # the last bytes leave together with the end
-        elif self._mailbox.events:
-            event = self._judge(self._mailbox.events.popleft())
+        if self._commands:
+            self._wait(self._carry_out(self._commands.popleft()))
+        elif self.exchange.phase is Phase.DONE:
+            self.close()
+        elif leg is not None and leg.out and not leg.is_over and self.exchange.phase is Phase.STREAMING:
+            self._write(leg)  # the last bytes leave together with the end
+        elif self._events:
+            event = self._judge(self._events.popleft())
             if event is not None:
                 if not isinstance(event, FirstByte) and leg is not None:
                     self._tell(event, leg)
-                await self._carry_out(self.exchange.handle(event))
+                self._commands.extend(self.exchange.handle(event))
         elif leg is not None and leg.needs_reopen:
-            await leg.reopen()
+            self._wait(leg.reopen())
         else:
-            await self._mailbox.wait()
+            return False
+        return True
 
-    async def _write(self, leg: Leg) -> None:
+    def _wait(self, awaitable: Awaitable[None] | None) -> None:
+        if awaitable is not None:
+            self._waiting = self._tasks.spawn(self._until(awaitable))
+
+    async def _until(self, awaitable: Awaitable[None]) -> None:
+        try:
+            await awaitable
+        except Exception as error:  # noqa: BLE001
+            self._waiting = None
+            self.close(error)
+        except asyncio.CancelledError:
+            self._waiting = None
+            self.close()
+            raise
+        else:
+            self._waiting = self._writing_since = None
+            self._work()
+
+    def _write(self, leg: Leg) -> None:
         if leg.relay is not None and leg.relay.is_done:
             self._shaper.answer_complete(leg)
-        # What arrives while this waits must not overtake it.
-        writer, leg.writer = leg.writer, None
-        await self._patiently(self._client.write(leg.take()))
+        waiting = self._client.write(leg.take())
+        if waiting is not None:
+            writer, leg.writer = leg.writer, None  # what arrives meanwhile must not overtake it
+            self._wait(self._patiently(self._then_write_on(waiting, leg, writer)))
+
+    async def _then_write_on(self, waiting: Awaitable[None], leg: Leg, writer: StreamWriter | None) -> None:
+        await waiting
         leg.writer = writer
 
-    async def _patiently(self, write: Awaitable[None]) -> None:
+    def _patiently(self, write: Awaitable[None] | None) -> Awaitable[None] | None:
         """A write that may wait for the client; how long is watched by `_pass`."""
-        self._writing_since = self._loop.time()
-        await write
-        self._writing_since = None
+        if write is not None:
+            self._writing_since = self._loop.time()
+        return write
 
     def _judge(self, event: Event) -> Event | None:
         """What a raw event means: which handoff a prefill answer carries, whether silence is the engine's."""
@@ -173,54 +233,52 @@ class Driver:
         self._shaper.handed_over(has_kv=has_kv, prompt_tokens=prompt_tokens)
         return LegEnded(status=event.status, has_kv=has_kv)
 
-    async def _carry_out(self, commands: Commands) -> None:
-        for command in commands:
-            if isinstance(command, MakePlan):
-                await self._carry_out(self.exchange.handle(self._shaper.make_plan(command)))
-            else:
-                waiting = self._open(command.kind) if isinstance(command, OpenLeg) else self._do(command)
-                if waiting is not None:
-                    await waiting
-
-    def _do(self, command: Command) -> Awaitable[None] | None:
-        """Carry out one command; what cannot be done at once is returned to be awaited."""
-        leg = self.leg
+    def _carry_out(self, command: Command) -> Awaitable[None] | None:
+        """What cannot be done at once is returned to be awaited."""
         match command:
+            case OpenLeg(kind):
+                return self._open(kind)
+            case Release():
+                self._shaper.release()
             case ArmDeadline(deadline):
                 if deadline == "release":
                     self._shaper.given_back()
                 self._arm(deadline, self._limit_s(deadline))
-            case Release():
-                self._shaper.release()
-            case RelayAnswer(status) if leg is not None:
+            case MakePlan():
+                self._commands.extendleft(reversed(self.exchange.handle(self._shaper.make_plan(command))))
+            case Respond(error):
+                self.told = error
+                self._client.fail(error, self._shaper.own_headers())
+            case NoteStranded():
+                self._shaper.stranded()
+            case _ if self.leg is not None:
+                return self._pass_on(command, self.leg)
+        return None
+
+    def _pass_on(self, command: Command, leg: Leg) -> Awaitable[None] | None:
+        """Carry out a command about the open leg's answer."""
+        match command:
+            case RelayAnswer(status):
                 self.answered = leg
                 if len(leg.body) > LARGE_BYTES:
                     return self._relay_large(status, leg)
                 self._shaper.answer_complete(leg)
-                return self._answer(status, leg, self._shaper.response_body(leg))
-            case StartResponse() if leg is not None:
-                return self._start(leg)
-            case EndResponse() if leg is not None:
+                self._answer(status, leg, self._shaper.response_body(leg))
+            case StartResponse():
+                self.answered = leg
+                self._client.start(leg.status, self._shaper.response_headers(leg), leg.take())
+                if self._client.writer is not None:
+                    leg.begin(self._client.writer)
+            case EndResponse():
                 self._shaper.answer_complete(leg)
                 return self._patiently(self._client.end(leg.take()))
-            case Respond(error):
-                self.told = error
-                return self._client.fail(error, self._shaper.own_headers())
-            case BreakResponse(error) if leg is not None:
+            case BreakResponse(error):
                 self.told = error
                 self._arm("idle", self._limits.idle_timeout_s)
                 return self._patiently(self._break_off(leg, error))
             case AbortLeg():
-                self._abort()
-            case NoteStranded():
-                self._shaper.stranded()
+                leg.abort()
         return None
-
-    async def _start(self, leg: Leg) -> None:
-        self.answered = leg
-        await self._client.start(leg.status, self._shaper.response_headers(leg), leg.take())
-        if self._client.writer is not None:
-            leg.begin(self._client.writer)
 
     async def _relay_large(self, status: int, leg: Leg) -> None:
         """As for a small answer, with a turn of the loop after each time that all of it was read."""
@@ -229,23 +287,19 @@ class Driver:
         await asyncio.sleep(0)
         body = self._shaper.response_body(leg)
         await asyncio.sleep(0)
-        written = self._answer(status, leg, body)
-        if written is not None:
-            await written
+        self._answer(status, leg, body)
 
-    def _answer(self, status: int, leg: Leg, body: bytes | None) -> Awaitable[None] | None:
+    def _answer(self, status: int, leg: Leg, body: bytes | None) -> None:
         if body is None:
             wait = [pair for pair in leg.headers if pair[0] == b"retry-after" and status != 503]  # that has one of ours
-            return self._client.fail(self._shaper.unseen_error(leg, status), [*self._shaper.own_headers(), *wait])
-        return self._client.answer(status, self._shaper.response_headers(leg), body)
+            self._client.fail(self._shaper.unseen_error(leg, status), [*self._shaper.own_headers(), *wait])
+        else:
+            self._client.answer(status, self._shaper.response_headers(leg), body)
 
-    async def _break_off(self, leg: Leg, error: ProxyError) -> None:
+    def _break_off(self, leg: Leg, error: ProxyError) -> Awaitable[None] | None:
         if leg.relay is not None and leg.relay.error is not None:
-            await self._client.end(leg.take())  # the engine's own error event is the last of it
-            return
-        if leg.out:
-            await self._client.write(leg.take())
-        await self._client.break_off(error, leg.relay.next_number if leg.relay is not None else 0)
+            return self._client.end(leg.take())  # the engine's own error event is the last of it
+        return self._client.break_off(leg.take(), error, leg.relay.next_number if leg.relay is not None else 0)
 
     def _open(self, kind: LegKind) -> Awaitable[None] | None:
         plan = self.exchange.plan
@@ -256,7 +310,7 @@ class Driver:
         if self.leg is not None:
             self.leg.close()
         self.leg = Leg(
-            kind, self._mailbox, self._loop, self._pool, request.relay, request.expected,
+            kind, self, self._loop, self._pool, request.relay, request.expected,
             dialect=request.dialect, asked=request.asked,
         )  # fmt: skip
         return self.leg.open(
@@ -266,10 +320,6 @@ class Driver:
             is_retriable=request.is_retriable,
             is_fresh=request.is_fresh,
         )
-
-    def _abort(self) -> None:
-        if self.leg is not None:
-            self.leg.abort()
 
     def _limit_s(self, deadline: Deadline) -> float:
         match deadline:
@@ -290,20 +340,20 @@ class Driver:
     def _disarm(self) -> None:
         """Also forgets a deadline that passed but was not looked at yet: it was not meant for what comes next."""
         self._deadline = None
-        self._mailbox.drop_deadlines()
+        if self._events:
+            self._events = deque(event for event in self._events if not isinstance(event, DeadlinePassed))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _pass(self, deadline: Deadline) -> None:
-        """A deadline passed. A client who stopped reading keeps the coroutine in a write, where no event reaches it."""
+        """A deadline passed. A client who stopped reading holds a write up, behind which no event is looked at."""
         since = self._writing_since
-        if since is not None and self._task is not None:
-            left_s = since + self._limits.idle_timeout_s - self._loop.time()
-            if left_s <= 0:
-                self._is_stalled = True
-                self._task.cancel()
-                return
-            self._arm(deadline, left_s)
+        if since is None:
+            self.put(DeadlinePassed(deadline))
             return
-        self._mailbox.put(DeadlinePassed(deadline))
+        left_s = since + self._limits.idle_timeout_s - self._loop.time()
+        if left_s <= 0:
+            self.close()
+        else:
+            self._arm(deadline, left_s)

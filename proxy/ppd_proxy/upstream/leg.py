@@ -15,11 +15,10 @@ from ppd_proxy.core.dialects import BrokenAnswer, Dialect, read_whole
 from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.headers import Headers, find
 from ppd_proxy.core.relay import Relay
-from ppd_proxy.core.signals import FirstByte, LegEnded, LegFailed, LegKind
+from ppd_proxy.core.signals import Event, FirstByte, LegEnded, LegFailed, LegKind
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.connection import Connection
-from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Origin, Pool
 
 HIGH_WATER_BYTES = 1024 * 1024
@@ -27,6 +26,15 @@ HIGH_WATER_BYTES = 1024 * 1024
 
 
 _STRANGE = "the engine sent the answer to another request: its id is not the one that was sent"
+
+
+class Inbox(Protocol):
+    """Where a request hears of what happens to it."""
+
+    def put(self, event: Event) -> None: ...
+
+    def wake(self) -> None:
+        """Bytes to relay, or a request to send again."""
 
 
 class StreamWriter(Protocol):
@@ -51,7 +59,7 @@ class Leg:
     """
 
     __slots__ = (
-        "_asked", "_connection", "_dialect", "_expected", "_held_bytes", "_is_retriable", "_loop", "_mailbox",
+        "_asked", "_connection", "_dialect", "_expected", "_held_bytes", "_inbox", "_is_retriable", "_loop",
         "_out_bytes", "_parts", "_pool", "_request", "answer", "body", "first_token_at", "headers", "heard_at",
         "is_over", "is_stream", "kind",
         "last_token_at", "needs_reopen", "opened_at", "out", "relay", "status", "writer",
@@ -60,7 +68,7 @@ class Leg:
     def __init__(
         self,
         kind: LegKind,
-        mailbox: Mailbox,
+        inbox: Inbox,
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
         relay: Relay | None,
@@ -73,7 +81,7 @@ class Leg:
         self.kind = kind
         self._dialect: Dialect = dialect
         self._asked = asked
-        self._mailbox = mailbox
+        self._inbox = inbox
         self._loop = loop
         self._pool = pool
         self._expected = expected
@@ -199,7 +207,7 @@ class Leg:
         if self.first_token_at is None:
             self.first_token_at = self.last_token_at = now
             self._hold(shown)
-            self._mailbox.put(FirstByte())
+            self._inbox.put(FirstByte())
             return
         if _has_event(shown):
             self.last_token_at = now
@@ -208,7 +216,7 @@ class Leg:
                 self.writer.write_chunk(shown)
             else:
                 self._hold(shown)
-                self._mailbox.wake()
+                self._inbox.wake()
 
     def _finish(self, relay: Relay, shown: bytes) -> None:
         """The relay has all that the client gets of the stream; what the engine says from now on is of no use."""
@@ -228,7 +236,7 @@ class Leg:
         self.out.append(shown)
         if self.first_token_at is None:
             self.first_token_at = self.last_token_at
-            self._mailbox.put(FirstByte())
+            self._inbox.put(FirstByte())
         if relay.is_done:
             self._end(LegEnded(status=self.status))
         else:
@@ -292,7 +300,7 @@ class Leg:
         if is_untouched and self._is_retriable and self._request is not None:
             self._is_retriable = False
             self.needs_reopen = True
-            self._mailbox.wake()
+            self._inbox.wake()
             return
         self._end(LegFailed(error=failure))
 
@@ -332,7 +340,7 @@ class Leg:
 
     def _end(self, event: LegEnded | LegFailed) -> None:
         self.is_over = True
-        self._mailbox.put(event)
+        self._inbox.put(event)
 
 
 def _has_event(shown: bytes) -> bool:

@@ -30,25 +30,27 @@ class Client(Protocol):
     def is_lost(self) -> bool:
         """The client left before it was handed the last byte; False where that cannot be known."""
 
-    async def start(self, status: int, headers: Headers, data: bytes) -> None:
+    def start(self, status: int, headers: Headers, data: bytes) -> None:
         """The head of a stream and its first bytes."""
 
     @property
     def writer(self) -> StreamWriter | None:
         """For stream bytes that need not wait; without one `write` takes them all."""
 
-    async def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> Awaitable[None] | None:
+        """To be awaited unless it is None: the client has not taken what was written before."""
 
-    async def end(self, data: bytes) -> None: ...
+    def end(self, data: bytes) -> Awaitable[None] | None:
+        """As `write`; the last bytes of a stream, if any."""
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> Awaitable[None] | None:
-        """A whole answer; to be awaited unless it is None."""
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer."""
 
-    async def fail(self, error: ProxyError, headers: Headers) -> None:
+    def fail(self, error: ProxyError, headers: Headers) -> None:
         """A whole error answer; nothing was sent before."""
 
-    async def break_off(self, error: ProxyError, number: int) -> None:
-        """The end of a stream that failed midway: an error event, which is the stream's event `number`."""
+    def break_off(self, before: bytes, error: ProxyError, number: int) -> Awaitable[None] | None:
+        """The end of a stream that failed midway: what is left of it, and an error event, its event `number`."""
 
 
 class LegRequest(msgspec.Struct, frozen=True, kw_only=True):

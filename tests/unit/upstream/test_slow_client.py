@@ -10,12 +10,13 @@ from tests.support.scripted import BODY, HEAD, LIMIT_S, SSE_END, SSE_HEAD, Line,
 from ppd_proxy.core.asked import NOTHING
 from ppd_proxy.core.sse import SseRelay
 from ppd_proxy.sections import Limits
+from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.driver import Driver
-from ppd_proxy.upstream.mailbox import Mailbox
 from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.sides import LegRequest
 
 DONE = b"data: [DONE]\n\n"
+LIMITS = Limits()
 
 
 def piece(number):
@@ -71,7 +72,7 @@ class SlowClient:
     def read_on(self):
         self._has_room.set()
 
-    async def start(self, status, headers, data):
+    def start(self, status, headers, data):
         self.received += data
 
     @property
@@ -102,6 +103,17 @@ class SlowClient:
         self.is_ended = True
 
 
+async def served(request, client, pool, *beside, limits=LIMITS):
+    """Drive one request to its end. `beside` are functions of the driver that run meanwhile."""
+    is_over = asyncio.Event()
+    tasks = Tasks(asyncio.get_running_loop())
+    driver = Driver(request, client, pool, limits, tasks, lambda error: is_over.set())
+    async with asyncio.timeout(LIMIT_S):
+        driver.start()
+        await asyncio.gather(is_over.wait(), *[work(driver) for work in beside])
+        await tasks.rest()
+
+
 @pytest.fixture
 async def pool():
     pool = Pool(asyncio.get_running_loop(), connect_timeout_s=LIMIT_S)
@@ -120,7 +132,7 @@ async def test_what_arrives_while_a_write_waits_comes_after_it(pool):
         await line.send(chunk(piece(2)))
         await line.gone()
 
-    async def read_slowly():
+    async def read_slowly(driver):
         await until(lambda: client.received)
         client.stop_reading()
         goes_on.set()
@@ -130,12 +142,9 @@ async def test_what_arrives_while_a_write_waits_comes_after_it(pool):
         driver.leg.on_data(DONE)
         driver.leg.on_complete()
 
-    loop = asyncio.get_running_loop()
     async with scripted(talk) as engine:
         client = SlowClient()
-        driver = Driver(Request(engine.origin), client, Mailbox(loop), pool, Limits(), loop)
-        async with asyncio.timeout(LIMIT_S):
-            await asyncio.gather(driver.run(), read_slowly())
+        await served(Request(engine.origin), client, pool, read_slowly)
         pool.close()
     assert client.received == piece(1) + piece(2) + piece(3) + DONE
     assert client.is_ended
@@ -153,19 +162,16 @@ async def test_a_stream_reaches_a_client_that_stops_and_goes_on(pool):
         await line.send(SSE_END)
         await line.gone()
 
-    async def read_slowly():
+    async def read_slowly(_):
         while not client.is_ended:
             client.stop_reading()
             await until(lambda: client.is_waiting or client.is_ended)
             client.read_on()
             await asyncio.sleep(0)
 
-    loop = asyncio.get_running_loop()
     async with scripted(talk) as engine:
         client = SlowClient()
-        driver = Driver(Request(engine.origin), client, Mailbox(loop), pool, Limits(), loop)
-        async with asyncio.timeout(LIMIT_S):
-            await asyncio.gather(driver.run(), read_slowly())
+        await served(Request(engine.origin), client, pool, read_slowly)
         pool.close()
     assert client.received == data
 
@@ -179,15 +185,12 @@ async def test_a_client_that_never_reads_the_end_is_given_up_and_nothing_stays_r
         await line.send(chunk(piece(2)), chunk(DONE), b"0\r\n\r\n")
         await line.gone()
 
-    loop = asyncio.get_running_loop()
     async with scripted(talk) as engine:
         client = SlowClient()
         request = Request(engine.origin)
         released = []
         request.release = lambda: released.append(True)
-        driver = Driver(request, client, Mailbox(loop), pool, Limits(idle_timeout_s=0.2), loop)
-        async with asyncio.timeout(LIMIT_S):
-            await driver.run()
+        await served(request, client, pool, limits=Limits(idle_timeout_s=0.2))
         pool.close()
     assert released
     assert not client.is_ended
