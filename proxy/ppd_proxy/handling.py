@@ -44,6 +44,7 @@ BYTES_PER_TOKEN = 4
 """For load accounting only: how many bytes of JSON make a token, roughly."""
 _RESPONSES = b"/v1/responses"
 """vLLM takes the id of a request here from its body, and with `resp_` before it as the answer's id."""
+_NO_DEMAND = Demand(is_split_endpoint=False)
 _NOT_A_NUMBER = "the decode engine computed a logprob that is no number"
 
 
@@ -66,7 +67,7 @@ class Handling:
         self.is_sampled = False
         self.broken_by: Plan | None = None
         """The plan of a sampled attempt whose logprobs were no numbers; it was tried again without asking."""
-        self._demand = Demand(is_split_endpoint=False)
+        self._demand = _NO_DEMAND
         self._steps: Steps = None
         self._reservations: list[Reservation] = []
         self._plan: Plan | None = None

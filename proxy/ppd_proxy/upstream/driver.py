@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from types import MappingProxyType
 
 from ppd_proxy.core.answer import read_prefill
 from ppd_proxy.core.exchange import Exchange, Phase
@@ -43,6 +44,12 @@ from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.sides import Client, Shaper
 
 LARGE_BYTES = 1024 * 1024
+_LIMITS = MappingProxyType({
+    "prefill": "prefill_timeout_s",
+    "first_token": "first_token_timeout_s",
+    "idle": "idle_timeout_s",
+    "release": "release_grace_s",
+})  # fmt: skip
 
 
 class Driver:
@@ -117,35 +124,37 @@ class Driver:
 
     def _work(self) -> None:
         self._is_scheduled = True
+        commands, events = self._commands, self._events
         try:
-            while self._waiting is None and not self._is_over and self._step():
-                pass
+            while not self._is_over:
+                while commands and self._waiting is None:
+                    self._carry_out(commands.popleft())
+                leg, phase = self.leg, self.exchange.phase
+                if self._waiting is not None:
+                    break
+                if phase is Phase.DONE:
+                    self.close()
+                elif leg is not None and leg.out and phase is Phase.STREAMING and not leg.is_over:
+                    self._write(leg)  # the last bytes leave together with the end
+                elif events:
+                    self._hear(events.popleft(), leg)
+                elif leg is not None and leg.needs_reopen:
+                    self._wait(leg.reopen())
+                else:
+                    break
         except Exception as error:  # noqa: BLE001 - whatever happens, nothing stays open
             self.close(error)
         self._is_scheduled = self._is_over
 
-    def _step(self) -> bool:
-        """Whether there was anything to do."""
-        leg = self.leg
-        if self._commands:
-            self._wait(self._carry_out(self._commands.popleft()))
-        elif self.exchange.phase is Phase.DONE:
-            self.close()
-        elif leg is not None and leg.out and not leg.is_over and self.exchange.phase is Phase.STREAMING:
-            self._write(leg)  # the last bytes leave together with the end
-        elif self._events:
-            event = self._judge(self._events.popleft())
-            if event is not None:
-                if not isinstance(event, FirstByte) and leg is not None:
-                    self._tell(event, leg)
-                self._commands.extend(self.exchange.handle(event))
-        elif leg is not None and leg.needs_reopen:
-            self._wait(leg.reopen())
-        else:
-            return False
-        return True
+    def _hear(self, event: Event, leg: Leg | None) -> None:
+        judged = self._judge(event)
+        if judged is not None:
+            if leg is not None and not isinstance(judged, FirstByte):
+                self._tell(judged, leg)
+            self._commands.extend(self.exchange.handle(judged))
 
     def _wait(self, awaitable: Awaitable[None] | None) -> None:
+        """Nothing else is done until then; None: there is nothing to wait for."""
         if awaitable is not None:
             self._waiting = self._tasks.spawn(self._until(awaitable))
 
@@ -169,7 +178,8 @@ class Driver:
         waiting = self._client.write(leg.take())
         if waiting is not None:
             writer, leg.writer = leg.writer, None  # what arrives meanwhile must not overtake it
-            self._wait(self._patiently(self._then_write_on(waiting, leg, writer)))
+            self._writing_since = self._loop.time()
+            self._wait(self._then_write_on(waiting, leg, writer))
 
     async def _then_write_on(self, waiting: Awaitable[None], leg: Leg, writer: StreamWriter | None) -> None:
         await waiting
@@ -233,51 +243,48 @@ class Driver:
         self._shaper.handed_over(has_kv=has_kv, prompt_tokens=prompt_tokens)
         return LegEnded(status=event.status, has_kv=has_kv)
 
-    def _carry_out(self, command: Command) -> Awaitable[None] | None:
-        """What cannot be done at once is returned to be awaited."""
-        match command:
-            case OpenLeg(kind):
-                return self._open(kind)
-            case Release():
-                self._shaper.release()
-            case ArmDeadline(deadline):
-                if deadline == "release":
-                    self._shaper.given_back()
-                self._arm(deadline, self._limit_s(deadline))
-            case MakePlan():
-                self._commands.extendleft(reversed(self.exchange.handle(self._shaper.make_plan(command))))
-            case Respond(error):
-                self.told = error
-                self._client.fail(error, self._shaper.own_headers())
-            case NoteStranded():
-                self._shaper.stranded()
-            case _ if self.leg is not None:
-                return self._pass_on(command, self.leg)
-        return None
+    def _carry_out(self, command: Command) -> None:
+        leg = self.leg
+        if isinstance(command, OpenLeg):
+            self._wait(self._open(command.kind))
+        elif isinstance(command, Release):
+            self._shaper.release()
+        elif isinstance(command, ArmDeadline):
+            if command.deadline == "release":
+                self._shaper.given_back()
+            self._arm(command.deadline, getattr(self._limits, _LIMITS[command.deadline]))
+        elif isinstance(command, MakePlan):
+            self._commands.extendleft(reversed(self.exchange.handle(self._shaper.make_plan(command))))
+        elif isinstance(command, Respond):
+            self.told = command.error
+            self._client.fail(command.error, self._shaper.own_headers())
+        elif isinstance(command, NoteStranded):
+            self._shaper.stranded()
+        elif leg is not None:
+            self._wait(self._pass_on(command, leg))
 
     def _pass_on(self, command: Command, leg: Leg) -> Awaitable[None] | None:
-        """Carry out a command about the open leg's answer."""
-        match command:
-            case RelayAnswer(status):
-                self.answered = leg
-                if len(leg.body) > LARGE_BYTES:
-                    return self._relay_large(status, leg)
-                self._shaper.answer_complete(leg)
-                self._answer(status, leg, self._shaper.response_body(leg))
-            case StartResponse():
-                self.answered = leg
-                self._client.start(leg.status, self._shaper.response_headers(leg), leg.take())
-                if self._client.writer is not None:
-                    leg.begin(self._client.writer)
-            case EndResponse():
-                self._shaper.answer_complete(leg)
-                return self._patiently(self._client.end(leg.take()))
-            case BreakResponse(error):
-                self.told = error
-                self._arm("idle", self._limits.idle_timeout_s)
-                return self._patiently(self._break_off(leg, error))
-            case AbortLeg():
-                leg.abort()
+        """Carry out a command about the open leg's answer. What cannot be done at once is returned to be awaited."""
+        if isinstance(command, RelayAnswer):
+            self.answered = leg
+            if len(leg.body) > LARGE_BYTES:
+                return self._relay_large(command.status, leg)
+            self._shaper.answer_complete(leg)
+            self._answer(command.status, leg, self._shaper.response_body(leg))
+        elif isinstance(command, StartResponse):
+            self.answered = leg
+            self._client.start(leg.status, self._shaper.response_headers(leg), leg.take())
+            if self._client.writer is not None:
+                leg.begin(self._client.writer)
+        elif isinstance(command, EndResponse):
+            self._shaper.answer_complete(leg)
+            return self._patiently(self._client.end(leg.take()))
+        elif isinstance(command, BreakResponse):
+            self.told = command.error
+            self._arm("idle", self._limits.idle_timeout_s)
+            return self._patiently(self._break_off(leg, command.error))
+        elif isinstance(command, AbortLeg):
+            leg.abort()
         return None
 
     async def _relay_large(self, status: int, leg: Leg) -> None:
@@ -321,17 +328,6 @@ class Driver:
             is_fresh=request.is_fresh,
         )
 
-    def _limit_s(self, deadline: Deadline) -> float:
-        match deadline:
-            case "prefill":
-                return self._limits.prefill_timeout_s
-            case "first_token":
-                return self._limits.first_token_timeout_s
-            case "idle":
-                return self._limits.idle_timeout_s
-            case "release":
-                return self._limits.release_grace_s
-
     def _arm(self, deadline: Deadline, limit_s: float) -> None:
         self._disarm()
         self._deadline = deadline
@@ -340,8 +336,10 @@ class Driver:
     def _disarm(self) -> None:
         """Also forgets a deadline that passed but was not looked at yet: it was not meant for what comes next."""
         self._deadline = None
-        if self._events:
-            self._events = deque(event for event in self._events if not isinstance(event, DeadlinePassed))
+        events = self._events
+        for event in tuple(events) if events else ():
+            if isinstance(event, DeadlinePassed):
+                events.remove(event)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
