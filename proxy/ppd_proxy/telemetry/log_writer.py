@@ -1,8 +1,10 @@
-"""Log lines on their way to a file descriptor, written by a thread of their own.
+"""Log lines on their way to a file descriptor, without anybody waiting for its reader.
 
 A pipe that nobody reads takes 64 KiB and then lets every writer wait, and an event loop that waits for its log serves
-nobody. So lines go into a queue that is bounded in lines and bytes, and a thread writes them. What finds the queue full
-or cannot be written is dropped, counted, and told in the log itself once that is written again.
+nobody. So pipes and terminals are opened once more, not to block, and lines are written there at once as long as they
+are taken: a thread beside the loop would cost it the interpreter's lock twenty times a second. What is not taken, and
+what leads to files and sockets, goes into a queue that is bounded in lines and bytes, and a thread writes it. What
+finds the queue full or cannot be written is dropped, counted, and told in the log itself once that is written again.
 
 The one thread of the proxy that runs for good. It owns nothing but the queue: no state of the event loop is seen here.
 """
@@ -11,6 +13,8 @@ from __future__ import annotations
 
 import io
 import os
+import select
+import stat
 import threading  # noqa: TID251 - a blocked write must hold up neither the loop nor, as a pool's worker, its end
 from collections import deque
 from collections.abc import Callable
@@ -57,8 +61,13 @@ class LogWriter(io.TextIOBase):
         self._untold = 0
         self._is_dropping = False
         self._is_torn = False
+        """A line stands on the descriptor without its end ..."""
+        self._is_end_next = False
+        """... which waits first of all."""
         self._is_ending = False
         self._is_given_up = False
+        self._is_busy = False
+        self._unwaiting = _open_unwaiting(descriptor)
         self.dropped_lines = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
@@ -84,6 +93,9 @@ class LogWriter(io.TextIOBase):
             self._is_ending = True
             self._changed.notify()
         self._thread.join(limit_s)
+        if self._unwaiting is not None:
+            os.close(self._unwaiting)
+            self._unwaiting = None
         if self._thread.is_alive():
             self._is_given_up = True
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -91,6 +103,10 @@ class LogWriter(io.TextIOBase):
             os.close(nowhere)
 
     def _add(self, data: bytes) -> None:
+        if not (self._waiting or self._untold or self._is_busy or self._is_torn):
+            data = self._write_at_once(data)
+            if not data:
+                return
         lines = data.count(b"\n")
         is_too_much = self._waiting_lines + lines > self._max_lines or self._waiting_bytes + len(data) > self._max_bytes
         if self._is_dropping or is_too_much:
@@ -100,6 +116,20 @@ class LogWriter(io.TextIOBase):
             self._waiting_lines += lines
             self._waiting_bytes += len(data)
         self._changed.notify()
+
+    def _write_at_once(self, data: bytes) -> bytes:
+        """Gives back what would have to wait. A pipe takes all of so few bytes, or none."""
+        while data and self._unwaiting is not None:
+            end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1 if len(data) > select.PIPE_BUF else len(data)
+            try:
+                taken = os.write(self._unwaiting, data[:end])
+            except OSError:
+                break  # the thread will learn what is wrong
+            if not taken:
+                break  # a line that is longer
+            self._is_torn = self._is_end_next = data[taken - 1] != _LINE_END
+            data = data[taken:]
+        return data
 
     def _drop(self, lines: int) -> None:
         self._is_dropping = True
@@ -115,8 +145,10 @@ class LogWriter(io.TextIOBase):
                 if not self._waiting and not self._untold:
                     return
                 data, told = self._next()
+                self._is_busy = True
             unwritten = data[self._put(data) :]
             with self._changed:
+                self._is_busy = False
                 if not unwritten:
                     self._untold -= told
                     self._is_dropping = self._untold > 0
@@ -142,7 +174,8 @@ class LogWriter(io.TextIOBase):
 
     def _put(self, data: bytes) -> int:
         """Write `data`, as long as it takes; how many of its bytes were taken before the descriptor failed."""
-        start = b"\n" if self._is_torn else b""
+        start = b"\n" if self._is_torn and not self._is_end_next else b""
+        self._is_end_next = False
         rest = memoryview(start + data)
         while rest and not self._is_given_up:
             try:
@@ -156,3 +189,14 @@ class LogWriter(io.TextIOBase):
                 self._is_torn = rest[taken - 1] != _LINE_END
                 rest = rest[taken:]
         return max(0, len(data) - len(rest))
+
+
+def _open_unwaiting(descriptor: int) -> int | None:
+    """A descriptor of our own that leads to the same reader and never blocks; None where there can be none."""
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None

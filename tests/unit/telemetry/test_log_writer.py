@@ -157,9 +157,14 @@ def test_a_full_disk_is_counted_and_told_once_there_is_room(pipe, writer_on):
         os.close(descriptor)
 
 
-def test_a_line_that_was_cut_off_does_not_run_into_the_next(pipe, writer_on, monkeypatch):
+@pytest.mark.parametrize(
+    "refused",
+    [(3, None, None), (None, 3, None)],
+    ids=["at once", "by the thread"],
+)
+def test_a_line_that_was_cut_off_does_not_run_into_the_next(pipe, writer_on, monkeypatch, refused):
     """A disk that is full in the middle of a line."""
-    refused = iter((3, None))
+    refused = iter(refused)
 
     def write(descriptor, data, write=os.write):
         if (room := next(refused, len(data))) is None:
@@ -169,3 +174,25 @@ def test_a_line_that_was_cut_off_does_not_run_into_the_next(pipe, writer_on, mon
     monkeypatch.setattr(os, "write", write)
     writer_on(pipe[1], retry_s=0.01).write("abcdef\n")
     assert read_until(pipe[0], b"dropped\n") == ["abc", "1 dropped"]
+
+
+def test_a_line_of_which_a_part_was_taken_is_finished(pipe, writer_on, monkeypatch):
+    refused = iter((3, None))
+
+    def write(descriptor, data, write=os.write):
+        if (room := next(refused, len(data))) is None:
+            raise BlockingIOError
+        return write(descriptor, data[:room])
+
+    monkeypatch.setattr(os, "write", write)
+    writer_on(pipe[1]).write("abcdef\nlast\n")
+    assert read_until(pipe[0], b"last\n") == ["abcdef", "last"]
+
+
+def test_lines_that_are_taken_need_no_thread(pipe, writer_on):
+    """A thread that writes costs the loop the interpreter's lock."""
+    writer = writer_on(pipe[1])
+    with writer.lock:  # the thread can do nothing
+        writer.write("one\n")
+        writer.write("two\nthree\n")
+        assert os.read(pipe[0], 65536) == b"one\ntwo\nthree\n"
