@@ -71,7 +71,8 @@ class ShadowSink(Protocol):
 
 class Call(msgspec.Struct, kw_only=True):
     """One generation request as it arrived. `path` is the plain path with its query; `kind` is None for endpoints that
-    are never split; `named` are the headers by name; `client_key` separates clients: their key or authorization."""
+    are never split; `named` are the headers by name; `client_key` separates clients: their key or authorization.
+    `forwarded` are the lines that legs carry of them, by whether the engine is trusted, once they were made."""
 
     path: bytes
     dialect: Dialect
@@ -80,6 +81,7 @@ class Call(msgspec.Struct, kw_only=True):
     named: Mapping[bytes, bytes]
     client_key: str
     received_at: float
+    forwarded: dict[bool, bytes] = msgspec.field(default_factory=dict)
 
     @property
     def kind(self) -> chat.Kind | None:

@@ -20,6 +20,7 @@ from ppd_proxy.handling import Handling
 from ppd_proxy.offering import broken_sample, sample_of
 from ppd_proxy.sections import Limits
 from ppd_proxy.tasks import Tasks
+from ppd_proxy.upstream.deadlines import Deadlines
 from ppd_proxy.upstream.driver import Driver
 from ppd_proxy.upstream.leg import Inbox, Leg
 from ppd_proxy.upstream.sides import Client
@@ -34,6 +35,7 @@ class InFlight:
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks
+        self.deadlines = Deadlines(tasks.loop)
         self._drivers: set[Driver] = set()
         self._none_left = asyncio.Event()
 
@@ -92,7 +94,7 @@ class Director:
                 tasks.spawn(self._offer(shared.shadow, handling, driver.answered, call.path))
             on_end(error)
 
-        driver = Driver(handling, client, shared.pool, self._limits, tasks, ended)
+        driver = Driver(handling, client, shared.pool, self._limits, tasks, self._in_flight.deadlines, ended)
         self._in_flight.add(driver)
         steps = handling.identify()
         try:

@@ -72,7 +72,6 @@ class Handling:
         self._reservations: list[Reservation] = []
         self._plan: Plan | None = None
         self._salt = ""
-        self._forwarded: dict[bool, bytes] = {}  # by whether the engine is trusted
         self._is_complete = False
         self.record = Record(request_id=self._public_id, mode=shared.mode, received_at=call.received_at)
 
@@ -194,10 +193,10 @@ class Handling:
     def shape(self, kind: LegKind, plan: Plan, params: bytes | None) -> LegRequest:
         engine, body, relay = self._leg(kind, plan, params)
         origin = parse_origin(engine.url)
-        lines = self._forwarded.get(engine.is_trusted)
+        lines = self._call.forwarded.get(engine.is_trusted)
         if lines is None:
             lines = forwarded(self._call.headers, self._shared.engine_authorization, is_trusted=engine.is_trusted)
-            self._forwarded[engine.is_trusted] = lines
+            self._call.forwarded[engine.is_trusted] = lines
         head = request_head(self._call.path, origin.authority, self._engine_request_id, lines, len(body))
         consumes_kv = plan.prefill is not None and kind != "prefill" and HANDOFFS[plan.handoff].holds_kv
         return LegRequest(

@@ -313,6 +313,17 @@ async def test_many_small_requests_in_one_segment_are_all_answered_in_order():
         ]
 
 
+async def test_hundreds_of_refused_requests_in_one_segment_are_all_answered():
+    """Each is answered before anything waits: their answers may not be given one inside the other."""
+    refused = request("POST", CHAT, ["Content-Type: application/json"], b"{")
+    async with running_proxy() as cluster, raw(cluster.url) as client:
+        await client.send(refused * 400)
+        for _ in range(400):
+            assert (await client.answer()).status == 400
+        await client.send(request())
+        assert json.loads((await client.answer()).body) == {"status": "ok"}
+
+
 async def test_a_request_behind_the_last_one_of_its_connection_is_not_answered():
     async with running_proxy() as cluster, raw(cluster.url) as client:
         await client.send(request(headers=["Connection: CLOSE"]) + request())

@@ -58,12 +58,17 @@ class Load:
         return Reservation(self, engine_id, tokens)
 
     def _add(self, engine_id: str, *, requests: int, tokens: int) -> None:
-        for counts, amount in ((self.requests, requests), (self.tokens, tokens)):
-            total = counts.get(engine_id, 0) + amount
-            if total:
-                counts[engine_id] = total
-            else:
-                counts.pop(engine_id, None)
+        _add_to(self.requests, engine_id, requests)
+        if tokens:
+            _add_to(self.tokens, engine_id, tokens)
+
+
+def _add_to(counts: dict[str, int], engine_id: str, amount: int) -> None:
+    total = counts.get(engine_id, 0) + amount
+    if total:
+        counts[engine_id] = total
+    else:
+        del counts[engine_id]
 
 
 class Reservation:

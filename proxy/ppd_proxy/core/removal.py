@@ -16,6 +16,8 @@ from ppd_proxy.core.literals import hide, show
 
 HANDOFF_MARK = b'_transfer_params"'
 _EC_PARAMS = "ec_transfer_params"
+_NO_PARAMS = f',"{KV_PARAMS}":null'.encode()
+_NO_EC_PARAMS = f'"{_EC_PARAMS}":null'.encode()
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = msgspec.Raw(b"null")
 _fields = msgspec.json.Decoder(Fields)
@@ -51,6 +53,9 @@ def take_out_handoff(payload: bytes, nested: str = "") -> bytes:
     """A JSON object without handoff parameters, neither at its top nor in its member `nested`. What holds none, and
     what is no object, comes back as it is."""
     if HANDOFF_MARK not in payload:
+        return payload
+    payload = payload.replace(_NO_PARAMS, b"")  # as vLLM says that there are none; no JSON text can hold this
+    if payload.count(HANDOFF_MARK) == payload.count(_NO_EC_PARAMS):
         return payload
     try:
         fields = _fields.decode(payload)

@@ -19,7 +19,7 @@ from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_client
 from ppd_proxy.server.bodies import BODY_KEY, Bodies, Body, ClientLeft, Message, Receive, replay
-from ppd_proxy.server.guarding import Head
+from ppd_proxy.server.heads import Head
 from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.render import error_body, error_headers, internal_error
 from ppd_proxy.server.reply import Reply
@@ -81,6 +81,7 @@ class DataPath:
             named=named,
             client_key=(bearer(named) or named.get(b"authorization", b"")).decode("latin-1"),
             received_at=self._loop.time(),
+            forwarded=head.forwarded,
         )
         try:
             if head.method != "POST":

@@ -23,30 +23,22 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_proxy.core.headers import Headers
 from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest
+from ppd_proxy.server.heads import Head, Known, malformed, read_fields, read_head, shown
 
 HELD_BYTES = 65536
 """Sent ahead of an answer and kept for later; with more than this the client is not read any further."""
 TAKEN_BYTES = 16384
 """What a client takes at least of an answer within `write_timeout_s`; one that takes a byte now and then takes none."""
-MAX_FIELDS = 500
 MAX_CHUNK_LINE_BYTES = 1024
 FRAMING_BYTES = 65536
 """What chunk sizes and their ends may take beyond the bytes they carry: chunks of a byte or two are work, no body."""
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
-_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]+")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _SMALL_SIZES = MappingProxyType({b"%x" % size: size for size in range(1, 1024)})
 _BLANK_LINES = re.compile(rb"\A(?:\r\n)+")  # behind some clients' bodies; they count as the next head's
 _BARE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])(?!\Z)")
-_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*(?:\r\n|\Z))*")
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_ONCE = (b"host", b"content-length", b"transfer-encoding")
-_AGREEING = (b"authorization", b"x-api-key", b"x-admin-key")
-"""Who asks: said twice only in the same words, because it depends on the reader which of them counts."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,20 +51,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     head_timeout_s: float
     body_timeout_s: float
     write_timeout_s: float
-
-
-class Head(msgspec.Struct, frozen=True, gc=False):
-    """One request without its body. `path` is raw, `headers` have lower-case names; `length` is None for a body in
-    chunks."""
-
-    method: str
-    path: bytes
-    query: bytes
-    version: str
-    headers: Headers
-    length: int | None
-    keeps_alive: bool
-    awaits_continue: bool
 
 
 class Phase(Enum):
@@ -92,12 +70,14 @@ class Guard:
     """One connection. After `feed`, ask `head` while the phase is HEAD and `body` behind a head."""
 
     __slots__ = (
-        "_buffer", "_framing_left", "_left", "_limits", "_moved_at", "_scanned", "_unsent_bytes", "due_at", "phase",
+        "_buffer", "_framing_left", "_known", "_left", "_limits", "_moved_at", "_scanned", "_unsent_bytes", "due_at",
+        "phase",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._buffer = b""
+        self._known: Known | None = None
         self._scanned = 0
         self._left = 0
         self._framing_left = 0
@@ -143,15 +123,19 @@ class Guard:
             if len(buffer) > limit:
                 raise self._refused(_head_too_large(buffer, limit))
             if _BARE_END.search(buffer, max(0, self._scanned - 1)):
-                raise self._refused(_bad("a line of the head does not end with CR LF"))
+                raise self._refused(malformed("a line of the head does not end with CR LF"))
             self._scanned = max(start, len(buffer) - 3)
             return None
         self._scanned = 0
         self._buffer = buffer[end + 4 :]
-        try:
-            head = read_head(buffer[start:end])
-        except BadRequest as error:
-            raise self._refused(error) from None
+        text = buffer[start:end]
+        head = self._known.again(text) if self._known is not None else None
+        if head is None:
+            try:
+                head = read_head(text)
+            except BadRequest as error:
+                raise self._refused(error) from None
+            self._known = Known.of(text, head)
         if head.length == 0:
             self._finish()
         else:
@@ -193,7 +177,7 @@ class Guard:
                 if self._left or len(buffer) < place + 2:
                     break
                 if buffer[place : place + 2] != b"\r\n":
-                    raise _bad("a chunk of the body is longer than it says")
+                    raise malformed("a chunk of the body is longer than it says")
                 place += 2
                 self.phase = _CHUNK_LINE_PHASE
             elif self.phase is _CHUNK_LINE_PHASE:
@@ -202,15 +186,15 @@ class Guard:
                 if end < 0:
                     line = buffer[place:]
                     if len(line) >= MAX_CHUNK_LINE_BYTES or _BARE_END.search(line):
-                        raise _bad(f"{_shown(line)} is no size of a chunk")
+                        raise malformed(f"{shown(line)} is no size of a chunk")
                     break
                 size = _CHUNK_LINE.fullmatch(buffer, place, end)
                 if size is None:
-                    raise _bad(f"{_shown(buffer[place:end])} is no size of a chunk")
+                    raise malformed(f"{shown(buffer[place:end])} is no size of a chunk")
                 self._left = int(size[1], 16)
                 self._framing_left -= end + 4 - place
                 if self._framing_left < 0:
-                    raise _bad("the chunks of the body are too small; send more bytes in each")
+                    raise malformed("the chunks of the body are too small; send more bytes in each")
                 place = end + 2
                 self.phase = _CHUNK if self._left else Phase.TRAILER
             else:
@@ -246,9 +230,9 @@ class Guard:
             raise BadRequest(message, status=431, reason=Reason.HEAD_TOO_LARGE)
         if end < 0:
             if _BARE_END.search(buffer, place):
-                raise _bad("a line of the trailer does not end with CR LF")
+                raise malformed("a line of the trailer does not end with CR LF")
             return None
-        _fields(buffer[place:end])
+        read_fields(buffer[place:end])
         return end + 4
 
     def answered(self, now: float) -> None:
@@ -290,111 +274,8 @@ class Guard:
         return error
 
 
-def read_head(head: bytes) -> Head:
-    """A head without the empty line behind it; raises BadRequest naming what is wrong with it."""
-    first, _, fields = head.partition(b"\r\n")
-    match = _REQUEST_LINE.fullmatch(first)
-    if match is None:
-        raise _bad("the first line is not METHOD TARGET HTTP/1.1")
-    method, target, major, minor = match.groups()
-    if major != b"1":
-        raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken here", status=505)
-    headers = _fields(fields)
-    named = dict(headers)
-    if len(named) != len(headers):
-        _check_repeated(headers)
-    path, query = _target(method, target)
-    is_old = minor == b"0"
-    if not is_old and b"host" not in named:
-        raise _bad("the header host is missing")
-    return Head(
-        method.decode("ascii"),
-        path,
-        query,
-        "1.0" if is_old else "1.1",
-        headers,
-        _body_length(named, is_old),
-        not is_old and not (b"connection" in named and _says_close(headers)),
-        b"expect" in named and not is_old and named[b"expect"].lower() == b"100-continue",
-    )
-
-
-def _fields(text: bytes) -> Headers:
-    """The fields of a head or a trailer; raises BadRequest."""
-    lines = text.split(b"\r\n") if text else []
-    if len(lines) > MAX_FIELDS:
-        raise BadRequest(f"the head has more than {MAX_FIELDS} fields", status=431, reason=Reason.HEAD_TOO_LARGE)
-    if _FIELDS.fullmatch(text) is None:
-        raise _bad(_fault_of(lines))
-    return [(name.lower(), value.strip()) for name, _, value in [line.partition(b":") for line in lines]]
-
-
-def _fault_of(lines: list[bytes]) -> str:
-    """What is wrong with the first field that is none."""
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon:
-            return f"the line {_shown(line)} of the head is not NAME: VALUE"
-        if _TOKEN.fullmatch(name) is None:
-            return f"{_shown(name)} is no name of a header: no spaces around it, no folded lines"
-        if _FIELDS.fullmatch(line) is None:
-            return f"{_shown(value)} holds a control character, or a line end that is not CR LF"
-    return "the head ends with an empty field"
-
-
-def _check_repeated(headers: Headers) -> None:
-    first: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in first and (name in _ONCE or (name in _AGREEING and value != first[name])):
-            raise _bad(f"the header {name.decode()} comes twice")
-        first.setdefault(name, value)
-
-
-def _target(method: bytes, target: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a request target; a fragment is nobody's business but the client's."""
-    if target[:1] != b"/" and target != b"*":
-        if method == b"CONNECT":
-            raise BadRequest("CONNECT is not served here: this is no forward proxy", status=405)
-        match = _ABSOLUTE.match(target)
-        if match is None:
-            raise _bad("the request's target is neither a path nor a URL")
-        target = b"/" + target[match.end() :].removeprefix(b"/")
-    path, _, query = target.partition(b"#")[0].partition(b"?")
-    return path, query
-
-
-def _body_length(named: dict[bytes, bytes], is_old: bool) -> int | None:
-    """Bytes of the body; None: it comes in chunks."""
-    coding = named.get(b"transfer-encoding")
-    length = named.get(b"content-length")
-    if coding is not None:
-        if length is not None:
-            raise _bad("content-length and transfer-encoding come together; send one of them")
-        if is_old or coding.lower() != b"chunked":
-            raise _bad(f"the transfer-encoding {_shown(coding)} is not understood; send chunked, with HTTP/1.1")
-        return None
-    if length is None:
-        return 0
-    if not length.isdigit() or len(length) > 18:
-        raise _bad(f"the content-length {_shown(length)} is no number of bytes")
-    return int(length)
-
-
-def _says_close(headers: Headers) -> bool:
-    named = b",".join([value for name, value in headers if name == b"connection"]).lower()
-    return b"close" in named and b"close" in [token.strip() for token in named.split(b",")]
-
-
 def _head_too_large(buffer: bytes, limit_bytes: int) -> BadRequest:
     is_url = buffer.find(b"\r\n", 0, limit_bytes) < 0
     part, status = ("URL is", 414) if is_url else ("head (request line and headers) is", 431)
     message = f"the request's {part} larger than {limit_bytes} bytes (--max-head-bytes)"
     return BadRequest(message, status=status, reason=Reason.HEAD_TOO_LARGE)
-
-
-def _bad(what: str) -> BadRequest:
-    return BadRequest(f"the request is not well-formed HTTP: {what}")
-
-
-def _shown(data: bytes) -> str:
-    return repr(data[:40].decode("latin-1"))

@@ -25,7 +25,8 @@ from ppd_proxy.core.signals import Stopping
 from ppd_proxy.director import InFlight
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, Generation
-from ppd_proxy.server.guarding import Guard, Head, Limits, Phase
+from ppd_proxy.server.guarding import Guard, Limits, Phase
+from ppd_proxy.server.heads import Head
 from ppd_proxy.server.reply import Reply
 from ppd_proxy.server.unframed import UnframedCycle, reset
 

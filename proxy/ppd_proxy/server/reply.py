@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from ppd_proxy.core.dialects import Dialect
 from ppd_proxy.core.headers import Headers
 from ppd_proxy.errors import ProxyError
-from ppd_proxy.server.guarding import Head
+from ppd_proxy.server.heads import Head
 from ppd_proxy.server.render import error_body, error_event, error_headers
 
 ONE_WRITE_BYTES = 65536

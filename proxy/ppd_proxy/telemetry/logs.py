@@ -197,4 +197,4 @@ def _model(raw: bytes) -> str:
 
 def _word(text: str) -> str:
     """`text` if it is one plain word, else quoted."""
-    return text if _is_plain(text) else repr(text)
+    return text if (text.isascii() and text.isalnum()) or _is_plain(text) else repr(text)

@@ -39,6 +39,7 @@ from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.sections import Limits
 from ppd_proxy.tasks import Tasks
+from ppd_proxy.upstream.deadlines import Deadlines
 from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.sides import Client, Shaper
@@ -60,13 +61,13 @@ class Driver:
     """
 
     __slots__ = (
-        "_client", "_commands", "_deadline", "_events", "_is_over", "_is_scheduled", "_limits", "_loop", "_on_end",
-        "_params", "_pool", "_shaper", "_tasks", "_timer", "_waiting", "_writing_since", "answered", "exchange", "leg",
-        "told",
+        "_client", "_commands", "_deadline", "_deadlines", "_events", "_is_over", "_is_scheduled", "_limits", "_loop",
+        "_on_end", "_params", "_pool", "_shaper", "_slot", "_tasks", "_waiting", "_writing_since", "answered",
+        "exchange", "leg", "told",
     )  # fmt: skip
 
     def __init__(
-        self, shaper: Shaper, client: Client, pool: Pool, limits: Limits, tasks: Tasks,
+        self, shaper: Shaper, client: Client, pool: Pool, limits: Limits, tasks: Tasks, deadlines: Deadlines,
         on_end: Callable[[Exception | None], None],
     ) -> None:  # fmt: skip
         self.exchange = Exchange(limits.retries)
@@ -80,12 +81,13 @@ class Driver:
         self._pool = pool
         self._limits = limits
         self._tasks = tasks
+        self._deadlines = deadlines
         self._loop = tasks.loop
         self._on_end = on_end
         self._commands: deque[Command] = deque()
         self._events: deque[Event] = deque()
         self._params: bytes | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._slot = 0
         self._deadline: Deadline | None = None
         self._waiting: asyncio.Task[None] | None = None
         self._writing_since: float | None = None
@@ -331,22 +333,24 @@ class Driver:
     def _arm(self, deadline: Deadline, limit_s: float) -> None:
         self._disarm()
         self._deadline = deadline
-        self._timer = self._loop.call_later(limit_s, self._pass, deadline)
+        self._slot = self._deadlines.set(self, limit_s)
 
     def _disarm(self) -> None:
         """Also forgets a deadline that passed but was not looked at yet: it was not meant for what comes next."""
+        if self._deadline is None:
+            return
         self._deadline = None
+        self._deadlines.give_up(self, self._slot)
         events = self._events
         for event in tuple(events) if events else ():
             if isinstance(event, DeadlinePassed):
                 events.remove(event)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-    def _pass(self, deadline: Deadline) -> None:
-        """A deadline passed. A client who stopped reading holds a write up, behind which no event is looked at."""
-        since = self._writing_since
+    def pass_deadline(self) -> None:
+        """A client who stopped reading holds a write up, behind which no event is looked at."""
+        deadline, since = self._deadline, self._writing_since
+        if deadline is None:
+            return
         if since is None:
             self.put(DeadlinePassed(deadline))
             return

@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from ppd_proxy.errors import BadRequest
 from ppd_proxy.server import guarding
-from ppd_proxy.server.guarding import (
-    FRAMING_BYTES,
-    HELD_BYTES,
-    MAX_FIELDS,
-    TAKEN_BYTES,
-    Guard,
-    Limits,
-    Phase,
-    read_head,
-)
+from ppd_proxy.server.guarding import FRAMING_BYTES, HELD_BYTES, TAKEN_BYTES, Guard, Limits, Phase
+from ppd_proxy.server.heads import MAX_FIELDS, read_head
 
 LIMITS = Limits(max_head_bytes=2048, keep_alive_s=75, head_timeout_s=10, body_timeout_s=30, write_timeout_s=60)
 GET = b"GET /health?x=1 HTTP/1.1\r\nHost: a\r\n\r\n"

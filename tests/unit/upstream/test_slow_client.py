@@ -11,6 +11,7 @@ from ppd_proxy.core.asked import NOTHING
 from ppd_proxy.core.sse import SseRelay
 from ppd_proxy.sections import Limits
 from ppd_proxy.tasks import Tasks
+from ppd_proxy.upstream.deadlines import Deadlines
 from ppd_proxy.upstream.driver import Driver
 from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.sides import LegRequest
@@ -107,7 +108,8 @@ async def served(request, client, pool, *beside, limits=LIMITS):
     """Drive one request to its end. `beside` are functions of the driver that run meanwhile."""
     is_over = asyncio.Event()
     tasks = Tasks(asyncio.get_running_loop())
-    driver = Driver(request, client, pool, limits, tasks, lambda error: is_over.set())
+    deadlines = Deadlines(tasks.loop)
+    driver = Driver(request, client, pool, limits, tasks, deadlines, lambda error: is_over.set())
     async with asyncio.timeout(LIMIT_S):
         driver.start()
         await asyncio.gather(is_over.wait(), *[work(driver) for work in beside])
