@@ -85,11 +85,14 @@ class Director:
 
         def ended(error: Exception | None) -> None:
             self._in_flight.remove(driver)
-            if isinstance(error, ProxyError):
-                handling.refuse(error)
-                client.fail(error, handling.own_headers())
-                error = None
-            self._finish(handling, driver, client, call)
+            try:
+                if isinstance(error, ProxyError):
+                    handling.refuse(error)
+                    client.fail(error, handling.own_headers())
+                    error = None
+                self._finish(handling, driver, client, call)
+            except Exception as fault:  # noqa: BLE001 - whatever it is, somebody holds the request's body
+                error = fault
             if handling.is_sampled and shared.shadow is not None and error is None:
                 tasks.spawn(self._offer(shared.shadow, handling, driver.answered, call.path))
             on_end(error)

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientError, web
 from tests.support.cluster import (
     CHAT,
     COMPLETIONS,
@@ -244,3 +244,42 @@ async def test_a_kept_connection_holds_nothing_of_its_last_request():
         connections = cluster.runtime._server._door.connections
         assert connections
         assert [each._generation for each in connections] == [None] * len(connections)
+
+
+def _bug(*arguments, **named):
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(
+    "place", ["planning.make_plan", "handling.chat.decode_body", "handling.client_body", "director.named_model"]
+)
+async def test_a_bug_on_a_generation_endpoint_ends_its_request_and_nothing_else(monkeypatch, place):
+    async with running_cluster() as cluster:
+        with monkeypatch.context() as patched:
+            patched.setattr(f"ppd_proxy.{place}", _bug)
+            reply = await cluster.chat("Hello")
+        if place == "director.named_model":  # behind the answer
+            assert reply.status == 200
+        else:
+            assert (reply.status, reply.error["reason"]) == (500, "internal_error")
+        assert cluster.runtime._server._door.requests.count == 0
+        assert not cluster.runtime.load.requests
+        assert not cluster.runtime.buffered.held_bytes
+        assert (await cluster.chat("Hello")).status == 200
+
+
+async def test_a_bug_in_the_middle_of_a_stream_cuts_it_off(monkeypatch):
+    async with running_cluster() as cluster:
+        with monkeypatch.context() as patched:
+            patched.setattr("ppd_proxy.handling.returned", _bug)
+            reply = await cluster.chat("Hello", stream=True)
+            assert (reply.status, reply.error["reason"]) == (500, "internal_error")
+            patched.undo()
+            patched.setattr("ppd_proxy.handling.Handling.answer_complete", _bug)
+            try:
+                body = (await cluster.chat("Hello", stream=True)).body
+            except ClientError:
+                body = b""
+            assert b"[DONE]" not in body
+        assert cluster.runtime._server._door.requests.count == 0
+        assert (await cluster.chat("Hello")).status == 200

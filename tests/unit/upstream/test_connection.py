@@ -277,6 +277,33 @@ def test_a_connection_that_becomes_something_else_is_a_failure(line):
     assert not line.connection.is_open
 
 
+def test_what_one_read_brings_of_a_body_comes_in_one_piece(line):
+    """A receiver's work is by the piece, and a fast stream has many events in one read."""
+
+    class Collecting(Receiver):
+        def on_data(self, data):
+            pieces.append(data)
+
+    pieces = []
+    line.connection.request(HEAD, BODY, Collecting())
+    line.hear(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"".join(b"1\r\n%d\r\n" % n for n in range(9)))
+    line.hear(b"".join(b"1\r\n%d\r\n" % n for n in range(5)) + b"0\r\n\r\n")
+    assert pieces == [b"012345678", b"01234"]
+
+
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"x", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"])
+@pytest.mark.parametrize("cut", [0, 1, 20, 40])
+def test_a_connection_serves_again_only_if_nothing_came_behind_the_length(line, behind, cut):
+    receiver = Receiver()
+    line.connection.request(HEAD, BODY, receiver)
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n\r\n\r\n" + behind
+    for part in (answer[:cut], answer[cut:]):
+        if part:
+            line.hear(part)
+    assert receiver.calls[-1] == "complete"
+    assert len(line.idle) == (not behind)
+
+
 def test_a_receiver_that_fails_ends_its_leg_not_the_proxy(line):
     class Broken(Receiver):
         def on_data(self, data):
