@@ -184,7 +184,8 @@ def play(url: str, seconds: int, kind: str, options: argparse.Namespace) -> dict
 
 
 def measure(session: int, url: str, prefill: str, kind: str, options: argparse.Namespace) -> Sample:
-    play(url, options.warmup_seconds, kind, options)
+    if options.warmup_seconds:
+        play(url, options.warmup_seconds, kind, options)
     cpu_before, prefills_before = cpu_seconds(session), completions(prefill)
     told = play(url, options.seconds, kind, options)
     used_s, turns = cpu_seconds(session) - cpu_before, told["turns"]
@@ -275,7 +276,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--proxy", type=parse_proxy, action="append", metavar="NAME=COMMAND", help="a proxy to measure, repeatable")
     add("--rounds", type=at_least(1), default=3, help="times every proxy is started and measured (default 3)")
     add("--seconds", type=at_least(1), default=6, help="length of a measurement (default 6)")
-    add("--warmup-seconds", type=at_least(1), default=2, help="chats before a measurement (default 2)")
+    add("--warmup-seconds", type=at_least(0), default=2, help="chats before a measurement (default 2)")
     add("--connections", type=at_least(1), default=32, help="requests in flight, at most 64 (default 32)")
     add("--turns", type=at_least(1), default=5, help="turns of a chat (default 5)")
     add("--chunks", type=at_least(2), default=64, help="events of a streamed answer (default 64)")

@@ -57,6 +57,8 @@ class Module:
     path: str
     source: str = field(repr=False)
     tree: ast.Module = field(repr=False)
+    nodes: Sequence[ast.AST] = field(repr=False)
+    """All of the tree, for each rule to look through."""
 
     @property
     def part(self) -> str:
@@ -71,7 +73,7 @@ class Module:
 
     def imports(self) -> Iterator[tuple[int, str]]:
         """Line and dotted name of everything imported, wherever in the file; relative imports begin with a dot."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 yield from ((node.lineno, alias.name) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -188,12 +190,12 @@ def no_state_outside_objects(modules: Sequence[Module]) -> Iterator[str]:
     for module in modules:
         if not module.is_deployed:
             continue
-        classes = [node for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
+        classes = [node for node in module.nodes if isinstance(node, ast.ClassDef)]
         shared = [*module.tree.body, *(item for owner in classes for item in owner.body if not _is_field(item))]
         for node in shared:
             if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and _is_mutable(node.value):
                 yield f"{module.path}:{node.lineno}: shared by everyone and mutable; use a tuple or a MappingProxyType"
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Global):
                 yield f"{module.path}:{node.lineno}: global {', '.join(node.names)}"
 
@@ -203,7 +205,7 @@ def files_and_functions_are_small(modules: Sequence[Module]) -> Iterator[str]:
         lines = len(module.source.splitlines())
         if lines > MAX_MODULE_LINES:
             yield f"{module.path}: {lines} lines, at most {MAX_MODULE_LINES}"
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > MAX_FUNCTION_LINES:
@@ -218,13 +220,13 @@ def package_files_are_empty(modules: Sequence[Module]) -> Iterator[str]:
 
 def hashes_are_stable(modules: Sequence[Module]) -> Iterator[str]:
     for module in modules:
-        for call in ast.walk(module.tree):
+        for call in module.nodes:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "hash":
                 yield f"{module.path}:{call.lineno}: hash() differs from process to process; use xxhash"
 
 
 def _calls(module: Module, *names: str) -> Iterator[ast.Call]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call) and _name(node.func) in names:
             yield node
 
@@ -305,7 +307,8 @@ RULES: tuple[Rule, ...] = (*dict.fromkeys(rule for rule, _, _ in BREACHES), impo
 
 def _module(path: str, source: str) -> Module:
     is_full = path.split("/")[0] in SOURCES
-    return Module(path if is_full else PACKAGE + path, source, ast.parse(source))
+    tree = ast.parse(source)
+    return Module(path if is_full else PACKAGE + path, source, tree, tuple(ast.walk(tree)))
 
 
 @pytest.fixture(scope="module")

@@ -142,10 +142,10 @@ def test_overhead_without_wrk_says_what_is_missing(run_script):
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_overhead_measures_each_proxy_in_turn(run_script):
     command = f"{sys.executable} -m ppd_proxy.cli.main serve --host 127.0.0.1 --port {{port}} --discovery-port 0 "
-    command += "--log-level error --prefill {prefill} --decode {decode} --mode "
+    command += "--drain-s 0 --log-level error --prefill {prefill} --decode {decode} --mode "
     done = run_script(
         "benchmarks/overhead.py", "--proxy", f"a={command}ppd", "--proxy", f"b={command}pd", "--rounds", 1,
-        "--seconds", 1, "--warmup-seconds", 1, "--connections", 8, "--chunks", 8,
+        "--seconds", 1, "--warmup-seconds", 0, "--connections", 8, "--chunks", 8,
     )  # fmt: skip
     proxies = last_line(done)["proxies"]
     assert proxies["a"]["json"]["ratio"] == 1.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.browser import chromium, opened_tab
+import pytest_asyncio
+from tests.support.browser import chromium, opened_tab, running_browser
 from tests.support.page_reports import mixed, published, report, sample
 
 from ppd_proxy.acc.page.document import Extras, page_of
@@ -15,6 +16,7 @@ from ppd_proxy.acc.reports import Noise, Report, Side, report_of
 pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="no Chromium: install chromium, or set CHROMIUM"),
     pytest.mark.timeout(120),
+    pytest.mark.asyncio(loop_scope="module"),  # in which the browser is listened to
 ]
 
 EVIL = "</script></style><img src=x onerror=alert(1)><script>alert(2)</script>\"'&<b>"
@@ -63,11 +65,17 @@ CONTRASTS = """
 """
 
 
-@pytest.fixture
-async def tab(tmp_path):
-    browser = chromium()
-    assert browser is not None
-    async with opened_tab(browser, tmp_path / "profile") as opened:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory):
+    program = chromium()
+    assert program is not None
+    async with running_browser(program, tmp_path_factory.mktemp("profile")) as address:
+        yield address
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(browser):
+    async with opened_tab(browser) as opened:
         yield opened
 
 

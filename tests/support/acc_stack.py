@@ -21,7 +21,7 @@ from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.model import ModelConfig
 
-MODEL = ModelConfig(prefill_noise_nats=0.02)
+MODEL = ModelConfig(prefill_noise_nats=0.02, mean_answer_tokens=30)
 PROMPTS = 40
 
 

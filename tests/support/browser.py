@@ -48,7 +48,10 @@ class Tab:
         self._loaded = False
 
     async def attach(self) -> None:
-        target = await self.send("Target.createTarget", url="about:blank")
+        context = await self.send("Target.createBrowserContext", disposeOnDetach=True)
+        target = await self.send(
+            "Target.createTarget", url="about:blank", browserContextId=context["browserContextId"]
+        )
         told = await self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = told["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -105,8 +108,17 @@ class Tab:
 
 
 @asynccontextmanager
-async def opened_tab(browser: str, profile: Path) -> AsyncIterator[Tab]:
-    """A browser of its own with one empty page."""
+async def opened_tab(address: str) -> AsyncIterator[Tab]:
+    """An empty page of a running browser, which shares nothing with its other pages."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
+        tab = Tab(socket)
+        await tab.attach()
+        yield tab
+
+
+@asynccontextmanager
+async def running_browser(browser: str, profile: Path) -> AsyncIterator[str]:
+    """Where it listens."""
     process = await asyncio.create_subprocess_exec(
         browser, *_FLAGS, f"--user-data-dir={profile}",
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
@@ -114,17 +126,16 @@ async def opened_tab(browser: str, profile: Path) -> AsyncIterator[Tab]:
     assert process.stderr is not None
     try:
         address = await _address(process.stderr)
-        async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
-            tab = Tab(socket)
-            await tab.attach()
-            yield tab
+        complaints = asyncio.get_running_loop().create_task(process.stderr.read())  # a full pipe would stop it
+        yield address
+        async with aiohttp.ClientSession() as session, session.ws_connect(address) as socket:
             with suppress(ConnectionError):
-                tab._session = ""
-                await tab._socket.send_json({"id": 0, "method": "Browser.close"})
+                await socket.send_json({"id": 0, "method": "Browser.close"})
+        await complaints
     finally:
         try:
             async with asyncio.timeout(_LIMIT_S):
-                await process.communicate()
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
