@@ -149,8 +149,14 @@ def part_of(said: Said, part: Part) -> str:
 
 def shared_characters(one: str, other: str) -> int:
     """How many characters both begin with."""
-    shortest = min(len(one), len(other))
-    return next((at for at in range(shortest) if one[at] != other[at]), shortest)
+    known, most = 0, min(len(one), len(other))
+    while known < most:  # halving: whole stretches are compared at once
+        middle = (known + most + 1) // 2
+        if one[known:middle] == other[known:middle]:
+            known = middle
+        else:
+            most = middle - 1
+    return known
 
 
 def _of_texts(part: Part, mine: str, theirs: str) -> Difference:
