@@ -5,7 +5,6 @@ Owns the shapes of vLLM's JSON answers (chat and completions), whole and as stre
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -73,6 +72,11 @@ class _TransferReply(msgspec.Struct, gc=False):
     params: _TransferParams | None = msgspec.field(default=None, name=KV_PARAMS)
 
 
+class _Prefilled(msgspec.Struct, gc=False):
+    params: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name=KV_PARAMS)
+    usage: Any = None
+
+
 class _ErrorDetail(msgspec.Struct, gc=False):
     message: str = ""
 
@@ -81,13 +85,12 @@ class _ErrorReply(msgspec.Struct, gc=False):
     error: _ErrorDetail
 
 
-@dataclass(slots=True)
-class EngineAnswer:
+class EngineAnswer(msgspec.Struct):
     """What one answer said, put together from one JSON body or from all chunks of a stream."""
 
     content: str = ""
     reasoning: str = ""
-    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    tool_calls: list[dict[str, Any]] = []
     token_ids: list[int] | None = None
     usage: Usage | None = None
     is_finished: bool = False
@@ -104,24 +107,18 @@ _error_reply = msgspec.json.Decoder(_ErrorReply)
 _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
 _DONE = b"data: [DONE]\n\n"
 _NOT_A_NUMBER = "Out of range float values are not JSON compliant"
-_fields = msgspec.json.Decoder(Fields)
-_usage = msgspec.json.Decoder(dict[str, Any])
-_encoder = msgspec.json.Encoder()
+_prefilled = msgspec.json.Decoder(_Prefilled)
 
 
 def read_prefill(body: bytes) -> tuple[bytes | None, int | None]:
     """Of a prefill answer the raw `kv_transfer_params`, None when absent or null, and how many prompt tokens it
     counts, None when it does not tell. Raises ValueError on other bodies."""
     try:
-        fields = _fields.decode(body)
+        told = _prefilled.decode(body)
     except _BROKEN as error:
         raise ValueError(f"the prefill answer is not a JSON object: {error}") from None
-    raw = fields.get(KV_PARAMS)
-    params = None if raw is None or bytes(raw) == b"null" else bytes(raw)
-    try:
-        return params, counted(_usage.decode(fields["usage"]))
-    except (KeyError, *_BROKEN):
-        return params, None
+    params = bytes(told.params)
+    return None if params == b"null" else params, counted(told.usage)
 
 
 def counted_usage(answer: EngineAnswer | None) -> int | None:
@@ -169,6 +166,22 @@ def are_chunks(stream: bytes) -> bool:
     except _BROKEN:
         return False
     return True
+
+
+def whole_answer(reply: Reply) -> EngineAnswer:
+    """What an answer in one body says."""
+    if len(reply.choices) == 1:
+        choice = reply.choices[0]
+        message = choice.message
+        if message is not None and choice.index == 0 and not message.tool_calls:
+            return EngineAnswer(
+                content=message.content or "",
+                reasoning=message.reasoning or message.reasoning_content or "",
+                token_ids=choice.token_ids,
+                usage=reply.usage,
+                is_finished=choice.finish_reason is not None,
+            )
+    return assemble([reply])
 
 
 def assemble(replies: list[Reply]) -> EngineAnswer:

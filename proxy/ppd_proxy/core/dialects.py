@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ppd_proxy.core.answer import Choice, EngineAnswer, Reply, assemble
+from ppd_proxy.core.answer import Choice, EngineAnswer, Reply, whole_answer
 from ppd_proxy.core.asked import NOTHING, Asked
 from ppd_proxy.core.chat import Fields, is_absent
 from ppd_proxy.core.messages import MessagesRelay, read_messages_answer
@@ -58,7 +58,7 @@ def read_whole(dialect: Dialect, body: bytes, asked: Asked = NOTHING) -> EngineA
         return None
     if whole.error is not None:
         raise BrokenAnswer("the engine answered 200 with an error")
-    return assemble([whole])
+    return whole_answer(whole)
 
 
 def _check_choices(body: bytes) -> None:

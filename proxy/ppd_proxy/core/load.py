@@ -58,17 +58,16 @@ class Load:
         return Reservation(self, engine_id, tokens)
 
     def _add(self, engine_id: str, *, requests: int, tokens: int) -> None:
-        _add_to(self.requests, engine_id, requests)
-        if tokens:
-            _add_to(self.tokens, engine_id, tokens)
-
-
-def _add_to(counts: dict[str, int], engine_id: str, amount: int) -> None:
-    total = counts.get(engine_id, 0) + amount
-    if total:
-        counts[engine_id] = total
-    else:
-        del counts[engine_id]
+        total = self.requests.get(engine_id, 0) + requests
+        if total:
+            self.requests[engine_id] = total
+        else:
+            del self.requests[engine_id]
+        total = self.tokens.get(engine_id, 0) + tokens
+        if total:
+            self.tokens[engine_id] = total
+        else:
+            self.tokens.pop(engine_id, None)
 
 
 class Reservation:
