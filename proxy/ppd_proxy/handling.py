@@ -358,7 +358,8 @@ class Handling:
 
     def leg_ended(self, plan: Plan, kind: LegKind, failure: str | None) -> None:
         engine = plan.prefill if kind == "prefill" and plan.prefill is not None else plan.decode
-        planning.note_answer(self._shared, engine, failure=failure, tokens=self._demand.prompt_tokens)
+        if failure is not None or engine.id in self._shared.fleet.failing:
+            planning.note_answer(self._shared, engine, failure=failure, tokens=self._demand.prompt_tokens)
 
     def leg_failed(self, plan: Plan, kind: LegKind, event: LegFailed) -> None:
         self.record.error = event.error.message

@@ -29,6 +29,8 @@ class Mailbox:
         self.events.append(event)
         self.wake()
 
+    put_last = put
+
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -80,6 +80,8 @@ class Fleet:
         self._trust_announced = trust_announced
         self._max_announced = max_announced
         self._members: dict[str, Member] = {}
+        self.failing: set[str] = set()
+        """Engines whose last answer was a failure; of all others a good answer is no news."""
         self._ended_lives = 0
         self._engines: tuple[Engine, ...] = ()
         self._view = FleetView()
@@ -220,8 +222,10 @@ class Fleet:
             return ()
         if failure is None:
             member.failed_answers = 0
+            self.failing.discard(engine_id)
             return self._settle(member, "good answer")
         member.failed_answers += 1
+        self.failing.add(engine_id)
         if member.failed_answers == FAILED_RUN:
             member.tried_at = now
         return self._settle(member, f"{member.failed_answers} answers in a row failed, the last one: {failure}")
@@ -304,6 +308,7 @@ class Fleet:
 
     def _leave(self, engine_id: str, why: str) -> tuple[Change, ...]:
         member = self._members.pop(engine_id)
+        self.failing.discard(engine_id)
         # Should the id join again, it must not continue the incarnation that conversations still point to.
         self._ended_lives += 1
         self._publish()
@@ -339,6 +344,7 @@ class Fleet:
             member.is_kv_lost = True
         if not is_live:
             member.failed_answers = 0  # it comes back with a clean slate
+            self.failing.discard(member.engine.id)
         state = member.state
         incarnation = old.incarnation
         if is_live and member.is_kv_lost:

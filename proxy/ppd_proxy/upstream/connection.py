@@ -304,9 +304,9 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self._quiet_bytes = 0
-        names = {name for name, _ in headers}
-        self._is_chunked = b"transfer-encoding" in names
-        self._is_until_eof = b"content-length" not in names and not self._is_chunked
+        named = dict(headers)
+        self._is_chunked = b"transfer-encoding" in named
+        self._is_until_eof = b"content-length" not in named and not self._is_chunked
         if self._receiver is not None:
             self._receiver.on_headers(self._parser.get_status_code(), headers)
 

@@ -105,6 +105,11 @@ class Driver:
         self._events.append(event)
         self.wake()
 
+    def put_last(self, event: Event) -> None:
+        self._events.append(event)
+        if not self._is_scheduled and self._waiting is None:
+            self._work()
+
     def wake(self) -> None:
         """Something changed: an event, or bytes to relay."""
         if not self._is_scheduled and self._waiting is None:

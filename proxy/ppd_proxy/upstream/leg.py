@@ -33,6 +33,9 @@ class Inbox(Protocol):
 
     def put(self, event: Event) -> None: ...
 
+    def put_last(self, event: Event) -> None:
+        """As `put`, by somebody who has nothing more to do: it may be looked at before the call returns."""
+
     def wake(self) -> None:
         """Bytes to relay, or a request to send again."""
 
@@ -291,7 +294,8 @@ class Leg:
                 self._fail(_STRANGE)
                 return
         is_client_fault = self.status == 500 and is_too_long(self.body)
-        self._end(LegEnded(status=self.status, is_client_fault=is_client_fault))
+        self.is_over = True
+        self._inbox.put_last(LegEnded(status=self.status, is_client_fault=is_client_fault))
 
     def on_failure(self, failure: EngineFailure, *, is_untouched: bool) -> None:
         self._connection = None
