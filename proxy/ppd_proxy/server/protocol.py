@@ -197,8 +197,20 @@ class ClientConnection(asyncio.Protocol):
                 self._next()
         elif self._generation is not None:
             self._generation.feed(body, is_whole=is_whole)
+            if not is_whole and len(body) >= HIGH_WATER_LIMIT:
+                self._rest()
         else:
             self._buffer(body, is_whole=is_whole)
+
+    def _rest(self) -> None:
+        """Read on when others have had their turn: libuv reads up to 32 times at once, and all of it would be one step
+        of the loop."""
+        self.flow.pause_reading()
+        self._loop.call_soon(self._read_again)
+
+    def _read_again(self) -> None:
+        if not self.transport.is_closing() and not self._guard.is_full:
+            self.flow.resume_reading()
 
     def _buffer(self, body: bytes, *, is_whole: bool) -> None:
         """For an ASGI application, which asks when it wants it."""

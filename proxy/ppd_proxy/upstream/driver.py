@@ -149,8 +149,10 @@ class Driver:
                     self._wait(leg.reopen())
                 else:
                     break
-        except Exception as error:  # noqa: BLE001 - whatever happens, nothing stays open
-            self.close(error)
+        except Exception as error:
+            if self._is_over:
+                raise
+            self.close(error)  # whatever happens, nothing stays open
         self._is_scheduled = self._is_over
 
     def _hear(self, event: Event, leg: Leg | None) -> None:
@@ -193,7 +195,7 @@ class Driver:
         leg.writer = writer
 
     def _patiently(self, write: Awaitable[None] | None) -> Awaitable[None] | None:
-        """A write that may wait for the client; how long is watched by `_pass`."""
+        """A write that may wait for the client; how long is watched by `pass_deadline`."""
         if write is not None:
             self._writing_since = self._loop.time()
         return write
