@@ -24,7 +24,8 @@ from ppd_proxy.upstream.pool import Origin, Pool
 HIGH_WATER_BYTES = 1024 * 1024
 """Unsent stream bytes above which the engine is not read further: a slow client must not fill the proxy's memory."""
 
-
+SMALL_BYTES = 65536
+"""Whole answers up to here are acted upon in the same turn of the loop."""
 _STRANGE = "the engine sent the answer to another request: its id is not the one that was sent"
 
 
@@ -294,8 +295,12 @@ class Leg:
                 self._fail(_STRANGE)
                 return
         is_client_fault = self.status == 500 and is_too_long(self.body)
-        self.is_over = True
-        self._inbox.put_last(LegEnded(status=self.status, is_client_fault=is_client_fault))
+        ended = LegEnded(status=self.status, is_client_fault=is_client_fault)
+        if len(self.body) > SMALL_BYTES:
+            self._end(ended)  # others have their turn before it is read once more
+        else:
+            self.is_over = True
+            self._inbox.put_last(ended)
 
     def on_failure(self, failure: EngineFailure, *, is_untouched: bool) -> None:
         self._connection = None
