@@ -1,6 +1,8 @@
 """When a scope is green, amber, red or unknown. The long simulations are in benchmarks/verdict_days.py."""
 
+import pickle
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,16 +15,22 @@ from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
 SCOPES = ("route:pd", "pair:p>d")
 
 
+@cache
+def calibrated(floor_samples: int) -> tuple[Source, Verdicts]:
+    """A source, and verdicts whose floor is of its first samples."""
+    source, verdicts = Source(5), Verdicts(NoiseFloor(least=300, capacity=5000), Tolerances())
+    for _ in range(floor_samples):
+        verdicts.add_noise(KEY, source.sample())
+    return source, verdicts
+
+
 class Watch:
     """Verdicts with a floor, and a source of samples. `noise_scale` is what fresh noise is like."""
 
-    def __init__(self, floor_samples: int = 1000, seed: int = 5) -> None:
-        self.source = Source(seed)
-        self.verdicts = Verdicts(NoiseFloor(least=300, capacity=5000), Tolerances())
+    def __init__(self, floor_samples: int = 1000) -> None:
+        self.source, self.verdicts = pickle.loads(pickle.dumps(calibrated(floor_samples)))  # of this test alone
         self.noise_scale = 1.0
         self.count = 0
-        for _ in range(floor_samples):
-            self.verdicts.add_noise(KEY, self.source.sample())
 
     def play(
         self,
