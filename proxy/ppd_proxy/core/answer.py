@@ -12,7 +12,6 @@ import msgspec
 from ppd_connector.wire import TRANSFER_FIELD
 from ppd_proxy.core.asked import Asked
 from ppd_proxy.core.chat import KV_PARAMS, Fields
-from ppd_proxy.core.prompts import counted
 from ppd_proxy.core.record import Transfer
 from ppd_proxy.core.removal import take_out, take_out_handoff
 
@@ -72,11 +71,6 @@ class _TransferReply(msgspec.Struct, gc=False):
     params: _TransferParams | None = msgspec.field(default=None, name=KV_PARAMS)
 
 
-class _Prefilled(msgspec.Struct, gc=False):
-    params: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name=KV_PARAMS)
-    usage: Any = None
-
-
 class _ErrorDetail(msgspec.Struct, gc=False):
     message: str = ""
 
@@ -107,18 +101,6 @@ _error_reply = msgspec.json.Decoder(_ErrorReply)
 _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
 _DONE = b"data: [DONE]\n\n"
 _NOT_A_NUMBER = "Out of range float values are not JSON compliant"
-_prefilled = msgspec.json.Decoder(_Prefilled)
-
-
-def read_prefill(body: bytes) -> tuple[bytes | None, int | None]:
-    """Of a prefill answer the raw `kv_transfer_params`, None when absent or null, and how many prompt tokens it
-    counts, None when it does not tell. Raises ValueError on other bodies."""
-    try:
-        told = _prefilled.decode(body)
-    except _BROKEN as error:
-        raise ValueError(f"the prefill answer is not a JSON object: {error}") from None
-    params = bytes(told.params)
-    return None if params == b"null" else params, counted(told.usage)
 
 
 def counted_usage(answer: EngineAnswer | None) -> int | None:

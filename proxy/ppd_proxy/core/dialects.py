@@ -13,8 +13,9 @@ import msgspec
 
 from ppd_proxy.core.answer import Choice, EngineAnswer, Reply, whole_answer
 from ppd_proxy.core.asked import NOTHING, Asked
-from ppd_proxy.core.chat import Fields, is_absent
+from ppd_proxy.core.chat import KV_PARAMS, Fields, is_absent
 from ppd_proxy.core.messages import MessagesRelay, read_messages_answer
+from ppd_proxy.core.prompts import counted
 from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.removal import take_out
 from ppd_proxy.core.responses import ResponsesRelay, read_responses_answer
@@ -32,8 +33,24 @@ class _Whole(Reply, kw_only=True, gc=False):
     error: Any = None
 
 
+class Prefilled(msgspec.Struct, frozen=True, gc=False):
+    """What a prefill answer hands over: the raw `kv_transfer_params`, None when absent or null, and how many prompt
+    tokens it counts, None when it does not tell."""
+
+    params: bytes | None
+    prompt_tokens: int | None
+
+
+class _PrefillAnswer(msgspec.Struct, gc=False):
+    choices: list[Fields]
+    error: Any = None
+    usage: Any = None
+    params: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name=KV_PARAMS)
+
+
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _whole = msgspec.json.Decoder(_Whole)
+_prefill_answer = msgspec.json.Decoder(_PrefillAnswer)
 _choices = msgspec.json.Decoder(list[Fields])
 
 
@@ -59,6 +76,19 @@ def read_whole(dialect: Dialect, body: bytes, asked: Asked = NOTHING) -> EngineA
     if whole.error is not None:
         raise BrokenAnswer("the engine answered 200 with an error")
     return whole_answer(whole)
+
+
+def read_prefill(body: bytes) -> Prefilled:
+    """What a whole prefill answer with status 200 hands over. Raises BrokenAnswer as `read_whole` does."""
+    try:
+        told = _prefill_answer.decode(body)
+    except _BROKEN:
+        _check_choices(body)
+        raise BrokenAnswer("the engine answered 200 with something that is no answer") from None
+    if told.error is not None:
+        raise BrokenAnswer("the engine answered 200 with an error")
+    params = bytes(told.params)
+    return Prefilled(None if params == b"null" else params, counted(told.usage))
 
 
 def _check_choices(body: bytes) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 
-from ppd_proxy.core.answer import read_prefill
+from ppd_proxy.core.dialects import Prefilled
 from ppd_proxy.core.exchange import Exchange, Phase
 from ppd_proxy.core.signals import (
     AbortLeg,
@@ -203,8 +203,8 @@ class Driver:
     def _judge(self, event: Event) -> Event | None:
         """What a raw event means: which handoff a prefill answer carries, whether silence is the engine's."""
         leg = self.leg
-        if isinstance(event, LegEnded) and leg is not None and leg.kind == "prefill" and event.status < 400:
-            return self._judge_prefill(event, leg)
+        if isinstance(event, LegEnded) and leg is not None and leg.prefilled is not None:
+            return self._judge_prefill(event, leg.prefilled)
         if isinstance(event, LegEnded) and event.status >= 400 and leg is not None and leg.kind == "decode":
             event = self._shaper.broken_by_asking(leg) or event
         elif isinstance(event, LegEnded) and leg is not None and leg.kind == "decode" and not leg.is_stream:
@@ -232,24 +232,17 @@ class Driver:
         elif isinstance(event, DeadlinePassed) and event.deadline != "release":
             self._shaper.leg_ended(plan, leg.kind, f"the {event.deadline} deadline passed")
 
-    def _judge_prefill(self, event: LegEnded, leg: Leg) -> Event:
+    def _judge_prefill(self, event: LegEnded, prefilled: Prefilled) -> Event:
         plan = self.exchange.plan
         handoff = HANDOFFS[plan.handoff] if plan is not None else None
-        takes_params = handoff is not None and handoff.takes_params
-        try:
-            params, prompt_tokens = read_prefill(leg.body)
-        except ValueError as error:
-            if takes_params:
-                return LegFailed(error=EngineFailure(str(error), reason=Reason.ENGINE_ERROR))
-            params = prompt_tokens = None
         has_kv = True
-        if handoff is not None and takes_params:
-            self._params = params
-            mistake = handoff.check_params(self._params) if self._params is not None else None
+        if handoff is not None and handoff.takes_params:
+            params = self._params = prefilled.params
+            mistake = handoff.check_params(params) if params is not None else None
             if mistake is not None:
                 return LegFailed(error=EngineFailure(mistake, reason=Reason.ENGINE_ERROR))
-            has_kv = self._params is not None
-        self._shaper.handed_over(has_kv=has_kv, prompt_tokens=prompt_tokens)
+            has_kv = params is not None
+        self._shaper.handed_over(has_kv=has_kv, prompt_tokens=prefilled.prompt_tokens)
         return LegEnded(status=event.status, has_kv=has_kv)
 
     def _carry_out(self, command: Command) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ppd_proxy.core.answer import EngineAnswer, is_too_long
 from ppd_proxy.core.asked import NOTHING, Asked
-from ppd_proxy.core.dialects import BrokenAnswer, Dialect, read_whole
+from ppd_proxy.core.dialects import BrokenAnswer, Dialect, Prefilled, read_prefill, read_whole
 from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.headers import Headers, find
 from ppd_proxy.core.relay import Relay
@@ -66,7 +66,7 @@ class Leg:
         "_asked", "_connection", "_dialect", "_expected", "_held_bytes", "_inbox", "_is_retriable", "_loop",
         "_out_bytes", "_parts", "_pool", "_request", "answer", "body", "first_token_at", "headers", "heard_at",
         "is_over", "is_stream", "kind",
-        "last_token_at", "needs_reopen", "opened_at", "out", "relay", "status", "writer",
+        "last_token_at", "needs_reopen", "opened_at", "out", "prefilled", "relay", "status", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +94,9 @@ class Leg:
         self.headers: Headers = []
         self.body = b""
         self.answer: EngineAnswer | None = None
-        """What a whole answer said, as far as it can be read."""
+        """What a whole answer said, as far as it can be read ..."""
+        self.prefilled: Prefilled | None = None
+        """... and of a prefill leg, what it hands over."""
         self.out: list[bytes] = []
         self.opened_at: float | None = None
         self.first_token_at: float | None = None
@@ -285,7 +287,10 @@ class Leg:
         self.body = b"".join(self._parts)
         if self.status == 200:
             try:
-                self.answer = read_whole(self._dialect, self.body, self._asked)
+                if self.kind == "prefill":
+                    self.prefilled = read_prefill(self.body)
+                else:
+                    self.answer = read_whole(self._dialect, self.body, self._asked)
             except BrokenAnswer as broken:
                 self._fail(str(broken))
                 return

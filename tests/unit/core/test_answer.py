@@ -10,7 +10,6 @@ from ppd_proxy.core.answer import (
     client_body,
     is_too_long,
     read_chunks,
-    read_prefill,
     read_transfer,
 )
 from ppd_proxy.core.asked import IDS, NOTHING
@@ -101,32 +100,6 @@ def test_odd_choices_are_no_reason_to_fail(choices):
     """An error page of a middlebox, an engine of another kind: the client sees what it said."""
     raw = json.dumps({"choices": choices, "message": "odd"}).encode()
     assert json.loads(shown(raw, asked=IDS))["message"] == "odd"
-
-
-# What a prefill answer hands over
-
-
-def test_handoff_parameters_are_given_verbatim():
-    raw = b'{ "a": 1.0E2, "blocks":[[1,2]] }'
-    assert read_prefill(b'{"id":"x","kv_transfer_params":' + raw + b',"choices":[]}') == (raw, None)
-
-
-@pytest.mark.parametrize("body", [b"{}", b'{"kv_transfer_params":null}', b'{"kv_transfer_params" : null }'])
-def test_an_answer_may_hand_nothing_over(body):
-    assert read_prefill(body) == (None, None)
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"kv_transfer_params":', b"data: {}\n\n"])
-def test_a_prefill_answer_that_is_no_json_object_is_a_value_error(body):
-    with pytest.raises(ValueError, match="prefill answer"):
-        read_prefill(body)
-
-
-@pytest.mark.parametrize(
-    ("usage", "count"), [(b'{"prompt_tokens":7}', 7), (b"null", None), (b"[]", None), (b'{"prompt_tokens":"7"}', None)]
-)
-def test_a_prefill_answer_may_count_its_prompt(usage, count):
-    assert read_prefill(b'{"usage":' + usage + b',"kv_transfer_params":{"a":1}}') == (b'{"a":1}', count)
 
 
 # What an answer tells of its transfer

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ppd_proxy.core.asked import IDS, NOTHING, Asked
-from ppd_proxy.core.dialects import BrokenAnswer, read_whole
+from ppd_proxy.core.dialects import BrokenAnswer, Prefilled, read_prefill, read_whole
 
 CHAT = b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}'
 MESSAGE = {
@@ -125,3 +125,38 @@ def test_w8_a_response_counts_its_tokens():
 def test_w8_what_is_not_known_is_absent(told):
     assert usage("messages", told) is None
     assert usage("responses", told) is None
+
+
+# What a prefill answer hands over
+
+
+def test_handoff_parameters_are_given_verbatim():
+    raw = b'{ "a": 1.0E2, "blocks":[[1,2]] }'
+    assert read_prefill(b'{"id":"x","kv_transfer_params":' + raw + b',"choices":[]}') == Prefilled(raw, None)
+
+
+@pytest.mark.parametrize(
+    "more", [b"", b',"kv_transfer_params":null', b',"kv_transfer_params" : null ', b',"error":null']
+)
+def test_an_answer_may_hand_nothing_over(more):
+    assert read_prefill(b'{"choices":[{"text":7}]' + more + b"}") == Prefilled(None, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"<html>", b'{"kv_transfer_params":', b"data: {}\n\n", b"{}", b'{"kv_transfer_params":{"a":1}}',
+        b'{"choices":null}', b'{"choices":[1]}', b'{"choices":[],"error":{"message":"no"}}', b'{"error":"no"}',
+    ],
+)  # fmt: skip
+def test_a_prefill_answer_that_is_none_is_broken(body):
+    with pytest.raises(BrokenAnswer, match="the engine answered 200"):
+        read_prefill(body)
+
+
+@pytest.mark.parametrize(
+    ("usage", "count"), [(b'{"prompt_tokens":7}', 7), (b"null", None), (b"[]", None), (b'{"prompt_tokens":"7"}', None)]
+)
+def test_a_prefill_answer_may_count_its_prompt(usage, count):
+    body = b'{"choices":[],"usage":' + usage + b',"kv_transfer_params":{"a":1}}'
+    assert read_prefill(body) == Prefilled(b'{"a":1}', count)
