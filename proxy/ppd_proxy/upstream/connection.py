@@ -210,8 +210,16 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             has_more, fault = True, error
         self._saw_answer = True
-        if self._bodies and not self._hand_on():
-            return
+        bodies = self._bodies
+        if bodies:
+            self._bodies = []
+            try:
+                if self._receiver is not None:
+                    self._receiver.on_data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
+            except Exception as error:  # noqa: BLE001 - a fault in reading one answer is that answer's
+                self._fail(f"the engine's answer could not be read: {error!r}")
+                self.close()
+                return
         if self._is_over:
             self._end(is_reusable=not has_more)
         elif fault is not None:
@@ -241,18 +249,6 @@ class Connection(asyncio.Protocol):
                 return True
         parser.feed_data(view[last:])
         return False
-
-    def _hand_on(self) -> bool:
-        """What one read brought of the body, to the receiver. False: a fault in there ended the leg, not the proxy."""
-        bodies, self._bodies = self._bodies, []
-        if self._receiver is not None:
-            try:
-                self._receiver.on_data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
-            except Exception as error:  # noqa: BLE001 - a fault in reading one answer is that answer's
-                self._fail(f"the engine's answer could not be read: {error!r}")
-                self.close()
-                return False
-        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_lost(self)
