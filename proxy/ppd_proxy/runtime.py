@@ -201,7 +201,7 @@ class Runtime:
             )
             self._tasks.spawn(scraper.run(), name="scraping")
         if self.accuracy is not None:
-            await open_journal(config.shadow, self.accuracy)
+            await open_journal(config.shadow, self.accuracy, time.time)  # noqa: TID251 - rows say when they were taken
             for work in self.accuracy.work():
                 self._tasks.spawn(work, name="accuracy")
         self._tasks.spawn(self._tick(), name="expiry")

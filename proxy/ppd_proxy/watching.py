@@ -116,18 +116,17 @@ def make_accuracy(
     return accuracy
 
 
-async def open_journal(settings: sections.Shadow, accuracy: Accuracy) -> None:
+async def open_journal(settings: sections.Shadow, accuracy: Accuracy, wall_clock: Callable[[], float]) -> None:
     """Raises ConfigError for a file that is no journal of ours."""
     if settings.journal is not None:
-        accuracy.keep(
-            await Journal.open(
-                Path(settings.journal),
-                max_rows=settings.journal_max_rows,
-                max_age_s=settings.journal_max_age_s,
-                storage=settings.journal_storage,
-                on_dropped=accuracy.shadow.drop,
-            )
+        journal = await Journal.open(
+            Path(settings.journal),
+            max_rows=settings.journal_max_rows,
+            max_age_s=settings.journal_max_age_s,
+            storage=settings.journal_storage,
+            on_dropped=accuracy.shadow.drop,
         )
+        accuracy.keep(journal, wall_clock)
 
 
 def _fallen_acceptance(settings: sections.Shadow, shared: Collaborators, metrics: Metrics) -> str | None:

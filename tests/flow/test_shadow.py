@@ -12,9 +12,11 @@ from typing import Any
 import jsonschema
 import pytest
 from tests.support.cluster import LIMIT_S, Cluster, running_cluster, until, user
+from tests.support.journal import directly, row
 from tests.support.noise import inject_floor
 
 from ppd_proxy.sections import Limits, Shadow
+from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.sample import is_sampled
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import SimEngine, running_engine
@@ -250,6 +252,15 @@ async def test_samples_are_in_the_journal(tmp_path: Path) -> None:
         assert len(listed) == 5
         assert (await cluster.ask("/accuracy/samples/none")).status == 404
         assert (await cluster.ask("/accuracy/samples?limit=0")).status == 400
+
+
+async def test_what_is_too_old_leaves_the_journal_of_a_proxy_that_nobody_asks(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    earlier = await Journal.open(path, max_rows=10, max_age_s=1e12, storage="text")
+    earlier.add(row(at=1000.0))  # of 1970
+    await earlier.close()
+    async with shadowed(journal=str(path)):
+        await until(lambda: directly(path, "SELECT count(*) FROM samples") == [(0,)])
 
 
 async def test_a_guard_that_acts_takes_the_pair_out_and_answers_go_on() -> None:

@@ -24,6 +24,7 @@ from ppd_proxy.shadow import rows
 from ppd_proxy.shadow.rows import Row, Storage
 
 WRITE_INTERVAL_S = 0.5
+PRUNE_INTERVAL_S = 60.0
 MAX_WAITING_ROWS = 2048
 MAX_WAITING_BYTES = 64 * 2**20
 _BATCH_ROWS = 256
@@ -47,7 +48,7 @@ T = TypeVar("T")
 
 
 class Journal:
-    """Made by `open`. `run` writes what `add` takes; `close` writes the rest.
+    """Made by `open`. `run` writes what `add` takes, `forget` deletes what is too old; `close` writes the rest.
 
     `on_dropped` hears one word for each row that is lost: `journal_full`, `journal_row` (SQLite cannot hold it) or
     `journal_closed`. Reading raises sqlite3.Error where the file cannot be read any more.
@@ -132,6 +133,16 @@ class Journal:
             await self._has_rows.wait()
             await self.flush()
             await asyncio.sleep(WRITE_INTERVAL_S)
+
+    async def forget(self, clock: Callable[[], float]) -> None:
+        """Prune until cancelled, by `clock` (Unix seconds): at once, for the rows of an earlier run, and then every
+        `PRUNE_INTERVAL_S`. What is too old goes whether or not anything new comes."""
+        while True:
+            try:
+                await self.prune(clock())
+            except sqlite3.Error as error:
+                _log.warning("journal cannot be pruned path=%s error=%r", self._path, error)
+            await asyncio.sleep(min(PRUNE_INTERVAL_S, max(1.0, self._max_age_s)))
 
     async def flush(self) -> bool:
         """Write what waits now. False if it could not be written; it waits on."""
@@ -327,11 +338,15 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _prune(connection: sqlite3.Connection, max_rows: int, oldest_at: float) -> None:
-    connection.execute("DELETE FROM samples WHERE at < ?", (oldest_at,))
-    connection.execute("DELETE FROM samples WHERE seq <= (SELECT max(seq) FROM samples) - ?", (max_rows,))
+def _prune(connection: sqlite3.Connection, max_rows: int, oldest_at: float) -> int:
+    """How many rows went."""
+    old = connection.execute("DELETE FROM samples WHERE at < ?", (oldest_at,))
+    beyond = connection.execute("DELETE FROM samples WHERE seq <= (SELECT max(seq) FROM samples) - ?", (max_rows,))
+    return old.rowcount + beyond.rowcount
 
 
 def _prune_alone(connection: sqlite3.Connection, max_rows: int, oldest_at: float) -> None:
     with _transaction(connection):
-        _prune(connection, max_rows, oldest_at)
+        gone = _prune(connection, max_rows, oldest_at)
+    if gone:  # the write-ahead log still has their pages, and on a quiet proxy nothing would write over them
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -71,6 +71,7 @@ class Accuracy:
         self._guard_mode = guard_mode
         self._reins = reins
         self._journal: Journal | None = None
+        self._keeping: Callable[[], list[Coroutine[None, None, None]]] = list
         self._baselines = baselines
         self._clock = clock
         self._on_action = on_action
@@ -85,14 +86,15 @@ class Accuracy:
     def verdicts(self) -> Verdicts:
         return self.shadow.verdicts
 
-    def keep(self, journal: Journal) -> None:
-        """Have finished checks written there; before `work`."""
+    def keep(self, journal: Journal, wall_clock: Callable[[], float]) -> None:
+        """Have finished checks written there, and deleted when they are too old by `wall_clock` (seconds since 1970);
+        before `work`."""
         self._journal = self.shadow.ledger = journal
+        self._keeping = lambda: [journal.run(), journal.forget(wall_clock)]
 
     def work(self) -> list[Coroutine[None, None, None]]:
-        """What is to run, each until cancelled: checking, watching, writing."""
-        writing = [self._journal.run()] if self._journal is not None else []
-        return [*self.shadow.work(), self._watch(), *writing]
+        """What is to run, each until cancelled: checking, watching, writing, forgetting."""
+        return [*self.shadow.work(), self._watch(), *self._keeping()]
 
     async def close(self) -> None:
         if self._journal is not None:

@@ -37,6 +37,45 @@ async def test_the_writer_writes_what_comes(opened):
     assert await journal.count() == 2
 
 
+async def test_what_grows_too_old_goes_where_nothing_new_comes(opened, path, monkeypatch):
+    monkeypatch.setattr("ppd_proxy.shadow.journal.PRUNE_INTERVAL_S", 0.002)
+    journal = await opened(max_age_s=60)
+    for number in range(2):
+        journal.add(row(number, at=1000.0 + 30 * number))
+    await journal.flush()
+    now = 1050.0
+    task = asyncio.get_running_loop().create_task(journal.forget(lambda: now))
+    async with asyncio.timeout(LIMIT_S):
+        for left, later in ((2, 1061.0), (1, 1100.0), (0, 0.0)):
+            while await journal.count() > left:
+                pass
+            now = later
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert all(b"SECRET" not in file.read_bytes() for file in path.parent.iterdir())
+
+
+async def test_a_journal_that_cannot_be_pruned_now_is_pruned_later(opened, path, monkeypatch, caplog):
+    monkeypatch.setattr("ppd_proxy.shadow.journal.PRUNE_INTERVAL_S", 0.002)
+    journal = await opened(max_age_s=60)
+    journal.add(row())
+    await journal.flush()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    task = asyncio.get_running_loop().create_task(journal.forget(lambda: 1e6))
+    async with asyncio.timeout(LIMIT_S):
+        while "cannot be pruned" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+            await asyncio.sleep(0)
+        assert await journal.count() == 1
+        other.close()
+        while await journal.count():
+            pass
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_adding_does_not_wait_for_the_disk(opened, path):
     journal = await opened()
     other = sqlite3.connect(path, isolation_level=None)
