@@ -119,8 +119,7 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
-        if self._is_answered:
-            self._next()
+        self._next()
 
     # -- requests --
 
@@ -242,8 +241,10 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def _next(self) -> None:
-        """The answer is complete. One that the client has not taken yet holds its next request up."""
-        if self._closes_at is not None or self.flow.write_paused or self.transport.is_closing():
+        """Go on to the next request, if the answer is complete. One that the client has not taken yet holds that up."""
+        if not self._is_answered or self.flow.write_paused:
+            return  # another call came first: the next request is being answered already
+        if self._closes_at is not None or self.transport.is_closing():
             return
         self._guard.answered(self._loop.time())
         self.flow.resume_reading()
