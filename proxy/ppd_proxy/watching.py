@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from ppd_proxy import sections
 from ppd_proxy.accuracy.noise import NoiseFloor
-from ppd_proxy.accuracy.speculation import drop
 from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.address import parse_url
@@ -21,16 +20,16 @@ from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.distrust import Distrust
 from ppd_proxy.policy.guard import ACTION_KINDS, Guard, GuardSettings
 from ppd_proxy.shadow.baseline import Baselines
+from ppd_proxy.shadow.canary import Canary
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.seeds import Seeds
 from ppd_proxy.shadow.service import Accuracy
 from ppd_proxy.shadow.shadow import Budget, Shadow
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.shadow import ShadowMetrics
+from ppd_proxy.telemetry.speculation import WINDOW_S
 
 _NOISE_CAPACITY = 10_000
-_CANARY_LOOKS_A_DAY = 288
-"""Draft acceptance is compared over five minutes."""
 
 
 class Reins:
@@ -101,6 +100,8 @@ def make_accuracy(
         GuardSettings(mode=settings.guard, cooldown_s=settings.guard_cooldown_s, retry_s=wait_s),
         epoch_base=secrets.token_hex(4),
     )
+    canary = Canary(metrics.spec_gain, window_s=WINDOW_S, false_alarms=settings.shadow_false_alarms)
+    baseline_ids = [engine.id for engine in baseline_engines(settings)]
     accuracy = Accuracy(
         shadow,
         guard,
@@ -110,7 +111,9 @@ def make_accuracy(
         clock=shared.loop.time,
         on_action=telemetry.guard_acted,
         kv_failures=metrics.damaged_transfers,
-        draft_acceptance=lambda: _fallen_acceptance(settings, shared, metrics),
+        draft_acceptance=lambda: canary.look(
+            [engine.id for engine in shared.fleet.view.decode], baseline_ids, shared.loop.time()
+        ),
     )
     shared.shadow = shadow
     return accuracy
@@ -127,18 +130,3 @@ async def open_journal(settings: sections.Shadow, accuracy: Accuracy, wall_clock
             on_dropped=accuracy.shadow.drop,
         )
         accuracy.keep(journal, wall_clock)
-
-
-def _fallen_acceptance(settings: sections.Shadow, shared: Collaborators, metrics: Metrics) -> str | None:
-    """Which decode engine accepts significantly fewer drafts than a baseline, in a sentence."""
-    decodes = shared.fleet.view.decode
-    alpha = settings.shadow_false_alarms / (_CANARY_LOOKS_A_DAY * max(1, len(decodes)))
-    for baseline in baseline_engines(settings):
-        expected = metrics.spec_gain(baseline.id)
-        for decode in decodes:
-            found = metrics.spec_gain(decode.id)
-            if expected is None or found is None:
-                continue
-            if drop(found, expected, alpha).verdict == "dropped":
-                return f"{decode.id} accepts fewer drafts than the baseline: look at draft model and KV of that engine"
-    return None
