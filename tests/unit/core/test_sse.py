@@ -23,6 +23,7 @@ from tests.support.sse import (
     text,
 )  # fmt: skip
 
+from ppd_proxy.core.answer import read_chunks
 from ppd_proxy.core.asked import IDS, Asked
 from ppd_proxy.core.sse import READ_BYTES
 
@@ -332,6 +333,25 @@ def test_a_long_answer_says_the_same_as_its_pieces():
     feed(stream, *events)
     assert stream.answer().content == "".join(words)
     assert stream.answer().is_finished
+
+
+@pytest.mark.parametrize("at_once", [1, 1000], ids=["one by one", "a thousand at once"])
+def test_a_long_answer_is_read_while_it_comes_not_at_its_end(monkeypatch, at_once):
+    """Read in one go, 30 MB would stop the loop for a second."""
+    sizes_bytes = []
+
+    def noting(stream, prefix=b""):
+        sizes_bytes.append(len(stream))
+        return read_chunks(stream, prefix)
+
+    monkeypatch.setattr("ppd_proxy.core.sse.read_chunks", noting)
+    words, events = long_answer()
+    stream = relay()
+    feed(stream, *(b"".join(events[start : start + at_once]) for start in range(0, len(events), at_once)))
+    assert stream.answer().content == "".join(words)
+    most_at_once = max(map(len, events)) * at_once
+    assert len(sizes_bytes) > 2
+    assert max(sizes_bytes) <= READ_BYTES + most_at_once
 
 
 def test_an_event_far_from_the_end_that_is_no_json_still_breaks_the_answer():
