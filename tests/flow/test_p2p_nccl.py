@@ -245,7 +245,7 @@ async def test_transfers_of_our_connector_are_counted_once_by_pair_and_logged(ca
     async with ours(metrics=metrics) as cluster:
         prefill, decode = cluster.prefill, cluster.decode
         # An engine's figures count from its first reading on.
-        await until(lambda: all(engine.counts.requests["/metrics"] for engine in cluster.engines))
+        await until(lambda: all(engine.counts.requests["/metrics"] > 1 for engine in cluster.engines))
         await five_turns(cluster)
         moved = decode.counts.transferred_tokens * 1000
         measured = 'ppd_kv_transfer_bytes_total{source="measured"}'
