@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import threading  # noqa: TID251 - the test holds a thread up
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tests.support.cluster import LIMIT_S, Cluster, running_cluster, until, user
 from tests.support.journal import directly, row
 from tests.support.noise import inject_floor
 
+from ppd_proxy.accuracy.noise import Reference, reference_of
+from ppd_proxy.accuracy.scores import Statistics
 from ppd_proxy.sections import Limits, Shadow
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.sample import is_sampled
@@ -131,6 +134,27 @@ async def test_nothing_is_judged_before_the_noise_is_known_and_all_of_it_afterwa
         await until(lambda: shadow(cluster).parked == 0)
         await settle(cluster)
         assert sum((await summary(cluster))["outcomes"]["pd"].values()) == 30
+
+
+async def test_clients_have_their_turns_while_a_noise_floor_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, answered = threading.Event(), threading.Event()
+
+    def slowly(samples: Iterable[Statistics]) -> Reference:
+        begun.set()
+        assert answered.wait(LIMIT_S), "nobody was answered meanwhile"
+        return reference_of(samples)
+
+    monkeypatch.setattr("ppd_proxy.shadow.shadow.reference_of", slowly)
+    monkeypatch.setattr("ppd_proxy.accuracy.noise.reference_of", slowly)
+    async with shadowed(shadow_rate=0.0) as (cluster, _):
+        making = asyncio.get_running_loop().create_task(inject_floor(cluster, LEAST))
+        try:
+            await until(begun.is_set)
+            assert (await cluster.complete("does anybody answer?")).status == 200
+        finally:
+            answered.set()
+            await making
+        assert (await summary(cluster))["noise"][0]["thresholds"]["samples"] == LEAST
 
 
 async def test_a_baseline_that_is_down_costs_samples_and_no_answer() -> None:

@@ -12,7 +12,7 @@ turns a sample into one of four categories by that rule: `within`, `near` (beyon
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +75,8 @@ class Tail:
     """
 
     def __init__(self, values: Iterable[float], tokens: int) -> None:
-        self._values = sorted(values)
+        # Not `sorted`: that keeps every other thread from its turn until it is done.
+        self._values: list[float] = np.sort(np.fromiter(values, dtype=float)).tolist()
         self._tokens = tokens
 
     @property
@@ -104,9 +105,9 @@ class Tail:
 
     def value_at(self, surprise: float, answer_tokens: int) -> float:
         """The least known value that surprises more in an answer of that length; the largest where none does."""
-        for value in self._values:
-            if self.surprise(value, answer_tokens) > surprise:
-                return value
+        place = bisect_right(self._values, surprise, key=lambda value: self.surprise(value, answer_tokens))
+        if place < len(self._values):
+            return self._values[place]
         return self.largest
 
 
@@ -252,16 +253,30 @@ class NoiseFloor:
     def reference(self, key: Key) -> Reference | None:
         return self._references.get(key)
 
-    def add(self, key: Key, statistics: Statistics) -> bool:
-        """One more healthy sample; whether the reference is a new one now."""
+    def due(self, key: Key, statistics: Statistics) -> tuple[Statistics, ...] | None:
+        """What the reference is to be made of once `add` was given this sample; None where none is due then. Whoever
+        cannot wait for `reference_of` makes it elsewhere and hands it to `add`."""
+        samples = self._samples.get(key, ())
+        count = min(len(samples) + 1, self._capacity)
+        return (*samples, statistics)[-count:] if self._is_due(key, count) else None
+
+    def add(self, key: Key, statistics: Statistics, made: Reference | None = None) -> bool:
+        """One more healthy sample; whether the reference is a new one now. `made` is that of `due`; it is not used
+        where the samples are others by now."""
         samples = self._samples.setdefault(key, deque(maxlen=self._capacity))
         samples.append(statistics)
-        known = self._references.get(key)
-        is_due = len(samples) >= (self._least if known is None else min(2 * known.samples, self._capacity))
-        if not is_due or (known is not None and known.samples >= len(samples)):
+        if not self._is_due(key, len(samples)):
             return False
-        self._renew(key)
+        # The latest samples are kept whatever happens to the others, so that as many are the same ones.
+        self._references[key] = made if made is not None and made.samples == len(samples) else reference_of(samples)
         return True
+
+    def _is_due(self, key: Key, count: int) -> bool:
+        """Whether so many samples make a new reference."""
+        known = self._references.get(key)
+        if known is None:
+            return count >= self._least
+        return known.samples < count >= min(2 * known.samples, self._capacity)
 
     def restart(self, key: Key, keep: int) -> None:
         """The noise has changed: forget all but the latest `keep` samples of the key, and its reference."""
@@ -269,7 +284,4 @@ class NoiseFloor:
         self._samples[key] = deque(latest, maxlen=self._capacity)
         self._references.pop(key, None)
         if len(latest) >= self._least:
-            self._renew(key)
-
-    def _renew(self, key: Key) -> None:
-        self._references[key] = reference_of(self._samples[key])
+            self._references[key] = reference_of(latest)

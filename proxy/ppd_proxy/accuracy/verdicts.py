@@ -31,7 +31,7 @@ import msgspec
 
 from ppd_proxy.accuracy.evidence import Detector, Evidence, samples_to
 from ppd_proxy.accuracy.intervals import Interval, difference
-from ppd_proxy.accuracy.noise import Category, Judgement, Key, NoiseFloor, Outcome
+from ppd_proxy.accuracy.noise import Category, Judgement, Key, NoiseFloor, Outcome, Reference
 from ppd_proxy.accuracy.scores import Statistics
 
 Verdict = Literal["green", "amber", "red", "unknown"]
@@ -150,8 +150,9 @@ class Verdicts:
 
     # What comes in
 
-    def add_noise(self, key: Key, statistics: Statistics) -> bool:
-        """A healthy sample. Returns whether the key's reference was made, renewed, or dropped as the noise changed."""
+    def add_noise(self, key: Key, statistics: Statistics, made: Reference | None = None) -> bool:
+        """A healthy sample; `made` is as `NoiseFloor.add` takes it. Returns whether the key's reference was made,
+        renewed, or dropped as the noise changed."""
         reference = self.floor.reference(key)
         if reference is not None:
             category = reference.judge(statistics, is_greedy=key.is_greedy).category
@@ -160,9 +161,9 @@ class Verdicts:
             self._fresh.setdefault(key, deque(maxlen=_REMEMBERED)).append(self._now)
             if detector.value >= _NOISE_CHANGED:
                 self._recalibrate(key, keep=detector.span)
-                self.floor.add(key, statistics)
+                self.floor.add(key, statistics, made)
                 return True
-        is_new = self.floor.add(key, statistics)
+        is_new = self.floor.add(key, statistics, made)
         if is_new:
             for scope in self._scopes.values():
                 scope.detector.renew(key)

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from ppd_proxy.accuracy.noise import Judgement, Key, key_of
+from ppd_proxy.accuracy.noise import Judgement, Key, key_of, reference_of
 from ppd_proxy.accuracy.scores import BROKEN, Scores, Statistics, summarize
 from ppd_proxy.accuracy.verdicts import Verdicts
 from ppd_proxy.core.candidate import Candidate
@@ -112,6 +112,8 @@ class Shadow:
         self._no_noise_before = -math.inf
         self._last_key: Key | None = None
         self._wake = asyncio.Event()
+        self._learning = asyncio.Lock()
+        """One healthy sample at a time: each makes the next reference of all before it."""
         self.checking = 0
         """Checks and noise measurements under way."""
         self.outcomes: Counter[tuple[str, str]] = Counter()
@@ -252,10 +254,16 @@ class Shadow:
 
     async def learn(self, key: Key, statistics: Statistics) -> None:
         """A healthy sample, wherever it was measured; what waited for the noise floor is judged once that stands."""
+        floor = self.verdicts.floor
         self._telemetry.noise(statistics.max_delta)
-        if self.verdicts.add_noise(key, statistics):
-            is_known = self.verdicts.floor.reference(key) is not None
-            count = self.verdicts.floor.count(key)
+        async with self._learning:
+            samples = floor.due(key, statistics)
+            # Of 10,000 samples it takes a tenth of a second, which would keep the loop from clients.
+            made = await asyncio.to_thread(reference_of, samples) if samples is not None else None
+            is_new = self.verdicts.add_noise(key, statistics, made)
+        if is_new:
+            is_known = floor.reference(key) is not None
+            count = floor.count(key)
             what = "made" if is_known else "dropped, since the noise has changed: made anew"
             log.info("noise floor of %s %s samples=%d", key.label, what, count)
             if is_known:

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from tests.unit.accuracy.healthy import KEY, Source, scores
 
-from ppd_proxy.accuracy.noise import CATEGORIES, NoiseFloor, key_of, reference_of
+from ppd_proxy.accuracy.noise import CATEGORIES, NoiseFloor, Tail, key_of, reference_of
 from ppd_proxy.accuracy.scores import summarize
 
 
@@ -97,6 +97,47 @@ def test_there_is_no_reference_before_enough_samples_and_it_is_renewed_when_they
     assert made == [50, 100, 200]
     assert floor.reference(KEY).samples == 200
     assert floor.missing(KEY) == 0
+
+
+def test_what_the_next_reference_is_made_of_is_told_before_it_is_made() -> None:
+    floor, source = NoiseFloor(least=3, capacity=5), Source(3)
+    samples = [source.sample() for _ in range(9)]
+    for number, sample in enumerate(samples, 1):
+        due = floor.due(KEY, sample)
+        is_new = floor.add(KEY, sample)
+        assert due == (floor.samples(KEY) if is_new else None)
+        assert is_new == (number in (3, 5))
+
+
+def test_a_reference_that_was_made_elsewhere_is_taken() -> None:
+    floor, source = NoiseFloor(least=2, capacity=5), Source(3)
+    first, second = source.sample(), source.sample()
+    floor.add(KEY, first)
+    made = reference_of(floor.due(KEY, second) or ())
+    assert floor.add(KEY, second, made)
+    assert floor.reference(KEY) is made
+
+
+def test_a_reference_of_samples_that_were_forgotten_meanwhile_is_not_taken() -> None:
+    floor, source = NoiseFloor(least=2, capacity=100), Source(3)
+    for _ in range(3):
+        floor.add(KEY, source.sample())
+    last = source.sample()
+    made = reference_of(floor.due(KEY, last) or ())
+    floor.restart(KEY, keep=1)
+    assert floor.add(KEY, last, made)
+    reference = floor.reference(KEY)
+    assert reference is not None
+    assert (made.samples, reference.samples) == (4, 2)
+
+
+def test_a_value_is_shown_that_surprises_more_than_the_threshold() -> None:
+    tail = Tail([0.0, 0.1, 0.1, 0.2, 0.3, 0.5], tokens=100)
+    known = [0.1, 0.2, 0.3, 0.5]
+    for at, value in enumerate(known[:-1]):
+        assert tail.value_at(tail.surprise(value, 4), 4) == known[at + 1]
+    assert tail.value_at(0.0, 4) == 0.1
+    assert tail.value_at(99.0, 4) == 0.5
 
 
 def test_a_restart_keeps_the_latest_and_is_unknown_until_there_are_enough() -> None:
