@@ -60,6 +60,9 @@ class ShadowSink(Protocol):
     def ask_no_tops(self, refused_by: str, count: int) -> None:
         """An engine refuses `count` of them: from now on none are asked for."""
 
+    def takes(self, body_bytes: int) -> bool:
+        """Whether it would take a sample of a request of that size now; one that it would not is counted as dropped."""
+
     def offer(self, sample: Sample) -> None: ...
 
     def broke(self, sample: Sample) -> None:

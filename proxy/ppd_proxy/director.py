@@ -140,6 +140,8 @@ class Director:
             return
         if record.route not in ("pd", "direct") or record.status != 200 or record.is_client_gone:
             return  # an unsplit engine's answer, or none
+        if handling.generation is not None and not shadow.takes(len(handling.generation.body)):
+            return  # before the answer is read, which may be long
         candidate = await self._candidate(handling, leg) if leg is not None else None
         sample = sample_of(handling, candidate, path, self._wall_clock)
         if sample is None:

@@ -18,6 +18,8 @@ from tests.support.noise import inject_floor
 
 from ppd_proxy.accuracy.noise import Reference, reference_of
 from ppd_proxy.accuracy.scores import Statistics
+from ppd_proxy.core.candidate import Candidate
+from ppd_proxy.handling import Handling
 from ppd_proxy.sections import Limits, Shadow
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.sample import is_sampled
@@ -25,6 +27,7 @@ from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import SimEngine, running_engine
 from ppd_proxy.sim.faults import Fault
 from ppd_proxy.sim.model import ModelConfig
+from ppd_proxy.upstream.leg import Leg
 
 NOISE = ModelConfig(prefill_noise_nats=0.01)
 LEAST = 50
@@ -177,6 +180,28 @@ async def test_a_slow_baseline_costs_samples_and_delays_nobody() -> None:
         dropped = (await summary(cluster))["dropped"]
         assert sum(dropped.values()) == 10
         assert set(dropped) <= {"baseline_slow", "queue_full"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"), [({"shadow_queue": 2}, "queue_full"), ({"shadow_max_body_bytes": 40}, "body_too_large")]
+)
+async def test_no_answer_is_read_for_a_sample_that_would_be_dropped(
+    settings: dict[str, int], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Leg] = []
+
+    class Watched(Handling):
+        def candidate(self, leg: Leg) -> Candidate | None:
+            read.append(leg)
+            return super().candidate(leg)
+
+    monkeypatch.setattr("ppd_proxy.director.Handling", Watched)
+    async with shadowed(shadow_concurrency=1, **settings) as (cluster, baseline):
+        baseline.faults.add(Fault(kind="hang"))
+        for number in range(6):
+            assert (await cluster.complete(f"question {number}")).status == 200
+        await until(lambda: shadow(cluster).drops[reason] + len(read) == 6)
+        assert len(read) == (3 if reason == "queue_full" else 0)  # one is being checked, two wait
 
 
 async def test_a_clients_key_never_reaches_a_baseline() -> None:

@@ -127,13 +127,19 @@ class Shadow:
     def is_sampled(self, request_id: str) -> bool:
         return self.budget.rate > 0 and is_sampled(request_id, self.budget.rate)
 
-    def offer(self, sample: Sample) -> None:
-        """Take a sample, or drop it; never waits."""
-        if len(sample.body) > self.budget.max_body_bytes:
+    def takes(self, body_bytes: int) -> bool:
+        """Whether there is room for a sample of a request of that size; one without is counted as dropped."""
+        if body_bytes > self.budget.max_body_bytes:
             self.drop("body_too_large")
         elif len(self._samples) >= self.budget.queue:
             self.drop("queue_full")
         else:
+            return True
+        return False
+
+    def offer(self, sample: Sample) -> None:
+        """Take a sample, or drop it; never waits. Others may have come since `takes` said that there is room."""
+        if self.takes(len(sample.body)):
             self._samples.append(sample)
             self._wake.set()
 
