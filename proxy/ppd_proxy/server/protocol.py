@@ -157,9 +157,11 @@ class ClientConnection(asyncio.Protocol):
             path = unquote(path)
         keep_alive = head.keeps_alive and not self._door.is_closing
         if path in GENERATION_PATHS:
+            self._generation = None
             self._cycle = reply = Reply(self, head, GENERATION_PATHS[path], keep_alive=keep_alive)
+            body = self._guard.body()  # what is wrong with it is told before anything else
             self._generation = self._door.data_path.begin(path, head, reply, self._forget)
-            self._pass(self._guard.body())
+            self._pass(body)
             return
         scope = {
             **self._scope,

@@ -204,12 +204,12 @@ class Connection(asyncio.Protocol):
             return
         self._is_at_line = data.endswith(b"\r\n")
         self._quiet_bytes += len(data)
+        is_first, self._saw_answer = not self._saw_answer, True
         fault: Exception | None = None
         try:
-            has_more = self._feed(data)
+            has_more = self._feed(data, is_first=is_first)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             has_more, fault = True, error
-        self._saw_answer = True
         bodies = self._bodies
         if bodies:
             self._bodies = []
@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
             self._fail(f"the engine sent {self._quiet_bytes} bytes of head or framing without a byte of its answer")
             self.close()
 
-    def _feed(self, data: bytes) -> bool:
+    def _feed(self, data: bytes, *, is_first: bool) -> bool:
         """Parse; whether bytes came behind the answer's end. The parser does not tell where that was: with a length it
         shows in how much of the read was body, and else the last byte goes in by itself wherever it may be the end."""
         parser = self._parser
@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
         if self._is_chunked and len(data) >= len(_CHUNKED_END) and not is_end_like:
             parser.feed_data(data)  # the next events of a stream
             return self._is_over
-        if not self._saw_answer and not is_end_like and not data.startswith(b"1", _STATUS_AT):
+        if is_first and not is_end_like and not data.startswith(b"1", _STATUS_AT):
             head_bytes = data.find(_HEAD_END) + len(_HEAD_END)
             if head_bytes >= len(_HEAD_END):
                 parser.feed_data(data)

@@ -48,7 +48,8 @@ class Deadlines:
 
     def _look(self) -> None:
         now_slot = int(self._loop.time() / SLOT_S)
-        for slot in sorted(each for each in self._slots if each <= now_slot):
-            for waiting in self._slots.pop(slot):
-                waiting.pass_deadline()
+        passed = [self._slots.pop(slot) for slot in sorted(each for each in self._slots if each <= now_slot)]
         self._timer = self._loop.call_later(SLOT_S, self._look) if self._slots else None
+        for waiting_then in passed:
+            for waiting in tuple(waiting_then):
+                waiting.pass_deadline()

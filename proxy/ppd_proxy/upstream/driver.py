@@ -53,6 +53,9 @@ _LIMITS = MappingProxyType({
 })  # fmt: skip
 
 
+def _nothing(_: Exception | None) -> None: ...
+
+
 class Driver:
     """`on_end` is called once, with the exception that ended it where it did not end by itself.
 
@@ -127,7 +130,11 @@ class Driver:
         if self.leg is not None:
             self.leg.close()
         self._shaper.release()
-        self._on_end(error)
+        on_end, self._on_end = self._on_end, _nothing
+        try:
+            on_end(error)
+        finally:
+            self.leg = self.answered = None  # they know the driver: a cycle for each request would be the collector's
 
     def _work(self) -> None:
         self._is_scheduled = True

@@ -62,3 +62,14 @@ def test_the_trailers_of_one_answer_are_not_headers_of_the_next():
     assert line.wire.written == 2 * (HEAD + BODY)
     line.hear(OK)
     assert [name for name, _ in receiver.headers] == [b"content-type", b"content-length"]
+
+
+def test_a_head_beyond_the_bounds_on_a_reused_connection_is_an_answer_all_the_same():
+    """The engine saw the request: it must not be sent again as one that nobody read."""
+    line = Line()
+    line.ask()
+    line.hear(OK)
+    receiver = line.ask()
+    line.hear(OK.replace(b"\r\n", b"\r\n" + b"x: y\r\n" * (MAX_HEADERS + 1), 1))
+    assert receiver.calls == ["failure"]
+    assert not receiver.is_untouched
