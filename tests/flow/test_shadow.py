@@ -14,15 +14,16 @@ import jsonschema
 import pytest
 from tests.support.cluster import LIMIT_S, Cluster, running_cluster, until, user
 from tests.support.journal import directly, row
-from tests.support.noise import inject_floor
+from tests.support.noise import PROMPT_TOKENS, inject_floor
 
 from ppd_proxy.accuracy.noise import Reference, reference_of
 from ppd_proxy.accuracy.scores import Statistics
 from ppd_proxy.core.candidate import Candidate
+from ppd_proxy.core.types import Reason
 from ppd_proxy.handling import Handling
 from ppd_proxy.sections import Limits, Shadow
 from ppd_proxy.shadow.journal import Journal
-from ppd_proxy.shadow.sample import is_sampled
+from ppd_proxy.shadow.sample import Sample, is_sampled
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import SimEngine, running_engine
 from ppd_proxy.sim.faults import Fault
@@ -340,6 +341,27 @@ async def test_a_guard_that_alerts_changes_nothing() -> None:
         assert {answer.reason for answer in answers} == {"first_turn"}
         assert (await cluster.samples())['ppd_guard_actions_total{action="would_act"}'] >= 1
         assert (await summary(cluster))["guard"]["in_force"] == []
+
+
+@pytest.mark.parametrize("mode", ["off", "alert"])
+async def test_a_red_pair_that_stays_in_use_hides_no_turn_of_another(mode: str) -> None:
+    async with shadowed(guard=mode) as (cluster, _):
+        await inject_floor(cluster, 1000)
+        cluster.decode.faults.add(Fault(kind="corrupt", probability=0.3))
+        await ask_many(cluster, 150)
+        await settle(cluster)
+        decode_id = cluster.decode.http_address
+        assert verdicts(await summary(cluster))[f"pair:{cluster.prefill.http_address}>{decode_id}"] == "red"
+        nothing = Candidate(
+            prompt_token_ids=None, token_ids=[], logprobs=[], tops=[], finish_reason=None, text="", tool_calls=[]
+        )
+        turn = Sample(
+            id="i", at=0.0, kind="chat", path="/v1/chat/completions", fields={}, body=b"{}", model="", route="pd",
+            reason=Reason.FIRST_TURN, turn=1, prefill_id="other", decode_id=decode_id, filled_by=("other",),
+            sampling="greedy", is_scorable=False, prompt_tokens=PROMPT_TOKENS, candidate=nothing,
+        )  # fmt: skip
+        shadow(cluster).broke(turn)
+        assert len(shadow(cluster).verdicts.window(f"pair:other>{decode_id}")) == 1
 
 
 async def test_without_a_baseline_nothing_claims_that_all_is_well() -> None:

@@ -119,7 +119,10 @@ class Accuracy:
                 self.verdicts.forget(scope)
 
     def _red_in_use(self) -> list[str]:
-        """A pair that the guard took out of use left nothing behind: its decode engine has a new salt."""
+        """A pair that the guard took out of use left nothing behind: its decode engine has a new salt. A guard that
+        does not act never takes one out: its turns would hide those of its neighbours for as long as it is red."""
+        if self._guard_mode != "act":
+            return []
         held = {action.scope for action in self._guard.actions_in_force}
         return [scope for scope in self.verdicts.red if scope not in held]
 
