@@ -17,6 +17,7 @@ from ppd_proxy.core.literals import hide, show
 HANDOFF_MARK = b'_transfer_params"'
 _EC_PARAMS = "ec_transfer_params"
 _NO_PARAMS = f',"{KV_PARAMS}":null'.encode()
+_SMALL_BYTES = 65536
 _NO_EC_PARAMS = f'"{_EC_PARAMS}":null'.encode()
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = msgspec.Raw(b"null")
@@ -54,9 +55,10 @@ def take_out_handoff(payload: bytes, nested: str = "") -> bytes:
     what is no object, comes back as it is."""
     if HANDOFF_MARK not in payload:
         return payload
-    payload = payload.replace(_NO_PARAMS, b"")  # as vLLM says that there are none; no JSON text can hold this
-    if payload.count(HANDOFF_MARK) == payload.count(_NO_EC_PARAMS):
-        return payload
+    if len(payload) <= _SMALL_BYTES:  # larger ones are searched as fast as they are read
+        payload = payload.replace(_NO_PARAMS, b"")  # as vLLM says that there are none; no JSON text can hold this
+        if payload.count(HANDOFF_MARK) == payload.count(_NO_EC_PARAMS):
+            return payload
     try:
         fields = _fields.decode(payload)
         inner = _fields.decode(fields[nested]) if nested in fields else None
