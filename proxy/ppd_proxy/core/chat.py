@@ -322,7 +322,9 @@ def take_out(fields: Fields, stripped: frozenset[str]) -> bool:
     That is so wherever there are arguments, even harmless ones: of two fields with one name an engine reads the last,
     or another, and then none but that one is left.
     """
-    taken = [name for name in fields if name.endswith(_OURS_SUFFIX) or name == REQUEST_ID or name in stripped]
+    taken = _ours(fields)
+    if stripped:
+        taken += [name for name in stripped if name in fields and name not in taken]
     for name in taken:
         del fields[name]
     if _ARGUMENTS.isdisjoint(fields):
@@ -332,13 +334,18 @@ def take_out(fields: Fields, stripped: frozenset[str]) -> bool:
     return True
 
 
+def _ours(fields: Fields) -> list[str]:
+    """Names by which engines are told what to do with KV, and under which id."""
+    return [name for name in fields if name.endswith(_OURS_SUFFIX) or name == REQUEST_ID]
+
+
 def _without_ours(field: str, raw: msgspec.Raw, levels: int) -> msgspec.Raw:
     if memoryview(raw).nbytes > _MAX_ARGUMENTS_BYTES:
         raise BadRequest(f"{field} is longer than {_MAX_ARGUMENTS_BYTES} bytes", param=field)
     members = _object(raw)
     if members is None:
         return raw
-    for name in [name for name in members if name.endswith(_OURS_SUFFIX) or name == REQUEST_ID]:
+    for name in _ours(members):
         del members[name]
     if levels > 1:
         for name in _ARGUMENTS & members.keys():
