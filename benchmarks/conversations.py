@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.history import Home
 from ppd_proxy.core.identity import Answer, AnswerSteps, answer_steps, chat_steps, last_assistant, raw_steps, scope
-from ppd_proxy.core.types import Home
 
 Message = dict[str, Any]
 FIELDS = {"model": msgspec.Raw(b'"org/model-8b"')}

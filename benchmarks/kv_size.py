@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 from command_line import at_least
-from ppd_proxy import config
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.core import model_config
 
 FORMULA = """KV bytes per token = layers x 2 (K and V) x KV heads x head size x bytes per number
 Llama-3.1-8B, bf16: 32 x 2 x 8 x 128 x 2    = 131,072 bytes = 128 KiB per token, 125 MiB per 1,000 tokens"""
@@ -27,8 +26,6 @@ def read_kv_bytes(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         return None if options.kv_bytes_per_token is None else int(options.kv_bytes_per_token)
     try:
         model = json.loads(options.model_config.read_text(encoding="utf-8"))
-        return config.kv_bytes_per_token(model, options.kv_cache_dtype)
+        return model_config.kv_bytes_per_token(model, options.kv_cache_dtype)
     except (OSError, ValueError) as error:
         parser.error(f"--model-config: {options.model_config}: {error}")
-    except ConfigError as error:
-        parser.error(f"--model-config: {options.model_config}: {'; '.join(error.mistakes)}")

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.main import VERSION
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.registry import COMMANDS
 from ppd_proxy.acc.reports import Report
 from ppd_proxy.acc.snapshots import SNAPSHOT_VERSION, Snapshot

@@ -24,10 +24,10 @@ import msgspec
 import numpy as np
 from PIL import Image, ImageChops
 
+from ppd_proxy.acc.access import Access, Sampling
 from ppd_proxy.acc.annotations import Annotation
 from ppd_proxy.acc.compare import compare, force, noise_floor, noise_of
 from ppd_proxy.acc.engines import Engine, Question, engines
-from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.page.document import Extras, page_of
 from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row
 from ppd_proxy.acc.page.samples import in_order
@@ -126,7 +126,7 @@ async def _compared() -> Report:
         ]
         for sample, question in zip(samples, questions, strict=True):
             await _force(baseline, sample, question)
-    totals = totals_of(samples)
+    totals = totals_of(each.status for each in samples)
     return Report(
         tool="ppd-acc",
         created_at=CREATED_AT,

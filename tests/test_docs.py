@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 import readme_tables
 from ppd_proxy import config
 from ppd_proxy.cli.main import build_parser
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import GENERATION_PATHS
 from ppd_proxy.sim.faults import FaultKind

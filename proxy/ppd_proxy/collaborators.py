@@ -16,8 +16,8 @@ from ppd_proxy.core.echoes import Echoes
 from ppd_proxy.core.fleet import Change, Fleet
 from ppd_proxy.core.headers import Headers
 from ppd_proxy.core.load import Load
+from ppd_proxy.core.plan import Mode, Reason, Route
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.types import Mode, Reason, Route
 from ppd_proxy.policy.distrust import Distrust, Pair, joined
 from ppd_proxy.policy.prompts import PromptPairs
 from ppd_proxy.policy.retry_budget import RetryBudget

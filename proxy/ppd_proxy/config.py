@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, cast, get_type_hints
 
+from ppd_proxy.config_error import ConfigError
 from ppd_proxy.core.address import parse_url
-from ppd_proxy.errors import ConfigError
 from ppd_proxy.sections import (
     Auth,
     Conversations,
@@ -32,12 +32,6 @@ FOREIGN_VARIABLES = ("PPD_CONFIG", "PPD_VLLM_VENV", "PPD_VLLM_VERSION")
 
 FOREIGN_PREFIXES = ("PPD_PROXY_",)
 """Kubernetes sets PPD_PROXY_SERVICE_HOST and the like in every pod beside a service called ppd-proxy."""
-
-_DTYPE_BYTES = (
-    (("float32", "float", "fp32"), 4),
-    (("float16", "half", "fp16", "bfloat16", "bf16"), 2),
-    (("fp8", "fp8_e4m3", "fp8_e5m2", "float8_e4m3fn", "float8_e5m2", "int8"), 1),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,30 +118,6 @@ def resolve(
                 mistakes += [f"{origin}: {clause}" for clause in error.mistakes]
     mistakes += _conflicts(values, origins)
     return Resolution(values=values, origins=origins, mistakes=tuple(mistakes), warnings=tuple(_warnings(values)))
-
-
-def kv_bytes_per_token(model: Mapping[str, Any], dtype: str | None = None) -> int:
-    """KV cache bytes of one token over all layers, from the contents of a model's `config.json`.
-
-    layers x 2 (K and V) x KV heads x head size x bytes of a number; models with latent attention (`kv_lora_rank`) keep
-    one compressed vector per layer instead. `dtype` is the KV cache's type where it is not the model's. ConfigError
-    where the contents do not say.
-    """
-    if not isinstance(model, Mapping):
-        raise ConfigError(["model_config: not a JSON object; give the contents of a model's config.json"])
-    text: Mapping[str, Any] = model.get("text_config") or model
-    if any("linear" in str(kind) or "mamba" in str(kind) for kind in text.get("layer_types") or ()):
-        raise ConfigError(["model_config: some layers keep a state instead of KV; give kv_bytes_per_token instead"])
-    layers = _dimension(text, "num_hidden_layers", "n_layer")
-    name = dtype or text.get("dtype") or text.get("torch_dtype") or model.get("dtype") or model.get("torch_dtype")
-    number_bytes = _dtype_bytes(name)
-    if text.get("kv_lora_rank"):
-        return layers * (_dimension(text, "kv_lora_rank") + _dimension(text, "qk_rope_head_dim")) * number_bytes
-    heads = _dimension(text, "num_attention_heads", "n_head")
-    has_head_dim = text.get("head_dim") is not None
-    head_dim = _dimension(text, "head_dim") if has_head_dim else _dimension(text, "hidden_size", "n_embd") // heads
-    kv_heads = heads if text.get("num_key_value_heads") is None else _dimension(text, "num_key_value_heads")
-    return layers * 2 * kv_heads * head_dim * number_bytes
 
 
 def _sections() -> list[tuple[str, Any]]:
@@ -281,18 +251,3 @@ def _shadow_warnings(values: Mapping[str, Value]) -> Iterator[str]:
 def _urls(values: Mapping[str, Value], role: str) -> tuple[str, ...]:
     urls = values[role]
     return urls if isinstance(urls, tuple) else ()
-
-
-def _dimension(model: Mapping[str, Any], *names: str) -> int:
-    for name in names:
-        if isinstance(model.get(name), int) and model[name] > 0:
-            return int(model[name])
-    raise ConfigError([f"model_config: {' or '.join(names)} is missing; give kv_bytes_per_token instead"])
-
-
-def _dtype_bytes(name: object) -> int:
-    for names, size in _DTYPE_BYTES:
-        if str(name).removeprefix("torch.") in names:
-            return size
-    sizes = ", ".join(sorted(name for names, _ in _DTYPE_BYTES for name in names))
-    raise ConfigError([f"model_config: dtype {name!r} is not one of {sizes}; give kv_cache_dtype"])

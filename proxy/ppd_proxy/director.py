@@ -11,10 +11,10 @@ from collections.abc import Callable
 from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
 from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.named_model import named_model
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.sse import READ_BYTES
 from ppd_proxy.core.stepwise import Steps
-from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.handling import Handling
 from ppd_proxy.offering import broken_sample, sample_of

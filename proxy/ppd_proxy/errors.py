@@ -61,11 +61,3 @@ class EngineFailure(ProxyError):
     ) -> None:
         super().__init__(message, status=status, reason=reason, source=source, is_retryable=True)
         self.is_late = is_late
-
-
-class ConfigError(Exception):
-    """Every mistake found in a configuration, one sentence each: field, value, what would be right."""
-
-    def __init__(self, mistakes: list[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes

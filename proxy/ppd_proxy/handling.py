@@ -9,7 +9,7 @@ import msgspec
 
 from ppd_proxy import planning
 from ppd_proxy.collaborators import Call, Collaborators
-from ppd_proxy.core import chat, requests, stepwise
+from ppd_proxy.core import chat, leg_bodies, requests, stepwise
 from ppd_proxy.core.answer import (
     EngineAnswer,
     client_body,
@@ -23,14 +23,16 @@ from ppd_proxy.core.dialects import opaque_relay
 from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.engine_errors import quote, shown_error
 from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
+from ppd_proxy.core.history import History, Home
 from ppd_proxy.core.load import Reservation
 from ppd_proxy.core.opaque import Opaque, opaque_body
+from ppd_proxy.core.plan import Demand, Plan, Reason
 from ppd_proxy.core.prompt_size import opaque_size_bytes, prompt_size_bytes
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
 from ppd_proxy.core.sse import MAX_KEPT_BYTES, SseRelay
-from ppd_proxy.core.types import Demand, Engine, History, Home, Plan, Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.placement import find_home
@@ -228,10 +230,10 @@ class Handling:
         if generation is None:
             raise RuntimeError("a leg before its request was read")
         if kind == "prefill" and plan.prefill is not None:
-            return plan.prefill, chat.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None
+            return plan.prefill, leg_bodies.prefill_body(generation, HANDOFFS[plan.handoff].prefill_params), None
         check = self._prompts.begin() if kind == "decode" and plan.prefill is not None else None
         if kind == "release":
-            return plan.decode, chat.prefill_body(generation, params, salt=salt), None
+            return plan.decode, leg_bodies.prefill_body(generation, params, salt=salt), None
         self._tops = self._shared.shadow.asked_tops if self._shared.shadow is not None and self._asked.logprobs else 0
         if generation.is_stream:
             relay = SseRelay(
@@ -242,7 +244,7 @@ class Handling:
                 check=check,
                 max_kept_bytes=MAX_KEPT_BYTES * (1 + self._tops // 2),
             )
-        body = chat.decode_body(generation, params, self._asked, top_logprobs=self._tops, salt=salt)
+        body = leg_bodies.decode_body(generation, params, self._asked, top_logprobs=self._tops, salt=salt)
         return plan.decode, body, relay
 
     def response_headers(self, leg: Leg) -> Headers:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.answer import EngineAnswer, counted_usage
+from ppd_proxy.core.plan import Plan, Reason
 from ppd_proxy.core.prompts import PromptCheck
 from ppd_proxy.core.signals import LegFailed
-from ppd_proxy.core.types import Plan, Reason
 from ppd_proxy.errors import EngineFailure
 
 

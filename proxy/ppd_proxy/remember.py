@@ -6,10 +6,10 @@ import msgspec
 import xxhash
 
 from ppd_proxy.collaborators import Call
-from ppd_proxy.core import chat, identity, requests, stepwise
+from ppd_proxy.core import chat, identity, stepped, stepwise
 from ppd_proxy.core.answer import EngineAnswer
 from ppd_proxy.core.conversations import Conversations
-from ppd_proxy.core.types import History, Home
+from ppd_proxy.core.history import History, Home
 from ppd_proxy.errors import BadRequest
 
 Steps = list[bytes] | identity.RawSteps | None
@@ -29,12 +29,12 @@ def look_up(store: Conversations, call: Call, generation: chat.Generation, now: 
     explicit = call.named.get(b"x-session-id") or call.named.get(b"x-conversation-id") or b""
     scope = identity.scope(api_key=call.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1"))
     if generation.kind == "chat":
-        steps = yield from requests.chat_steps(scope, generation)
+        steps = yield from stepped.chat_steps(scope, generation)
         last = identity.last_assistant(generation.messages)
         history = store.look_up_chat(steps, last_assistant=last, now=now)
         return Found(history, steps[_first_user(generation)] if steps else scope, steps)
     try:
-        raw = yield from requests.raw_steps(scope, generation.prompt)
+        raw = yield from stepped.raw_steps(scope, generation.prompt)
     except ValueError as error:
         raise BadRequest(str(error), param="prompt") from None
     spread_key = xxhash.xxh3_128_digest(scope + raw.data[: identity.BLOCK_UNITS])

@@ -27,6 +27,7 @@ from ppd_proxy.core.types import Engine, Role
 from ppd_proxy.director import Director, InFlight
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
 from ppd_proxy.discovery.networks import own_networks
+from ppd_proxy.http_session import make_session
 from ppd_proxy.keys import KeySource
 from ppd_proxy.policy.prompts import PromptPairs
 from ppd_proxy.server import guarding
@@ -41,7 +42,6 @@ from ppd_proxy.telemetry.log_writer import LogWriter
 from ppd_proxy.telemetry.logs import RequestLog, configure, unhurried_stderr
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.observer import Telemetry
-from ppd_proxy.upstream.client import make_session
 from ppd_proxy.upstream.giving_up import give_up
 from ppd_proxy.upstream.pool import Pool, parse_origin
 from ppd_proxy.upstream.probe import Prober, ProbeResult

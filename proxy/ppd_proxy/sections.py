@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from ppd_proxy.core.types import HandoffName, Mode
+from ppd_proxy.core.plan import Mode
+from ppd_proxy.core.types import HandoffName
 from ppd_proxy.settings import Note
 
 HandoffChoice = Literal["auto", HandoffName]

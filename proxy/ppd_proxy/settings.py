@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Literal, Union, get_args, get_origin
 
+from ppd_proxy.config_error import ConfigError
 from ppd_proxy.core.address import parse_url
-from ppd_proxy.errors import BadRequest, ConfigError
+from ppd_proxy.errors import BadRequest
 
 Value = str | int | float | bool | tuple[str, ...] | None
 Form = Literal["text", "secret", "url", "network"]

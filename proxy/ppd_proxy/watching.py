@@ -15,7 +15,8 @@ from ppd_proxy.accuracy.noise import NoiseFloor
 from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.address import parse_url
-from ppd_proxy.core.types import Engine, Home
+from ppd_proxy.core.history import Home
+from ppd_proxy.core.types import Engine
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.distrust import Distrust
 from ppd_proxy.policy.guard import ACTION_KINDS, Guard, GuardSettings

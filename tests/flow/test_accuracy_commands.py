@@ -14,7 +14,7 @@ from tests.support.acc import run_command
 from tests.support.cluster import Cluster, running_cluster, until
 from tests.support.noise import inject_floor
 
-from ppd_proxy.acc.command import Mistake, Trouble
+from ppd_proxy.acc.outcome import Mistake, Trouble
 from ppd_proxy.acc.reports import Report, read_report
 from ppd_proxy.sections import Shadow
 from ppd_proxy.sim.config import EngineConfig

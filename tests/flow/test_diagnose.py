@@ -8,7 +8,7 @@ import pytest
 from tests.support.acc import run_command
 from tests.support.cluster import running_cluster
 
-from ppd_proxy.acc.command import Exit, Mistake
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.sections import Routing
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine

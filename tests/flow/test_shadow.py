@@ -19,7 +19,7 @@ from tests.support.noise import PROMPT_TOKENS, inject_floor
 from ppd_proxy.accuracy.noise import Reference, reference_of
 from ppd_proxy.accuracy.scores import Statistics
 from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.handling import Handling
 from ppd_proxy.sections import Limits, Shadow
 from ppd_proxy.shadow.journal import Journal

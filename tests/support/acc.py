@@ -11,9 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ppd_proxy.acc.command import Command, Context, Result
+from ppd_proxy.acc.command import Command
+from ppd_proxy.acc.outcome import Result
 from ppd_proxy.acc.registry import COMMANDS
 from ppd_proxy.acc.settings import Settings
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import is_verbatim
 
 

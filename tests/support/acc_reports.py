@@ -74,7 +74,7 @@ def report_of_samples(*samples: Sample, **fields: Any) -> Report:
         "noise": Noise(answers=20, flips=1, tokens=400, largest_shift=0.05, largest_delta=0.03),
         **fields,
     }
-    return Report(samples=list(samples), totals=totals_of(samples), **values)
+    return Report(samples=list(samples), totals=totals_of(each.status for each in samples), **values)
 
 
 def write(path: Path, samples: Iterable[Sample], **fields: Any) -> str:

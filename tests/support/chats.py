@@ -1,7 +1,7 @@
 """Chats and raw prompts as short as a test can write them, and the books of the store that remembers them."""
 
+from ppd_proxy.core.history import Home
 from ppd_proxy.core.identity import Answer, answer_steps, chat_steps, last_assistant, raw_steps, scope
-from ppd_proxy.core.types import Home
 
 SCOPE = scope(api_key="key", fields={})
 

@@ -66,7 +66,7 @@ def report(samples: Sequence[Sample] = (), **more: Any) -> Report:
         "target": EngineInfo(url="http://pd-endpoint:8001", model="tiny"),
         "datasets": [Dataset(path="prompts.jsonl", sha256="ab" * 32, samples=len(samples))],
         "noise": NOISE,
-        "totals": totals_of(samples),
+        "totals": totals_of(each.status for each in samples),
         "samples": [*samples],
     }
     return Report(**{**told, **more})

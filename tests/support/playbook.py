@@ -9,6 +9,7 @@ from __future__ import annotations
 from copy import copy
 
 from ppd_proxy.core.exchange import Exchange, Phase
+from ppd_proxy.core.plan import Plan, Reason
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -35,7 +36,6 @@ from ppd_proxy.core.signals import (
     StartResponse,
     Stopping,
 )  # fmt: skip
-from ppd_proxy.core.types import Plan, Reason
 from ppd_proxy.errors import EngineFailure, NoRoute, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppd_proxy import config
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.config_error import ConfigError
+from ppd_proxy.core import model_config
 from ppd_proxy.settings import MASK
 
 LLAMA = {
@@ -285,7 +286,7 @@ def test_any_environment_gives_a_configuration_or_a_list_of_mistakes(env):
 
 
 def test_kv_size_of_grouped_query_attention():
-    assert config.kv_bytes_per_token(LLAMA) == 32 * 2 * 8 * 128 * 2
+    assert model_config.kv_bytes_per_token(LLAMA) == 32 * 2 * 8 * 128 * 2
 
 
 @pytest.mark.parametrize(
@@ -299,21 +300,22 @@ def test_kv_size_of_grouped_query_attention():
     ],
 )
 def test_kv_size_follows_the_model(change, size_bytes):
-    assert config.kv_bytes_per_token(LLAMA | change) == size_bytes
+    assert model_config.kv_bytes_per_token(LLAMA | change) == size_bytes
 
 
 def test_kv_size_takes_another_cache_type():
-    assert config.kv_bytes_per_token(LLAMA, "fp8") == 32 * 2 * 8 * 128
+    assert model_config.kv_bytes_per_token(LLAMA, "fp8") == 32 * 2 * 8 * 128
 
 
 def test_kv_size_of_a_nested_text_model():
     text = {name: value for name, value in LLAMA.items() if name != "torch_dtype"}
-    assert config.kv_bytes_per_token({"text_config": text, "dtype": "bfloat16"}) == config.kv_bytes_per_token(LLAMA)
+    nested = {"text_config": text, "dtype": "bfloat16"}
+    assert model_config.kv_bytes_per_token(nested) == model_config.kv_bytes_per_token(LLAMA)
 
 
 def test_kv_size_knows_the_names_of_gpt2():
     gpt2 = {"n_layer": 6, "n_head": 12, "n_embd": 768, "dtype": "float32"}
-    assert config.kv_bytes_per_token(gpt2) == 6 * 2 * 12 * 64 * 4
+    assert model_config.kv_bytes_per_token(gpt2) == 6 * 2 * 12 * 64 * 4
 
 
 @pytest.mark.parametrize(
@@ -327,10 +329,10 @@ def test_kv_size_knows_the_names_of_gpt2():
     ],
 )
 def test_kv_size_that_cannot_be_told_is_an_error(change, word):
-    with pytest.raises(ConfigError, match=word):
-        config.kv_bytes_per_token(LLAMA | change)
+    with pytest.raises(ValueError, match=word):
+        model_config.kv_bytes_per_token(LLAMA | change)
 
 
 def test_every_cache_type_has_a_size():
     [setting] = [s for s in config.settings() if s.name == "kv_cache_dtype"]
-    assert all(config.kv_bytes_per_token(LLAMA, choice) for choice in setting.choices)
+    assert all(model_config.kv_bytes_per_token(LLAMA, choice) for choice in setting.choices)

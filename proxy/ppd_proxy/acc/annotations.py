@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.files import write_whole
+from ppd_proxy.acc.outcome import Mistake
 from ppd_proxy.acc.reports import Report, Sample
 
 

@@ -16,12 +16,12 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from ppd_proxy.acc.access import Access, Sampling
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.cache import Cache, key_of
 from ppd_proxy.acc.compare import answer_or_trouble, compare_answers, failed_sample, force
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Engine, EngineTrouble
-from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.normalizing import Matching
 from ppd_proxy.acc.reports import Sample, Status
 from ppd_proxy.acc.run_journal import RunJournal

@@ -5,47 +5,21 @@ from __future__ import annotations
 import argparse
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppd_proxy.acc.batch import Tops
 from ppd_proxy.acc.cache import DEFAULT_TTL_S
-from ppd_proxy.acc.command import Context, Mistake
 from ppd_proxy.acc.flags import add_noise_flag, between, option
 from ppd_proxy.acc.formats import FORMATS
 from ppd_proxy.acc.gating import Limits
+from ppd_proxy.acc.judging import NOISE_ANSWERS, Options
 from ppd_proxy.acc.normalizing import NORMALIZERS, Matching
+from ppd_proxy.acc.outcome import Mistake
+from ppd_proxy.acc.surroundings import Context
 
-NOISE_ANSWERS = 20
 _INFINITE = 1e12
 _IN_FILE = (("csv", "csv"), ("junit", "junit_path"))
 """Outputs that the configuration file's [batch] may name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """`outputs` are files by the flag's name: output (the report), csv, junit, markdown, prometheus. `journal` is
-    where finished samples go; `is_own_journal`: nobody named it, so it goes when the report is complete. `prices` are
-    USD per million input and output tokens. `request_name` begins the names of this run's requests, which no other
-    run's have."""
-
-    limits: Limits
-    noise_answers: int
-    is_forced: bool
-    matching: Matching
-    tops: Tops
-    per_s: float | None
-    cache_dir: Path | None
-    cache_ttl_s: float
-    journal: Path | None
-    is_own_journal: bool
-    is_resumed: bool
-    outputs: Mapping[str, Path]
-    cut_share: float | None
-    prices: tuple[float, float] | None
-    has_progress: bool
-    request_name: str | None
 
 
 def add_batch_flags(parser: argparse.ArgumentParser) -> None:

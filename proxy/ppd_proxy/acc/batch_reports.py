@@ -15,16 +15,18 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.batch_options import Options
 from ppd_proxy.acc.batch_runs import Done, Work, settings_of
-from ppd_proxy.acc.command import Context, Exit, Result
 from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.files import write_whole
 from ppd_proxy.acc.floors import is_flaky
 from ppd_proxy.acc.formats import FORMATS
-from ppd_proxy.acc.gating import Gate, gate_of, totals_of, worst_of
+from ppd_proxy.acc.gating import Gate, gate_of, worst_of
+from ppd_proxy.acc.judging import Options
 from ppd_proxy.acc.model_notes import model_notes
+from ppd_proxy.acc.outcome import Exit, Result
+from ppd_proxy.acc.report_files import totals_of
 from ppd_proxy.acc.reports import Flip, Report, Sample, Status, Totals, told_statuses
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import counted, empty_pairs, nats, noise_line, percent
 from ppd_proxy.accuracy.said import Difference, sentence
 

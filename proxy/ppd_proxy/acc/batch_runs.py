@@ -12,18 +12,19 @@ from typing import Any
 
 import msgspec
 
+from ppd_proxy.acc.access import Access, Sampling
 from ppd_proxy.acc.batch import Asked, Batch, Pace, Recalled, Rules, Source
-from ppd_proxy.acc.batch_options import Options
 from ppd_proxy.acc.cache import Cache
-from ppd_proxy.acc.command import Context, Mistake
 from ppd_proxy.acc.compare import noise_floor
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Engine, EngineTrouble, engines
-from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.gating import Gate, stopping
+from ppd_proxy.acc.judging import Options
+from ppd_proxy.acc.outcome import Mistake
 from ppd_proxy.acc.reports import Dataset, EngineInfo, Status
 from ppd_proxy.acc.run_journal import Found, RunJournal
 from ppd_proxy.acc.snapshots import Kept, Snapshot
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress
 from ppd_proxy.accuracy.flips import Floor, Measured, floor_of
 

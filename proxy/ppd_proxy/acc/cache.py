@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.command import Mistake, Trouble
+from ppd_proxy.acc.outcome import Mistake, Trouble
 
 KIND = "ppd-acc-cache"
 VERSION = 2

@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.answers import Answer, Position
 from ppd_proxy.acc.broken_numbers import judge_broken_numbers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
-from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.placing import Place, have_same_ids, place_of
 from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, SAME_TOKENS, Flip, Forced, Noise, Sample, Side, Status
 from ppd_proxy.acc.variations import vary_question

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
-from ppd_proxy.acc.flags import Sampling
 
 _WITHOUT_IDS = "lengths are in words, and the noise floor is of replays alone, so that ties may count as real"
 _STEP = 7919

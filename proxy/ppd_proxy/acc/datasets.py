@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from ppd_proxy.acc import reports
-from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.engines import Question
+from ppd_proxy.acc.outcome import Mistake
 from ppd_proxy.acc.row_fields import wrong_field
 
 SENT = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.accuracy.gates import Decision
 
 

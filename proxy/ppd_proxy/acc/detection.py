@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
-from ppd_proxy.acc.flags import Sampling
 
 Kind = Literal["aggregated", "prefill", "decode", "ppd-proxy", "router", "unknown"]
 _NODES = ("aggregated", "prefill", "decode")

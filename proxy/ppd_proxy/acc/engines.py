@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
+from ppd_proxy.acc.access import Access, Sampling
 from ppd_proxy.acc.answers import Answer, Position, read_answer, read_scores
-from ppd_proxy.acc.command import Trouble
 from ppd_proxy.acc.error_bodies import told_by
-from ppd_proxy.acc.flags import Access, Sampling
+from ppd_proxy.acc.outcome import Trouble
 from ppd_proxy.acc.streams import Streamed, StreamReader
 from ppd_proxy.core.answer import is_not_a_number
-from ppd_proxy.upstream.client import engine_headers, make_session
+from ppd_proxy.http_session import engine_headers, make_session
 
 _encode = msgspec.json.Encoder().encode
 _Told = TypeVar("_Told")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ppd_proxy.acc.command import Trouble
+from ppd_proxy.acc.outcome import Trouble
 
 
 def write_whole(path: Path, parts: Iterable[bytes], flag: str) -> None:

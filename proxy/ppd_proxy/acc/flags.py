@@ -8,58 +8,20 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from ppd_proxy.acc.command import Mistake
+from ppd_proxy.acc.access import Access, Endpoint, Sampling
+from ppd_proxy.acc.outcome import Mistake
 from ppd_proxy.acc.settings import ENDPOINTS, RANGES, Settings
 from ppd_proxy.acc.urls import UNSENDABLE, wrong_in_header, wrong_in_url
 
-Endpoint = Literal["chat", "completions"]
 _BUILT_IN: Mapping[str, Any] = MappingProxyType(
     {
         "temperature": 0.0, "top_p": 1.0, "seed": 42, "max_tokens": 64, "top_k": 5, "endpoint": "chat",
         "timeout": 120.0, "retries": 3, "retry_delay": 0.5, "concurrency": 8,
     }
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """What decides an answer beside the prompt; greedy and seeded unless told otherwise. `top_k` logprobs per token."""
-
-    temperature: float
-    top_p: float
-    seed: int
-    max_tokens: int
-    top_k: int
-    profile: str | None = None
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature < 1e-5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """How engines are reached. `target_api_key` is of every engine but the baseline, None: the same key. `timeout_s` is
-    for one whole answer, `retries` counts attempts after the first."""
-
-    model: str | None
-    api_key: str | None
-    target_api_key: str | None = None
-    headers: Mapping[str, str]
-    endpoint: Endpoint
-    timeout_s: float
-    retries: int
-    retry_delay_s: float
-    concurrency: int
-
-    def key_of(self, side: str) -> str | None:
-        """The key of an engine by what it is in a run."""
-        has_own = side not in ("", "baseline") and self.target_api_key is not None
-        return self.target_api_key if has_own else self.api_key
 
 
 def positive(text: str) -> int:

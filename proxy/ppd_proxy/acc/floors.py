@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ppd_proxy.acc.command import Context, Trouble
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.compare import noise_floor
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
-from ppd_proxy.acc.flags import Sampling
+from ppd_proxy.acc.outcome import Trouble
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import wilson

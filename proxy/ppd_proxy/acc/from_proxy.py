@@ -12,7 +12,6 @@ kept. What a row cannot tell stays unknown:
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from ppd_proxy.acc.command import Context, Mistake, Trouble
+from ppd_proxy.acc.access import Access
 from ppd_proxy.acc.engines import Engine, EngineTrouble, engines
-from ppd_proxy.acc.flags import Access, access_of, add_access_flags, positive, url_of
+from ppd_proxy.acc.outcome import Trouble
 from ppd_proxy.acc.report_files import totals_of
-from ppd_proxy.acc.reports import EngineInfo, Flip, Forced, Noise, Report, Sample, Side, Status, read_report
+from ppd_proxy.acc.reports import EngineInfo, Flip, Forced, Noise, Report, Sample, Side, Status
 from ppd_proxy.acc.views import counted
 from ppd_proxy.accuracy.said import Difference
 
@@ -73,51 +72,6 @@ class _Page(msgspec.Struct):
     samples: list[JournalRow]
 
 
-def add_report_flags(
-    parser: argparse.ArgumentParser,
-    *names: str,
-    dest: str = "report",
-    has_access: bool = True,
-    limit_flag: str = "--limit",
-) -> None:
-    """Where a report comes from: a file (`names`, by default `--report` and `--input`), or `--from-proxy`."""
-    group = parser.add_argument_group("report")
-    group.add_argument(*(names or ("--report", "--input")), dest=dest, metavar="FILE", help="what batch-compare wrote")
-    group.add_argument("--from-proxy", metavar="URL", help="instead: the accuracy samples of a running ppd-proxy")
-    group.add_argument(
-        limit_flag, dest="proxy_limit", type=positive, default=LIMIT_SAMPLES, metavar="N",
-        help=f"newest samples that --from-proxy reads (default {LIMIT_SAMPLES})",
-    )  # fmt: skip
-    if has_access:
-        add_access_flags(parser)
-
-
-async def report_from(
-    args: argparse.Namespace, context: Context, *, dest: str = "report", flag: str = "--report",
-    has_both_answers: bool = False,
-) -> Report:  # fmt: skip
-    """The report that `add_report_flags` names. `has_both_answers`: only samples with an answer of both engines, which
-    scored samples of a proxy have not. Raises Mistake and Trouble."""
-    file, url = getattr(args, dest), args.from_proxy
-    if file is not None and url is not None:
-        raise Mistake(f"{flag} and --from-proxy are both given; give one of them")
-    if url is None:
-        if file is None:
-            raise Mistake(f"{flag} is missing; give a report of batch-compare, or --from-proxy with a proxy's URL")
-        return read_report(context.directory / file, flag)
-    access = access_of(args, context.settings)
-    report = await read_proxy(url_of("--from-proxy", url), access, args.proxy_limit)
-    if not has_both_answers:
-        return report
-    kept = [sample for sample in report.samples if sample.metadata.get("method") == "replay"]
-    if not kept:
-        raise Mistake(
-            f"--from-proxy {url}: none of its {len(report.samples)} samples has an answer of the baseline;"
-            " start the proxy with --shadow-method replay"
-        )
-    return msgspec.structs.replace(report, samples=kept, totals=totals_of(kept))
-
-
 async def read_proxy(url: str, access: Access, limit: int) -> Report:
     """At most `limit` of the newest samples, oldest first. Raises Trouble."""
     async with engines(access, url) as (proxy,):
@@ -141,7 +95,7 @@ async def read_proxy(url: str, access: Access, limit: int) -> Report:
         baseline=EngineInfo(url=str(baselines[0]), model=model) if baselines[0] else None,
         target=EngineInfo(url=url, model=model),
         noise=noise_of(figures.get("noise") or ()),
-        totals=totals_of(samples),
+        totals=totals_of(each.status for each in samples),
         samples=samples,
     )
 

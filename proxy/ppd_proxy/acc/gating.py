@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.reports import Interval, Status, Totals
 from ppd_proxy.acc.views import counted, empty_too
 from ppd_proxy.accuracy.intervals import wilson
@@ -70,28 +69,6 @@ class Gate:
             "interval": {"low": self.interval.low, "high": self.interval.high},
             "more_samples": self.more_samples,
         }
-
-
-def totals_of(statuses: Iterable[Status], confidence: float) -> Totals:
-    counts = Counter(statuses)
-    compared = sum(counts.values()) - counts["error"] - counts["empty"]
-    divergent = compared - counts["equal"]
-    any_difference, real = wilson(divergent, compared, confidence), wilson(counts["real"], compared, confidence)
-    return Totals(
-        samples=sum(counts.values()),
-        compared=compared,
-        equal=counts["equal"],
-        tie=counts["tie"],
-        real=counts["real"],
-        unclassified=counts["unclassified"],
-        error=counts["error"],
-        confidence=confidence,
-        rate=divergent / compared if compared else None,
-        rate_interval=Interval(low=any_difference.low, high=any_difference.high),
-        real_rate=counts["real"] / compared if compared else None,
-        real_interval=Interval(low=real.low, high=real.high),
-        empty=counts["empty"],
-    )
 
 
 def gate_of(totals: Totals, limits: Limits, stopped: Gate | None = None) -> Gate:

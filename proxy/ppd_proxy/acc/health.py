@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
-from ppd_proxy.acc.flags import Sampling
 
 TEXT = "The 3 quick brown foxes: 12.5 % — naïve café, 東京, \U0001f98a!\n\tdef f(x): return x**2"
 """Tokenized on every engine: words, digits, symbols, several scripts, white space and code."""

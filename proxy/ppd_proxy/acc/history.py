@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.acc.command import Mistake, Trouble
+from ppd_proxy.acc.outcome import Mistake, Trouble
 from ppd_proxy.acc.report_files import totals_in
 from ppd_proxy.acc.reports import Report, Sample, Status
 from ppd_proxy.shadow import rows

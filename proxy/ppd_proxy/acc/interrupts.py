@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any
 
-from ppd_proxy.acc.command import Result
+from ppd_proxy.acc.outcome import Result
 
 Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_proxy.acc.command import Mistake
+from ppd_proxy.acc.outcome import Mistake
 from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row
 
 _SHOWN_ARRAYS = 3

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppd_proxy.acc.command import Mistake, Trouble
+from ppd_proxy.acc.outcome import Mistake, Trouble
 from ppd_proxy.accuracy.kv.blend import Blend
 
 _SUFFIXES = (".png", ".svg", ".pdf")

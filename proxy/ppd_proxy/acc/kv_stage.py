@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppd_proxy.acc.command import Context, Mistake
-from ppd_proxy.acc.flags import between, option
+from ppd_proxy.acc.flags import option
+from ppd_proxy.acc.outcome import Mistake
+from ppd_proxy.acc.surroundings import Context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,27 +19,6 @@ class KvOutcome:
     is_match: bool
     statement: str
     data: dict[str, Any]
-
-
-def add_kv_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("KV dumps of one prompt (see check-kv)")
-    for side in ("baseline", "target"):
-        group.add_argument(f"--kv-{side}", metavar="FILE", help=f"the {side}'s: .npz or .safetensors")
-    group.add_argument("--kv-max-abs-threshold", type=between(0, float("inf")), metavar="F", help="largest difference")
-    group.add_argument("--kv-cosine-threshold", type=between(-1, 1), metavar="F", help="smallest cosine")
-
-
-def kv_paths(args: argparse.Namespace, directory: Path) -> tuple[Path, Path] | None:
-    """Both dumps, or None where none is given. Raises Mistake for one without the other, or one that is not there."""
-    given = [(f"--kv-{side}", getattr(args, f"kv_{side}")) for side in ("baseline", "target")]
-    if all(path is None for _, path in given):
-        return None
-    for flag, path in given:
-        if path is None:
-            raise Mistake(f"{flag} is missing; KV is compared with that of the other side")
-        if not (directory / path).is_file():
-            raise Mistake(f"{flag} {path}: no such file")
-    return directory / given[0][1], directory / given[1][1]
 
 
 def check_kv(paths: tuple[Path, Path], args: argparse.Namespace, context: Context) -> KvOutcome:

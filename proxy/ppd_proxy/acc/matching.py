@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.acc.reports import Report, Sample, by_id
 from ppd_proxy.acc.views import counted, percent
 from ppd_proxy.accuracy.gates import Decision

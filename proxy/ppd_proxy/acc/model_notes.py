@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ppd_proxy.acc.command import Result
 from ppd_proxy.acc.engines import Engine
+from ppd_proxy.acc.outcome import Result
 
 
 def model_notes(baseline: str | None, others: Iterable[tuple[str, str | None]]) -> list[str]:

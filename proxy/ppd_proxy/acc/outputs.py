@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppd_proxy.acc.command import Mistake
+from ppd_proxy.acc.outcome import Mistake
 
 _WRITTEN = (
     "json", "output", "csv", "junit", "markdown", "prometheus", "journal", "log", "metrics_file", "plot",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ppd_proxy.acc.broken_numbers import BASELINE_BROKEN
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.reports import SAME_TOKENS, STATUSES, Sample
 from ppd_proxy.acc.views import counted, empty_too, nats
 from ppd_proxy.accuracy.flips import Floor

@@ -9,7 +9,7 @@ from typing import Any
 
 from ppd_proxy.acc.answers import Answer, Position
 from ppd_proxy.acc.broken_numbers import is_targets_fault
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.reports import Forced, Sample
 from ppd_proxy.acc.views import counted, nats
 from ppd_proxy.accuracy.distributions import divergence

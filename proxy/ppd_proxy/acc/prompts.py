@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.flags import prompt_text
+from ppd_proxy.acc.outcome import Mistake
 
 
 def add_prompt_flags(parser: argparse.ArgumentParser, what: str) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.answers import Answer, identity
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
-from ppd_proxy.acc.flags import Sampling
 from ppd_proxy.acc.reports import Flip, Sample
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.intervals import Interval, wilson

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ppd_proxy.acc.command import Mistake
+from ppd_proxy.acc.outcome import Mistake
 from ppd_proxy.accuracy.flips import Token
 from ppd_proxy.accuracy.said import Difference, Said, differences, said_of
 

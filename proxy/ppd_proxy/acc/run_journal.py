@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.acc.command import Mistake, Trouble
+from ppd_proxy.acc.outcome import Mistake, Trouble
 
 KIND = "ppd-acc-run"
 VERSION = 3

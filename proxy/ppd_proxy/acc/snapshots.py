@@ -13,9 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 from ppd_proxy.acc.answers import Answer, read_answer
-from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Question
+from ppd_proxy.acc.outcome import Mistake
 from ppd_proxy.acc.reports import Dataset, EngineInfo
 from ppd_proxy.accuracy.flips import Floor, Measured, floor_of
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
+from ppd_proxy.acc.access import Endpoint, Sampling
 from ppd_proxy.acc.answers import Position
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.compare import compare
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
-from ppd_proxy.acc.flags import Endpoint, Sampling
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.pools import Verdict, judge_together
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.accuracy.diagnosis import Stage, State, Tally

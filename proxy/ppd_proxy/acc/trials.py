@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.command import Trouble
 from ppd_proxy.acc.compare import compare, compare_answers
 from ppd_proxy.acc.cuts import Cuts
 from ppd_proxy.acc.engines import Engine, EngineTrouble
-from ppd_proxy.acc.flags import Sampling
+from ppd_proxy.acc.outcome import Trouble
 from ppd_proxy.acc.reports import Sample, Status
 from ppd_proxy.acc.views import counted
 from ppd_proxy.accuracy.dose import Tried

@@ -14,9 +14,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from rich.console import Console
 from rich.text import Text
 
-from ppd_proxy.acc.command import Trouble
 from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.decisions import decision_data
+from ppd_proxy.acc.outcome import Trouble
 from ppd_proxy.acc.reports import STATUSES, Sample
 from ppd_proxy.acc.views import counted
 from ppd_proxy.acc.watching import Plan, Round, State, gate, judged

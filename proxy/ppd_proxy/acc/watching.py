@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.compare import compare, noise_floor
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question
-from ppd_proxy.acc.flags import Sampling
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.reports import Sample, Status
 from ppd_proxy.acc.views import counted, empty_too
 from ppd_proxy.accuracy import gates

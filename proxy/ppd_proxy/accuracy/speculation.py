@@ -15,11 +15,9 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
-
-from ppd_proxy.core.spec_counters import SpecCounters
 
 MIN_DRAFTS = 50
 """On each side; below it the mean of these skewed counts is not yet nearly normal."""
@@ -28,6 +26,19 @@ LEAST_DROP = 0.05
 POWER = 0.8
 
 SpecVerdict = Literal["dropped", "held", "unknown"]
+
+
+class Counted(Protocol):
+    """What an engine counted of its drafts; `per_position[i]`: drafts whose token `i` was accepted."""
+
+    @property
+    def drafts(self) -> float: ...
+    @property
+    def draft_tokens(self) -> float: ...
+    @property
+    def accepted_tokens(self) -> float: ...
+    @property
+    def per_position(self) -> tuple[float, ...]: ...
 
 
 class SpecFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +67,7 @@ class SpecDrop(msgspec.Struct, frozen=True, kw_only=True):
     drafts_needed: int | None = None
 
 
-def figures(counters: SpecCounters) -> SpecFigures | None:
+def figures(counters: Counted) -> SpecFigures | None:
     """None without drafts."""
     if counters.drafts <= 0 or counters.draft_tokens <= 0:
         return None
@@ -68,8 +79,8 @@ def figures(counters: SpecCounters) -> SpecFigures | None:
 
 
 def drop(
-    candidate: SpecCounters,
-    baseline: SpecCounters,
+    candidate: Counted,
+    baseline: Counted,
     alpha: float,
     *,
     least_drop: float = LEAST_DROP,
@@ -88,7 +99,7 @@ def drop(
     missing = max(0, *(math.ceil(MIN_DRAFTS - side.drafts) for side in sides))
     if any(side.drafts <= 0 for side in sides):
         return SpecDrop(verdict="unknown", drafts_needed=missing)
-    (mean_c, var_c), (mean_b, var_b) = (_moments(side, positions) for side in sides)
+    (mean_c, var_c), (mean_b, var_b) = (_moments(side.drafts, side.per_position[:positions]) for side in sides)
     var_c, var_b = var_c * design_effect, var_b * design_effect
     difference = mean_c - mean_b
     error = math.sqrt(var_c / candidate.drafts + var_b / baseline.drafts)
@@ -110,7 +121,7 @@ def drop(
     )
 
 
-def design_effect(windows: Sequence[SpecCounters]) -> float:
+def design_effect(windows: Sequence[Counted]) -> float:
     """By how much the mean varies more from window to window than independent drafts would; at least 1.
 
     `windows` are gains of one engine over equal times. What differs between them for other reasons, such as other
@@ -122,21 +133,22 @@ def design_effect(windows: Sequence[SpecCounters]) -> float:
     positions = min(len(window.per_position) for window in used)
     drafts = sum(window.drafts for window in used)
     accepted = tuple(sum(window.per_position[at] for window in used) for at in range(positions))
-    mean, variance = _moments(SpecCounters(drafts=drafts, per_position=accepted), positions)
-    spread = sum(window.drafts * (_moments(window, positions)[0] - mean) ** 2 for window in used)
+    mean, variance = _moments(drafts, accepted)
+    means = (_moments(window.drafts, window.per_position[:positions])[0] for window in used)
+    spread = sum(window.drafts * (each - mean) ** 2 for window, each in zip(used, means, strict=True))
     return max(1.0, spread / (len(used) - 1) / variance)
 
 
-def _moments(counters: SpecCounters, positions: int) -> tuple[float, float]:
-    """Mean and variance of the accepted tokens per draft, counted up to `positions`.
+def _moments(drafts: float, per_position: tuple[float, ...]) -> tuple[float, float]:
+    """Mean and variance of the accepted tokens per draft, over the positions given.
 
     The variance is that with one more draft in it, spread over all lengths alike: where every draft went the same way
     it would be 0, and nobody is that sure. A reading may fall between vLLM's increments, so the shares are put in
     order: none above that of the position before.
     """
-    shares = (min(1.0, max(0.0, accepted / counters.drafts)) for accepted in counters.per_position[:positions])
-    reached = tuple(accumulate(shares, min))
-    weight = 1 / (counters.drafts + 1)
+    shares = (min(1.0, max(0.0, accepted / drafts)) for accepted in per_position)
+    reached, positions = tuple(accumulate(shares, min)), len(per_position)
+    weight = 1 / (drafts + 1)
     spread = tuple(
         (1 - weight) * share + weight * (positions + 1 - at) / (positions + 1) for at, share in enumerate(reached, 1)
     )

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ppd_proxy import config
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.config_error import ConfigError
+from ppd_proxy.core import model_config
 from ppd_proxy.settings import Setting
 
 FILE_VARIABLE = "PPD_CONFIG"
@@ -118,13 +119,13 @@ def _with_model(resolution: config.Resolution) -> config.Resolution:
     try:
         with open(path, encoding="utf-8") as stream:
             model = json.load(stream)
-        size_bytes = config.kv_bytes_per_token(model, dtype if isinstance(dtype, str) else None)
+        size_bytes = model_config.kv_bytes_per_token(model, dtype if isinstance(dtype, str) else None)
     except OSError as error:
         mistake = f"{path!r} cannot be read ({error.strerror}); give the path of a model's config.json"
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         mistake = f"{path!r} is not JSON ({error}); give the path of a model's config.json"
-    except ConfigError as error:
-        mistake = f"{path!r}: {'; '.join(error.mistakes)}"
+    except ValueError as error:
+        mistake = f"{path!r}: {error}"
     else:
         values = {**resolution.values, "kv_bytes_per_token": size_bytes}
         origins = {**resolution.origins, "kv_bytes_per_token": COMPUTED}

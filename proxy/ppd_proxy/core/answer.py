@@ -12,8 +12,8 @@ import msgspec
 from ppd_connector.wire import TRANSFER_FIELD
 from ppd_proxy.core.asked import Asked
 from ppd_proxy.core.chat import KV_PARAMS, Fields
-from ppd_proxy.core.record import Transfer
 from ppd_proxy.core.removal import take_out, take_out_handoff
+from ppd_proxy.core.transfer import Transfer
 
 TOO_LONG_MARKS = (b"maximum context length", b"maximum model length", b"longer than the maximum", b"max_model_len")
 

@@ -7,7 +7,7 @@ already here is never held up for it, since that could wait for itself; new work
 
 from __future__ import annotations
 
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import NoRoute
 
 

@@ -7,14 +7,11 @@ are kept as raw JSON bytes, so what the proxy does not know survives untouched. 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from ppd_proxy.errors import BadRequest
-
-if TYPE_CHECKING:
-    from ppd_proxy.core.asked import Asked
 
 Kind = Literal["chat", "completion"]
 Fields = dict[str, msgspec.Raw]
@@ -25,16 +22,6 @@ CACHE_SALT = "cache_salt"
 MAX_SALT_CHARS = 128
 """vLLM 0.32 refuses longer salts (entrypoints/generate/base/protocol.py)."""
 
-PREFILL_DROPPED = frozenset({
-    # vLLM refuses min_tokens > max_tokens and stream_options without stream (vllm#16705)
-    "min_tokens", "stream", "stream_options", "best_of",
-    # sampling side: the prefill engine's one token is thrown away
-    "logprobs", "top_logprobs", "prompt_logprobs", "echo", "return_token_ids", "stop", "stop_token_ids",
-    "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
-    "guided_decoding_backend", "guided_whitespace_pattern",
-})  # fmt: skip
-"""Fields that never change the rendered prompt. `tools`, `tool_choice`, `response_format` and everything unknown may,
-so they stay: both legs must render to the same token ids."""
 
 _OURS_SUFFIX = "_transfer_params"
 _ARGUMENTS = frozenset({"vllm_xargs", "extra_args", "sampling_params"})
@@ -47,7 +34,7 @@ _MAX_WORD_BYTES = 16
 BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _TRUTHY = frozenset({b"true", b"1", b"1.0", b"yes", b"on", b"y", b"t"})
 _FALSY = frozenset({b"false", b"0", b"0.0", b"no", b"off", b"n", b"f"})
-_TRUE, _ONE, _NULL = msgspec.Raw(b"true"), msgspec.Raw(b"1"), b"null"
+_NULL = b"null"
 _fields = msgspec.json.Decoder(Fields)
 _messages = msgspec.json.Decoder(list[dict[str, Any]])
 _prompt = msgspec.json.Decoder(str | list[int | str | list[int]])
@@ -196,7 +183,7 @@ def _asks_for_several(fields: Fields) -> bool:
 
 def _choices(fields: Fields) -> int:
     """`n`: how often the engine works through each prompt, whose tokens `usage` counts once."""
-    raw = bytes(fields.get("n", _ONE))
+    raw = bytes(fields.get("n", b"1"))
     return max(1, int(raw)) if len(raw) < 6 and raw.isdigit() else 1
 
 
@@ -209,7 +196,7 @@ def _wants_prompt_logprobs(fields: Fields) -> bool:
 
 
 def _wants_usage(fields: Fields) -> bool:
-    options = _object(fields.get("stream_options"))
+    options = object_in(fields.get("stream_options"))
     return options is not None and flag(options, "include_usage")
 
 
@@ -236,65 +223,12 @@ def is_absent(fields: Fields, name: str) -> bool:
     return raw is None or bytes(raw) == _NULL
 
 
-def _object(raw: msgspec.Raw | None) -> Fields | None:
+def object_in(raw: msgspec.Raw | None) -> Fields | None:
     """The members of a JSON object; None for anything else, which is left to the engine."""
     try:
         return _fields.decode(raw) if raw is not None else None
     except BROKEN:
         return None
-
-
-def prefill_body(request: Generation, params: bytes | None, *, salt: str | None = None) -> bytes:
-    """The prefill leg: the same prompt, one token, no stream; `params` are the handoff's `kv_transfer_params`.
-    A release leg is the same at the decode engine, with that engine's `salt`."""
-    fields = {name: raw for name, raw in request.fields.items() if name not in PREFILL_DROPPED}
-    fields["max_tokens"] = _ONE
-    if "max_completion_tokens" in fields:
-        fields["max_completion_tokens"] = _ONE
-    if "n" in fields:
-        fields["n"] = _ONE
-    if salt is not None:
-        add_salt(fields, salt)
-    if params is not None:
-        fields[KV_PARAMS] = msgspec.Raw(params)
-    return _encoder.encode(fields)
-
-
-def decode_body(
-    request: Generation, params: bytes | None, asked: Asked, *, top_logprobs: int = 0, salt: str | None = None
-) -> bytes:
-    """The decode leg: the client's own body, byte for byte where nothing has to change.
-
-    Streams also ask for usage (the proxy's token figures), which is taken out again on the way to a client who did
-    not; so is what is `asked` for. `top_logprobs`: how many of the likeliest tokens asked logprobs come with, at most
-    the engine's --max-logprobs; where there are any, tokens are named by their ids. `salt` keeps KV apart that was made
-    before and after the guard acted.
-    """
-    asks_usage = request.is_stream and not request.wants_usage
-    if params is None and not asks_usage and not asked.is_anything and salt is None and not request.is_rewritten:
-        return request.body
-    fields = dict(request.fields)
-    if asks_usage:
-        fields["stream_options"] = _with_usage(fields.get("stream_options"))
-    if asked.ids:
-        fields["return_token_ids"] = _TRUE
-    if asked.logprobs:
-        top = msgspec.Raw(b"%d" % top_logprobs)
-        fields |= {"logprobs": _TRUE, "top_logprobs": top} if request.kind == "chat" else {"logprobs": top}
-        if top_logprobs:
-            fields["return_tokens_as_token_ids"] = _TRUE
-    if salt is not None:
-        add_salt(fields, salt)
-    if params is not None:
-        fields[KV_PARAMS] = msgspec.Raw(params)
-    return _encoder.encode(fields)
-
-
-def _with_usage(raw: msgspec.Raw | None) -> msgspec.Raw:
-    """Usage at the end only: a client that did not ask for usage gets none in its chunks."""
-    options = {**(_object(raw) or {}), "include_usage": _TRUE}
-    options.pop("continuous_usage_stats", None)
-    return msgspec.Raw(_encoder.encode(options))
 
 
 def add_salt(fields: Fields, salt: str) -> None:
@@ -342,7 +276,7 @@ def _ours(fields: Fields) -> list[str]:
 def _without_ours(field: str, raw: msgspec.Raw, levels: int) -> msgspec.Raw:
     if memoryview(raw).nbytes > _MAX_ARGUMENTS_BYTES:
         raise BadRequest(f"{field} is longer than {_MAX_ARGUMENTS_BYTES} bytes", param=field)
-    members = _object(raw)
+    members = object_in(raw)
     if members is None:
         return raw
     for name in _ours(members):

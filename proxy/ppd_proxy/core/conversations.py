@@ -25,9 +25,9 @@ from typing import Final, TypedDict
 
 import msgspec
 
+from ppd_proxy.core.history import History, Home
 from ppd_proxy.core.identity import AnswerSteps, RawSteps, raw_end
 from ppd_proxy.core.raw_ends import RawEnds
-from ppd_proxy.core.types import History, Home
 
 STEPS_PER_CONVERSATION: Final = 64
 """Default bound on steps, on average over the conversations that may be kept."""

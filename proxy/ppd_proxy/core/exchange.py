@@ -69,6 +69,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from ppd_proxy.core.plan import Plan, Reason
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -93,7 +94,7 @@ from ppd_proxy.core.signals import (
     StartResponse,
     Stopping,
 )  # fmt: skip
-from ppd_proxy.core.types import Engine, Plan, Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import EngineFailure, ProxyError
 
 

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
-from ppd_proxy.core.types import HandoffName, Mode, Reason, Route
-
-
-class Transfer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What one request's KV cost to bring in, as the decode engine's connector tells it (`ppd_connector.wire`).
-    `skipped_blocks` were not sent because the decode engine held them."""
-
-    bytes: Annotated[int, msgspec.Meta(ge=0)]
-    seconds: Annotated[float, msgspec.Meta(ge=0)]
-    blocks: Annotated[int, msgspec.Meta(ge=0)]
-    skipped_blocks: Annotated[int, msgspec.Meta(ge=0)]
+from ppd_proxy.core.plan import Mode, Reason, Route
+from ppd_proxy.core.transfer import Transfer
+from ppd_proxy.core.types import HandoffName
 
 
 class Record(msgspec.Struct, kw_only=True):

@@ -9,7 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from ppd_proxy.core.types import Engine, Plan, Reason
+from ppd_proxy.core.plan import Plan, Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import EngineFailure, ProxyError
 
 LegKind = Literal["prefill", "decode", "release"]

@@ -10,7 +10,9 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_proxy.core.types import Demand, Engine, FleetView, Home, Loads, Mode, Plan, Reason
+from ppd_proxy.core.history import Home
+from ppd_proxy.core.plan import Demand, Mode, Plan, Reason
+from ppd_proxy.core.types import Engine, FleetView, Loads
 from ppd_proxy.errors import NoRoute
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.distrust import Distrust

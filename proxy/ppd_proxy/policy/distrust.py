@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ppd_proxy.core.types import Home, Plan, Reason
+from ppd_proxy.core.history import Home
+from ppd_proxy.core.plan import Plan, Reason
 
 Pair = tuple[str, str]
 _MAX_ID_CHARS = 48

@@ -31,7 +31,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from ppd_proxy.core.types import Home
+from ppd_proxy.core.history import Home
 from ppd_proxy.policy.distrust import Distrust, Pair, new_salt
 
 Verdict = Literal["green", "amber", "red", "unknown"]

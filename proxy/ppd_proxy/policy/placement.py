@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import xxhash
 
-from ppd_proxy.core.types import Engine, Home, Loads
+from ppd_proxy.core.history import Home
+from ppd_proxy.core.types import Engine, Loads
 
 LOAD_FACTOR = 1.25
 """A home may carry this much more than the least loaded engine before a conversation leaves it."""

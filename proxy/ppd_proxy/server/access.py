@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 
 from ppd_proxy.core.headers import Headers, bearer
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import BadRequest
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.same_host import check_same_host

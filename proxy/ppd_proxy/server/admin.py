@@ -10,7 +10,8 @@ from quart import Blueprint, Response, request
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.address import parse_url
-from ppd_proxy.core.types import HANDOFFS, MODES, ROLES, Engine, HandoffName, Role
+from ppd_proxy.core.plan import MODES
+from ppd_proxy.core.types import HANDOFFS, ROLES, Engine, HandoffName, Role
 from ppd_proxy.errors import BadRequest
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_admin

@@ -12,7 +12,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config import Config
-from ppd_proxy.core.types import Engine, Reason
+from ppd_proxy.core.plan import Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.server.accuracy import accuracy_blueprint

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from ppd_proxy.core.buffered import Buffered
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.structure import Excess, Structure
-from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import BadRequest, ProxyError
 from ppd_proxy.sections import Server
 from ppd_proxy.server.render import too_large

@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import BadRequest
 from ppd_proxy.server.heads import Head, Known, malformed, read_fields, read_head, shown
 

@@ -10,7 +10,7 @@ import re
 import msgspec
 
 from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import BadRequest
 
 MAX_FIELDS = 500

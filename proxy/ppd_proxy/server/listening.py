@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import ProxyError
 from ppd_proxy.server.protocol import ClientConnection, Door
 from ppd_proxy.tasks import Tasks

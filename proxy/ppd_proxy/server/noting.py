@@ -11,8 +11,9 @@ from typing import Any
 
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.named_model import named_model
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.types import Engine, Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.server.bodies import BODY_KEY, Message, Receive
 from ppd_proxy.server.data_path import App, Scope, Send

@@ -20,11 +20,12 @@ from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.chat import is_absent
 from ppd_proxy.core.headers import HOP_BY_HOP, is_credential, named_hops
 from ppd_proxy.core.load import Reservation
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.prompt_size import opaque_size_bytes
 from ppd_proxy.core.requests import parse_opaque
 from ppd_proxy.core.stepwise import Steps
 from ppd_proxy.core.typed_events import read_object
-from ppd_proxy.core.types import Engine, Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
 from ppd_proxy.policy.placement import least_loaded
 from ppd_proxy.sections import Auth, Limits

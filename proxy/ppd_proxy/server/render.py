@@ -13,7 +13,7 @@ import msgspec
 from ppd_proxy.core import messages, responses
 from ppd_proxy.core.dialects import Dialect
 from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import BadRequest, ProxyError
 
 _TYPES = MappingProxyType(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 
 from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import BadRequest
 
 _LOCAL_PEERS = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})

@@ -20,7 +20,7 @@ from ppd_proxy.accuracy.spread import Spread, likeliest, spread_of
 from ppd_proxy.core.answer import is_too_many_logprobs
 from ppd_proxy.core.candidate import BY_ID, Candidate, read_candidate
 from ppd_proxy.core.chat import Kind
-from ppd_proxy.upstream.client import engine_headers
+from ppd_proxy.http_session import engine_headers
 
 _DOWN_FOR_S = 5.0
 _MAX_ANSWER_BYTES = 64 * 2**20

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.config_error import ConfigError
 from ppd_proxy.shadow import rows
 from ppd_proxy.shadow.rows import Row, Storage
 

@@ -12,8 +12,8 @@ import xxhash
 from ppd_proxy.accuracy.noise import Sampling
 from ppd_proxy.core.candidate import Candidate
 from ppd_proxy.core.chat import Fields, Kind
-from ppd_proxy.core.record import Transfer
-from ppd_proxy.core.types import Reason, Route
+from ppd_proxy.core.plan import Reason, Route
+from ppd_proxy.core.transfer import Transfer
 
 _SPREAD = 2**64
 _PLAIN: Mapping[str, tuple[bytes, ...]] = MappingProxyType(

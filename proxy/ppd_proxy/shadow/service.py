@@ -16,7 +16,7 @@ import msgspec
 from ppd_proxy.accuracy.advice import advise
 from ppd_proxy.accuracy.noise import Key
 from ppd_proxy.accuracy.verdicts import ALL, Verdict, Verdicts
-from ppd_proxy.core.types import Home
+from ppd_proxy.core.history import Home
 from ppd_proxy.errors import BadRequest
 from ppd_proxy.policy import guard as guarding
 from ppd_proxy.policy.distrust import Distrust

@@ -20,7 +20,7 @@ from ppd_proxy.accuracy.noise import Judgement, Key, key_of, reference_of
 from ppd_proxy.accuracy.scores import BROKEN, Scores, Statistics, summarize
 from ppd_proxy.accuracy.verdicts import Verdicts
 from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.core.types import Route
+from ppd_proxy.core.plan import Route
 from ppd_proxy.shadow.baseline import BaselineError, Baselines, Told, scores_of, spread_of_both
 from ppd_proxy.shadow.check import Check, row_of
 from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay

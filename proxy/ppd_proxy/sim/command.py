@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.config_error import ConfigError
 from ppd_proxy.sim.config import EngineConfig, HandoffKind, load
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.timing import TimingConfig

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.config_error import ConfigError
 from ppd_proxy.sim.model import ModelConfig
 from ppd_proxy.sim.timing import TimingConfig
 

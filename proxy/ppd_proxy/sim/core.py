@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import xxhash
 
-from ppd_proxy.core.record import Transfer
+from ppd_proxy.core.transfer import Transfer
 from ppd_proxy.sim.body import GenerationRequest, Limits
 from ppd_proxy.sim.cache import PrefixCache, block_hashes, chain_start
 from ppd_proxy.sim.config import EngineConfig

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ppd_proxy.core.record import Transfer
+from ppd_proxy.core.transfer import Transfer
 
 _REMEMBERED: Final = 10_000
 Gone = Literal["unknown", "consumed", "freed", "expired"]

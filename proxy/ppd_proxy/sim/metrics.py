@@ -8,7 +8,7 @@ from typing import Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ppd_connector import wire
-from ppd_proxy.core.record import Transfer
+from ppd_proxy.core.transfer import Transfer
 from ppd_proxy.sim.config import EngineConfig
 
 Direction = Literal["recv", "send"]

@@ -13,7 +13,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ppd_proxy.accuracy.speculation import figures
-from ppd_proxy.core.scraped import EngineFigures, is_restarted
+from ppd_proxy.core.readings import is_restarted
+from ppd_proxy.core.scraped import EngineFigures
 from ppd_proxy.core.spec_counters import SpecCounters
 from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry import instruments

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import EngineFailure
 
 Headers = list[tuple[bytes, bytes]]

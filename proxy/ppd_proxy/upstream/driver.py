@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from ppd_proxy.core.dialects import Prefilled
 from ppd_proxy.core.exchange import Exchange, Phase
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -34,7 +35,6 @@ from ppd_proxy.core.signals import (
     Respond,
     StartResponse,
 )  # fmt: skip
-from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.sections import Limits

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 from ppd_proxy.core.fleet import Fleet
-from ppd_proxy.core.types import Engine, Reason
+from ppd_proxy.core.plan import Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.pool import Pool, parse_origin
 

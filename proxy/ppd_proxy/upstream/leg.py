@@ -14,9 +14,9 @@ from ppd_proxy.core.asked import NOTHING, Asked
 from ppd_proxy.core.dialects import BrokenAnswer, Dialect, Prefilled, read_prefill, read_whole
 from ppd_proxy.core.echoes import Expected
 from ppd_proxy.core.headers import Headers, find
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.relay import Relay
 from ppd_proxy.core.signals import Event, FirstByte, LegEnded, LegFailed, LegKind
-from ppd_proxy.core.types import Reason
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.connection import Connection
 from ppd_proxy.upstream.pool import Origin, Pool

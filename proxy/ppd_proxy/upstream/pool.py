@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ppd_proxy.core.address import authority
 from ppd_proxy.core.buffered import Buffered
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.connection import Connection
 from ppd_proxy.upstream.shortage import OUT_OF_SOCKETS, Shortage, blame

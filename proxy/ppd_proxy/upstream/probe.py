@@ -13,7 +13,7 @@ from typing import Literal
 import aiohttp
 
 from ppd_proxy.core.types import Engine
-from ppd_proxy.upstream.client import engine_headers
+from ppd_proxy.http_session import engine_headers
 from ppd_proxy.upstream.shortage import Shortage, blame
 
 ProbeResult = Literal["good", "missed", "late"]

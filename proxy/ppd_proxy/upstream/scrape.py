@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ppd_proxy.core.metrics_page import MetricsPage
 from ppd_proxy.core.scraped import UNKNOWN, EngineFigures, figures
 from ppd_proxy.core.types import Engine
-from ppd_proxy.upstream.client import engine_headers
+from ppd_proxy.http_session import engine_headers
 
 MIN_INTERVAL_S = 1.0
 _TIMER_SLACK_S = 0.01

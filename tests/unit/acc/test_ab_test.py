@@ -6,7 +6,7 @@ import pytest
 from tests.support.acc import run_command
 from tests.support.acc_reports import divergent, sample, write, write_published
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.acc.reports import Side
 
 

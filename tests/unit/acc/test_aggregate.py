@@ -7,7 +7,7 @@ from scipy import stats
 from tests.support.acc import run_command
 from tests.support.acc_reports import divergent, sample, write
 
-from ppd_proxy.acc.command import Exit, Trouble
+from ppd_proxy.acc.outcome import Exit, Trouble
 from ppd_proxy.accuracy.intervals import wilson
 
 

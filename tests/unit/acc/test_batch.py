@@ -9,12 +9,12 @@ from tests.support.acc import run_command
 from tests.support.acc_engines import AT, TOKENS, answering, engine_of, pair, scripted_engine
 from tests.support.acc_reports import dataset
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.batch import Batch, Rules
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.datasets import Row
 from ppd_proxy.acc.engines import Question
-from ppd_proxy.acc.flags import Sampling
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.accuracy.flips import Floor
 
 

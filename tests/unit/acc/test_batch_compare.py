@@ -20,7 +20,7 @@ from tests.support.acc_engines import (
 )
 from tests.support.acc_reports import dataset, rows_in
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.acc.reports import read_report
 from ppd_proxy.acc.settings import Settings
 

@@ -4,8 +4,8 @@ import pytest
 from tests.support.acc import lines_of, run_line
 from tests.support.acc_engines import engine_config, front
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
 from ppd_proxy.acc.cuts import Cuts
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.acc.trials import boundaries
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault

@@ -5,7 +5,7 @@ import pytest
 from tests.support.acc import lines_of, run_command, run_line
 from tests.support.acc_engines import engine_config, front
 
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.sim.engine import running_engine
 
 WORDS = " ".join(["word"] * 20)

@@ -7,7 +7,7 @@ from tests.support.acc_reports import dataset
 
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.cache import Cache, clear, key_of, stats_of
-from ppd_proxy.acc.command import Exit, Mistake
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.acc.settings import Settings
 
 URL = "http://engine:8000/v1/chat/completions"

@@ -16,7 +16,7 @@ from tests.support.kv_tensors import (
 )
 
 from ppd_proxy.acc import main as program
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.settings import Settings
 
 # What the published package (0.1.0) prints for `published()`: max_abs_diff, mean_abs_diff, cosine_similarity.

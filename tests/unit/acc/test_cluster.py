@@ -4,8 +4,8 @@ import pytest
 from tests.support.acc import run_command
 from tests.support.acc_reports import equal, failed, parted, published, written
 
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.commands.cluster import features_of
+from ppd_proxy.acc.outcome import Exit
 
 EARLY = [
     parted(f"early{n}", position=n % 2, length=100, shift=4.0 + 0.1 * n, prompt_tokens=2000 + n) for n in range(10)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.acc import lines_of, run_command
 from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.model import ModelConfig

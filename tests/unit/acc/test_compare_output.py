@@ -8,7 +8,7 @@ import pytest
 from tests.support.acc import run_command
 from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 
 TEXT = "incomprehensibilities notwithstanding"
 """Two words of several tokens each: a position counted in words is another one than in tokens."""

@@ -5,8 +5,8 @@ import itertools
 import pytest
 from tests.support.acc import run_command
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
 from ppd_proxy.acc.commands.dataset_stats import histogram
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.tokens import Tokenizer

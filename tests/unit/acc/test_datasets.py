@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.datasets import read_dataset, read_datasets, read_template
+from ppd_proxy.acc.outcome import Mistake
 
 
 def written(tmp_path, name, text):

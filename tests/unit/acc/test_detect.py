@@ -6,8 +6,8 @@ import pytest
 from aiohttp import web
 from tests.support.acc import run_command
 
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.detection import Sign, conclude
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault

@@ -4,7 +4,7 @@ import pytest
 from tests.support.acc import run_command
 from tests.support.acc_reports import divergent, sample, write
 
-from ppd_proxy.acc.command import Exit, Mistake
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.acc.reports import EngineInfo, Flip, Side
 
 

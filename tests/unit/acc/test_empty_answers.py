@@ -11,15 +11,15 @@ from tests.support.acc_engines import chat_answer
 from tests.support.acc_reports import dataset, equal, failed
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.commands.sensitivity import classify
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Question
-from ppd_proxy.acc.gating import Limits, gate_of, stopping, totals_of
+from ppd_proxy.acc.gating import Limits, gate_of, stopping
 from ppd_proxy.acc.matching import match, rate_of
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.page.verdicts import headline
 from ppd_proxy.acc.pools import judge_together
-from ppd_proxy.acc.report_files import totals_of as totals_of_samples
+from ppd_proxy.acc.report_files import totals_of
 from ppd_proxy.acc.reports import Report, Sample, read_report
 from ppd_proxy.acc.trends import hits_of
 from ppd_proxy.acc.watching import gate
@@ -227,7 +227,7 @@ def test_empty_answers_are_in_no_rate_pair_or_trend():
 
 def test_a_page_of_empty_answers_says_so():
     report = Report(samples=[empty("a"), empty("b")])
-    told = headline(report, totals_of_samples(report.samples))
+    told = headline(report, totals_of(each.status for each in report.samples))
     assert (told.outcome, told.told) == ("empty", "Every answer was empty: nothing was compared")
 
 

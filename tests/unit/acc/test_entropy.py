@@ -8,8 +8,8 @@ from scipy import stats
 from tests.support.acc import run_command
 from tests.support.acc_reports import equal, parted, published, side, written
 
-from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.entropies import entropy_of, series_of, shared_positions
+from ppd_proxy.acc.outcome import Exit, Mistake
 
 HALVES = {"a": math.log(0.5), "b": math.log(0.5)}
 

@@ -7,8 +7,8 @@ from tests.support.acc import lines_of, run_command
 from tests.support.acc_reports import equal, failed, parted, published, report_of_samples, side, written
 
 from ppd_proxy.acc import main as program
-from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.explaining import advice
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.acc.reports import LONGER_THAN_FLOOR, Forced, Noise
 from ppd_proxy.accuracy.intervals import wilson
 

@@ -7,7 +7,7 @@ from tests.support.acc import run_command
 from tests.support.acc_reports import equal, failed, parted, published, written
 
 from ppd_proxy.acc.annotations import read_annotations
-from ppd_proxy.acc.command import Exit, Mistake
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.acc.reports import read_report
 
 SAMPLES = (

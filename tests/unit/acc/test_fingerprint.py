@@ -7,8 +7,8 @@ from tests.support.acc import run_command
 from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.commands.fingerprint import PROBES, logprobs_digest, tokens_digest
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.model import ModelConfig

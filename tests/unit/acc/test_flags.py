@@ -3,8 +3,8 @@
 import pytest
 
 from ppd_proxy.acc import main as program
-from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.flags import url_of
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.acc.settings import RANGES
 
 ASKING = ("compare-output", "--baseline", "http://127.0.0.1:1", "--target", "http://127.0.0.1:1", "--prompt", "x")

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ppd_proxy.acc.formats import COLUMNS, FORMATS, MOST_IN_MARKDOWN
-from ppd_proxy.acc.gating import totals_of
+from ppd_proxy.acc.report_files import totals_of
 from ppd_proxy.acc.reports import EngineInfo, Flip, Noise, Report, Sample, Side
 
 NASTY = 'a"b,c\n</failure>]]>&<img onerror=x>|`code`|\x00\x1b[31m @team ``x`` é\U0001f600'

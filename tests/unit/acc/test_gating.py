@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
-from ppd_proxy.acc.command import Exit
-from ppd_proxy.acc.gating import Gate, Limits, gate_of, stopping, totals_of, worst_of
+from ppd_proxy.acc.gating import Gate, Limits, gate_of, stopping, worst_of
+from ppd_proxy.acc.outcome import Exit
+from ppd_proxy.acc.report_files import totals_of
 from ppd_proxy.acc.reports import Interval
 
 

@@ -6,7 +6,7 @@ import pytest
 from tests.support.acc import run_command
 from tests.support.acc_engines import chat_answer, scripted_engine
 
-from ppd_proxy.acc.command import Exit, Mistake
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.acc.settings import Settings
 from ppd_proxy.sim.config import EngineConfig
 from ppd_proxy.sim.engine import running_engine

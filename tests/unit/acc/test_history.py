@@ -8,8 +8,8 @@ from tests.support.acc import run_command
 from tests.support.acc_reports import equal, failed, parted, published, side, written
 from tests.support.journal import row
 
-from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.history import default_path
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.acc.trends import judge
 from ppd_proxy.shadow import rows
 from ppd_proxy.shadow.journal import Journal

@@ -7,9 +7,9 @@ import pytest
 from tests.support.acc import run_command
 
 from ppd_proxy.acc import main as program
-from ppd_proxy.acc.command import Exit, Mistake
 from ppd_proxy.acc.flags import sampling_of
-from ppd_proxy.acc.main import build_parser
+from ppd_proxy.acc.outcome import Exit, Mistake
+from ppd_proxy.acc.parser import build_parser
 from ppd_proxy.acc.settings import SettingsError, load_settings
 
 PUBLISHED = """

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from tests.support.acc_engines import answering, engine_of
 
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 
 PROGRAM = (sys.executable, "-m", "ppd_proxy.acc.main")
 IN_FOREGROUND, IN_BACKGROUND = (

@@ -6,8 +6,8 @@ from tests.support.acc import run_command
 from tests.support.acc_engines import engine_config, engine_of, pair
 from tests.support.acc_reports import dataset
 
-from ppd_proxy.acc.command import Exit, Trouble
 from ppd_proxy.acc.error_bodies import told_by
+from ppd_proxy.acc.outcome import Exit, Trouble
 from ppd_proxy.sim.engine import running_engine
 
 ASKED = {

@@ -7,7 +7,7 @@ from tests.support.acc import lines_of, run_command
 from tests.support.kv_tensors import gaussian, write_npz
 
 from ppd_proxy.acc import kv_plots
-from ppd_proxy.acc.command import Mistake
+from ppd_proxy.acc.outcome import Mistake
 
 
 def dumps(folder, one, other):

@@ -5,7 +5,7 @@ from tests.support.acc import run_command
 from tests.support.kv_tensors import layers_of, metadata, write_npz
 
 from ppd_connector.faults import Drawn, apply, parse
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 
 LAYERS, SHAPE, BLOCK = 6, (4, 128, 32), 16
 

@@ -5,8 +5,8 @@ import pytest
 from tests.support.acc import lines_of, run_command
 from tests.support.kv_tensors import layers_of, metadata, write_npz, write_safetensors
 
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.kv_files import KvFile
+from ppd_proxy.acc.outcome import Exit
 
 HINT = "more heads than tokens: if the arrays are (tokens, heads, channels), say --layout tokens-heads"
 

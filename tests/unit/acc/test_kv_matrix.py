@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tests.support.acc import run_command
 
-from ppd_proxy.acc.command import Mistake
 from ppd_proxy.acc.kv_matrix import read_heat
-from ppd_proxy.acc.main import to_json
+from ppd_proxy.acc.outcome import Mistake
 from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row, heat_picture, level, levels
+from ppd_proxy.acc.strict_json import to_json
 
 
 def row(layer, kind, values, name=None):

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from ppd_proxy.acc import main as program
-from ppd_proxy.acc.command import Command, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.command import Command
+from ppd_proxy.acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.registry import COMMANDS, Listed
 
 TEXTS = ("compare-output", "--baseline-text", "a b", "--target-text", "a c")

@@ -6,10 +6,10 @@ import pytest
 from aiohttp import web
 from tests.support.acc_engines import chat_answer, scored_prompt, scripted_engine
 
+from ppd_proxy.acc.access import Access, Sampling
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.compare import compare_answers, noise_floor, noise_of, spread
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
-from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.reports import LONGER_THAN_FLOOR
 from ppd_proxy.acc.views import noise_line
 from ppd_proxy.accuracy.flips import floor_of, measure

@@ -9,9 +9,9 @@ from tests.support.acc_answers import answer, both, call, entry
 from tests.support.acc_reports import dataset
 
 from ppd_proxy.acc.answers import Answer
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Question
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.reports import read_report
 from ppd_proxy.accuracy.flips import Floor
 

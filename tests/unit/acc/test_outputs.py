@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ppd_proxy.acc import main as program
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 
 
 @pytest.fixture

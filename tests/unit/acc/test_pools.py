@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ppd_proxy.acc.command import Exit
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.pools import deltas_of, judge_together
 from ppd_proxy.acc.reports import Flip, Sample, Side
 from ppd_proxy.accuracy.flips import floor_of, measure

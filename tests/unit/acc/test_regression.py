@@ -4,7 +4,7 @@ import pytest
 from tests.support.acc import lines_of, run_command
 from tests.support.acc_reports import divergent, sample, write, write_published
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 
 
 async def regression(tmp_path, before, now, *arguments):

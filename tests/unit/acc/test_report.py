@@ -5,7 +5,7 @@ import pytest
 from tests.support.acc import lines_of, run_command
 from tests.support.page_reports import encoded, mixed, published, report, sample
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.acc.settings import Settings
 
 

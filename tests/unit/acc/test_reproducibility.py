@@ -4,7 +4,7 @@ import pytest
 from tests.support.acc import lines_of, run_line
 from tests.support.acc_engines import engine_config
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.accuracy.intervals import wilson
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault

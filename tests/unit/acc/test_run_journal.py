@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.support.acc_reports import rows_in
 
-from ppd_proxy.acc.command import Mistake, Trouble
+from ppd_proxy.acc.outcome import Mistake, Trouble
 from ppd_proxy.acc.run_journal import RunJournal, read_journal
 
 SETTINGS = {"baseline": "http://a", "sampling": {"seed": 42}, "noise_floor": 20}

@@ -8,9 +8,9 @@ from tests.support.acc_answers import answer, both, entry, halves, speaking
 from tests.support.acc_reports import dataset
 
 from ppd_proxy.acc.answers import Answer, identity, read_answer
-from ppd_proxy.acc.command import Exit
 from ppd_proxy.acc.compare import compare_answers
 from ppd_proxy.acc.engines import Question
+from ppd_proxy.acc.outcome import Exit
 from ppd_proxy.acc.page.series import equal_tokens
 from ppd_proxy.acc.reports import Side, read_report
 from ppd_proxy.accuracy.flips import Floor, floor_of, measure

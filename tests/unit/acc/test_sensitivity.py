@@ -2,8 +2,8 @@ import pytest
 from tests.support.acc import lines_of, run_line
 from tests.support.acc_engines import engine_config
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
 from ppd_proxy.acc.commands.sensitivity import classify
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.acc.perturbations import perturb
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault

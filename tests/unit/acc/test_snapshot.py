@@ -7,7 +7,7 @@ from tests.support.acc import run_command
 from tests.support.acc_engines import NOISE_NATS, TOKENS, answering, faulty_engine, pair, scripted_engine
 from tests.support.acc_reports import dataset
 
-from ppd_proxy.acc.command import Exit, Mistake
+from ppd_proxy.acc.outcome import Exit, Mistake
 from ppd_proxy.acc.snapshots import read_snapshot
 
 

@@ -3,8 +3,8 @@ import json
 import pytest
 from tests.support.acc_engines import engine_config
 
+from ppd_proxy.acc.access import Access, Sampling
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
-from ppd_proxy.acc.flags import Access, Sampling
 from ppd_proxy.acc.streams import StreamReader
 from ppd_proxy.sim.engine import running_engine
 from ppd_proxy.sim.faults import Fault

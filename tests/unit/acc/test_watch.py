@@ -12,10 +12,10 @@ import pytest
 from tests.support.acc import a_context, lines_of, run_command, run_line
 from tests.support.acc_engines import engine_config
 
-from ppd_proxy.acc.command import Exit, Mistake, Trouble
+from ppd_proxy.acc.access import Access, Sampling
 from ppd_proxy.acc.commands.watch import until_signal
 from ppd_proxy.acc.engines import engines
-from ppd_proxy.acc.flags import Access, Sampling
+from ppd_proxy.acc.outcome import Exit, Mistake, Trouble
 from ppd_proxy.acc.watch_sinks import LogFile, WatchMetrics, metrics_server
 from ppd_proxy.acc.watching import Plan, Watcher, exit_of, gate
 from ppd_proxy.sim.engine import running_engine

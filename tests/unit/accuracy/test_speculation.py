@@ -60,7 +60,8 @@ def test_without_drafts_there_are_no_figures():
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=60))
 def test_counts_per_position_give_the_exact_distribution(accepted):
     """With one draft spread over all lengths added, as the docstring says."""
-    mean, variance = speculation._moments(counters(accepted, 4), 4)
+    counted = counters(accepted, 4)
+    mean, variance = speculation._moments(counted.drafts, counted.per_position)
     assert mean == pytest.approx(sum(accepted) / len(accepted))
     weighted = [(n, 1.0) for n in accepted] + [(n, 0.2) for n in range(5)]
     total = sum(weight for _, weight in weighted)

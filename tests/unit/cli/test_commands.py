@@ -11,7 +11,7 @@ import pytest
 
 from ppd_proxy import config
 from ppd_proxy.cli.main import main
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.config_error import ConfigError
 
 
 @pytest.fixture(autouse=True)

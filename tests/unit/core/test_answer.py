@@ -14,7 +14,7 @@ from ppd_proxy.core.answer import (
 )
 from ppd_proxy.core.asked import IDS, NOTHING
 from ppd_proxy.core.dialects import read_whole
-from ppd_proxy.core.record import Transfer
+from ppd_proxy.core.transfer import Transfer
 
 TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
 USAGE = {"prompt_tokens": 30, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 16}}

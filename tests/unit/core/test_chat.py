@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_proxy.core.asked import IDS, NOTHING, Asked
-from ppd_proxy.core.chat import MAX_SALT_CHARS, decode_body, parse, prefill_body
+from ppd_proxy.core.chat import MAX_SALT_CHARS, parse
+from ppd_proxy.core.leg_bodies import decode_body, prefill_body
 from ppd_proxy.core.opaque import opaque_body, parse_opaque
 from ppd_proxy.core.prompt_size import opaque_size_bytes, prompt_size_bytes
 from ppd_proxy.errors import BadRequest

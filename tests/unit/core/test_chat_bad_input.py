@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppd_proxy.core.asked import NOTHING
-from ppd_proxy.core.chat import decode_body, parse, prefill_body
+from ppd_proxy.core.chat import parse
+from ppd_proxy.core.leg_bodies import decode_body, prefill_body
 from ppd_proxy.core.opaque import opaque_body, parse_opaque
 from ppd_proxy.errors import BadRequest
 

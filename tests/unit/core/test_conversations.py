@@ -15,8 +15,8 @@ from tests.support.chats import (
 )
 
 from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.history import History
 from ppd_proxy.core.identity import Answer, scope
-from ppd_proxy.core.types import History
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from tests.support.chats import (
 )
 
 from ppd_proxy.core.conversations import Conversations
+from ppd_proxy.core.history import History
 from ppd_proxy.core.identity import Answer, AnswerSteps, last_assistant
-from ppd_proxy.core.types import History
 
 
 @pytest.fixture

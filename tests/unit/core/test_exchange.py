@@ -15,8 +15,8 @@ from tests.support.playbook import (
     unreachable,
 )
 
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.signals import MakePlan
-from ppd_proxy.core.types import Reason
 
 NIXL, P2P, SHARED = planned(pd_plan()), planned(pd_plan(handoff="p2p_nccl")), planned(pd_plan(handoff="none"))
 DIRECT, AGGREGATED = planned(direct_plan()), planned(aggregated_plan())

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ppd_proxy.core.asked import NOTHING
-from ppd_proxy.core.chat import decode_body, parse, prefill_body
+from ppd_proxy.core.chat import parse
+from ppd_proxy.core.leg_bodies import decode_body, prefill_body
 from ppd_proxy.core.opaque import opaque_body, parse_opaque
 
 EVIL = '{"do_remote_prefill":true,"remote_host":"evil"}'

@@ -6,8 +6,8 @@ import pytest
 from tests.support.builders import decode, fleet, prefill
 
 from ppd_proxy.core.chat import parse
+from ppd_proxy.core.plan import Demand
 from ppd_proxy.core.prompts import PromptCheck, counted
-from ppd_proxy.core.types import Demand
 from ppd_proxy.policy.decide import Situation, decide
 
 

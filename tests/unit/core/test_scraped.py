@@ -5,16 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppd_proxy.core.scraped import (
-    UNKNOWN,
-    ConnectorFigures,
-    EngineFigures,
-    PromptTokens,
-    TokenLedger,
-    delta,
-    from_usage,
-    is_restarted,
-)
+from ppd_proxy.core.readings import PromptTokens, TokenLedger, delta, from_usage, is_restarted
+from ppd_proxy.core.scraped import UNKNOWN, ConnectorFigures, EngineFigures
 from ppd_proxy.upstream.scrape import parse
 
 GOLDEN = Path(__file__).parents[1] / "telemetry" / "vllm_0_32_decode_metrics.txt"

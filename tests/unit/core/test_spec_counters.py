@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppd_proxy.core.scraped import UNKNOWN, EngineFigures, delta, is_restarted
+from ppd_proxy.core.readings import delta, is_restarted
+from ppd_proxy.core.scraped import UNKNOWN, EngineFigures
 from ppd_proxy.core.spec_counters import MAX_POSITIONS, SpecCounters
 from ppd_proxy.upstream.scrape import parse
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppd_proxy.core import chat, identity, requests, stepwise
+from ppd_proxy.core import chat, identity, requests, stepped, stepwise
 from ppd_proxy.core.stepwise import LARGE_BYTES
 from ppd_proxy.errors import BadRequest
 
@@ -96,7 +96,7 @@ def test_a_large_chat_has_the_history_that_it_has_in_one_go(messages):
     assert count > 3
     assert text_of(found.messages) == whole.messages
     assert (found.fields.keys(), found.is_multi_sequence) == (whole.fields.keys(), True)
-    assert run(requests.chat_steps(SCOPE, found))[0] == identity.chat_steps(SCOPE, whole.messages)
+    assert run(stepped.chat_steps(SCOPE, found))[0] == identity.chat_steps(SCOPE, whole.messages)
 
 
 PROMPTS = {
@@ -113,7 +113,7 @@ def test_a_large_prompt_has_the_history_that_it_has_in_one_go(prompt):
     whole = chat.parse("completion", body)
     found, _ = run(requests.parse("completion", body, frozenset()))
     assert found.is_multi_sequence is whole.is_multi_sequence is False
-    steps, count = run(requests.raw_steps(SCOPE, found.prompt))
+    steps, count = run(stepped.raw_steps(SCOPE, found.prompt))
     assert steps == identity.raw_steps(SCOPE, whole.prompt)
     assert count > 0
 

@@ -10,9 +10,9 @@ import zmq.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppd_proxy.config_error import ConfigError
 from ppd_proxy.core.announced import LOOPBACK, Networks, RejectedAnnouncement
 from ppd_proxy.discovery.announce import AnnouncementListener, parse_announcement
-from ppd_proxy.errors import ConfigError
 
 LIMIT_S = 10.0
 STOCK = {"type": "P", "http_address": "10.0.0.1:8100", "zmq_address": "10.0.0.1:21001"}

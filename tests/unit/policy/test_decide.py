@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.builders import aggregated, decode, fleet, prefill
 
-from ppd_proxy.core.types import Demand, History, Home, Reason
+from ppd_proxy.core.history import History, Home
+from ppd_proxy.core.plan import Demand, Reason
 from ppd_proxy.errors import NoRoute
 from ppd_proxy.handoff.registry import HANDOFFS
 from ppd_proxy.policy.decide import Situation, decide

@@ -3,7 +3,8 @@
 import pytest
 from tests.support.builders import aggregated, decode, fleet, prefill
 
-from ppd_proxy.core.types import Demand, History, Home, Reason
+from ppd_proxy.core.history import History, Home
+from ppd_proxy.core.plan import Demand, Reason
 from ppd_proxy.errors import NoRoute
 from ppd_proxy.policy.decide import Situation, decide
 from ppd_proxy.policy.distrust import Distrust

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppd_proxy.core.chat import MAX_SALT_CHARS
-from ppd_proxy.core.types import Home
+from ppd_proxy.core.history import Home
 from ppd_proxy.policy.distrust import Distrust
 from ppd_proxy.policy.guard import DIRECT, SPLIT, Guard, GuardSettings, Verdicts, pair_scope, scope_pair
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.builders import decode
 
-from ppd_proxy.core.types import Home
+from ppd_proxy.core.history import Home
 from ppd_proxy.policy.placement import find_home, is_overloaded, least_loaded
 
 ENGINES = tuple(decode(f"d{number}") for number in range(5))

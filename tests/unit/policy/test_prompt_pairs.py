@@ -2,7 +2,7 @@
 
 from tests.support.builders import decode, pd_plan, prefill
 
-from ppd_proxy.core.types import Home
+from ppd_proxy.core.history import Home
 from ppd_proxy.policy.distrust import Distrust, joined
 from ppd_proxy.policy.prompts import LIMIT, WINDOW, PromptPairs
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import BadRequest
 from ppd_proxy.sections import Auth
 from ppd_proxy.server.access import check_admin, check_client

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ppd_proxy.core.events import EventReader
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute, ProxyError
 from ppd_proxy.server.render import error_body, error_event, error_headers
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.journal import NAN, directly, row
 
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.config_error import ConfigError
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.rows import SCHEMA_VERSION
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, is_sampled, sampling_of, scopes_of
 
 

@@ -5,7 +5,7 @@ import sys
 import aiohttp
 import pytest
 
-from ppd_proxy.errors import ConfigError
+from ppd_proxy.config_error import ConfigError
 from ppd_proxy.sim.command import add_arguments, config_from
 from ppd_proxy.sim.config import EngineConfig
 

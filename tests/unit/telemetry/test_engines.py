@@ -5,9 +5,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from ppd_proxy.core.fleet import Change
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.record import Record
 from ppd_proxy.core.scraped import UNKNOWN, ConnectorFigures, EngineFigures
-from ppd_proxy.core.types import Engine, Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.upstream.scrape import parse
 

@@ -3,8 +3,9 @@ import logging
 
 import pytest
 
-from ppd_proxy.core.record import Record, Transfer
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
+from ppd_proxy.core.record import Record
+from ppd_proxy.core.transfer import Transfer
 from ppd_proxy.telemetry.logs import RequestLog, configure, request_line
 
 

@@ -5,8 +5,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from ppd_proxy.core.fleet import Change
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.types import Engine, Reason
+from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry.instruments import INSTRUMENTS
 from ppd_proxy.telemetry.metrics import Metrics
 

@@ -6,7 +6,7 @@ import math
 import pytest
 from tests.support.scripted import BODY, HEAD, LIMIT_S, Line, scripted
 
-from ppd_proxy.core.types import Reason
+from ppd_proxy.core.plan import Reason
 from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.pool import Pool
 

@@ -10,7 +10,8 @@ from tests.support.shortage import no_more_files
 
 from ppd_proxy.core.types import Engine
 from ppd_proxy.errors import EngineFailure
-from ppd_proxy.upstream.client import engine_errors, engine_headers, make_session
+from ppd_proxy.http_session import engine_headers, make_session
+from ppd_proxy.upstream.client import engine_errors
 from ppd_proxy.upstream.probe import Prober
 from ppd_proxy.upstream.shortage import Shortage
 

@@ -6,8 +6,8 @@ from aiohttp.test_utils import TestServer
 
 from ppd_proxy.core.scraped import UNKNOWN, EngineFigures
 from ppd_proxy.core.types import Engine
+from ppd_proxy.http_session import make_session
 from ppd_proxy.upstream import scrape
-from ppd_proxy.upstream.client import make_session
 from ppd_proxy.upstream.scrape import Scraper
 
 LIMIT_S = 10.0

@@ -15,7 +15,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Result, Trouble
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.flags import between
 from ppd_proxy.acc.matching import (
     Matched,
@@ -32,7 +32,9 @@ from ppd_proxy.acc.matching import (
     require_pairs,
     span,
 )
+from ppd_proxy.acc.outcome import Result, Trouble
 from ppd_proxy.acc.reports import Report, Sample, read_report
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.significance import Ratio, holm, odds_ratio, paired_odds_ratio, sign_flip
 

@@ -14,9 +14,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Result, Trouble
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.matching import columns, ends, is_hit, plain, rate_of, rates_table, span
+from ppd_proxy.acc.outcome import Exit, Result, Trouble
 from ppd_proxy.acc.reports import Sample, read_report
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import counted, percent
 from ppd_proxy.accuracy.intervals import Interval, wilson
 from ppd_proxy.accuracy.significance import student

@@ -17,8 +17,10 @@ from ppd_proxy.acc.annotations import (
     sidecar,
     write_annotations,
 )
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.reports import read_report
+from ppd_proxy.acc.surroundings import Context
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

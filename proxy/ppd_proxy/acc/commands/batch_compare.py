@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from ppd_proxy.acc.batch_options import Options, add_batch_flags, options_of
+from ppd_proxy.acc.access import Sampling
+from ppd_proxy.acc.batch_options import add_batch_flags, options_of
 from ppd_proxy.acc.batch_reports import dry_data, result_of
 from ppd_proxy.acc.batch_runs import Work, conduct
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.datasets import Row, read_datasets, read_template
 from ppd_proxy.acc.engines import Question
 from ppd_proxy.acc.flags import (
-    Sampling,
     access_of,
     add_access_flags,
     add_sampling_flags,
@@ -29,9 +29,12 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     url_of,
 )
+from ppd_proxy.acc.judging import Options
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.reports import Report, read_report
 from ppd_proxy.acc.run_journal import read_journal
 from ppd_proxy.acc.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import counted
 
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.access import Endpoint, Sampling
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import (
-    Endpoint,
-    Sampling,
     access_of,
     add_access_flags,
     add_sampling_flags,
@@ -28,7 +27,9 @@ from ppd_proxy.acc.flags import (
     sampling_of,
     url_of,
 )
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.streams import Streamed
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.timings import CONFIDENCE, figures, figures_table
 from ppd_proxy.acc.views import Progress
 

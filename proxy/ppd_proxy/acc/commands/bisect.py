@@ -15,7 +15,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.cuts import Cuts, cuts_of
 from ppd_proxy.acc.engines import Engine, EngineTrouble, engines
@@ -34,7 +34,9 @@ from ppd_proxy.acc.flags import (
 )
 from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
+from ppd_proxy.acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.prompts import read_text
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.trials import Step, Trials, boundaries
 from ppd_proxy.acc.views import Progress, counted, empty_too, noise_line, percent
 from ppd_proxy.accuracy import dose, significance

@@ -11,8 +11,10 @@ from pathlib import Path
 from rich.text import Text
 
 from ppd_proxy.acc import cache
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.flags import between, option
+from ppd_proxy.acc.outcome import Exit, Result
+from ppd_proxy.acc.surroundings import Context
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.flags import between, not_negative, option, positive
 from ppd_proxy.acc.kv_blend import blend_data, blend_view
 from ppd_proxy.acc.kv_check import KvReport, Options, check_dumps
 from ppd_proxy.acc.kv_files import LAYOUTS, KvFileError
 from ppd_proxy.acc.kv_plots import check_plot, draw_heat_map, draw_histogram
 from ppd_proxy.acc.kv_report import data_of, view_of
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress
 from ppd_proxy.accuracy.kv.blend import CHECK_LAYER, RECOMPUTE_RATIO, Blend, blend
 from ppd_proxy.accuracy.kv.blend_advice import Recommendation, recommend

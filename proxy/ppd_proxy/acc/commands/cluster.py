@@ -15,11 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_proxy.acc import conditions
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.conditions import Figure
 from ppd_proxy.acc.flags import positive
-from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
+from ppd_proxy.acc.from_proxy import notes_of
+from ppd_proxy.acc.outcome import Exit, Result
+from ppd_proxy.acc.report_source import add_report_flags, report_from
 from ppd_proxy.acc.reports import Sample
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.accuracy import clusters
 
 _SEED = 42

@@ -15,13 +15,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.answers import Answer, Position
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands.compare_output import headline
 from ppd_proxy.acc.compare import compare_answers, forced_of, noise_floor, noise_of
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import (
-    Sampling,
     access_of,
     add_access_flags,
     add_noise_flag,
@@ -35,7 +35,9 @@ from ppd_proxy.acc.flags import (
     url_of,
 )
 from ppd_proxy.acc.model_notes import with_model_notes
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.broken_numbers import broken_sentence
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.compare import compare, compare_answers, noise_floor, noise_of
 from ppd_proxy.acc.engines import Question, engines
 from ppd_proxy.acc.flags import (
@@ -26,7 +26,9 @@ from ppd_proxy.acc.flags import (
     sampling_of,
 )
 from ppd_proxy.acc.model_notes import with_model_notes
+from ppd_proxy.acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.reports import Sample
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress, nats, noise_line
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.said import EMPTY, part_of, sentence

@@ -11,13 +11,13 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from rich.text import Text
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.answers import Answer
 from ppd_proxy.acc.broken_numbers import broken_sentence
-from ppd_proxy.acc.command import Command, Context, Exit, Result, Trouble
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.compare import compare_answers, noise_of
 from ppd_proxy.acc.engines import EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import (
-    Sampling,
     access_of,
     add_access_flags,
     add_noise_flag,
@@ -32,8 +32,10 @@ from ppd_proxy.acc.flags import (
 from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
 from ppd_proxy.acc.normalizing import Matching
+from ppd_proxy.acc.outcome import Exit, Result, Trouble
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.streams import Streamed
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.timings import figures, figures_table
 from ppd_proxy.acc.views import nats, noise_line
 from ppd_proxy.accuracy.flips import Floor

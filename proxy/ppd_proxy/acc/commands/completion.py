@@ -6,9 +6,11 @@ import argparse
 
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.completions import SHELLS, script_of
 from ppd_proxy.acc.files import write_whole
+from ppd_proxy.acc.outcome import Exit, Result
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import verbatim
 
 
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, context: Context) -> Result:
-    from ppd_proxy.acc.main import build_parser  # which imports this module
+    from ppd_proxy.acc.parser import build_parser
 
     script = script_of(build_parser(is_complete=True), args.shell)
     data = {"shell": args.shell, "script": script}

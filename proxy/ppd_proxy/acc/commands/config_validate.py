@@ -7,8 +7,10 @@ from pathlib import Path
 
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.settings import FILE_NAMES, mistakes_of, read_tables, unknown_of
+from ppd_proxy.acc.surroundings import Context
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

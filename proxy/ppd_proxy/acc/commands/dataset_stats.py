@@ -12,10 +12,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.access import Sampling
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.datasets import Loaded, Row, read_dataset, read_template
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
-from ppd_proxy.acc.flags import Sampling, access_of, add_access_flags, positive, url_of
+from ppd_proxy.acc.flags import access_of, add_access_flags, positive, url_of
+from ppd_proxy.acc.outcome import Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress, counted
 
 _BARS = 40

@@ -10,11 +10,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands.healthcheck import quick_access, urls_of
 from ppd_proxy.acc.detection import Detection, detect
 from ppd_proxy.acc.engines import EngineTrouble, engines
 from ppd_proxy.acc.flags import add_access_flags
+from ppd_proxy.acc.outcome import Exit, Result
+from ppd_proxy.acc.surroundings import Context
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands.healthcheck import health_table
 from ppd_proxy.acc.compare import noise_floor, noise_of
 from ppd_proxy.acc.engines import Engine, Question, engines
@@ -36,11 +36,14 @@ from ppd_proxy.acc.flags import (
     url_of,
 )
 from ppd_proxy.acc.health import Health, check_health, differences
-from ppd_proxy.acc.kv_stage import KvOutcome, add_kv_flags, check_kv, kv_paths
+from ppd_proxy.acc.kv_flags import add_kv_flags, kv_paths
+from ppd_proxy.acc.kv_stage import KvOutcome, check_kv
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.pools import CONFIDENCE, verdict_data
 from ppd_proxy.acc.positions import DEFAULT_ALPHA
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.stages import Asking, Parts, StageResult, judge_stages, run_stages
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.variations import variations
 from ppd_proxy.acc.views import Progress, empty_pairs, noise_line, percent
 from ppd_proxy.accuracy.diagnosis import Advice, Conditions, Located, decision_guide, locate

@@ -12,10 +12,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands.regression import change_of, changes_table
 from ppd_proxy.acc.matching import columns, match, notes_of, plain, rate_of, rates_table, require_pairs
+from ppd_proxy.acc.outcome import Exit, Result
 from ppd_proxy.acc.reports import STATUSES, Report, Sample, read_report
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.accuracy.said import Difference, differences, sentence
 
 _CONFIDENCE = 0.95

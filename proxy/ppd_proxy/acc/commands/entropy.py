@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.entropies import (
     Comparison,
     Series,
@@ -26,7 +26,10 @@ from ppd_proxy.acc.entropies import (
     side_series,
 )
 from ppd_proxy.acc.flags import between, not_negative, positive
-from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
+from ppd_proxy.acc.from_proxy import notes_of
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
+from ppd_proxy.acc.report_source import add_report_flags, report_from
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import counted, nats
 from ppd_proxy.accuracy.distributions import VOCABULARY
 

@@ -14,12 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_proxy.acc.annotations import NOTHING, read_annotations, sample_of
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.engines import EngineTrouble, engines
 from ppd_proxy.acc.explaining import Advice, Place, advice, places, split_texts, story, token_ids
 from ppd_proxy.acc.flags import access_of, not_negative, url_of
-from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from, with_sample
+from ppd_proxy.acc.from_proxy import notes_of, with_sample
+from ppd_proxy.acc.outcome import Exit, Result
+from ppd_proxy.acc.report_source import add_report_flags, report_from
 from ppd_proxy.acc.reports import Report, Sample
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.accuracy.flips import Token
 from ppd_proxy.accuracy.said import part_of
 

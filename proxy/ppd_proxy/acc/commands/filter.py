@@ -13,12 +13,15 @@ from rich.text import Text
 
 from ppd_proxy.acc import conditions
 from ppd_proxy.acc.annotations import Annotation, read_annotations, write_annotations
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.conditions import Condition
 from ppd_proxy.acc.flags import between, not_negative
-from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
+from ppd_proxy.acc.from_proxy import notes_of
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.report_files import totals_of, write_report
+from ppd_proxy.acc.report_source import add_report_flags, report_from
 from ppd_proxy.acc.reports import STATUSES, Sample
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import counted
 
 _CLASSIFICATIONS = ("match", "likely_bug", "likely_uncertainty", "unknown")
@@ -76,7 +79,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     ]  # fmt: skip
     if not kept.samples:
         notes.append("no sample meets the conditions")
-    totals = totals_of(kept.samples, report.totals.confidence if report.totals else 0.95)
+    totals = totals_of((each.status for each in kept.samples), report.totals.confidence if report.totals else 0.95)
     view = [Text(f"{len(kept.samples)} of {len(report.samples)} samples" + (f": {'; '.join(names)}" if names else ""))]
     if args.output is not None:
         path = context.directory / args.output

@@ -17,12 +17,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.answers import Answer, identity
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.compare import compare_answers, noise_floor, noise_of
 from ppd_proxy.acc.engines import Engine, EngineTrouble, Question, engines
 from ppd_proxy.acc.flags import (
-    Sampling,
     access_of,
     add_access_flags,
     add_noise_flag,
@@ -32,10 +32,12 @@ from ppd_proxy.acc.flags import (
     whole_number_of,
 )
 from ppd_proxy.acc.model_notes import with_model_notes
+from ppd_proxy.acc.outcome import Exit, Result
 from ppd_proxy.acc.pools import judge_together, verdict_data
 from ppd_proxy.acc.positions import DEFAULT_ALPHA
 from ppd_proxy.acc.reports import Sample
 from ppd_proxy.acc.settings import Settings
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress, noise_line
 from ppd_proxy.accuracy.flips import Floor
 from ppd_proxy.accuracy.said import sentence

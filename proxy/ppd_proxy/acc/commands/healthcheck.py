@@ -11,11 +11,14 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.access import Access
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.engines import engines
-from ppd_proxy.acc.flags import Access, access_of, add_access_flags, option, url_of, whole_number_of
+from ppd_proxy.acc.flags import access_of, add_access_flags, option, url_of, whole_number_of
 from ppd_proxy.acc.health import DEPTH, Health, check_health, differences
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.settings import Settings
+from ppd_proxy.acc.surroundings import Context
 
 _TIMEOUT_S = 30.0
 

@@ -14,10 +14,12 @@ from typing import Any, cast
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.flags import between, not_negative, positive
 from ppd_proxy.acc.history import Run, default_path, opened
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.reports import Status, report_of
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.trends import hits_of, judge
 from ppd_proxy.acc.views import counted, percent
 from ppd_proxy.accuracy.gates import Decision

@@ -8,10 +8,12 @@ from string import Template
 
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.files import write_whole
 from ppd_proxy.acc.flags import add_pair_flags, url_of
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.settings import FILE_NAMES, mistakes_of, unknown_of
+from ppd_proxy.acc.surroundings import Context
 
 _STARTER = Template("""\
 # Settings of ppd-acc; found in the working directory, or given with --config FILE.

@@ -10,13 +10,15 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Mistake, Result, Trouble
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands.ab_test import ALPHA
 from ppd_proxy.acc.flags import between
-from ppd_proxy.acc.from_proxy import add_report_flags, report_from
 from ppd_proxy.acc.from_proxy import notes_of as proxy_notes_of
 from ppd_proxy.acc.matching import columns, exit_of, plain
+from ppd_proxy.acc.outcome import Mistake, Result, Trouble
+from ppd_proxy.acc.report_source import add_report_flags, report_from
 from ppd_proxy.acc.reports import Report, Sample
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.accuracy.lengths import LengthBias, Pair, finish_table, judge, length_bias
 from ppd_proxy.accuracy.significance import Mean
 

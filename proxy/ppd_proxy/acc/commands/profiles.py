@@ -7,8 +7,10 @@ import argparse
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
+from ppd_proxy.acc.outcome import Exit, Result
 from ppd_proxy.acc.settings import BUILT_IN_PROFILES
+from ppd_proxy.acc.surroundings import Context
 
 _COLUMNS = ("temperature", "top_p", "seed", "max_tokens", "model")
 

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands.ab_test import add_test_flags
 from ppd_proxy.acc.matching import (
     changes,
@@ -29,7 +29,9 @@ from ppd_proxy.acc.matching import (
     require_pairs,
     span,
 )
+from ppd_proxy.acc.outcome import Result
 from ppd_proxy.acc.reports import Sample, read_report
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.accuracy import gates
 
 _SHOWN = 20

@@ -9,13 +9,16 @@ from pathlib import Path
 from rich.text import Text
 
 from ppd_proxy.acc.annotations import Annotation, read_annotations, sidecar
-from ppd_proxy.acc.command import Command, Context, Exit, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.files import write_whole
 from ppd_proxy.acc.flags import option, positive
-from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
+from ppd_proxy.acc.from_proxy import notes_of
 from ppd_proxy.acc.kv_matrix import read_heat
+from ppd_proxy.acc.outcome import Exit, Result
 from ppd_proxy.acc.page.document import MOST_SAMPLES, Extras, page_of
+from ppd_proxy.acc.report_source import add_report_flags, report_from
 from ppd_proxy.acc.reports import Report
+from ppd_proxy.acc.surroundings import Context
 
 _OUTPUT = "report.html"
 

@@ -17,12 +17,12 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.access import Sampling
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.compare import compare_answers, noise_of
 from ppd_proxy.acc.decisions import decision_data, worst
 from ppd_proxy.acc.engines import Engine, Question, engines
 from ppd_proxy.acc.flags import (
-    Sampling,
     access_of,
     add_access_flags,
     add_noise_flag,
@@ -37,9 +37,11 @@ from ppd_proxy.acc.flags import (
 )
 from ppd_proxy.acc.floors import is_flaky, measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
+from ppd_proxy.acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
 from ppd_proxy.acc.repeats import SCHEDULES, Repeated, Schedule, Tally, Told, ask_repeatedly, tally
 from ppd_proxy.acc.reports import Sample
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress, counted, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor

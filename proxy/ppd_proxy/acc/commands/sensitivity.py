@@ -15,13 +15,13 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
+from ppd_proxy.acc.access import Sampling
 from ppd_proxy.acc.broken_numbers import broken_sentence
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result, Trouble
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.compare import compare, noise_of
 from ppd_proxy.acc.decisions import decision_data
 from ppd_proxy.acc.engines import Engine, Question, engines
 from ppd_proxy.acc.flags import (
-    Sampling,
     access_of,
     add_access_flags,
     add_noise_flag,
@@ -35,8 +35,10 @@ from ppd_proxy.acc.flags import (
 )
 from ppd_proxy.acc.floors import measured_floor
 from ppd_proxy.acc.model_notes import with_model_notes
+from ppd_proxy.acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_proxy.acc.perturbations import Perturbation, perturb
 from ppd_proxy.acc.reports import STATUSES, Sample, Status
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress, counted, empty_too, nats, noise_line, percent
 from ppd_proxy.accuracy import gates
 from ppd_proxy.accuracy.flips import Floor

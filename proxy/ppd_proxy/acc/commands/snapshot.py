@@ -11,9 +11,9 @@ from importlib.metadata import version
 from rich.text import Text
 
 from ppd_proxy.acc.batch import Asked, Pace, Source
-from ppd_proxy.acc.batch_options import NOISE_ANSWERS, add_batch_flags, options_of
+from ppd_proxy.acc.batch_options import add_batch_flags, options_of
 from ppd_proxy.acc.batch_runs import floor_of_rows, info_of
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.commands import batch_compare
 from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.datasets import Row, read_datasets, read_template
@@ -30,7 +30,10 @@ from ppd_proxy.acc.flags import (
     positive,
     sampling_of,
 )
+from ppd_proxy.acc.judging import NOISE_ANSWERS
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.snapshots import Kept, Snapshot, encoded, kept, read_snapshot
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import Progress, counted, noise_line
 from ppd_proxy.accuracy.flips import Floor
 

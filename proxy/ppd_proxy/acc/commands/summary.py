@@ -13,10 +13,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Exit, Mistake, Result
-from ppd_proxy.acc.from_proxy import add_report_flags, notes_of, report_from
+from ppd_proxy.acc.command import Command
+from ppd_proxy.acc.from_proxy import notes_of
+from ppd_proxy.acc.outcome import Exit, Mistake, Result
 from ppd_proxy.acc.report_files import totals_in
+from ppd_proxy.acc.report_source import add_report_flags, report_from
 from ppd_proxy.acc.reports import Report, Totals
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import counted, nats, percent, verbatim
 
 _LABELS: Mapping[str, str] = MappingProxyType(
@@ -118,7 +121,7 @@ def _oneline(data: Mapping[str, Any]) -> Text:
 
 
 def _json(data: Mapping[str, Any]) -> Text:
-    from ppd_proxy.acc.main import to_json  # which imports every command
+    from ppd_proxy.acc.strict_json import to_json
 
     return verbatim(to_json(data))
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from ppd_proxy.acc.command import Command, Context, Mistake, Result
+from ppd_proxy.acc.command import Command
 from ppd_proxy.acc.compare import noise_of
 from ppd_proxy.acc.decisions import decision_data
 from ppd_proxy.acc.engines import engines
@@ -31,7 +31,9 @@ from ppd_proxy.acc.flags import (
     whole_number_of,
 )
 from ppd_proxy.acc.model_notes import with_model_notes
+from ppd_proxy.acc.outcome import Mistake, Result
 from ppd_proxy.acc.prompts import add_prompt_flags, prompts_of
+from ppd_proxy.acc.surroundings import Context
 from ppd_proxy.acc.views import counted, nats, noise_line
 from ppd_proxy.acc.watch_sinks import ConsoleLine, LogFile, MetricsFile, WatchMetrics, metrics_server, window_data
 from ppd_proxy.acc.watching import End, Plan, Sink, Watcher, exit_of, judged
