@@ -158,7 +158,7 @@ def commands_of(args: argparse.Namespace, urls: Sequence[str], folder: Path) -> 
     shared = ["--baseline", urls[0], "--target", urls[1], "--dataset", str(folder / "prompts.jsonl")]
     shared += ["--concurrency", str(args.concurrency), "--max-tokens", str(args.answer_tokens)]
     ours = folder / "ours.json"
-    program = [sys.executable, "-m", "ppd_proxy.acc.main", "batch-compare"]
+    program = [sys.executable, "-m", "ppd_acc.cli.main", "batch-compare"]
     yield "ppd-acc", [*program, *shared, "--output", str(ours)], ours
     if args.peer is not None:
         theirs = folder / "peer.json"

@@ -91,7 +91,7 @@ def measure(paths: list[Path]) -> dict[str, float]:
     """One warm read first, so that the command does not wait for the disk either."""
     warm_read(paths)
     read_s = warm_read(paths)
-    command = [sys.executable, "-m", "ppd_proxy.acc.main", "check-kv", "--baseline", str(paths[0])]
+    command = [sys.executable, "-m", "ppd_acc.cli.main", "check-kv", "--baseline", str(paths[0])]
     command += ["--target", str(paths[1]), "--json", str(paths[0].with_suffix(".json"))]
     done = subprocess.run([sys.executable, "-c", _MEASURING, *command], capture_output=True, text=True, check=True)
     told = json.loads(done.stdout.splitlines()[-1])

@@ -18,9 +18,17 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.core.conversations import Conversations
-from ppd_proxy.core.history import Home
-from ppd_proxy.core.identity import Answer, AnswerSteps, answer_steps, chat_steps, last_assistant, raw_steps, scope
+from ppd_core.conversation.conversations import Conversations
+from ppd_core.conversation.history import Home
+from ppd_core.conversation.identity import (
+    Answer,
+    AnswerSteps,
+    answer_steps,
+    chat_steps,
+    last_assistant,
+    raw_steps,
+    scope,
+)
 
 Message = dict[str, Any]
 FIELDS = {"model": msgspec.Raw(b'"org/model-8b"')}

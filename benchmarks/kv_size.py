@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from command_line import at_least
-from ppd_proxy.core import model_config
+from ppd_wire import model_config
 
 FORMULA = """KV bytes per token = layers x 2 (K and V) x KV heads x head size x bytes per number
 Llama-3.1-8B, bf16: 32 x 2 x 8 x 128 x 2    = 131,072 bytes = 128 KiB per token, 125 MiB per 1,000 tokens"""

@@ -30,7 +30,7 @@ START_S: Final = 60.0
 
 PROBE: Final = """
 import asyncio, json, sys, time
-from ppd_proxy import runtime
+from ppd_proxy.runtime import runtime
 from ppd_proxy.cli.main import main
 
 start = runtime.Runtime.start

@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 from cluster import Cluster, ClusterSpec, EngineSpec
-from ppd_proxy.accuracy.scores import BROKEN, Scores, Statistics, summarize
+from ppd_accuracy.answers.scores import BROKEN, Scores, Statistics, summarize
 
 WORDS = (
     "river mountain cloud engine window paper copper garden winter signal harbor velvet orange silent forest meadow"

@@ -30,8 +30,8 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from ppd_proxy.accuracy.noise import NoiseFloor, key_of
-from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
+from ppd_accuracy.verdicts.noise import NoiseFloor, key_of
+from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
 from shadow_cluster import Watched, dump, noise_row, prompt_of, real_cluster, row, say, statistics_of
 
 DATA = Path(__file__).parent / "data"

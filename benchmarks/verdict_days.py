@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from ppd_proxy.accuracy.intervals import wilson
-from ppd_proxy.accuracy.noise import NoiseFloor, key_of
-from ppd_proxy.accuracy.scores import Statistics
-from ppd_proxy.accuracy.verdicts import Tolerances, Verdicts
+from ppd_accuracy.answers.scores import Statistics
+from ppd_accuracy.statistics.intervals import wilson
+from ppd_accuracy.verdicts.noise import NoiseFloor, key_of
+from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
 from shadow_cluster import statistics_of
 
 DATA = Path(__file__).parent / "data" / "shadow_long.json"

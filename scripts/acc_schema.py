@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.acc.main import VERSION
-from ppd_proxy.acc.outcome import Exit
-from ppd_proxy.acc.registry import COMMANDS
-from ppd_proxy.acc.reports import Report
-from ppd_proxy.acc.snapshots import SNAPSHOT_VERSION, Snapshot
+from ppd_acc.cli.main import VERSION
+from ppd_acc.cli.registry import COMMANDS
+from ppd_acc.data.report import Report
+from ppd_acc.data.snapshots import SNAPSHOT_VERSION, Snapshot
+from ppd_acc.outcome import Exit
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "ppd-acc.schema.json"
 

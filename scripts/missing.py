@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "proxy" / "ppd_proxy" / "__init__.py"
 
 
 def requirements(project: dict[str, Any], extra: str) -> Iterator[str]:
@@ -51,16 +50,20 @@ def numbers(text: str) -> list[int]:
     return found
 
 
-def is_this_checkout() -> bool:
-    spec = find_spec("ppd_proxy")
-    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == SOURCE
+def is_of_this_checkout(package: str, folder: str) -> bool:
+    """Whether the package is imported from the folder, which is relative to the checkout."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return False
+    return Path(spec.origin).resolve() == ROOT / folder / "__init__.py"
 
 
 def main() -> int:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, folders = settings["project"], settings["tool"]["setuptools"]["package-dir"]
     missing = [each for each in dict.fromkeys(requirements(project, sys.argv[1])) if not is_met(each)]
     name = project["name"]
-    if not is_met(name) or not is_this_checkout():
+    if not is_met(name) or not all(is_of_this_checkout(*each) for each in folders.items()):
         missing.insert(0, name)
     print(" ".join(missing))
     return 0

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ppd_proxy import config
 from ppd_proxy.cli.serve import FILE_VARIABLE
-from ppd_proxy.settings import Setting, Value
-from ppd_proxy.sim import command
+from ppd_proxy.config import config
 from ppd_proxy.telemetry.instrument import Instrument
 from ppd_proxy.telemetry.instruments import INSTRUMENTS
+from ppd_shell.settings import Setting, Value
+from ppd_sim import command
 
 README = Path(__file__).parents[1] / "README.md"
 END = "<!-- end of table -->"

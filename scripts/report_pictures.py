@@ -24,20 +24,20 @@ import msgspec
 import numpy as np
 from PIL import Image, ImageChops
 
-from ppd_proxy.acc.access import Access, Sampling
-from ppd_proxy.acc.annotations import Annotation
-from ppd_proxy.acc.compare import compare, force, noise_floor, noise_of
-from ppd_proxy.acc.engines import Engine, Question, engines
-from ppd_proxy.acc.page.document import Extras, page_of
-from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row
-from ppd_proxy.acc.page.samples import in_order
-from ppd_proxy.acc.report_files import totals_of
-from ppd_proxy.acc.reports import Dataset, EngineInfo, Report, Sample
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.model import ModelConfig
-from ppd_proxy.sim.vocabulary import WORDS
+from ppd_acc.ask.access import Access, Sampling
+from ppd_acc.ask.engines import Engine, Question, engines
+from ppd_acc.compare.compare import compare, force, noise_floor, noise_of
+from ppd_acc.data.report import Dataset, EngineInfo, Report, Sample
+from ppd_acc.data.report_files import totals_of
+from ppd_acc.page.document import Extras, page_of
+from ppd_acc.page.kv_picture import Heat, Panel, Row
+from ppd_acc.page.samples import in_order
+from ppd_acc.reports.annotations import Annotation
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.model.model import ModelConfig
+from ppd_sim.model.vocabulary import WORDS
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 CREATED_AT = 1_790_000_000.0

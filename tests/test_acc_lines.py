@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import acc_schema
-from ppd_proxy.acc.main import main
+from ppd_acc.cli.main import main
 
 TESTS = Path(__file__).parent
 GUIDE = TESTS / "acc_guide.txt"
@@ -41,7 +41,7 @@ def unmarked(lines: list[str]) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[dict[str, str]]:
     """Where the hosts of the documents are."""
-    command = [sys.executable, "-m", "tests.support.acc_stack"]
+    command = [sys.executable, "-m", "tests.support.acc.stack"]
     stack = subprocess.Popen(command, cwd=TESTS.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         yield json.loads(stack.stdout.readline())

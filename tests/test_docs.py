@@ -14,14 +14,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import readme_tables
-from ppd_proxy import config
+from ppd_core.policy.plan import Reason
 from ppd_proxy.cli.main import build_parser
-from ppd_proxy.core.plan import Reason
+from ppd_proxy.config import config
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import GENERATION_PATHS
-from ppd_proxy.sim.faults import FaultKind
-from ppd_proxy.sim.model import ModelConfig
 from ppd_proxy.telemetry.metrics import INSTRUMENTS
+from ppd_sim.faults import FaultKind
+from ppd_sim.model.model import ModelConfig
 
 README = Path(__file__).parents[1] / "README.md"
 FIRST_CELL = re.compile(r"^\|\s*`([^`]+)`\s*\|")

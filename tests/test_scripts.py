@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ import re, sys, tomllib
 from pathlib import Path
 
 target = sys.argv[-1]
-project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+settings = tomllib.loads(Path("pyproject.toml").read_text())
+project, folders = settings["project"], settings["tool"]["setuptools"]["package-dir"]
 wanted = list(project["dependencies"])
 extras = target.partition("[")[2].rstrip("]").split(",")
 while extras:
@@ -62,19 +64,20 @@ for name in ["ppd-proxy", *(re.split("[><=]", each)[0] for each in wanted)]:
     folder = Path(".venv/site", f"{name.replace('-', '_')}-99.dist-info")
     folder.mkdir(exist_ok=True)
     (folder / "METADATA").write_text(f"Name: {name}\nVersion: 99\n")
-source = Path(".venv/site/ppd_proxy")
-if not source.exists():
-    source.symlink_to(Path("proxy/ppd_proxy").resolve())
+for package, folder in folders.items():
+    source = Path(".venv/site", package)
+    source.unlink(missing_ok=True)
+    source.symlink_to(Path(folder).resolve())
 """
 
 
 def clone(folder):
     """What the scripts read of a fresh clone."""
     folder.mkdir()
-    (folder / "proxy").mkdir()
     shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "proxy" / "ppd_proxy").mkdir()
-    (folder / "proxy" / "ppd_proxy" / "__init__.py").touch()
+    for package in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values():
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").touch()
     for name in ("pyproject.toml", "requirements-ci.txt"):
         shutil.copy(ROOT / name, folder)
     return folder

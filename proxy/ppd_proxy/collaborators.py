@@ -9,20 +9,20 @@ from typing import Protocol
 
 import msgspec
 
-from ppd_proxy.core import chat
-from ppd_proxy.core.conversations import Conversations
-from ppd_proxy.core.dialects import Dialect
-from ppd_proxy.core.echoes import Echoes
-from ppd_proxy.core.fleet import Change, Fleet
-from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.load import Load
-from ppd_proxy.core.plan import Mode, Reason, Route
+from ppd_core.conversation.conversations import Conversations
+from ppd_core.fleet.echoes import Echoes
+from ppd_core.fleet.fleet import Change, Fleet
+from ppd_core.fleet.load import Load
+from ppd_core.policy.distrust import Distrust, Pair, joined
+from ppd_core.policy.plan import Mode, Reason, Route
+from ppd_core.policy.prompt_pairs import PromptPairs
+from ppd_core.policy.retry_budget import RetryBudget
 from ppd_proxy.core.record import Record
-from ppd_proxy.policy.distrust import Distrust, Pair, joined
-from ppd_proxy.policy.prompts import PromptPairs
-from ppd_proxy.policy.retry_budget import RetryBudget
 from ppd_proxy.shadow.sample import Sample
 from ppd_proxy.upstream.pool import Pool
+from ppd_wire.dialects.dialects import Dialect
+from ppd_wire.headers import Headers
+from ppd_wire.requests import generation as chat
 
 
 class Observer(Protocol):

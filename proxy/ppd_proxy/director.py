@@ -8,22 +8,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ppd_core.policy.plan import Reason
 from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
-from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.core.named_model import named_model
-from ppd_proxy.core.plan import Reason
+from ppd_proxy.config.sections import Limits
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.sse import READ_BYTES
-from ppd_proxy.core.stepwise import Steps
-from ppd_proxy.errors import ProxyError
 from ppd_proxy.handling import Handling
 from ppd_proxy.offering import broken_sample, sample_of
-from ppd_proxy.sections import Limits
-from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.deadlines import Deadlines
 from ppd_proxy.upstream.driver import Driver
 from ppd_proxy.upstream.leg import Inbox, Leg
 from ppd_proxy.upstream.sides import Client
+from ppd_shell.tasks import Tasks
+from ppd_wire.answers.candidate import Candidate
+from ppd_wire.dialects.sse import READ_BYTES
+from ppd_wire.errors import ProxyError
+from ppd_wire.json.stepwise import Steps
+from ppd_wire.requests.named_model import named_model
 
 _READ = object()
 CLIENT_GONE_STATUS = 499

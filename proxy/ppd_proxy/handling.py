@@ -7,40 +7,43 @@ from __future__ import annotations
 
 import msgspec
 
+from ppd_core.conversation.history import History, Home
+from ppd_core.fleet.echoes import Expected
+from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.load import Reservation
+from ppd_core.handoff.registry import HANDOFFS
+from ppd_core.policy.placement import find_home
+from ppd_core.policy.plan import Demand, Plan, Reason
 from ppd_proxy import planning
 from ppd_proxy.collaborators import Call, Collaborators
-from ppd_proxy.core import chat, leg_bodies, requests, stepwise
-from ppd_proxy.core.answer import (
+from ppd_proxy.core.record import Record
+from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
+from ppd_proxy.prompt_watch import PromptWatch
+from ppd_proxy.remember import Steps, look_up, remember
+from ppd_proxy.upstream.leg import Leg
+from ppd_proxy.upstream.pool import parse_origin
+from ppd_proxy.upstream.sides import LegRequest
+from ppd_wire.answers.answer import (
     EngineAnswer,
     client_body,
     is_not_a_number,
     is_too_many_logprobs,
     read_transfer,
 )
-from ppd_proxy.core.asked import NOTHING, asked, is_transparent
-from ppd_proxy.core.candidate import Candidate, read_candidate, read_candidate_stream
-from ppd_proxy.core.dialects import opaque_relay
-from ppd_proxy.core.echoes import Expected
-from ppd_proxy.core.engine_errors import quote, shown_error
-from ppd_proxy.core.headers import Headers, forwarded, request_head, returned
-from ppd_proxy.core.history import History, Home
-from ppd_proxy.core.load import Reservation
-from ppd_proxy.core.opaque import Opaque, opaque_body
-from ppd_proxy.core.plan import Demand, Plan, Reason
-from ppd_proxy.core.prompt_size import opaque_size_bytes, prompt_size_bytes
-from ppd_proxy.core.record import Record
-from ppd_proxy.core.relay import Relay
-from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
-from ppd_proxy.core.sse import MAX_KEPT_BYTES, SseRelay
-from ppd_proxy.core.types import Engine
-from ppd_proxy.errors import EngineFailure, NoRoute, ProxyError
-from ppd_proxy.handoff.registry import HANDOFFS
-from ppd_proxy.policy.placement import find_home
-from ppd_proxy.prompt_watch import PromptWatch
-from ppd_proxy.remember import Steps, look_up, remember
-from ppd_proxy.upstream.leg import Leg
-from ppd_proxy.upstream.pool import parse_origin
-from ppd_proxy.upstream.sides import LegRequest
+from ppd_wire.answers.candidate import Candidate, read_candidate, read_candidate_stream
+from ppd_wire.answers.engine_errors import quote, shown_error
+from ppd_wire.dialects.dialects import opaque_relay
+from ppd_wire.dialects.relay import Relay
+from ppd_wire.dialects.sse import MAX_KEPT_BYTES, SseRelay
+from ppd_wire.errors import EngineFailure, NoRoute, ProxyError
+from ppd_wire.headers import Headers, forwarded, request_head, returned
+from ppd_wire.json import stepwise
+from ppd_wire.requests import bodies as leg_bodies
+from ppd_wire.requests import generation as chat
+from ppd_wire.requests import stepped as requests
+from ppd_wire.requests.asked import NOTHING, asked, is_transparent
+from ppd_wire.requests.opaque import Opaque, opaque_body
+from ppd_wire.requests.prompt_size import opaque_size_bytes, prompt_size_bytes
 
 BYTES_PER_TOKEN = 4
 """For load accounting only: how many bytes of JSON make a token, roughly."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.core.asked import is_scorable
-from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.core.chat import Generation
 from ppd_proxy.handling import Handling
 from ppd_proxy.shadow.sample import Sample, sampling_of
+from ppd_wire.answers.candidate import Candidate
+from ppd_wire.requests.asked import is_scorable
+from ppd_wire.requests.generation import Generation
 
 _text = msgspec.json.Decoder(str)
 

@@ -6,13 +6,13 @@ The one place where fleet, loads and the retry budget are asked and told on beha
 
 from __future__ import annotations
 
+from ppd_core.fleet.engine import Engine
+from ppd_core.policy.decide import Situation, decide
+from ppd_core.policy.plan import Demand, Plan
 from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.core.plan import Demand, Plan
 from ppd_proxy.core.signals import LegFailed, MakePlan
-from ppd_proxy.core.types import Engine
-from ppd_proxy.errors import NoRoute
-from ppd_proxy.policy.decide import Situation, decide
 from ppd_proxy.upstream.giving_up import give_up
+from ppd_wire.errors import NoRoute
 
 _NONE: frozenset[str] = frozenset()
 

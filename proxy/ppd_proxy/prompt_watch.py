@@ -6,12 +6,12 @@ a new salt for the decode engine, and two engines that the next try of this requ
 
 from __future__ import annotations
 
+from ppd_core.policy.plan import Plan, Reason
 from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.core.answer import EngineAnswer, counted_usage
-from ppd_proxy.core.plan import Plan, Reason
-from ppd_proxy.core.prompts import PromptCheck
 from ppd_proxy.core.signals import LegFailed
-from ppd_proxy.errors import EngineFailure
+from ppd_wire.answers.answer import EngineAnswer, counted_usage
+from ppd_wire.answers.prompt_counts import PromptCheck
+from ppd_wire.errors import EngineFailure
 
 
 class PromptWatch:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import msgspec
 import xxhash
 
+from ppd_core.conversation import identity, stepped
+from ppd_core.conversation.conversations import Conversations
+from ppd_core.conversation.history import History, Home
 from ppd_proxy.collaborators import Call
-from ppd_proxy.core import chat, identity, stepped, stepwise
-from ppd_proxy.core.answer import EngineAnswer
-from ppd_proxy.core.conversations import Conversations
-from ppd_proxy.core.history import History, Home
-from ppd_proxy.errors import BadRequest
+from ppd_wire.answers.answer import EngineAnswer
+from ppd_wire.errors import BadRequest
+from ppd_wire.json import stepwise
+from ppd_wire.requests import generation as chat
 
 Steps = list[bytes] | identity.RawSteps | None
 """A request's own steps, of its messages or of its raw prompt; None or empty: nothing to find it by."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.support.acc.page_reports import mixed, published, report, sample
 from tests.support.browser import chromium, opened_tab, running_browser
-from tests.support.page_reports import mixed, published, report, sample
 
-from ppd_proxy.acc.page.document import Extras, page_of
-from ppd_proxy.acc.page.kv_picture import Heat, Panel, Row
-from ppd_proxy.acc.reports import Noise, Report, Side, report_of
+from ppd_acc.data.report import Noise, Report, Side, report_of
+from ppd_acc.page.document import Extras, page_of
+from ppd_acc.page.kv_picture import Heat, Panel, Row
 
 pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="no Chromium: install chromium, or set CHROMIUM"),

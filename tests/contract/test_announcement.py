@@ -8,7 +8,7 @@ import zmq
 import zmq.asyncio
 
 from ppd_connector.wire import announcement
-from ppd_proxy.core.fleet import Fleet
+from ppd_core.fleet.fleet import Fleet
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener, parse_announcement
 
 LIMIT_S = 10.0

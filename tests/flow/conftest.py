@@ -1,7 +1,7 @@
 import pytest
 import uvloop
 
-from ppd_proxy import runtime
+from ppd_proxy.runtime import runtime
 from ppd_proxy.server import listening
 from ppd_proxy.upstream import scrape
 

@@ -3,9 +3,9 @@
 import pytest
 from tests.support.cluster import CHAT, running_cluster, running_proxy, user
 
-from ppd_proxy.sections import Auth
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
+from ppd_proxy.config.sections import Auth
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
 
 ELSEWHERE = {"x-forwarded-for": "203.0.113.7"}
 CLIENT_PATHS = (

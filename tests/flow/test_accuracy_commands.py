@@ -10,17 +10,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc.commands import run_command
 from tests.support.cluster import Cluster, running_cluster, until
 from tests.support.noise import inject_floor
 
-from ppd_proxy.acc.outcome import Mistake, Trouble
-from ppd_proxy.acc.reports import Report, read_report
-from ppd_proxy.sections import Shadow
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.model import ModelConfig
+from ppd_acc.data.report import Report, read_report
+from ppd_acc.outcome import Mistake, Trouble
+from ppd_proxy.config.sections import Shadow
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.model.model import ModelConfig
 
 NOISE = ModelConfig(prefill_noise_nats=0.01)
 LEAST = 50
@@ -131,7 +131,7 @@ async def test_entropies_of_a_proxy_are_those_of_the_likeliest_tokens_where_it_c
 
 
 async def test_all_pages_are_read_oldest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ppd_proxy.acc.from_proxy._PAGE_SAMPLES", 7)
+    monkeypatch.setattr("ppd_acc.data.from_proxy._PAGE_SAMPLES", 7)
     async with journalled(tmp_path / "journal.db", shadow_noise_samples=LEAST) as cluster:
         await calibrated(cluster)
         await settled(cluster, 20)

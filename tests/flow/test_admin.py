@@ -6,10 +6,10 @@ import json
 import pytest
 from tests.support.cluster import CHAT, LIMIT_S, assistant, running_cluster, running_proxy, until, user
 
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 
 async def engines_of(cluster):

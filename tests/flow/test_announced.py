@@ -9,9 +9,9 @@ import zmq
 from tests.support.cluster import CHAT, LIMIT_S, running_cluster, running_proxy, until, user, zmq_context
 from tests.support.scripted import Line, answer, scripted
 
-from ppd_proxy.sections import Auth, Discovery, Metrics, Routing
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
+from ppd_proxy.config.sections import Auth, Discovery, Metrics, Routing
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
 
 CHATTED = answer(200, b'{"id":"x","choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":"stop"}]}')
 KEYS = {"authorization": "Bearer client", "cookie": "s=client", "x-api-key": "client", "x-session-id": "mine"}

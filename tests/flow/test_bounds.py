@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, scripted_engine, until
 
-from ppd_proxy.sections import Engines, Server
+from ppd_proxy.config.sections import Engines, Server
 
 SMALL = Server(max_json_depth=20, max_json_values=100_000)
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from tests.support.cluster import CHAT, COMPLETIONS, LIMIT_S, running_proxy, scripted_engine
 
-from ppd_proxy.sections import Auth, Limits
+from ppd_proxy.config.sections import Auth, Limits
 
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 KEY = "client-key"

@@ -6,11 +6,11 @@ import random
 import pytest
 from tests.support.cluster import CHAT, LIMIT_S, ask_engine, assistant, running_cluster, until, user
 
-from ppd_proxy.sections import Limits, Routing
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_proxy.config.sections import Limits, Routing
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 CONVERSATIONS, TURNS = 30, 3
 FAULTS = (

@@ -11,8 +11,8 @@ import pytest
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, until, user
 from tests.support.raw_client import chat, raw, request
 
-from ppd_proxy.sections import Auth, Server
-from ppd_proxy.sim.faults import Fault
+from ppd_proxy.config.sections import Auth, Server
+from ppd_sim.faults import Fault
 
 POST = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode()
 BODY = json.dumps({"messages": [user("Hi")], "max_tokens": 3}).encode()

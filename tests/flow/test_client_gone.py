@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 from tests.support.cluster import CHAT, LIMIT_S, running_cluster, running_proxy, scripted_engine, until, user
 
-from ppd_proxy.sections import Engines, Limits
-from ppd_proxy.sim.faults import Fault
+from ppd_proxy.config.sections import Engines, Limits
+from ppd_sim.faults import Fault
 
 EVENT = b'data: {"id":"a","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
 END = b'data: {"id":"a","object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'

@@ -11,8 +11,8 @@ from aiohttp import web
 from tests.support.cluster import CHAT, running_cluster, running_proxy, scripted_engine, until, user
 from tests.support.raw_client import Raw, chat, raw, request
 
-from ppd_proxy.sections import Server
-from ppd_proxy.sim.faults import Fault
+from ppd_proxy.config.sections import Server
+from ppd_sim.faults import Fault
 
 SHORT_S = 0.1
 BODY = json.dumps({"messages": [user("Hi")], "max_tokens": 3}).encode()

@@ -12,9 +12,9 @@ from tests.support.cluster import (
     user,
 )
 
-from ppd_proxy.sections import Routing
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
+from ppd_proxy.config.sections import Routing
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
 
 QUESTIONS = [f"Question {number}: tell me more about the mill and the river beside it." for number in range(5)]
 TURNS = len(QUESTIONS)

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.support.acc import run_command
+from tests.support.acc.commands import run_command
 from tests.support.cluster import running_cluster
 
-from ppd_proxy.acc.outcome import Exit, Mistake
-from ppd_proxy.sections import Routing
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.model import ModelConfig
+from ppd_acc.outcome import Exit, Mistake
+from ppd_proxy.config.sections import Routing
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.model.model import ModelConfig
 
 MODEL = ModelConfig(prefill_noise_nats=0.02)
 NOISY = replace(MODEL, engine_noise_nats=0.3)

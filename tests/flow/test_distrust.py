@@ -3,9 +3,9 @@
 import pytest
 from tests.support.cluster import assistant, running_cluster, user
 
-from ppd_proxy.policy.distrust import Distrust
-from ppd_proxy.sections import Routing
-from ppd_proxy.sim.faults import Fault
+from ppd_core.policy.distrust import Distrust
+from ppd_proxy.config.sections import Routing
+from ppd_sim.faults import Fault
 
 LONG = "Tell me about the mill and the river beside it, and about the people who lived there. " * 4
 

@@ -7,13 +7,13 @@ import pytest
 from tests.support.cluster import LIMIT_S, assistant, running_cluster, running_proxy, until, user
 from tests.support.processes import engine_process
 
-from ppd_proxy.core.signs import FAILED_RUN, TRIAL_INTERVAL_S
-from ppd_proxy.policy.retry_budget import PER_SECOND, WINDOW_S
-from ppd_proxy.sections import Discovery, Engines, Limits
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_core.fleet.signs import FAILED_RUN, TRIAL_INTERVAL_S
+from ppd_core.policy.retry_budget import PER_SECOND, WINDOW_S
+from ppd_proxy.config.sections import Discovery, Engines, Limits
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 SOON = Discovery(discovery_port=0, probe_interval_s=0.1, probe_timeout_s=0.1)
 FAILS = Fault(kind="status", path="/v1/")

@@ -11,9 +11,9 @@ from tests.support.cluster import (
     until,
 )
 
-from ppd_proxy.sections import Limits
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_proxy.config.sections import Limits
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 NO_RETRY = Limits(retries=0)
 FORMATS = pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])

@@ -7,7 +7,7 @@ from aiohttp import web
 from tests.support.cluster import running_cluster, running_proxy, scripted_engine, until
 from tests.support.shortage import no_more_files
 
-from ppd_proxy.sections import Discovery, Engines
+from ppd_proxy.config.sections import Discovery, Engines
 
 PROBES = Discovery(discovery_port=0, probe_interval_s=0.03, probe_timeout_s=0.02)
 TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'

@@ -7,7 +7,7 @@ import pytest
 from tests.support.cluster import CHAT, LIMIT_S, running_proxy
 from tests.support.scripted import SSE_HEAD, chunk, scripted
 
-from ppd_proxy.sections import Engines, Limits
+from ppd_proxy.config.sections import Engines, Limits
 
 TEXT = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 PACE_S = 0.02

@@ -6,8 +6,8 @@ import json
 from tests.support.cluster import LIMIT_S, running_cluster, until
 from tests.support.raw_client import chat, raw
 
-from ppd_proxy.sections import Limits, Server
-from ppd_proxy.sim.faults import Fault
+from ppd_proxy.config.sections import Limits, Server
+from ppd_sim.faults import Fault
 
 REFUSED_THEN_STUCK = (
     Fault(kind="status", status=400, nth=1),  # before it took the KV, which the next leg has it take

@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, scripted_engine
 
-from ppd_proxy.sections import Limits, Server
-from ppd_proxy.sim.faults import Fault
+from ppd_proxy.config.sections import Limits, Server
+from ppd_sim.faults import Fault
 
 NO_RETRY = Limits(retries=0)
 FORMATS = pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])

@@ -7,8 +7,8 @@ from aiohttp import web
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, scripted_engine
 from tests.support.raw_client import chat, raw, request
 
-from ppd_proxy.sections import Server
-from ppd_proxy.sim.faults import Fault
+from ppd_proxy.config.sections import Server
+from ppd_sim.faults import Fault
 
 
 def old(sent):

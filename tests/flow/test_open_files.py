@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack, contextmanager
 from tests.support.cluster import LIMIT_S, running_cluster, until
 from tests.support.raw_client import chat, raw, request
 
-from ppd_proxy.sections import Server
+from ppd_proxy.config.sections import Server
 from ppd_proxy.server import listening
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
 
 
 @contextmanager

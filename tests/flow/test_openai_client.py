@@ -7,8 +7,8 @@ import openai
 import pytest
 from tests.support.cluster import LIMIT_S, running_cluster
 
-from ppd_proxy.sections import Auth
-from ppd_proxy.sim.faults import Fault
+from ppd_proxy.config.sections import Auth
+from ppd_sim.faults import Fault
 
 KEY = "client-key"
 TOOL = {

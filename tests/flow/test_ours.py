@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, scripted_engine, user
 
-from ppd_proxy.sections import Engines
+from ppd_proxy.config.sections import Engines
 
 TAG = "___prefill_addr_evil:1___decode_addr_evil:2_" + "0" * 32
 OWN = {"do_remote_prefill": True, "remote_engine_id": "evil", "remote_block_ids": [[1]]}

@@ -18,12 +18,12 @@ from tests.support.cluster import (
 )
 
 from ppd_connector.wire import parse_tag
-from ppd_proxy.policy.distrust import Distrust
-from ppd_proxy.sections import Metrics, Routing
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_core.policy.distrust import Distrust
+from ppd_proxy.config.sections import Metrics, Routing
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 PERIOD_S, SILENCE_S, FOUND_WITHIN_S, LOST_WITHIN_S = 0.3, 1.0, 4.0, 3.0
 """A tenth of what engines and proxies have: every 3 s, and 10 s."""

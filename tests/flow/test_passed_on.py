@@ -9,7 +9,7 @@ from aiohttp import web
 from tests.support.cluster import running_proxy, until
 from tests.support.shortage import no_more_files
 
-from ppd_proxy.sections import Engines, Limits, Server
+from ppd_proxy.config.sections import Engines, Limits, Server
 from ppd_proxy.server import pass_through
 
 

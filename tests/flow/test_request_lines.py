@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client.registry import Collector
 from tests.support.cluster import CHAT, running_cluster, running_proxy, scripted_engine, user
 
-from ppd_proxy.sections import Auth, Server
+from ppd_proxy.config.sections import Auth, Server
 
 
 async def open_raw(url):

@@ -10,8 +10,8 @@ from tests.support.cluster import CHAT, COMPLETIONS, ask_engine, running_cluster
 
 from ppd_proxy import director
 from ppd_proxy.handling import Handling
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.model import ModelConfig
+from ppd_sim.faults import Fault
+from ppd_sim.model.model import ModelConfig
 
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 NAMED = {"type": "function", "function": {"name": "look_up"}}

@@ -16,19 +16,19 @@ from tests.support.cluster import LIMIT_S, Cluster, running_cluster, until, user
 from tests.support.journal import directly, row
 from tests.support.noise import PROMPT_TOKENS, inject_floor
 
-from ppd_proxy.accuracy.noise import Reference, reference_of
-from ppd_proxy.accuracy.scores import Statistics
-from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.core.plan import Reason
+from ppd_accuracy.answers.scores import Statistics
+from ppd_accuracy.verdicts.noise import Reference, reference_of
+from ppd_core.policy.plan import Reason
+from ppd_proxy.config.sections import Limits, Shadow
 from ppd_proxy.handling import Handling
-from ppd_proxy.sections import Limits, Shadow
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.sample import Sample, is_sampled
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import SimEngine, running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.model import ModelConfig
 from ppd_proxy.upstream.leg import Leg
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import SimEngine, running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.model.model import ModelConfig
+from ppd_wire.answers.candidate import Candidate
 
 NOISE = ModelConfig(prefill_noise_nats=0.01)
 LEAST = 50
@@ -149,7 +149,7 @@ async def test_clients_have_their_turns_while_a_noise_floor_is_made(monkeypatch:
         return reference_of(samples)
 
     monkeypatch.setattr("ppd_proxy.shadow.shadow.reference_of", slowly)
-    monkeypatch.setattr("ppd_proxy.accuracy.noise.reference_of", slowly)
+    monkeypatch.setattr("ppd_accuracy.verdicts.noise.reference_of", slowly)
     async with shadowed(shadow_rate=0.0) as (cluster, _):
         making = asyncio.get_running_loop().create_task(inject_floor(cluster, LEAST))
         try:

@@ -9,8 +9,8 @@ from tests.flow.test_shadow import LEAST, ask_many, kept_sample, settle, shadow,
 from tests.support.cluster import until
 from tests.support.noise import inject_floor
 
-from ppd_proxy.sections import Limits
-from ppd_proxy.sim.faults import Fault
+from ppd_proxy.config.sections import Limits
+from ppd_sim.faults import Fault
 
 TOP = 4
 QUESTION = "what, of all things, would you say that this is about, and how sure are you of it, and why?"

@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.support.cluster import CHAT, COMPLETIONS, ask_engine, assistant, running_cluster, user
 
-from ppd_proxy.sections import Routing
+from ppd_proxy.config.sections import Routing
 
 TOOL = {
     "type": "function",

@@ -11,12 +11,12 @@ from aiohttp import web
 from tests.support.cluster import LIMIT_S, running_cluster, running_proxy, scripted_engine, until, user
 from tests.support.raw_client import chat, raw, request
 
-from ppd_proxy.sections import Server
+from ppd_proxy.config.sections import Server
 from ppd_proxy.server import listening
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 SLOW = {"timing": TimingConfig(decode_ms_per_token=20)}
 NOW = Server(drain_s=0)

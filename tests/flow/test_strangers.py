@@ -9,8 +9,8 @@ from aiohttp import web
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, scripted_engine
 from tests.support.scripted import SSE_END, SSE_HEAD, answer, chunk, scripted
 
-from ppd_proxy.core.echoes import MISSES
-from ppd_proxy.sections import Engines, Limits
+from ppd_core.fleet.echoes import MISSES
+from ppd_proxy.config.sections import Engines, Limits
 
 HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 FORMATS = pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])

@@ -18,9 +18,9 @@ from tests.support.cluster import (
     user,
 )
 
-from ppd_proxy.sections import Limits, Routing
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_proxy.config.sections import Limits, Routing
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 FOREVER_MS = 600_000
 FORMATS = pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])

@@ -11,11 +11,11 @@ from tests.support.cluster import (
     user,
 )
 
-from ppd_proxy.sections import Auth, Limits, Metrics
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_proxy.config.sections import Auth, Limits, Metrics
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 SCRAPED = {"metrics": Metrics(scrape_interval_s=0.1)}
 

@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, scripted_engine, until, user
 
-from ppd_proxy.policy.prompts import LIMIT
-from ppd_proxy.sections import Engines, Limits, Shadow
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
+from ppd_core.policy.prompt_pairs import LIMIT
+from ppd_proxy.config.sections import Engines, Limits, Shadow
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
 
 PARAMS = {
     "do_remote_prefill": True, "remote_engine_id": "p", "remote_request_id": "r", "remote_block_ids": [[1]],

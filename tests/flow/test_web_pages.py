@@ -6,7 +6,7 @@ import pytest
 from tests.support.cluster import running_proxy
 from tests.support.raw import ask_raw
 
-from ppd_proxy.sections import Auth
+from ppd_proxy.config.sections import Auth
 
 ENGINE = json.dumps({"url": "http://127.0.0.1:9", "role": "decode"}).encode()
 JSON = b"content-type: application/json"

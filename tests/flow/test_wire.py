@@ -18,9 +18,9 @@ from tests.support.cluster import (
     user,
 )
 
-from ppd_proxy.sections import Conversations
-from ppd_proxy.sim.faults import Fault
-from ppd_proxy.sim.timing import TimingConfig
+from ppd_proxy.config.sections import Conversations
+from ppd_sim.faults import Fault
+from ppd_sim.timing import TimingConfig
 
 
 async def raw(cluster, data):

@@ -28,14 +28,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.acc import run_command
-from tests.support.acc_engines import pair
-from tests.support.acc_reports import dataset
+from tests.support.acc.commands import run_command
+from tests.support.acc.engines import pair
+from tests.support.acc.reports import dataset
 from tests.support.cluster import running_cluster, running_proxy
 
-from ppd_proxy.sections import Auth, Server, Shadow
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
+from ppd_proxy.config.sections import Auth, Server, Shadow
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
 
 HERE = Path(__file__).parent
 REWRITE = "REWRITE_GOLDEN"

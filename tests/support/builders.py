@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppd_proxy.core.plan import Plan, Reason
-from ppd_proxy.core.types import Engine, FleetView, HandoffName, Role
+from ppd_core.fleet.engine import Engine, FleetView, HandoffName, Role
+from ppd_core.policy.plan import Plan, Reason
 
 KEY = "0123456789abcdef0123456789abcdef"
 """An engine-side request id of one attempt."""

@@ -18,12 +18,12 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from ppd_connector.wire import announcement
-from ppd_proxy.config import Config
-from ppd_proxy.runtime import Runtime
-from ppd_proxy.sections import Discovery, Engines, Limits, Metrics, Server
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import SimEngine, running_engine
-from ppd_proxy.tasks import Tasks
+from ppd_proxy.config.config import Config
+from ppd_proxy.config.sections import Discovery, Engines, Limits, Metrics, Server
+from ppd_proxy.runtime.runtime import Runtime
+from ppd_shell.tasks import Tasks
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import SimEngine, running_engine
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 LIMIT_S = 20.0

@@ -3,7 +3,7 @@
 import math
 import sqlite3
 
-from ppd_proxy.shadow.rows import Row
+from ppd_accuracy.verdicts.rows import Row
 
 NAN = math.nan
 

@@ -7,11 +7,11 @@ from collections import deque
 
 from tests.support.scripted import BODY, HEAD, LIMIT_S
 
-from ppd_proxy.core.asked import NOTHING
 from ppd_proxy.core.signals import Event, FirstByte
-from ppd_proxy.core.sse import SseRelay
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.pool import Pool
+from ppd_wire.dialects.sse import SseRelay
+from ppd_wire.requests.asked import NOTHING
 
 WHOLE = b'{"choices":[]}'
 """The least that is a whole answer."""

@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 from tests.support.cluster import Cluster
 
-from ppd_proxy.accuracy.noise import key_of
-from ppd_proxy.accuracy.scores import Scores, Statistics, summarize
-from ppd_proxy.sim.model import History, Model, ModelConfig
+from ppd_accuracy.answers.scores import Scores, Statistics, summarize
+from ppd_accuracy.verdicts.noise import key_of
+from ppd_sim.model.model import History, Model, ModelConfig
 
 PROMPT_TOKENS, ANSWER_TOKENS = 20, 12
 

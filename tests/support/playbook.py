@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from copy import copy
 
+from ppd_core.handoff.registry import HANDOFFS
+from ppd_core.policy.plan import Plan, Reason
 from ppd_proxy.core.exchange import Exchange, Phase
-from ppd_proxy.core.plan import Plan, Reason
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -36,8 +37,7 @@ from ppd_proxy.core.signals import (
     StartResponse,
     Stopping,
 )  # fmt: skip
-from ppd_proxy.errors import EngineFailure, NoRoute, ProxyError
-from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_wire.errors import EngineFailure, NoRoute, ProxyError
 
 GONE, FIRST_BYTE, LEG_REFUSED = ClientGone(), FirstByte(), LegRefused()
 STOPPING = Stopping(ProxyError("the proxy is stopping", status=503, reason=Reason.STOPPING, source="proxy"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from ppd_proxy.core.asked import NOTHING
-from ppd_proxy.core.sse import SseRelay
+from ppd_wire.dialects.sse import SseRelay
+from ppd_wire.requests.asked import NOTHING
 
 TAG = "___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_" + "ab" * 16
 PUBLIC = "cd" * 16

@@ -20,7 +20,7 @@ from tests.vllm.engine_calls import call
 from tests.vllm.kv_calls import prompt_of, wait_until
 
 from cluster import Cluster, ClusterSpec, EngineSpec
-from ppd_proxy.acc.main import main
+from ppd_acc.cli.main import main
 
 BLOCK_TOKENS = 32
 PASS, DIFFERENT = 0, 1

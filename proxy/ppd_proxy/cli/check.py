@@ -8,9 +8,9 @@ import math
 import os
 from collections.abc import Iterator
 
-from ppd_proxy import config
 from ppd_proxy.cli import serve
-from ppd_proxy.settings import MASK, Setting, Value
+from ppd_proxy.config import config
+from ppd_shell.settings import MASK, Setting, Value
 
 KUBERNETES_GRACE_S = 30
 """What a pod has after TERM unless its terminationGracePeriodSeconds says otherwise."""

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if mistakes:
         serve.report(mistakes)
         return 2
-    from ppd_proxy.sim.command import run
+    from ppd_sim.command import run
 
     return run(args)
 
@@ -49,7 +49,7 @@ def build_parser(chosen: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[s
     serve.add_arguments(commands["serve"])
     serve.add_arguments(commands["check"])
     if "simulate" in chosen:
-        from ppd_proxy.sim.command import add_arguments
+        from ppd_sim.command import add_arguments
 
         add_arguments(commands["simulate"])
     return parser, commands

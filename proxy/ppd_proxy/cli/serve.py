@@ -13,10 +13,10 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ppd_proxy import config
-from ppd_proxy.config_error import ConfigError
-from ppd_proxy.core import model_config
-from ppd_proxy.settings import Setting
+from ppd_proxy.config import config
+from ppd_shell.config_error import ConfigError
+from ppd_shell.settings import Setting
+from ppd_wire import model_config
 
 FILE_VARIABLE = "PPD_CONFIG"
 COMPUTED = "computed from model_config"
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
     report(mistakes, resolution.warnings)
     if mistakes:
         return 2
-    from ppd_proxy.runtime import serve
+    from ppd_proxy.runtime.runtime import serve
 
     try:
         return serve(resolution.config())

@@ -69,7 +69,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ppd_proxy.core.plan import Plan, Reason
+from ppd_core.fleet.engine import Engine
+from ppd_core.policy.plan import Plan, Reason
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -94,8 +95,7 @@ from ppd_proxy.core.signals import (
     StartResponse,
     Stopping,
 )  # fmt: skip
-from ppd_proxy.core.types import Engine
-from ppd_proxy.errors import EngineFailure, ProxyError
+from ppd_wire.errors import EngineFailure, ProxyError
 
 
 class Phase(Enum):

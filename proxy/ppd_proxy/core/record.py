@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from ppd_proxy.core.plan import Mode, Reason, Route
-from ppd_proxy.core.transfer import Transfer
-from ppd_proxy.core.types import HandoffName
+from ppd_core.fleet.engine import HandoffName
+from ppd_core.policy.plan import Mode, Reason, Route
+from ppd_wire.answers.transfer import Transfer
 
 
 class Record(msgspec.Struct, kw_only=True):

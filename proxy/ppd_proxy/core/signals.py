@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from ppd_proxy.core.plan import Plan, Reason
-from ppd_proxy.core.types import Engine
-from ppd_proxy.errors import EngineFailure, ProxyError
+from ppd_core.fleet.engine import Engine
+from ppd_core.policy.plan import Plan, Reason
+from ppd_wire.errors import EngineFailure, ProxyError
 
 LegKind = Literal["prefill", "decode", "release"]
 Deadline = Literal["prefill", "first_token", "idle", "release"]

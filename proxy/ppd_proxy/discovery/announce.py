@@ -16,11 +16,11 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from ppd_proxy.config_error import ConfigError
-from ppd_proxy.core.address import check_zmq_address, parse_address
-from ppd_proxy.core.announced import Networks, RejectedAnnouncement, RejectReason
-from ppd_proxy.core.types import Role
-from ppd_proxy.errors import BadRequest
+from ppd_core.fleet.address import check_zmq_address, parse_address
+from ppd_core.fleet.announced import Networks, RejectedAnnouncement, RejectReason
+from ppd_core.fleet.engine import Role
+from ppd_shell.config_error import ConfigError
+from ppd_wire.errors import BadRequest
 
 _LOG = logging.getLogger(__name__)
 _ROLE_OF_TYPE: Mapping[str, Role] = MappingProxyType({"P": "prefill", "D": "decode"})

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ppd_proxy.core.announced import LOOPBACK, Network
+from ppd_core.fleet.announced import LOOPBACK, Network
 
 _UP, _GATEWAY, _REJECT = 0x1, 0x2, 0x200
 _OWN_IPV4 = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")

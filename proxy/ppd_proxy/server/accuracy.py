@@ -6,12 +6,12 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 
+from ppd_core.policy.guard import pair_scope, scope_pair
+from ppd_proxy.admission.access import check_admin
 from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.errors import BadRequest
-from ppd_proxy.policy.guard import pair_scope, scope_pair
-from ppd_proxy.sections import Auth
-from ppd_proxy.server.access import check_admin
+from ppd_proxy.config.sections import Auth
 from ppd_proxy.shadow.service import Accuracy
+from ppd_wire.errors import BadRequest
 
 LISTED_SAMPLES = 100
 MAX_LISTED_SAMPLES = 1000

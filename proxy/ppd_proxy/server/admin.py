@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 from quart import Blueprint, Response, request
 
+from ppd_core.fleet.address import parse_url
+from ppd_core.fleet.engine import HANDOFFS, ROLES, Engine, HandoffName, Role
+from ppd_core.policy.plan import MODES
+from ppd_proxy.admission.access import check_admin
 from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.core.address import parse_url
-from ppd_proxy.core.plan import MODES
-from ppd_proxy.core.types import HANDOFFS, ROLES, Engine, HandoffName, Role
-from ppd_proxy.errors import BadRequest
-from ppd_proxy.sections import Auth
-from ppd_proxy.server.access import check_admin
+from ppd_proxy.config.sections import Auth
+from ppd_wire.errors import BadRequest
 
 Probe = Callable[[Engine], Awaitable[None]]
 

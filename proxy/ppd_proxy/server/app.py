@@ -10,18 +10,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from ppd_core.fleet.engine import Engine
+from ppd_core.handoff.registry import HANDOFFS
+from ppd_core.policy.plan import Reason
 from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.config import Config
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.core.types import Engine
-from ppd_proxy.errors import BadRequest, ProxyError
-from ppd_proxy.handoff.registry import HANDOFFS
+from ppd_proxy.config.config import Config
 from ppd_proxy.server.accuracy import accuracy_blueprint
 from ppd_proxy.server.admin import admin_blueprint
 from ppd_proxy.server.noting import note_refused
 from ppd_proxy.server.pass_through import pass_through_blueprint
 from ppd_proxy.server.render import error_body, error_headers, internal_error, too_large
 from ppd_proxy.shadow.service import Accuracy
+from ppd_wire.errors import BadRequest, ProxyError
 
 _SHOWN_CHARS = 200
 

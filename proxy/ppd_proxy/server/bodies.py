@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from ppd_proxy.core.buffered import Buffered
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.core.structure import Excess, Structure
-from ppd_proxy.errors import BadRequest, ProxyError
-from ppd_proxy.sections import Server
+from ppd_core.policy.plan import Reason
+from ppd_proxy.admission.buffered import Buffered
+from ppd_proxy.config.sections import Server
 from ppd_proxy.server.render import too_large
+from ppd_wire.errors import BadRequest, ProxyError
+from ppd_wire.json.structure import Excess, Structure
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

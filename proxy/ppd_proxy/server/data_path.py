@@ -10,20 +10,20 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
+from ppd_proxy.admission.access import check_client
 from ppd_proxy.collaborators import Call
-from ppd_proxy.core.dialects import Dialect
-from ppd_proxy.core.headers import Headers, bearer
+from ppd_proxy.config.sections import Auth
 from ppd_proxy.core.signals import ClientGone
 from ppd_proxy.director import Director
-from ppd_proxy.errors import BadRequest, ProxyError
-from ppd_proxy.sections import Auth
-from ppd_proxy.server.access import check_client
 from ppd_proxy.server.bodies import BODY_KEY, Bodies, Body, ClientLeft, Message, Receive, replay
 from ppd_proxy.server.heads import Head
 from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.render import error_body, error_headers, internal_error
 from ppd_proxy.server.reply import Reply
 from ppd_proxy.upstream.leg import Inbox
+from ppd_wire.dialects.dialects import Dialect
+from ppd_wire.errors import BadRequest, ProxyError
+from ppd_wire.headers import Headers, bearer
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.errors import BadRequest
+from ppd_core.policy.plan import Reason
 from ppd_proxy.server.heads import Head, Known, malformed, read_fields, read_head, shown
+from ppd_wire.errors import BadRequest
 
 HELD_BYTES = 65536
 """Sent ahead of an answer and kept for later; with more than this the client is not read any further."""

@@ -9,9 +9,9 @@ import re
 
 import msgspec
 
-from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.errors import BadRequest
+from ppd_core.policy.plan import Reason
+from ppd_wire.errors import BadRequest
+from ppd_wire.headers import Headers
 
 MAX_FIELDS = 500
 MAX_LENGTH_DIGITS = 18

@@ -10,10 +10,10 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.errors import ProxyError
+from ppd_core.policy.plan import Reason
 from ppd_proxy.server.protocol import ClientConnection, Door
-from ppd_proxy.tasks import Tasks
+from ppd_shell.tasks import Tasks
+from ppd_wire.errors import ProxyError
 
 BACKLOG = 4096
 ACCEPTED_AT_ONCE = 64

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ppd_core.fleet.engine import Engine
+from ppd_core.policy.plan import Reason
 from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.core.named_model import named_model
-from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.types import Engine
-from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.server.bodies import BODY_KEY, Message, Receive
 from ppd_proxy.server.data_path import App, Scope, Send
+from ppd_wire.errors import EngineFailure, ProxyError
+from ppd_wire.requests.named_model import named_model
 
 _KEY = "ppd_proxy.record"
 GONE_STATUS = 499

@@ -16,23 +16,23 @@ import aiohttp
 from quart import Blueprint, Response, request
 from yarl import URL
 
+from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.load import Reservation
+from ppd_core.policy.placement import least_loaded
+from ppd_core.policy.plan import Reason
+from ppd_proxy.admission.access import check_client
 from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.core.chat import is_absent
-from ppd_proxy.core.headers import HOP_BY_HOP, is_credential, named_hops
-from ppd_proxy.core.load import Reservation
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.core.prompt_size import opaque_size_bytes
-from ppd_proxy.core.requests import parse_opaque
-from ppd_proxy.core.stepwise import Steps
-from ppd_proxy.core.typed_events import read_object
-from ppd_proxy.core.types import Engine
-from ppd_proxy.errors import BadRequest, EngineFailure, NoRoute
-from ppd_proxy.policy.placement import least_loaded
-from ppd_proxy.sections import Auth, Limits
-from ppd_proxy.server.access import check_client
+from ppd_proxy.config.sections import Auth, Limits
 from ppd_proxy.server.noting import note_passed_on
 from ppd_proxy.server.paths import PASSED_ON, passed_on, with_query
 from ppd_proxy.upstream.client import engine_errors
+from ppd_wire.dialects.typed_events import read_object
+from ppd_wire.errors import BadRequest, EngineFailure, NoRoute
+from ppd_wire.headers import HOP_BY_HOP, is_credential, named_hops
+from ppd_wire.json.stepwise import Steps
+from ppd_wire.requests.generation import is_absent
+from ppd_wire.requests.prompt_size import opaque_size_bytes
+from ppd_wire.requests.stepped import parse_opaque
 
 T = TypeVar("T")
 

@@ -23,12 +23,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from ppd_proxy.core.signals import Stopping
 from ppd_proxy.director import InFlight
-from ppd_proxy.errors import ProxyError
 from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, Generation
 from ppd_proxy.server.guarding import Guard, Limits, Phase
 from ppd_proxy.server.heads import Head
 from ppd_proxy.server.reply import Reply
 from ppd_proxy.server.unframed import UnframedCycle, reset
+from ppd_wire.errors import ProxyError
 
 LINGER_S = 2.0
 """How long a client that still sends is heard after its last answer: closing on unread bytes takes the answer away."""

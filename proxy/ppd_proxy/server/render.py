@@ -10,11 +10,11 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_proxy.core import messages, responses
-from ppd_proxy.core.dialects import Dialect
-from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.errors import BadRequest, ProxyError
+from ppd_core.policy.plan import Reason
+from ppd_wire.dialects import messages, responses
+from ppd_wire.dialects.dialects import Dialect
+from ppd_wire.errors import BadRequest, ProxyError
+from ppd_wire.headers import Headers
 
 _TYPES = MappingProxyType(
     {

@@ -13,11 +13,11 @@ from typing import Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from ppd_proxy.core.dialects import Dialect
-from ppd_proxy.core.headers import Headers
-from ppd_proxy.errors import ProxyError
 from ppd_proxy.server.heads import Head
 from ppd_proxy.server.render import error_body, error_event, error_headers
+from ppd_wire.dialects.dialects import Dialect
+from ppd_wire.errors import ProxyError
+from ppd_wire.headers import Headers
 
 ONE_WRITE_BYTES = 65536
 """Larger bodies are written beside their head, not copied behind it."""

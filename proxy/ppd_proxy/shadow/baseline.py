@@ -15,12 +15,12 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from ppd_proxy.accuracy.scores import Scores
-from ppd_proxy.accuracy.spread import Spread, likeliest, spread_of
-from ppd_proxy.core.answer import is_too_many_logprobs
-from ppd_proxy.core.candidate import BY_ID, Candidate, read_candidate
-from ppd_proxy.core.chat import Kind
-from ppd_proxy.http_session import engine_headers
+from ppd_accuracy.answers.scores import Scores
+from ppd_accuracy.answers.spread import Spread, likeliest, spread_of
+from ppd_shell.http import engine_headers
+from ppd_wire.answers.answer import is_too_many_logprobs
+from ppd_wire.answers.candidate import BY_ID, Candidate, read_candidate
+from ppd_wire.requests.generation import Kind
 
 _DOWN_FOR_S = 5.0
 _MAX_ANSWER_BYTES = 64 * 2**20

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ppd_proxy.accuracy.speculation import drop
-from ppd_proxy.core.spec_counters import SpecCounters
+from ppd_accuracy.verdicts.speculation import drop
+from ppd_wire.metrics.spec_counters import SpecCounters
 
 _DAY_S = 86400.0
 

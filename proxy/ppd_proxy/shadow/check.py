@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ppd_proxy.accuracy.noise import Judgement, Reference
-from ppd_proxy.accuracy.replays import Difference
-from ppd_proxy.accuracy.scores import Scores, Statistics
-from ppd_proxy.accuracy.spread import Spread
-from ppd_proxy.shadow.rows import Row
+from ppd_accuracy.answers.replays import Difference
+from ppd_accuracy.answers.scores import Scores, Statistics
+from ppd_accuracy.answers.spread import Spread
+from ppd_accuracy.verdicts.noise import Judgement, Reference
+from ppd_accuracy.verdicts.rows import Row
 from ppd_proxy.shadow.sample import Sample
 
 

@@ -19,9 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ppd_proxy.config_error import ConfigError
-from ppd_proxy.shadow import rows
-from ppd_proxy.shadow.rows import Row, Storage
+from ppd_accuracy.verdicts import rows
+from ppd_accuracy.verdicts.rows import Row, Storage
+from ppd_shell.config_error import ConfigError
 
 WRITE_INTERVAL_S = 0.5
 PRUNE_INTERVAL_S = 60.0

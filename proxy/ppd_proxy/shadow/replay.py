@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ppd_proxy.accuracy.replays import Difference, Side, compare
-from ppd_proxy.accuracy.scores import Scores
-from ppd_proxy.core.candidate import BY_ID, Candidate
+from ppd_accuracy.answers.replays import Difference, Side, compare
+from ppd_accuracy.answers.scores import Scores
 from ppd_proxy.shadow.sample import Sample
+from ppd_wire.answers.candidate import BY_ID, Candidate
 
 TOP_LOGPROBS = 5
 

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import xxhash
 
-from ppd_proxy.accuracy.noise import Sampling
-from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.core.chat import Fields, Kind
-from ppd_proxy.core.plan import Reason, Route
-from ppd_proxy.core.transfer import Transfer
+from ppd_accuracy.verdicts.noise import Sampling
+from ppd_core.policy.plan import Reason, Route
+from ppd_wire.answers.candidate import Candidate
+from ppd_wire.answers.transfer import Transfer
+from ppd_wire.requests.generation import Fields, Kind
 
 _SPREAD = 2**64
 _PLAIN: Mapping[str, tuple[bytes, ...]] = MappingProxyType(

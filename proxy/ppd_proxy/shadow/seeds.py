@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from ppd_proxy.accuracy.noise import Key, key_of
-from ppd_proxy.core.chat import Kind
+from ppd_accuracy.verdicts.noise import Key, key_of
 from ppd_proxy.shadow.replay import replay_body
 from ppd_proxy.shadow.sample import Sample
+from ppd_wire.requests.generation import Kind
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 _SEEDS = 1000

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ppd_proxy.accuracy.advice import advise
-from ppd_proxy.accuracy.noise import Key
-from ppd_proxy.accuracy.verdicts import ALL, Verdict, Verdicts
-from ppd_proxy.core.history import Home
-from ppd_proxy.errors import BadRequest
-from ppd_proxy.policy import guard as guarding
-from ppd_proxy.policy.distrust import Distrust
-from ppd_proxy.policy.guard import Action, Guard
+from ppd_accuracy.verdicts.advice import advise
+from ppd_accuracy.verdicts.noise import Key
+from ppd_accuracy.verdicts.verdicts import ALL, Verdict, Verdicts
+from ppd_core.conversation.history import Home
+from ppd_core.policy import guard as guarding
+from ppd_core.policy.distrust import Distrust
+from ppd_core.policy.guard import Action, Guard
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.shadow import Shadow
+from ppd_wire.errors import BadRequest
 
 log = logging.getLogger(__name__)
 

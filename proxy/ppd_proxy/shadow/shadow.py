@@ -16,17 +16,17 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from ppd_proxy.accuracy.noise import Judgement, Key, key_of, reference_of
-from ppd_proxy.accuracy.scores import BROKEN, Scores, Statistics, summarize
-from ppd_proxy.accuracy.verdicts import Verdicts
-from ppd_proxy.core.candidate import Candidate
-from ppd_proxy.core.plan import Route
+from ppd_accuracy.answers.scores import BROKEN, Scores, Statistics, summarize
+from ppd_accuracy.verdicts.noise import Judgement, Key, key_of, reference_of
+from ppd_accuracy.verdicts.rows import Row
+from ppd_accuracy.verdicts.verdicts import Verdicts
+from ppd_core.policy.plan import Route
 from ppd_proxy.shadow.baseline import BaselineError, Baselines, Told, scores_of, spread_of_both
 from ppd_proxy.shadow.check import Check, row_of
 from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay
-from ppd_proxy.shadow.rows import Row
 from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, is_sampled, scopes_of
 from ppd_proxy.shadow.seeds import Noise, Seeds
+from ppd_wire.answers.candidate import Candidate
 
 log = logging.getLogger(__name__)
 

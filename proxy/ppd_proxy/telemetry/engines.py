@@ -14,14 +14,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ppd_proxy.core.readings import PromptTokens, TokenLedger, delta, from_usage, is_restarted
+from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.readings import PromptTokens, TokenLedger, delta, from_usage, is_restarted
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.scraped import UNKNOWN, ByLabels, ConnectorFigures, EngineFigures
-from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import Counters, counter_family, gauge_family
 from ppd_proxy.telemetry.instrument import Instrument
 from ppd_proxy.telemetry.labels import SEVERAL, Bounded
+from ppd_wire.metrics.scraped import UNKNOWN, ByLabels, ConnectorFigures, EngineFigures
 
 _MAX_FAILURE_REASONS = 16
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ppd_proxy.accuracy.verdicts import VERDICTS
+from ppd_accuracy.verdicts.verdicts import VERDICTS
 from ppd_proxy.telemetry.instrument import Instrument
 
 # Nearly every answer is 1; what matters is how far below the others are.

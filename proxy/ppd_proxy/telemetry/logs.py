@@ -21,7 +21,7 @@ import msgspec
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry.log_writer import LogWriter
 
-_PACKAGE = "ppd_proxy"
+_PACKAGES = ("ppd_proxy", "ppd_shell")
 _ERROR_CHARS = 200
 _PATH_CHARS = 120
 _MODEL_CHARS = 120
@@ -62,7 +62,8 @@ def configure(level: str, stream: TextIO | LogWriter | None = None) -> None:
     if isinstance(stream, LogWriter):
         handler.lock = cast("Any", stream.lock)
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
-    logging.getLogger(_PACKAGE).setLevel(number)
+    for package in _PACKAGES:
+        logging.getLogger(package).setLevel(number)
 
 
 @contextlib.contextmanager
@@ -83,7 +84,7 @@ def unhurried_stderr() -> Iterator[LogWriter]:
 def _tell_dropped(lines: int) -> str:
     were = "line was" if lines == 1 else "lines were"
     said = f"{lines} {were} dropped: stderr was not read in time, or refused them"
-    record = logging.LogRecord(f"{_PACKAGE}.log", logging.WARNING, "", 0, said, None, None)
+    record = logging.LogRecord("ppd_proxy.log", logging.WARNING, "", 0, said, None, None)
     return OneLineFormatter().format(record) + "\n"
 
 

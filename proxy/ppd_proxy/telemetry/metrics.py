@@ -13,16 +13,16 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ppd_proxy.core.fleet import Change
+from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.fleet import Change
 from ppd_proxy.core.record import Record
-from ppd_proxy.core.scraped import EngineFigures
-from ppd_proxy.core.spec_counters import SpecCounters
-from ppd_proxy.core.types import Engine
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import Counters, Histograms, counter_family, gauge_family
 from ppd_proxy.telemetry.engines import EngineTelemetry
 from ppd_proxy.telemetry.labels import Bounded, turn_label
 from ppd_proxy.telemetry.speculation import SpecTelemetry
+from ppd_wire.metrics.scraped import EngineFigures
+from ppd_wire.metrics.spec_counters import SpecCounters
 
 INSTRUMENTS = instruments.INSTRUMENTS
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ppd_proxy.core.fleet import Change
-from ppd_proxy.core.plan import Mode, Reason, Route
+from ppd_core.fleet.fleet import Change
+from ppd_core.policy.distrust import Pair
+from ppd_core.policy.plan import Mode, Reason, Route
 from ppd_proxy.core.record import Record
-from ppd_proxy.policy.distrust import Pair
 from ppd_proxy.telemetry.logs import RequestLog
 from ppd_proxy.telemetry.metrics import Metrics
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ppd_proxy.accuracy.verdicts import VERDICTS
+from ppd_accuracy.verdicts.verdicts import VERDICTS
 from ppd_proxy.telemetry import instruments_shadow as instruments
 from ppd_proxy.telemetry.cells import Counters, Histograms, gauge_family
 from ppd_proxy.telemetry.labels import Bounded

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ppd_proxy.accuracy.speculation import figures
-from ppd_proxy.core.readings import is_restarted
-from ppd_proxy.core.scraped import EngineFigures
-from ppd_proxy.core.spec_counters import SpecCounters
-from ppd_proxy.core.types import Engine
+from ppd_accuracy.verdicts.speculation import figures
+from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.readings import is_restarted
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import counter_family, gauge_family
+from ppd_wire.metrics.scraped import EngineFigures
+from ppd_wire.metrics.spec_counters import SpecCounters
 
 WINDOW_S = 300.0
 _ALL_POSITIONS = "all"

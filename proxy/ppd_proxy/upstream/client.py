@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.errors import EngineFailure
+from ppd_core.policy.plan import Reason
 from ppd_proxy.upstream.shortage import OUT_OF_SOCKETS, blame
+from ppd_wire.errors import EngineFailure
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from typing import Protocol, cast
 
 import httptools
 
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.errors import EngineFailure
+from ppd_core.policy.plan import Reason
+from ppd_wire.errors import EngineFailure
 
 Headers = list[tuple[bytes, bytes]]
 

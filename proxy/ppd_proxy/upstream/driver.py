@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 
-from ppd_proxy.core.dialects import Prefilled
+from ppd_core.handoff.registry import HANDOFFS
+from ppd_core.policy.plan import Reason
+from ppd_proxy.config.sections import Limits
 from ppd_proxy.core.exchange import Exchange, Phase
-from ppd_proxy.core.plan import Reason
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -35,14 +36,13 @@ from ppd_proxy.core.signals import (
     Respond,
     StartResponse,
 )  # fmt: skip
-from ppd_proxy.errors import EngineFailure, ProxyError
-from ppd_proxy.handoff.registry import HANDOFFS
-from ppd_proxy.sections import Limits
-from ppd_proxy.tasks import Tasks
 from ppd_proxy.upstream.deadlines import Deadlines
 from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.sides import Client, Shaper
+from ppd_shell.tasks import Tasks
+from ppd_wire.dialects.dialects import Prefilled
+from ppd_wire.errors import EngineFailure, ProxyError
 
 LARGE_BYTES = 1024 * 1024
 _LIMITS = MappingProxyType({

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
-from ppd_proxy.core.fleet import Fleet
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.core.types import Engine
-from ppd_proxy.errors import EngineFailure
+from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.fleet import Fleet
+from ppd_core.policy.plan import Reason
 from ppd_proxy.upstream.pool import Pool, parse_origin
+from ppd_wire.errors import EngineFailure
 
 SILENT_S = 10.0
 """A stream in the middle of its answer is broken off at an engine that refuses connections if it was silent for so

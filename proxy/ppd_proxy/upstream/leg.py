@@ -9,17 +9,17 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
-from ppd_proxy.core.answer import EngineAnswer, is_too_long
-from ppd_proxy.core.asked import NOTHING, Asked
-from ppd_proxy.core.dialects import BrokenAnswer, Dialect, Prefilled, read_prefill, read_whole
-from ppd_proxy.core.echoes import Expected
-from ppd_proxy.core.headers import Headers, find
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.core.relay import Relay
+from ppd_core.fleet.echoes import Expected
+from ppd_core.policy.plan import Reason
 from ppd_proxy.core.signals import Event, FirstByte, LegEnded, LegFailed, LegKind
-from ppd_proxy.errors import EngineFailure
 from ppd_proxy.upstream.connection import Connection
 from ppd_proxy.upstream.pool import Origin, Pool
+from ppd_wire.answers.answer import EngineAnswer, is_too_long
+from ppd_wire.dialects.dialects import BrokenAnswer, Dialect, Prefilled, read_prefill, read_whole
+from ppd_wire.dialects.relay import Relay
+from ppd_wire.errors import EngineFailure
+from ppd_wire.headers import Headers, find
+from ppd_wire.requests.asked import NOTHING, Asked
 
 HIGH_WATER_BYTES = 1024 * 1024
 """Unsent stream bytes above which the engine is not read further: a slow client must not fill the proxy's memory."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from ppd_proxy.core.address import authority
-from ppd_proxy.core.buffered import Buffered
-from ppd_proxy.core.plan import Reason
-from ppd_proxy.errors import EngineFailure
+from ppd_core.fleet.address import authority
+from ppd_core.policy.plan import Reason
+from ppd_proxy.admission.buffered import Buffered
 from ppd_proxy.upstream.connection import Connection
 from ppd_proxy.upstream.shortage import OUT_OF_SOCKETS, Shortage, blame
+from ppd_wire.errors import EngineFailure
 
 IDLE_LIMIT_S = 4.0
 HEARD_KEPT_S = 600.0

@@ -12,9 +12,9 @@ from typing import Literal
 
 import aiohttp
 
-from ppd_proxy.core.types import Engine
-from ppd_proxy.http_session import engine_headers
+from ppd_core.fleet.engine import Engine
 from ppd_proxy.upstream.shortage import Shortage, blame
+from ppd_shell.http import engine_headers
 
 ProbeResult = Literal["good", "missed", "late"]
 OnResult = Callable[[Engine, ProbeResult, float], None]

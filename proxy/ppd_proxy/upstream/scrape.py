@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from ppd_proxy.core.metrics_page import MetricsPage
-from ppd_proxy.core.scraped import UNKNOWN, EngineFigures, figures
-from ppd_proxy.core.types import Engine
-from ppd_proxy.http_session import engine_headers
+from ppd_core.fleet.engine import Engine
+from ppd_shell.http import engine_headers
+from ppd_wire.metrics.page import MetricsPage
+from ppd_wire.metrics.scraped import UNKNOWN, EngineFigures, figures
 
 MIN_INTERVAL_S = 1.0
 _TIMER_SLACK_S = 0.01

@@ -7,16 +7,16 @@ from typing import Protocol
 
 import msgspec
 
-from ppd_proxy.core.asked import NOTHING, Asked
-from ppd_proxy.core.dialects import Dialect
-from ppd_proxy.core.echoes import Expected
-from ppd_proxy.core.headers import Headers
-from ppd_proxy.core.plan import Plan
-from ppd_proxy.core.relay import Relay
+from ppd_core.fleet.echoes import Expected
+from ppd_core.policy.plan import Plan
 from ppd_proxy.core.signals import LegFailed, LegKind, LegRefused, MakePlan, Planned, Refused
-from ppd_proxy.errors import EngineFailure, ProxyError
 from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.pool import Origin
+from ppd_wire.dialects.dialects import Dialect
+from ppd_wire.dialects.relay import Relay
+from ppd_wire.errors import EngineFailure, ProxyError
+from ppd_wire.headers import Headers
+from ppd_wire.requests.asked import NOTHING, Asked
 
 
 class Client(Protocol):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ppd_proxy.acc.views import counted, noise_line
-from ppd_proxy.accuracy.flips import floor_of, measure
+from ppd_acc.views import counted, noise_line
+from ppd_accuracy.answers.flips import floor_of, measure
 
 
 @pytest.mark.parametrize(("count", "told"), [(0, "0 answers"), (1, "1 answer"), (2, "2 answers")])

@@ -1,8 +1,8 @@
 import socket
 
 import pytest
-from tests.support.kv_engines import KvEngine, settings_of
-from tests.support.memory_store import MemoryStore
+from tests.support.connector.kv_engines import KvEngine, settings_of
+from tests.support.connector.memory_store import MemoryStore
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import logging
 
 import numpy as np
 import pytest
-from tests.support.kv_engines import key_of
-from tests.support.memory_store import SHAPES, some_kv
+from tests.support.connector.kv_engines import key_of
+from tests.support.connector.memory_store import SHAPES, some_kv
 
 from ppd_connector import faults
 from ppd_connector.elements import HIGH_BITS, from_float32, to_float32

@@ -8,8 +8,8 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import msgpack
-from tests.support.kv_engines import KEY, LIMIT_S, fill, key_of
-from tests.support.memory_store import SHAPES, MemoryStore, some_kv
+from tests.support.connector.kv_engines import KEY, LIMIT_S, fill, key_of
+from tests.support.connector.memory_store import SHAPES, MemoryStore, some_kv
 
 from ppd_connector import dumps
 from ppd_connector.announcer import Announcer

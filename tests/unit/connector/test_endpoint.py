@@ -6,7 +6,7 @@ import queue
 import msgspec
 import pytest
 import zmq
-from tests.support.kv_engines import KEY, LIMIT_S, load_of
+from tests.support.connector.kv_engines import KEY, LIMIT_S, load_of
 
 from ppd_connector.courier import Courier
 from ppd_connector.endpoint import Endpoint

@@ -3,8 +3,8 @@
 from collections import deque
 
 import pytest
-from tests.support.kv_engines import fill, load_of, save_of
-from tests.support.memory_store import MemoryStore, some_kv
+from tests.support.connector.kv_engines import fill, load_of, save_of
+from tests.support.connector.memory_store import MemoryStore, some_kv
 
 TOTAL = 6
 HALF = TOTAL // 2

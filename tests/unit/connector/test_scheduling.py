@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.kv_engines import key_of, settings_of
-from tests.support.scheduled import PROMPT, CachedRequestData, Feature, Lora, NewRequestData, Request, SchedulerOutput
+from tests.support.connector.kv_engines import key_of, settings_of
+from tests.support.connector.scheduled import (
+    PROMPT,
+    CachedRequestData,
+    Feature,
+    Lora,
+    NewRequestData,
+    Request,
+    SchedulerOutput,
+)
 
 from ppd_connector.figures import RequestFigures
 from ppd_connector.plan import Step, Unneeded

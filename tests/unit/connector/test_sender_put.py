@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from tests.support.kv_engines import KEY, fill, holds, key_of, load_of, save_of
-from tests.support.memory_store import MemoryStore, some_kv
+from tests.support.connector.kv_engines import KEY, fill, holds, key_of, load_of, save_of
+from tests.support.connector.memory_store import MemoryStore, some_kv
 
 from ppd_connector.messages import Ack, Put, Sent
 

@@ -3,9 +3,9 @@ import asyncio
 import aiohttp
 import pytest
 
-from ppd_proxy.sim.config import EngineConfig
-from ppd_proxy.sim.engine import running_engine
-from ppd_proxy.tasks import Tasks
+from ppd_shell.tasks import Tasks
+from ppd_sim.config import EngineConfig
+from ppd_sim.engine import running_engine
 
 LIMIT_S = 30
 

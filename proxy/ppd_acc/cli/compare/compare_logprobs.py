@@ -1,0 +1,196 @@
+"""compare-logprobs: the same prompt on two engines; are the numbers behind the tokens the same, too?
+
+Judged against the noise floor: equal texts whose logprobs are further apart than the baseline is from itself are
+different. Behind the first different token the target's own tokens are scored by the baseline (teacher forcing).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any
+
+import msgspec
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.answers import Answer, Position
+from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
+from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.compare.compare_output import headline
+from ppd_acc.cli.flags import (
+    access_of,
+    add_access_flags,
+    add_noise_flag,
+    add_pair_flags,
+    add_sampling_flags,
+    between,
+    needed,
+    option,
+    prompt_text,
+    sampling_of,
+    url_of,
+)
+from ppd_acc.compare.compare import compare_answers, forced_of, noise_floor, noise_of
+from ppd_acc.compare.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
+from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.views import Progress, nats, noise_line
+from ppd_accuracy.answers.flips import Floor
+
+_NOISE_ANSWERS = 8
+_SHOWN_DIVERGENCE = 0.1
+_SHOWN_ROWS = 64
+_NODES = ("prefill_node", "decode_node")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_pair_flags(parser)
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="asked on both engines")
+    parser.add_argument(
+        "--kl-threshold", type=between(0, float("inf")), metavar="NATS",
+        help=f"a limit of the KL divergence per token; without it, more than {_SHOWN_DIVERGENCE} is only marked",
+    )  # fmt: skip
+    parser.add_argument(
+        "--alpha", type=between(1e-9, 0.5), metavar="P", default=DEFAULT_ALPHA,
+        help=f"chance at which differences beyond the noise floor count (default {DEFAULT_ALPHA})",
+    )  # fmt: skip
+    for name in _NODES:
+        parser.add_argument(
+            "--" + name.replace("_", "-"), metavar="URL",
+            help="asked by itself, too, and shown beside the target; not a stock P2pNccl engine, which ends on that",
+        )  # fmt: skip
+    add_sampling_flags(parser)
+    add_access_flags(parser, has_target=True)
+    add_noise_flag(parser, _NOISE_ANSWERS)
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    if args.prompt is None:
+        raise Mistake("--prompt is missing; give the text that both engines are asked")
+    names = ["baseline", "target", *(name for name in _NODES if getattr(args, name) is not None)]
+    urls = [needed(args, context.settings, name) for name in names[:2]]
+    urls += [url_of("--" + name.replace("_", "-"), getattr(args, name)) for name in names[2:]]
+    sampling = sampling_of(args, context.settings)
+    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
+    async with engines(access_of(args, context.settings), *urls, sides=names) as asked:
+        progress = Progress(context.errors, "noise floor", count)
+        floor = await noise_floor(asked[0], [Question(prompt=args.prompt)], sampling, count, progress)
+        found, notes = await _compared(names, asked, args.prompt, sampling, floor)
+    return with_model_notes(_result(found, floor, sampling, args.alpha, args.kl_threshold, notes), *asked)
+
+
+async def _compared(
+    names: list[str], asked: tuple[Engine, ...], prompt: str, sampling: Sampling, floor: Floor
+) -> tuple[list[Comparison], list[str]]:  # fmt: skip
+    question = Question(prompt=prompt)
+    answers = await asyncio.gather(*(engine.ask(question, sampling) for engine in asked))
+    for engine, answer in zip(asked, answers, strict=True):
+        if answer.tokens and (answer.unit == "words" or not answer.logprobs):
+            raise EngineTrouble("bad_answer", f"{engine.url} gives no logprobs; this command compares nothing else")
+    found, notes = [], []
+    for name, answer in zip(names[1:], answers[1:], strict=True):
+        sample = compare_answers("0", question, answers[0], answer, floor, is_greedy=sampling.is_greedy)
+        try:
+            positions = await _forced(asked[0], answers[0], answer, sampling)
+        except EngineTrouble as trouble:
+            positions = []
+            notes.append(f"nothing is scored by teacher forcing: {trouble}")
+        sample.forced = told = forced_of(answer.logprobs, positions) if positions else None
+        found.append(comparison_of(name, sample, answers[0], answer, positions, told, floor))
+    return found, list(dict.fromkeys(notes))
+
+
+async def _forced(baseline: Engine, own: Answer, answer: Answer, sampling: Sampling) -> list[Position]:
+    """The answer's tokens in the baseline's prefill; nothing where an engine tells no ids."""
+    if not answer.ids or not own.prompt_token_ids:
+        return []
+    return await baseline.score(own.prompt_token_ids, answer.ids, top=max(2, sampling.top_k))
+
+
+def _result(
+    found: list[Comparison], floor: Floor, sampling: Sampling, alpha: float, limit: float | None, notes: list[str]
+) -> Result:
+    target = found[0]
+    verdicts = [judge(each, floor, alpha=alpha, limit=limit) for each in found]
+    code, reasons = verdicts[0]
+    lines: list[RenderableType] = [Text(f"{_OUTCOMES[code]}: {reason}") for reason in reasons]
+    lines += [Text(headline(target.sample)), Text(noise_line(floor)), Text(_quantiles(floor))]
+    lines.append(_summary(found, verdicts))
+    lines.append(_table(target, _SHOWN_DIVERGENCE if limit is None else limit))
+    if len(target.rows) > _SHOWN_ROWS:
+        notes = [*notes, f"the table shows {_SHOWN_ROWS} of {len(target.rows)} tokens; --json FILE has all of them"]
+    data: dict[str, Any] = {
+        "sampling": {name: getattr(sampling, name) for name in sampling.__slots__},
+        "alpha": alpha,
+        "kl_threshold": limit,
+        "noise": msgspec.to_builtins(noise_of(floor)),
+        "sample": msgspec.to_builtins(target.sample),
+        "comparisons": [
+            {**each.data(), "outcome": told.name.lower(), "reasons": why, "status": each.sample.status,
+             "max_delta": each.sample.max_delta, "mean_delta": each.sample.mean_delta,
+             "forced": msgspec.to_builtins(each.forced)}
+            for each, (told, why) in zip(found, verdicts, strict=True)
+        ],
+    }  # fmt: skip
+    return Result(exit=code, data=data, view=tuple(lines), notes=tuple(notes))
+
+
+_OUTCOMES = ("equal", "different", "usage", "trouble", "inconclusive")
+
+
+def _quantiles(floor: Floor) -> str:
+    told = noise_of(floor).delta_quantiles
+    return "healthy |delta|: " + ", ".join(f"{name} {nats(value)}" for name, value in told.items()) if told else ""
+
+
+def _summary(found: list[Comparison], verdicts: list[tuple[Exit, list[str]]]) -> Table:
+    table = Table("engine", "outcome", "equal tokens", "mean |delta|", "max |delta|", "max KL", "forced mean",
+                  "forced max", "token accuracy", "beyond the floor", "p")  # fmt: skip
+    for each, (code, _) in zip(found, verdicts, strict=True):
+        sample, forced = each.sample, each.forced
+        table.add_row(
+            each.name, _OUTCOMES[code], str(sample.compared_tokens), nats(sample.mean_delta), nats(sample.max_delta),
+            _number(each.largest_divergence), nats(forced.mean_delta if forced else None),
+            nats(forced.max_delta if forced else None), _number(forced.token_accuracy if forced else None),
+            f"{max(each.decoded.beyond, each.prefilled.beyond)}", _number(each.chance),
+        )  # fmt: skip
+    return table
+
+
+def _table(found: Comparison, limit: float) -> Table:
+    table = Table("token", "baseline", "target", "lp baseline", "lp target", "delta", "KL", "lead over the next",
+                  "rank", "forced", "forced delta", "forced rank")  # fmt: skip
+    rows = found.rows
+    if len(rows) > _SHOWN_ROWS:
+        rows = sorted(sorted(rows, key=_size, reverse=True)[:_SHOWN_ROWS], key=lambda row: row.position)
+    for row in rows:
+        is_marked = row.divergence is not None and not row.divergence <= limit
+        is_flip = found.sample.flip is not None and row.position == found.sample.flip.position
+        table.add_row(
+            f"{row.position}{' <' if is_flip else ''}", _token(row.baseline_token), _token(row.target_token),
+            _number(row.baseline_logprob), _number(row.target_logprob), _number(row.delta),
+            _number(row.divergence) + (" !" if is_marked else ""),
+            f"{_number(row.baseline_margin)} / {_number(row.target_margin)}",
+            f"{row.baseline_rank or '-'} / {row.target_rank or '-'}", _number(row.forced_logprob),
+            _number(row.forced_delta), str(row.forced_rank or "-"),
+        )  # fmt: skip
+    return table
+
+
+def _size(row: Row) -> float:
+    """How much there is to see in a row: the larger of its differences."""
+    return max(abs(row.delta or 0.0), abs(row.forced_delta or 0.0), row.divergence or 0.0)
+
+
+def _token(token: object) -> str:
+    return "-" if token is None else str(token)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+COMMANDS = (Command(name="compare-logprobs", add_arguments=add_arguments, run=run),)

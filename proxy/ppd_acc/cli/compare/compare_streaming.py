@@ -1,0 +1,261 @@
+"""compare-streaming: the same prompt streamed by two engines, and streamed against whole on each of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from rich.text import Text
+
+from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.answers import Answer
+from ppd_acc.ask.engines import EngineTrouble, Question, engines
+from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.ask.streams import Streamed
+from ppd_acc.ask.timings import figures, figures_table
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import (
+    access_of,
+    add_access_flags,
+    add_noise_flag,
+    add_pair_flags,
+    add_sampling_flags,
+    between,
+    needed,
+    option,
+    prompt_text,
+    sampling_of,
+)
+from ppd_acc.compare.broken_numbers import broken_sentence
+from ppd_acc.compare.compare import compare_answers, noise_of
+from ppd_acc.compare.floors import measured_floor
+from ppd_acc.compare.normalizing import Matching
+from ppd_acc.data.report import Sample
+from ppd_acc.outcome import Exit, Result, Trouble
+from ppd_acc.views import nats, noise_line
+from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.said import EMPTY, Part, part_of
+
+_NOISE_ANSWERS = 8
+_T = TypeVar("_T")
+_NAMES: tuple[tuple[Part, str], ...] = (
+    ("content", "text"), ("reasoning", "reasoning"), ("tool_calls", "tool call"), ("finish_reason", "finish reason"),
+)  # fmt: skip
+Outcome = Literal["equal", "tie", "different", "unclassified", "empty"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was compared. `check` names it; `detail` is one sentence."""
+
+    check: str
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One engine's answer to the prompt, streamed and whole."""
+
+    name: str
+    streamed: Streamed
+    whole: Answer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_pair_flags(parser)
+    parser.add_argument(
+        "--prompt", type=prompt_text, metavar="TEXT", required=True, help="asked on both engines at the same time",
+    )  # fmt: skip
+    parser.add_argument("--timing", action="store_true", help="times to the first token and between tokens, too")
+    parser.add_argument("--skip-healthcheck", action="store_true", help="accepted; there is no check before the prompt")
+    group = parser.add_argument_group("texts that count as equal although they are not")
+    group.add_argument("--normalize-whitespace", action="store_true", help="white space makes no difference")
+    group.add_argument("--ignore-case", action="store_true", help="upper and lower case make no difference")
+    group.add_argument("--numeric-tolerance", type=between(0, 1e300), metavar="F", help="numbers may differ by it")
+    add_sampling_flags(parser)
+    add_access_flags(parser, has_target=True)
+    add_noise_flag(parser, _NOISE_ANSWERS)
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    urls = [needed(args, context.settings, side) for side in ("baseline", "target")]
+    sampling = sampling_of(args, context.settings)
+    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
+    question = Question(prompt=args.prompt)
+    async with engines(access_of(args, context.settings), *urls, sides=("baseline", "target")) as (baseline, target):
+        # The streams come first: nothing of the prompt is in a prefix cache yet.
+        streams = await both(baseline.stream(question, sampling), target.stream(question, sampling))
+        wholes = await both(baseline.ask(question, sampling), target.ask(question, sampling))
+        floor = await measured_floor(baseline, [question], sampling, count, context, "baseline")
+    asked = tuple(
+        Asked(name=name, streamed=streamed, whole=whole)
+        for name, streamed, whole in zip(("baseline", "target"), streams, wholes, strict=True)
+    )
+    matching = Matching(
+        has_whitespace=args.normalize_whitespace, has_case=args.ignore_case, numeric_tolerance=args.numeric_tolerance
+    )
+    result = _result(asked, question, sampling, floor, matching, has_timing=args.timing)
+    return with_model_notes(result, baseline, target)
+
+
+async def both(baseline: Awaitable[_T], target: Awaitable[_T]) -> tuple[_T, _T]:
+    """Both at the same time. Raises Trouble, which names the side that failed."""
+    found = await asyncio.gather(baseline, target, return_exceptions=True)
+    for side, each in zip(("baseline", "target"), found, strict=True):
+        if isinstance(each, EngineTrouble):
+            raise Trouble(f"--{side}: {each}") from None
+        if isinstance(each, BaseException):
+            raise each
+    one, other = found
+    assert not isinstance(one, BaseException)
+    assert not isinstance(other, BaseException)
+    return one, other
+
+
+def _result(
+    asked: tuple[Asked, ...],
+    question: Question,
+    sampling: Sampling,
+    floor: Floor,
+    matching: Matching,
+    *,
+    has_timing: bool,
+) -> Result:
+    baseline, target = asked
+    samples = {
+        "streams": _compare("streams", question, baseline.streamed.answer, target.streamed.answer, floor, sampling)
+    }
+    for each in asked:
+        samples[each.name] = _compare(each.name, question, each.whole, each.streamed.answer, floor, sampling)
+    first, second = (each.streamed.answer for each in asked)
+    findings = [_judge("tokens of both streams", samples["streams"], first, second, matching)]
+    for each in asked:
+        name = f"{each.name}, streamed against whole"
+        findings.append(_judge(name, samples[each.name], each.whole, each.streamed.answer, matching))
+    findings += _protocol(baseline.streamed, target.streamed)
+    lines: list[Any] = [Text(f"{each.outcome}: {each.check}: {each.detail}") for each in findings]
+    lines += [Text(line) for line in _counts(asked)]
+    lines.append(Text(noise_line(floor)))
+    data: dict[str, Any] = {
+        "matching": list(matching.names),
+        "findings": [msgspec.to_builtins(each) for each in findings],
+        "samples": {name: msgspec.to_builtins(sample) for name, sample in samples.items()},
+        "streams": {each.name: _stream(each.streamed) for each in asked},
+        "noise": msgspec.to_builtins(noise_of(floor)),
+    }
+    if has_timing:
+        data["timing"] = {each.name: _timing(each.streamed) for each in asked}
+        lines.append(figures_table("Timing of the streams", _rows(data["timing"])))
+    return Result(exit=_exit(findings), data=data, view=tuple(lines), notes=tuple(_notes(asked, sampling)))
+
+
+def _compare(name: str, question: Question, one: Answer, other: Answer, floor: Floor, sampling: Sampling) -> Sample:
+    return compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy)
+
+
+def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Matching) -> Finding:
+    """Equal tokens must be equal in text, reasoning, tool calls and finish reason, too."""
+    if sample.not_numbers:
+        outcome: Outcome = "different" if sample.status == "real" else "unclassified"
+        return Finding(check=check, outcome=outcome, detail=broken_sentence(sample))
+    if sample.status == "empty" and not sample.differences:
+        return Finding(check=check, outcome="empty", detail=EMPTY)
+    if sample.is_divergent and matching.is_forgiven(one.said, other.said):
+        return Finding(check=check, outcome="equal", detail=f"the same text under {', '.join(matching.names)}")
+    if sample.flip is not None:
+        outcomes: Mapping[str, Outcome] = {"tie": "tie", "real": "different"}
+        outcome = outcomes.get(sample.status, "different" if sample.unit == "words" else "unclassified")
+        flip = sample.flip
+        margins = (
+            f", margins {nats(flip.baseline_margin)} and {nats(flip.target_margin)}" if flip.shift is not None else ""
+        )
+        detail = f"{sample.unit[:-1]} {flip.position} is the first that differs{margins}"
+        return Finding(check=check, outcome=outcome, detail=detail)
+    for part, name in _NAMES:
+        if any(each.part == part for each in sample.differences):
+            mine, theirs = (part_of(each.said, part) for each in (one, other))
+            detail = f"the same {sample.compared_tokens} {sample.unit}, but the {name} is {mine!r} and {theirs!r}"
+            return Finding(check=check, outcome="different", detail=detail)
+    return Finding(check=check, outcome="equal", detail=f"{sample.compared_tokens} {sample.unit}")
+
+
+def _protocol(baseline: Streamed, target: Streamed) -> Iterator[Finding]:
+    ends = ["[DONE]" if each.is_done else "no [DONE]" for each in (baseline, target)]
+    counts = [_usage(each) for each in (baseline, target)]
+    for check, (mine, theirs) in (("end of the stream", ends), ("usage", counts)):
+        outcome: Outcome = "equal" if mine == theirs else "different"
+        yield Finding(check=check, outcome=outcome, detail=mine if mine == theirs else f"{mine} and {theirs}")
+
+
+def _usage(streamed: Streamed) -> str:
+    told = streamed.counted_tokens
+    came = sum(chunk.tokens for chunk in streamed.chunks)
+    if told is None:
+        return "not told"
+    return "counts the tokens that came" if told == came or not came else f"counts {told} tokens, {came} came"
+
+
+def _exit(findings: list[Finding]) -> Exit:
+    outcomes = {each.outcome for each in findings}
+    if "different" in outcomes:
+        return Exit.DIFFERENT
+    return Exit.INCONCLUSIVE if outcomes & {"unclassified", "empty"} else Exit.PASS
+
+
+def _notes(asked: tuple[Asked, ...], sampling: Sampling) -> Iterator[str]:
+    for each in asked:
+        if each.streamed.answer.unit == "words":
+            yield f"--{each.name} gives neither token ids nor logprobs: words are compared"
+        if not each.streamed.is_done:
+            yield f"--{each.name} ends its stream without [DONE]"
+    if not sampling.is_greedy:
+        yield "answers are sampled: a difference may be chance and is not classified"
+
+
+def _counts(asked: tuple[Asked, ...]) -> Iterator[str]:
+    for each in asked:
+        told = _stream(each.streamed)
+        yield (
+            f"{each.name}: {told['tokens']} tokens ({told['reasoning_tokens']} of reasoning)"
+            f" in {told['chunks']} chunks, up to {told['most_tokens_of_a_chunk']} in one"
+        )
+
+
+def _stream(streamed: Streamed) -> dict[str, Any]:
+    return {
+        "tokens": streamed.tokens,
+        "reasoning_tokens": streamed.reasoning_tokens,
+        "chunks": len(streamed.chunks),
+        "most_tokens_of_a_chunk": max((chunk.tokens for chunk in streamed.chunks), default=0),
+        "has_done": streamed.is_done,
+        "counted_tokens": streamed.counted_tokens,
+        "finish_reason": streamed.answer.finish_reason,
+    }
+
+
+def _timing(streamed: Streamed) -> dict[str, Any]:
+    """Milliseconds; one stream has one time to the first token, but many gaps."""
+    return {
+        "first_token_ms": streamed.first_ms,
+        "inter_token_ms": figures(streamed.gaps_ms()),
+        "total_ms": streamed.answer.total_ms,
+        "chunks_ms": [round(chunk.at_ms, 3) for chunk in streamed.chunks],
+    }
+
+
+def _rows(timing: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    rows: dict[str, Mapping[str, Any]] = {}
+    for name, told in timing.items():
+        first = told["first_token_ms"]
+        rows[f"{name}: first token"] = figures([] if first is None else [first])
+        rows[f"{name}: between tokens"] = told["inter_token_ms"]
+        rows[f"{name}: whole answer"] = figures([told["total_ms"]])
+    return rows
+
+
+COMMANDS = (Command(name="compare-streaming", add_arguments=add_arguments, run=run),)

@@ -1,0 +1,217 @@
+"""benchmark: how fast one engine answers; streamed, after a warm-up, without hits of the prefix cache."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rich.text import Text
+
+from ppd_acc.ask.access import Endpoint, Sampling
+from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
+from ppd_acc.ask.streams import Streamed
+from ppd_acc.ask.timings import CONFIDENCE, figures, figures_table
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import (
+    access_of,
+    add_access_flags,
+    add_sampling_flags,
+    between,
+    not_negative,
+    option,
+    positive,
+    prompt_text,
+    sampling_of,
+    url_of,
+)
+from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.views import Progress
+
+_REQUESTS, _CONCURRENCY, _WARM_UP = 10, 1, 1
+
+
+@dataclass(slots=True)
+class Measured:
+    """What the requests of one run came to; times in ms. `started_at` and `ended_at` are seconds of one clock."""
+
+    total_ms: array[float] = field(default_factory=lambda: array("d"))
+    first_ms: array[float] = field(default_factory=lambda: array("d"))
+    gaps_ms: array[float] = field(default_factory=lambda: array("d"))
+    per_token_ms: array[float] = field(default_factory=lambda: array("d"))
+    output_tokens: int = 0
+    prompt_tokens: int = 0
+    units: set[str] = field(default_factory=set)
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    started_at: float = 0.0
+    ended_at: float = 0.0
+
+    @property
+    def done(self) -> int:
+        return len(self.total_ms) + self.failures.total()
+
+    def add(self, streamed: Streamed) -> None:
+        answer, chunks = streamed.answer, streamed.chunks
+        assert answer.total_ms is not None
+        self.total_ms.append(answer.total_ms)
+        self.output_tokens += streamed.tokens
+        self.prompt_tokens += answer.prompt_tokens or 0
+        self.units.add(_unit(streamed))
+        if not chunks:
+            return
+        self.first_ms.append(chunks[0].at_ms)
+        self.gaps_ms.extend(streamed.gaps_ms())
+        later = streamed.tokens - max(1, chunks[0].tokens)
+        if later > 0:
+            self.per_token_ms.append((chunks[-1].at_ms - chunks[0].at_ms) / later)
+
+    def fail(self, trouble: EngineTrouble) -> None:
+        self.failures[trouble.reason] += 1
+        self.examples.setdefault(trouble.reason, str(trouble))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("address", nargs="?", metavar="URL", help="the engine; --url is the same")
+    parser.add_argument("--url", metavar="URL", help="the engine")
+    parser.add_argument("--requests", type=positive, default=_REQUESTS, metavar="N", help=f"default {_REQUESTS}")
+    parser.add_argument(
+        "--prompt", type=prompt_text, default="Hello", metavar="TEXT", help="asked behind a number of its own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--same-prompt", action="store_true", help="ask the prompt as it is: hits of the prefix cache are measured"
+    )
+    parser.add_argument("--rate-limit", type=between(1e-6, 1e9), metavar="F", help="requests sent per second, at most")
+    parser.add_argument(
+        "--warmup", type=not_negative, default=_WARM_UP, metavar="N", help=f"answers first, not counted ({_WARM_UP})"
+    )
+    parser.add_argument("--ignore-eos", action="store_true", help="every answer has --max-tokens tokens")
+    add_sampling_flags(parser)
+    add_access_flags(parser)
+    parser.set_defaults(noise_floor=None)
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    if (args.address is None) == (args.url is None):
+        raise Mistake("give one URL such as http://engine:8000, as it is or as --url")
+    url = url_of("URL" if args.url is None else "--url", args.url or args.address)
+    sampling = sampling_of(args, context.settings)
+    access = access_of(args, context.settings)
+    concurrency = option(args, context.settings, "concurrency", _CONCURRENCY)
+    rate = option(args, context.settings, "rate_limit")
+    # A request that was tried again has no latency worth the name, so that has to be asked for.
+    access = replace(access, concurrency=concurrency, retries=args.retries or 0)
+    measured = Measured()
+    async with engines(access, url) as (engine,):
+        model = await engine.model()
+        questions = _questions(args, context, access.endpoint)
+        for _ in range(args.warmup):
+            await engine.stream(next(questions), sampling)
+        progress = Progress(context.errors, "benchmark", args.requests)
+        await measure(engine, questions, sampling, measured, args.requests, concurrency, rate, progress)
+    settings = {
+        "requests": args.requests, "concurrency": concurrency, "rate_limit": rate, "warmup": args.warmup,
+        "prompt": args.prompt, "has_same_prompt": args.same_prompt, "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed, "top_k": args.top_k,
+        "endpoint": access.endpoint, "retries": access.retries, "timeout_s": access.timeout_s,
+    }  # fmt: skip
+    return _result({"url": url, "model": model, "settings": settings}, measured)
+
+
+def _questions(args: argparse.Namespace, context: Context, endpoint: Endpoint) -> Iterator[Question]:
+    """Never twice the same one, in no two runs: what differs stands at the very beginning. Logprobs cost the engine
+    time, so they are left out unless --top-k asks for them."""
+    extra: dict[str, Any] = {"ignore_eos": True} if args.ignore_eos else {}
+    if args.top_k is None:
+        extra |= {"logprobs": False, "top_logprobs": None} if endpoint == "chat" else {"logprobs": None}
+    run_number = int(context.wall_clock() * 1000)
+    number = 0
+    while True:
+        text = args.prompt if args.same_prompt else f"{run_number:x}-{number}: {args.prompt}"
+        yield Question(prompt=text, extra=extra)
+        number += 1
+
+
+async def measure(
+    engine: Engine,
+    questions: Iterator[Question],
+    sampling: Sampling,
+    measured: Measured,
+    requests: int,
+    concurrency: int,
+    rate: float | None,
+    progress: Progress,
+) -> None:
+    """`requests` answers, `concurrency` at once; with a `rate`, request i is not sent before i / rate seconds."""
+    clock = asyncio.get_running_loop().time
+    numbers = iter(range(requests))
+    measured.started_at = clock()
+
+    async def worker() -> None:
+        for number in numbers:
+            question = next(questions)
+            if rate is not None:
+                await asyncio.sleep(measured.started_at + number / rate - clock())
+            try:
+                measured.add(await engine.stream(question, sampling))
+            except EngineTrouble as trouble:
+                measured.fail(trouble)
+            progress(measured.done)
+
+    await asyncio.gather(*(worker() for _ in range(min(concurrency, requests))))
+    measured.ended_at = clock()
+
+
+def _unit(streamed: Streamed) -> str:
+    """What `Streamed.tokens` counts."""
+    if sum(chunk.tokens for chunk in streamed.chunks):
+        return "tokens"
+    return "tokens of the usage" if streamed.counted_tokens else "chunks"
+
+
+def _result(head: dict[str, Any], measured: Measured) -> Result:
+    completed, failed = len(measured.total_ms), measured.failures.total()
+    wall_s = measured.ended_at - measured.started_at
+    times = {
+        "first_token_ms": figures(measured.first_ms),
+        "inter_token_ms": figures(measured.gaps_ms),
+        "per_output_token_ms": figures(measured.per_token_ms),
+        "total_ms": figures(measured.total_ms),
+    }
+    data = {
+        **head,
+        "completed": completed,
+        "failed": failed,
+        "failures": dict(measured.failures),
+        "examples": measured.examples,
+        "confidence": CONFIDENCE,
+        "wall_s": wall_s,
+        "requests_per_s": completed / wall_s if wall_s else None,
+        "output_tokens": measured.output_tokens,
+        "output_tokens_per_s": measured.output_tokens / wall_s if wall_s else None,
+        "prompt_tokens": measured.prompt_tokens,
+        "counted_in": sorted(measured.units),
+        **times,
+        "latencies_ms": list(measured.total_ms),
+    }
+    names = ("first token", "between tokens", "per token of an answer", "whole answer")
+    rows = dict(zip(names, times.values(), strict=True))
+    counted = " and ".join(sorted(measured.units)) or "tokens"
+    view: list[Any] = [Text(f"{completed} of {completed + failed} requests answered in {wall_s:.3f} s")]
+    if completed and wall_s:
+        view += [
+            Text(f"{completed / wall_s:.4g} requests/s, {measured.output_tokens / wall_s:.4g} output {counted}/s"),
+            figures_table(f"Latency, intervals of {CONFIDENCE:.0%}", rows),
+        ]
+    view += [Text(f"{count} failed: {measured.examples[reason]}") for reason, count in measured.failures.items()]
+    notes = []
+    if head["settings"]["has_same_prompt"]:
+        notes.append("every request has the same prompt: times to the first token may be of the prefix cache")
+    return Result(exit=Exit.INFRASTRUCTURE if failed else Exit.PASS, data=data, view=tuple(view), notes=tuple(notes))
+
+
+COMMANDS = (Command(name="benchmark", add_arguments=add_arguments, run=run),)

@@ -1,0 +1,58 @@
+"""detect: what is behind a URL - an unsplit engine, a prefill or decode engine, a ppd-proxy, another router?"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import asdict
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.ask.detection import Detection, detect
+from ppd_acc.ask.engines import EngineTrouble, engines
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.engines.healthcheck import quick_access, urls_of
+from ppd_acc.cli.flags import add_access_flags
+from ppd_acc.outcome import Exit, Result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("urls", nargs="*", metavar="URL", help="what to look at, as many as there are")
+    parser.add_argument("--url", action="append", metavar="URL", help="the same, repeatable")
+    parser.add_argument(
+        "--ask", action="store_true",
+        help="also ask for one token, with the offer that another engine decodes on: a NIXL engine holds the prompt's"
+        " KV until its lease ends, a stock P2pNccl engine ends",
+    )  # fmt: skip
+    add_access_flags(parser)
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    urls = urls_of(args, context.settings)
+    async with engines(quick_access(args, context.settings), *urls) as asked:
+        found = await asyncio.gather(*(detect(engine, has_leave=args.ask) for engine in asked), return_exceptions=True)
+    known = [each for each in found if isinstance(each, Detection)]
+    failures = {}
+    for url, each in zip(urls, found, strict=True):
+        if isinstance(each, EngineTrouble):
+            failures[url] = str(each)
+        elif isinstance(each, BaseException):
+            raise each
+    lines: list[RenderableType] = []
+    for each in known:
+        lines += [Text(f"{each.url}: {each.statement}"), _table(each)]
+    lines += [Text(f"{url}: unreachable: {reason}") for url, reason in failures.items()]
+    data = {"endpoints": [asdict(each) for each in known], "failures": failures}
+    return Result(exit=Exit.INFRASTRUCTURE if failures else Exit.PASS, data=data, view=tuple(lines))
+
+
+def _table(found: Detection) -> Table:
+    table = Table("asked", "told", "a sign of")
+    for sign in found.signs:
+        table.add_row(sign.source, sign.told, sign.says or "-")
+    return table
+
+
+COMMANDS = (Command(name="detect", add_arguments=add_arguments, run=run),)

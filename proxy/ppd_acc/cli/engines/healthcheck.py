@@ -1,0 +1,102 @@
+"""healthcheck: are the engines there, what can they do, and are they comparable?"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.ask.access import Access
+from ppd_acc.ask.engines import engines
+from ppd_acc.ask.health import DEPTH, Health, check_health, differences
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import access_of, add_access_flags, option, url_of, whole_number_of
+from ppd_acc.cli.settings import Settings
+from ppd_acc.outcome import Exit, Mistake, Result
+
+_TIMEOUT_S = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("urls", nargs="*", metavar="URL", help="engines or proxies, as many as there are")
+    parser.add_argument(
+        "--url", action="append", metavar="URL",
+        help="the same, repeatable; without any: [defaults] baseline and target. Each generates a few tokens: a stock"
+        " P2pNccl engine ends on a request without a tag",
+    )  # fmt: skip
+    parser.add_argument(
+        "--top-k", type=whole_number_of("top_k"), metavar="N",
+        help=f"logprobs per token asked for (default {DEPTH})",
+    )
+    add_access_flags(parser)
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    urls = urls_of(args, context.settings)
+    access = quick_access(args, context.settings)
+    async with engines(access, *urls) as asked:
+        healths = await asyncio.gather(*(check_health(engine, depth=args.top_k or DEPTH) for engine in asked))
+    return _result(healths)
+
+
+def urls_of(args: argparse.Namespace, settings: Settings) -> list[str]:
+    """Every URL once, in the order given. Raises Mistake where there is none."""
+    given = [*(args.urls or ()), *(args.url or ())]
+    if not given:
+        given = [url for name in ("baseline", "target") if (url := settings.get("defaults", name)) is not None]
+    if not given:
+        raise Mistake("no URL; give one such as http://engine:8000, or [defaults] baseline and target in the file")
+    return list(dict.fromkeys(url_of("URL", url) for url in given))
+
+
+def quick_access(args: argparse.Namespace, settings: Settings) -> Access:
+    """Impatient unless told otherwise: an engine that answers the second time is not healthy."""
+    return replace(
+        access_of(args, settings),
+        timeout_s=float(option(args, settings, "timeout", _TIMEOUT_S)),
+        retries=option(args, settings, "retries", 0),
+    )
+
+
+def _result(healths: list[Health]) -> Result:
+    healthy = [health for health in healths if health.is_healthy]
+    different, notes = differences(healthy)
+    code = Exit.PASS
+    if len(healthy) < len(healths):
+        code = Exit.INFRASTRUCTURE
+    elif different:
+        code = Exit.DIFFERENT
+    lines: list[RenderableType] = [health_table(healths)]
+    lines += [Text(f"{health.url}: {health.error}") for health in healths if health.error is not None]
+    lines += [Text(f"different: {sentence}") for sentence in different]
+    notes += [f"{health.url}: {sentence}" for health in healths for sentence in health.missing]
+    data = {"endpoints": [health.data() for health in healths], "differences": different}
+    return Result(exit=code, data=data, view=tuple(lines), notes=tuple(notes))
+
+
+def health_table(healths: Sequence[Health]) -> Table:
+    """One row per engine."""
+    table = Table("URL", "state", "model", "max len", "version", "logprobs", "token ids", "prompt logprobs",
+                  "tokenizer", "latency")  # fmt: skip
+    for each in healths:
+        state = "healthy" if each.is_healthy else "unhealthy" if each.is_reachable else "unreachable"
+        table.add_row(
+            each.url, state, _told(each.model), _told(each.max_model_len), _told(each.version), _told(each.logprobs),
+            _told(each.has_token_ids), _told(each.has_prompt_logprobs), _told(each.tokenizer),
+            "-" if each.latency_ms is None else f"{each.latency_ms:.1f} ms / {each.tokens} tokens",
+        )  # fmt: skip
+    return table
+
+
+def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+COMMANDS = (Command(name="healthcheck", add_arguments=add_arguments, run=run),)

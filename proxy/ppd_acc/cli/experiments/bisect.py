@@ -1,0 +1,356 @@
+"""bisect: from which prompt length, or from how many requests at once, do two engines part? Or at block boundaries?
+
+Statistical: several cuts of the prompt at each length, a logistic fit, and the next length where it tells most. With
+--over blocks, lengths just below, at and just above multiples of a block are compared with each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.ask.engines import Engine, EngineTrouble, engines
+from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import (
+    access_of,
+    add_access_flags,
+    add_noise_flag,
+    add_pair_flags,
+    add_sampling_flags,
+    between,
+    needed,
+    option,
+    positive,
+    prompt_text,
+    sampling_of,
+)
+from ppd_acc.cli.prompts import read_text
+from ppd_acc.compare.compare import noise_of
+from ppd_acc.compare.floors import measured_floor
+from ppd_acc.experiments.cuts import Cuts, cuts_of
+from ppd_acc.experiments.trials import Step, Trials, boundaries
+from ppd_acc.outcome import Exit, Mistake, Result, Trouble
+from ppd_acc.views import Progress, counted, empty_too, noise_line, percent
+from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.said import EMPTY
+from ppd_accuracy.statistics import dose, significance
+from ppd_accuracy.statistics.intervals import wilson
+
+Found = Literal["threshold", "boundary", "always", "never", "not monotone", "unclear"]
+_NOISE_ANSWERS, _REPEATS, _BLOCK, _BOUNDARIES, _MOST_RUNS, _LEVELS = 12, 5, 16, 5, 200, 16
+_CONFIDENCE = 0.95
+_EXITS: tuple[tuple[Found, Exit], ...] = (
+    ("threshold", Exit.DIFFERENT), ("boundary", Exit.DIFFERENT), ("always", Exit.DIFFERENT), ("never", Exit.PASS),
+    ("not monotone", Exit.INCONCLUSIVE), ("unclear", Exit.INCONCLUSIVE),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`sentence` is for people; `threshold` is the fit over lengths or requests at once, `offsets` what was found at
+    block boundaries."""
+
+    found: Found
+    sentence: str
+    threshold: dose.Threshold | None = None
+    offsets: tuple[dict[str, Any], ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_pair_flags(parser)
+    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="what is cut to a length")
+    parser.add_argument("--prompt-file", metavar="FILE", help="the same, from a file (UTF-8)")
+    parser.add_argument("--over", choices=("length", "concurrency", "blocks"), default="length", help="default length")
+    parser.add_argument("--min-length", type=positive, default=1, metavar="N", help="tokens (default 1)")
+    parser.add_argument(
+        "--max-length", type=positive, metavar="N",
+        help="tokens (default: the whole prompt); where it is longer than the prompt, that begins again",
+    )  # fmt: skip
+    parser.add_argument("--repeats", type=positive, default=_REPEATS, metavar="N", help=f"a length ({_REPEATS})")
+    parser.add_argument("--max-runs", type=positive, default=_MOST_RUNS, metavar="N", help=f"in all ({_MOST_RUNS})")
+    parser.add_argument(
+        "--max-level", type=positive, default=_LEVELS, metavar="N",
+        help=f"requests at once, with --over concurrency (default {_LEVELS})",
+    )  # fmt: skip
+    parser.add_argument("--block-size", type=positive, default=_BLOCK, metavar="N", help=f"tokens (default {_BLOCK})")
+    parser.add_argument(
+        "--share",
+        type=between(0.01, 0.99),
+        default=0.5,
+        metavar="F",
+        help="of runs that diverge at the threshold (0.5)",
+    )
+    parser.add_argument("--same-prompt", action="store_true", help="every cut of a length is the prompt's beginning")
+    parser.add_argument(
+        "--count", choices=("real", "all"), default="real",
+        help="which differences count: those that the noise floor does not explain (default), or all",
+    )  # fmt: skip
+    add_sampling_flags(parser)
+    add_access_flags(parser, has_target=True)
+    add_noise_flag(parser, _NOISE_ANSWERS)
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    urls = [needed(args, context.settings, side) for side in ("baseline", "target")]
+    text = _prompt(args, context)
+    sampling = sampling_of(args, context.settings)
+    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
+    access = access_of(args, context.settings)
+    if args.over == "concurrency":
+        access = replace(access, concurrency=max(access.concurrency, args.max_level))
+    async with engines(access, *urls, sides=("baseline", "target")) as (baseline, target):
+        try:
+            cuts, reason = await cuts_of(baseline, text, sampling, wants_text=args.endpoint == "chat")
+            cuts = replace(cuts, is_same=args.same_prompt)
+            notes = [reason] if reason is not None else []
+            if args.over == "blocks" and cuts.unit != "tokens":
+                raise Mistake(f"--over blocks needs lengths in tokens, but {reason}")
+            longest = _longest(args, cuts, notes)
+            lengths = [length for length in (args.min_length, (args.min_length + longest) // 2, longest) if length]
+            questions = [cuts.question(length, 0) for length in lengths]
+        except EngineTrouble as trouble:
+            raise Trouble(f"--baseline: {trouble}") from None
+        floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
+        floor = floor.of_run(args.max_runs)
+        if not floor.answers and args.count == "real":
+            notes.append("without a noise floor no difference is real: all of them count (--count all)")
+        trials = _trials(args, context, baseline, target, cuts, floor, sampling)
+        verdict = await _search(args, trials, longest, sampling.seed)
+    return with_model_notes(_result(args, verdict, trials, longest, notes), baseline, target)
+
+
+def _prompt(args: argparse.Namespace, context: Context) -> str:
+    if (args.prompt is None) == (args.prompt_file is None):
+        raise Mistake("give one text that is cut, as --prompt or as --prompt-file")
+    text = args.prompt if args.prompt is not None else read_text(context.directory / args.prompt_file, "--prompt-file")
+    if not text.split():
+        raise Mistake("--prompt is empty; give a text that can be cut")
+    return str(text)
+
+
+def _longest(args: argparse.Namespace, cuts: Cuts, notes: list[str]) -> int:
+    """The greatest length. Raises Mistake where no length is left between the two."""
+    longest: int = args.max_length or cuts.length
+    if longest > cuts.length:
+        notes.append(f"the prompt has {cuts.length} {cuts.unit}: beyond that it begins again")
+    if args.over != "concurrency" and longest <= args.min_length:
+        raise Mistake(
+            f"--max-length is {longest} and --min-length {args.min_length}; the first must be greater (the prompt has"
+            f" {cuts.length} {cuts.unit})"
+        )
+    return longest
+
+
+def _trials(
+    args: argparse.Namespace,
+    context: Context,
+    baseline: Engine,
+    target: Engine,
+    cuts: Cuts,
+    floor: Floor,
+    sampling: Any,
+) -> Trials:
+    progress, done = Progress(context.errors, f"bisect over {args.over}, at most", args.max_runs), 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        progress(done)
+
+    return Trials(
+        baseline=baseline,
+        target=target,
+        cuts=cuts,
+        sampling=sampling,
+        floor=floor,
+        counts_all=args.count == "all" or not floor.answers,
+        most_errors=max(2, args.repeats),
+        report=report,
+    )
+
+
+async def _search(args: argparse.Namespace, trials: Trials, longest: int, seed: int) -> Verdict:
+    if args.over == "blocks":
+        return await _over_blocks(args, trials, longest)
+    is_length = args.over == "length"
+    lowest, highest = (args.min_length, longest) if is_length else (1, args.max_level)
+    if highest <= lowest:
+        raise Mistake(f"--max-level is {highest}; it must be 2 or more")
+    design = dose.Design(
+        lowest=lowest, highest=highest, target=args.share, confidence=_CONFIDENCE, repeats=args.repeats,
+        most_runs=args.max_runs,
+    )  # fmt: skip
+    while True:
+        step = dose.next_dose(trials.tried(), design, seed)
+        if step.dose is None or (step.dose in trials.steps and _is_everywhere(trials, args.share)):
+            break
+        if is_length:
+            await trials.at_length(step.dose, args.repeats)
+        else:
+            await trials.at_once(step.dose, longest, args.repeats)
+    found = dose.fit(trials.tried(), args.share, _CONFIDENCE, seed)
+    return judge(trials, found, step.reason, "tokens" if is_length else "requests at once")
+
+
+def judge(trials: Trials, found: dose.Threshold | None, reason: str, what: str) -> Verdict:
+    """What the trials over lengths or requests at once come to."""
+    plain = _all_or_nothing(trials)
+    if plain is not None:
+        return replace(plain, threshold=found)
+    if found is None:
+        return Verdict(found="unclear", sentence="a single length was tried")
+    if _is_everywhere(trials, found.target):
+        runs, diverged = (sum(each[part] for each in trials.tried()) for part in (1, 2))
+        sentence = f"more than {percent(found.target)} diverge everywhere, {diverged} of {runs} in all"
+        return Verdict(found="always", sentence=sentence, threshold=found)
+    if found.monotone_p < 1 - _CONFIDENCE:
+        sentence = f"the share that diverges does not rise with the {what} (p {found.monotone_p:.3g}): no threshold"
+        return Verdict(found="not monotone", sentence=sentence, threshold=found)
+    if found.dose is None or found.is_extrapolated or found.dependence_p > 1 - _CONFIDENCE:
+        sentence = f"some diverge, but no threshold shows (dependence p {found.dependence_p:.3g}); ended: {reason}"
+        return Verdict(found="unclear", sentence=sentence, threshold=found)
+    ends = [f"{end:.4g}" if end is not None else "open" for end in (found.low, found.high)]
+    sentence = f"{percent(found.target)} diverge from {found.dose:.4g} {what} on (interval {ends[0]} to {ends[1]})"
+    return Verdict(found="threshold", sentence=f"{sentence}; ended: {reason}", threshold=found)
+
+
+def _all_or_nothing(trials: Trials) -> Verdict | None:
+    """None where some diverged and some did not."""
+    tried = trials.tried()
+    runs, diverged = sum(each.runs for each in tried), sum(each.diverged for each in tried)
+    if not runs:
+        return Verdict(found="unclear", sentence="nothing was compared")
+    empty = trials.total()["empty"]
+    if empty == runs:
+        return Verdict(found="unclear", sentence=EMPTY)
+    if diverged == runs:
+        return Verdict(found="always", sentence=f"all of {runs} runs diverge")
+    if diverged:
+        return None
+    unclassified = trials.total()["unclassified"]
+    if unclassified and not trials.counts_all:
+        return Verdict(found="unclear", sentence=f"{unclassified} of {runs} runs differ and cannot be classified")
+    most = wilson(0, runs - empty, _CONFIDENCE).high
+    sentence = f"none of {runs - empty} runs diverges (at most {percent(most)} would){empty_too(empty)}"
+    return Verdict(found="never", sentence=sentence)
+
+
+def _is_everywhere(trials: Trials, share: float) -> bool:
+    """Whether at each dose surely more than this share diverge: then the threshold is below all of them."""
+    return all(each.runs and wilson(each.diverged, each.runs, _CONFIDENCE).low > share for each in trials.tried())
+
+
+async def _over_blocks(args: argparse.Namespace, trials: Trials, longest: int) -> Verdict:
+    chosen = list(boundaries(args.block_size, args.min_length, longest, _BOUNDARIES))
+    if not chosen:
+        raise Mistake(
+            f"--max-length is {longest}, --block-size {args.block_size}; there must be a multiple of the block with a"
+            f" length below it from --min-length {args.min_length} on and one above it"
+        )
+    for length, _ in chosen:
+        await trials.at_length(length, args.repeats)
+    steps = {offset: [trials.steps[length] for length, each in chosen if each == offset] for offset in (-1, 0, 1)}
+    return judge_blocks(trials, steps, args.block_size)
+
+
+def judge_blocks(trials: Trials, steps: dict[int, list[Step]], block: int) -> Verdict:
+    """Each offset from the boundary against the two others, with Holm's adjustment of the three tests."""
+    counts = {
+        offset: (sum(step.diverged(counts_all=trials.counts_all) for step in of), sum(step.runs for step in of))
+        for offset, of in steps.items()
+    }
+    hits, total = (sum(each[part] for each in counts.values()) for part in (0, 1))
+    raw = [
+        significance.fisher(*counts[offset], hits - counts[offset][0], total - counts[offset][1]) for offset in counts
+    ]
+    offsets: tuple[dict[str, Any], ...] = tuple(
+        {
+            "offset": offset,
+            "diverged": counts[offset][0],
+            "runs": counts[offset][1],
+            "interval": wilson(*counts[offset], _CONFIDENCE)._asdict(),
+            "p": p,
+        }
+        for offset, p in zip(counts, significance.holm(raw), strict=True)
+    )
+    plain = _all_or_nothing(trials)
+    if plain is not None:
+        return replace(plain, offsets=offsets)
+    apart = [
+        each for each in offsets if each["p"] <= 1 - _CONFIDENCE and each["diverged"] * total > hits * each["runs"]
+    ]
+    if not apart:
+        sentence = f"{hits} of {total} runs diverge, at no offset from multiples of {block} more than elsewhere"
+        return Verdict(found="unclear", sentence=sentence, offsets=offsets)
+    told = ", ".join(f"{each['offset']:+d} ({each['diverged']} of {each['runs']}, p {each['p']:.3g})" for each in apart)
+    return Verdict(found="boundary", sentence=f"more diverge at multiples of {block}, offset {told}", offsets=offsets)
+
+
+def _result(args: argparse.Namespace, verdict: Verdict, trials: Trials, longest: int, notes: list[str]) -> Result:
+    code = dict(_EXITS)[verdict.found]
+    if trials.errors:
+        notes.append(f"{counted(trials.errors, 'comparison')} failed, the first: {trials.first_error}")
+        code = code if code == Exit.DIFFERENT else Exit.INFRASTRUCTURE
+    if verdict.found == "not monotone":
+        notes.append(f"{verdict.sentence}; try --over blocks")
+    threshold = verdict.threshold
+    data = {
+        "found": verdict.found,
+        "over": args.over,
+        "unit": trials.cuts.unit,
+        "prompt_length": trials.cuts.length,
+        "longest": longest,
+        "threshold_length": threshold.dose if threshold is not None and verdict.found == "threshold" else None,
+        "always_diverges": verdict.found == "always",
+        "never_diverges": verdict.found == "never",
+        "total_iterations": sum(step.runs for step in trials.rising()),
+        "counts": "all differences" if trials.counts_all else "real differences",
+        "fit": msgspec.to_builtins(threshold) if threshold is not None else None,
+        "offsets": list(verdict.offsets),
+        "steps": [_step(step, trials) for step in trials.rising()],
+        "noise": msgspec.to_builtins(noise_of(trials.floor)),
+    }
+    title = "requests at once" if args.over == "concurrency" else f"length in {trials.cuts.unit}"
+    view = (
+        Text(f"{verdict.found}: {verdict.sentence}"),
+        _table(title, trials, threshold),
+        Text(noise_line(trials.floor)),
+    )
+    return Result(exit=code, data=data, view=view, notes=tuple(notes))
+
+
+def _step(step: Step, trials: Trials) -> dict[str, Any]:
+    diverged = step.diverged(counts_all=trials.counts_all)
+    interval = wilson(diverged, step.runs, _CONFIDENCE)
+    return {
+        "dose": step.dose, "runs": step.runs, "diverged": diverged,
+        "interval": {"low": interval.low, "high": interval.high}, "statuses": dict(step.statuses),
+    }  # fmt: skip
+
+
+def _table(title: str, trials: Trials, threshold: dose.Threshold | None) -> Table:
+    table = Table()
+    table.add_column(title, justify="right")
+    for column in ("diverged", "share", f"{_CONFIDENCE:.0%} interval", "fitted", "ties"):
+        table.add_column(column, justify="right")
+    told: Sequence[dict[str, Any]] = [_step(step, trials) for step in trials.rising()]
+    for each in told:
+        interval = each["interval"]
+        table.add_row(
+            str(each["dose"]), f"{each['diverged']} of {each['runs']}",
+            percent(each["diverged"] / each["runs"] if each["runs"] else None),
+            f"{percent(interval['low'])} to {percent(interval['high'])}",
+            percent(threshold.chance(each["dose"])) if threshold is not None else "",
+            str(each["statuses"].get("tie", 0)),
+        )  # fmt: skip
+    return table
+
+
+COMMANDS = (Command(name="bisect", add_arguments=add_arguments, run=run),)

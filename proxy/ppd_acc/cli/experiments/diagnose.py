@@ -1,0 +1,293 @@
+"""diagnose: which stage of a split deployment breaks?
+
+Healthcheck, then the same prompts on an unsplit baseline and through each part: the first token alone (P-only), the
+whole answer with cold caches (pd), the same again (warm), the second turn of the conversation (direct), the decode
+engine by itself if it is named, and KV dumps if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.ask.engines import Engine, Question, engines
+from ppd_acc.ask.health import Health, check_health, differences
+from ppd_acc.ask.variations import variations
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.engines.healthcheck import health_table
+from ppd_acc.cli.experiments.kv_flags import add_kv_flags, kv_limit, kv_paths
+from ppd_acc.cli.flags import (
+    access_of,
+    add_access_flags,
+    add_noise_flag,
+    add_pair_flags,
+    add_sampling_flags,
+    between,
+    needed,
+    option,
+    positive,
+    sampling_of,
+    url_of,
+)
+from ppd_acc.cli.prompts import add_prompt_flags, prompts_of
+from ppd_acc.compare.compare import noise_floor, noise_of
+from ppd_acc.compare.pools import CONFIDENCE, verdict_data
+from ppd_acc.compare.positions import DEFAULT_ALPHA
+from ppd_acc.experiments.kv_stage import KvOutcome, check_kv
+from ppd_acc.experiments.stages import Asking, Parts, StageResult, judge_stages, run_stages
+from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.views import Progress, empty_pairs, noise_line, percent
+from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.statistics.intervals import difference
+from ppd_accuracy.verdicts.diagnosis import Advice, Conditions, Located, decision_guide, locate
+
+_REPEATS, _NOISE_ANSWERS = 4, 24
+_STAGES = 5
+_NAMES = (
+    ("prefill", "P-only: first token"), ("pd", "pd: cold caches"), ("warm", "pd: the same again, warm"),
+    ("direct", "direct: second turn"), ("decode", "D-only: the decode engine"), ("aggregated", "unsplit engines"),
+)  # fmt: skip
+_CONTRASTS = (("pd", "prefill"), ("warm", "pd"), ("direct", "pd"), ("decode", "prefill"))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_pair_flags(parser)
+    add_prompt_flags(parser, "asked in every stage")
+    parser.add_argument(
+        "--repeats", type=positive, metavar="N",
+        help=f"questions per prompt: the prompt, and variations with another first line (default {_REPEATS})",
+    )  # fmt: skip
+    for node, what in (("prefill", "for the first token, instead of the target"), ("decode", "by itself, too")):
+        parser.add_argument(
+            f"--{node}-node", metavar="URL",
+            help=f"asked {what}; not a stock P2pNccl engine, which ends on a request without a tag",
+        )  # fmt: skip
+    parser.add_argument(
+        "--alpha", type=between(1e-9, 0.5), metavar="P", default=DEFAULT_ALPHA,
+        help=f"chance at which logprobs beyond the noise floor count, over all stages (default {DEFAULT_ALPHA})",
+    )  # fmt: skip
+    parser.add_argument("--salt", metavar="TEXT", help="keeps caches of this run apart (default: the time)")
+    parser.add_argument(
+        "--no-cache-salt", action="store_true", help="for engines that refuse cache_salt: caches may not be cold then"
+    )
+    add_kv_flags(parser)
+    add_sampling_flags(parser)
+    add_access_flags(parser, has_target=True)
+    add_noise_flag(parser, _NOISE_ANSWERS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Everything that was measured."""
+
+    healths: Sequence[Health]
+    floor: Floor
+    stages: Sequence[StageResult]
+    troubles: Sequence[str]
+    kv: KvOutcome | None
+    nodes: Mapping[str, str]
+    settings: dict[str, Any]
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    prompts = prompts_of(args, context.directory)
+    dumps = kv_paths(args, context.directory)
+    urls = [needed(args, context.settings, name) for name in ("baseline", "target")]
+    nodes = {name: url for name in ("prefill_node", "decode_node") if (url := getattr(args, name)) is not None}
+    urls += [url_of("--" + name.replace("_", "-"), url) for name, url in nodes.items()]
+    sampling = sampling_of(args, context.settings)
+    if not sampling.is_greedy:
+        raise Mistake(f"--temperature is {sampling.temperature:g}; stages are compared greedily, with 0")
+    access = access_of(args, context.settings)
+    salt = args.salt or f"ppd-acc-{int(context.wall_clock() * 1000):x}"
+    asking = Asking(sampling=sampling, endpoint=access.endpoint, salt=None if args.no_cache_salt else salt)
+    repeats = args.repeats or _REPEATS
+    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
+    async with engines(access, *urls, sides=("baseline", "target", *nodes)) as asked:
+        healths = await asyncio.gather(*(check_health(engine) for engine in asked))
+        if not healths[0].is_healthy or not all(health.is_healthy or health.has_broken_numbers for health in healths):
+            return _unhealthy(healths)
+        plain = [Question(prompt=prompt) for prompt in prompts]
+        floor = await noise_floor(asked[0], plain, sampling, count, Progress(context.errors, "noise floor", count))
+        questions = variations(prompts, len(prompts) * repeats)
+        floor = floor.of_run(_STAGES * len(questions))
+        progress = Progress(context.errors, "stages", len(questions))
+        experiments = await run_stages(_parts(asked, nodes), questions, asking, floor, progress)
+    stages = judge_stages(experiments, floor, has_decode="decode_node" in nodes, alpha=args.alpha)
+    settings = {
+        "sampling": {name: getattr(sampling, name) for name in sampling.__slots__}, "salt": asking.salt,
+        "repeats": repeats, "prompts": prompts, "alpha": args.alpha, "nodes": nodes, "endpoint": access.endpoint,
+    }  # fmt: skip
+    max_abs, cosine = (kv_limit(args, context.settings, f"{name}_threshold") for name in ("max_abs", "cosine"))
+    kv = check_kv(dumps, max_abs=max_abs, cosine=cosine) if dumps is not None else None
+    found = _Found(
+        healths=healths, floor=floor, stages=stages, troubles=experiments.troubles, kv=kv, nodes=nodes,
+        settings=settings,
+    )
+    return _result(found)
+
+
+def _parts(asked: Sequence[Engine], nodes: dict[str, str]) -> Parts:
+    others = dict(zip(nodes, asked[2:], strict=True))
+    return Parts(
+        baseline=asked[0],
+        target=asked[1],
+        prefill=others.get("prefill_node", asked[1]),
+        decode=others.get("decode_node"),
+    )
+
+
+def _unhealthy(healths: Sequence[Health]) -> Result:
+    ill = [health for health in healths if not health.is_healthy]
+    lines: list[RenderableType] = [health_table(healths)]
+    lines += [Text(f"{health.url}: {health.error}") for health in ill]
+    data = {"endpoints": [health.data() for health in healths], "stages": [], "located": None, "guide": []}
+    return Result(exit=Exit.INFRASTRUCTURE, data=data, view=tuple(lines))
+
+
+def _result(found: _Found) -> Result:
+    different, notes = differences(found.healths, has_one_name=False)
+    states = {each.stage: each.state for each in found.stages}
+    is_same = found.kv.is_match if found.kv is not None else None
+    tallies = {each.stage: tally for each in found.stages if (tally := each.tally) is not None}
+    known = Conditions(
+        is_model_different=bool(different), is_kv_same=is_same, is_prefill_alone="prefill_node" in found.nodes
+    )
+    located = locate(states, tallies, known)
+    guide = _guide(found, is_same)
+    code = Exit.PASS
+    if located.place is not None:
+        code = Exit.DIFFERENT
+    elif "failed" in states.values():
+        code = Exit.INFRASTRUCTURE
+    elif "inconclusive" in states.values():
+        code = Exit.INCONCLUSIVE
+    notes += different
+    notes += [f"{health.url}: {health.error}" for health in found.healths if not health.is_healthy]
+    notes += [f"P-only: not scored by teacher forcing: {trouble}" for trouble in dict.fromkeys(found.troubles)]
+    notes += [
+        f"{_name(each.stage)}: answers differ more often than the baseline's replays do, by ties only"
+        for each in found.stages
+        if each.state == "clean" and each.verdict is not None and each.verdict.is_above_floor
+    ]
+    refused = any(sample.error_reason == "status_400" for each in found.stages for sample in each.samples)
+    if refused and found.settings["salt"] is not None:
+        notes.append("an engine refused requests (400); if it is cache_salt that it refuses: --no-cache-salt")
+    notes += [
+        f"{_name(each.stage)}: {empty_pairs(each.verdict.counts['empty'])}"
+        for each in found.stages
+        if each.verdict is not None and each.verdict.counts["empty"]
+    ]
+    notes += [f"{_name(each.stage)}: skipped: {each.reasons[0]}" for each in found.stages if each.state == "skipped"]
+    return Result(exit=code, data=_data(found, located, guide), view=_view(found, located, guide), notes=tuple(notes))
+
+
+def _guide(found: _Found, is_same: bool | None) -> list[Advice]:
+    through = [each for each in found.stages if each.stage in ("pd", "warm", "direct")]
+    samples = [sample for each in through for sample in each.samples if sample.prompt_tokens is not None]
+    lengths: dict[bool, list[int]] = {False: [], True: []}
+    for sample in samples:
+        if sample.is_compared:
+            lengths[sample.status == "real"].append(sample.prompt_tokens or 0)
+    return decision_guide(
+        {each.stage: each.state for each in found.stages},
+        is_divergent=any(
+            each.verdict is not None and (each.verdict.counts["real"] or each.verdict.not_numbers) for each in through
+        ),
+        has_latent=any(each.has_latent for each in found.stages),
+        is_kv_same=is_same,
+        equal_lengths=lengths[False],
+        divergent_lengths=lengths[True],
+    )
+
+
+def _data(found: _Found, located: Located, guide: Sequence[Advice]) -> dict[str, Any]:
+    return {
+        "settings": found.settings,
+        "endpoints": [health.data() for health in found.healths],
+        "noise": msgspec.to_builtins(noise_of(found.floor)),
+        "stages": [
+            {
+                "stage": each.stage, "name": _name(each.stage), "state": each.state, "reasons": each.reasons,
+                "routes": dict(each.routes), "verdict": verdict_data(each.verdict) if each.verdict else None,
+                "scored_tokens": each.scored_tokens, "scored_real": each.scored_real,
+                "samples": each.builtin_samples(),
+            }
+            for each in found.stages
+        ],
+        "contrasts": _contrasts(found.stages),
+        "kv": found.kv.data if found.kv is not None else None,
+        "located": asdict(located),
+        "guide": [asdict(each) for each in guide],
+    }  # fmt: skip
+
+
+def _contrasts(stages: Sequence[StageResult]) -> list[dict[str, Any]]:
+    """Share of divergent answers of one stage minus that of the one before it, with Newcombe's interval."""
+    verdicts = {str(each.stage): each.verdict for each in stages if each.verdict is not None and each.verdict.compared}
+    found = []
+    for later, earlier in _CONTRASTS:
+        if later in verdicts and earlier in verdicts:
+            one, other = verdicts[later], verdicts[earlier]
+            low, high = difference(one.divergent, one.compared, other.divergent, other.compared, CONFIDENCE)
+            share = one.divergent / one.compared - other.divergent / other.compared
+            found.append({"stage": later, "minus": earlier, "difference": share, "low": low, "high": high})
+    return found
+
+
+def _view(found: _Found, located: Located, guide: Sequence[Advice]) -> tuple[RenderableType, ...]:
+    lines: list[RenderableType] = [
+        health_table(found.healths), Text(noise_line(found.floor)), _stages_table(found.stages)
+    ]  # fmt: skip
+    for each in found.stages:
+        lines += [Text(f"{_name(each.stage)}: {reason}") for reason in each.reasons if each.state != "clean"]
+    for told in _contrasts(found.stages):
+        names = f"{_name(told['stage'])} minus {_name(told['minus'])}"
+        interval = f"(95 %: {percent(told['low'])} to {percent(told['high'])})"
+        lines.append(Text(f"divergent, {names}: {percent(told['difference'])} {interval}"))
+    if found.kv is not None:
+        lines.append(Text(f"KV dumps: {found.kv.statement}"))
+    lines.append(Text(f"breaks: {located.place}: {located.why}" if located.place else located.why))
+    table = Table("applies", "rule", "why", title="quick decision guide", title_justify="left")
+    for rule in guide:
+        table.add_row({True: "yes", False: "no", None: "unknown"}[rule.applies], rule.rule, rule.why)
+    return (*lines, table)
+
+
+def _stages_table(stages: Sequence[StageResult]) -> Table:
+    table = Table("stage", "state", "answers", "equal", "tie", "real", "?", "error", "empty", "divergent, 95 %",
+                  "minus replays'", "max |delta|", "p", "route")  # fmt: skip
+    for each in stages:
+        told = each.verdict
+        if told is None:
+            table.add_row(_name(each.stage), each.state, *[""] * 11, _routes(each))
+            continue
+        counts = [str(told.counts[name]) for name in ("equal", "tie", "real", "unclassified", "error", "empty")]
+        above = told.above_floor
+        table.add_row(
+            _name(each.stage), each.state, str(told.compared), *counts,
+            f"{percent(told.interval.low)} to {percent(told.interval.high)}",
+            f"{percent(above.low)} to {percent(above.high)}" if above is not None else "-",
+            "-" if told.largest_delta is None else f"{told.largest_delta:.4g}",
+            "-" if told.precision.chance is None else f"{told.precision.chance:.3g}", _routes(each),
+        )  # fmt: skip
+    return table
+
+
+def _routes(each: StageResult) -> str:
+    return ", ".join(f"{count} {name}" for name, count in each.routes.items()) or "-"
+
+
+def _name(stage: str) -> str:
+    return dict(_NAMES)[stage]
+
+
+COMMANDS = (Command(name="diagnose", add_arguments=add_arguments, run=run),)

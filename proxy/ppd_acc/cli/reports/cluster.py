@@ -1,0 +1,153 @@
+"""cluster: which divergent samples look alike?"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+from types import MappingProxyType
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import positive
+from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.data.from_proxy import notes_of
+from ppd_acc.data.report import Sample
+from ppd_acc.outcome import Exit, Result
+from ppd_acc.reports import conditions
+from ppd_acc.reports.conditions import Figure
+from ppd_accuracy.statistics import clusters
+
+_SEED = 42
+_LISTED = 8
+_TAGS = 3
+
+
+def _relative_position(sample: Sample) -> float | None:
+    longest = max(len(sample.baseline.tokens), len(sample.target.tokens))
+    return sample.flip.position / longest if sample.flip is not None and longest else None
+
+
+FEATURES: Mapping[str, Figure] = MappingProxyType(
+    {
+        "position": conditions.position,
+        "relative_position": _relative_position,
+        "shift": conditions.shift,
+        "max_delta": conditions.largest_delta,
+        "prompt_length": conditions.prompt_length,
+        "answer_length": conditions.answer_length,
+    }
+)
+"""What samples are told apart by; all but the relative position as logarithms, as twice as long is as far as half."""
+_LEAST_NATS = 1e-6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_report_flags(parser)
+    parser.add_argument(
+        "--clusters", type=_count, default=None, metavar="K|auto",
+        help=f"how many (default auto: up to {clusters.MOST_GROUPS}, or one where there is no structure)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=_SEED, metavar="N", help=f"of the first centres (default {_SEED})")
+
+
+def _count(text: str) -> int | None:
+    return None if text == "auto" else positive(text)
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    report = await report_from(args, context)
+    divergent = [sample for sample in report.samples if sample.is_divergent]
+    notes = [*notes_of(report)]
+    found = clusters.group([features_of(sample) for sample in divergent], abs(args.seed), args.clusters)
+    if args.clusters is not None and len(found.groups) < args.clusters:
+        notes.append(f"--clusters {args.clusters}: there are only {len(found.groups)} different kinds of samples")
+    for name, figure in FEATURES.items():
+        missing = sum(figure(sample) is None for sample in divergent)
+        if missing:
+            notes.append(f"{missing} of {len(divergent)} samples do not tell their {name.replace('_', ' ')}")
+    groups = [_group(group, divergent) for group in found.groups]
+    data = {
+        "samples": len(report.samples),
+        "divergent": len(divergent),
+        "clusters": groups,
+        "silhouette": found.silhouette,
+        "tried": [{"clusters": number, "silhouette": score} for number, score in found.tried],
+        "seed": args.seed,
+    }
+    return Result(exit=Exit.PASS, data=data, view=tuple(_view(data, groups)), notes=tuple(notes))
+
+
+def features_of(sample: Sample) -> dict[str, float | None]:
+    """Numbers for the distance; what is not known stays unknown."""
+    told: dict[str, float | None] = {}
+    for name, figure in FEATURES.items():
+        value = figure(sample)
+        if value is None or not math.isfinite(value):
+            told[name] = None
+        elif name == "relative_position":
+            told[name] = value
+        else:
+            told[name] = math.log(max(value, _LEAST_NATS)) if name in ("shift", "max_delta") else math.log1p(value)
+    return told
+
+
+def _group(group: clusters.Group, divergent: Sequence[Sample]) -> dict[str, Any]:
+    members = [divergent[index] for index in group.members]
+    tags = Counter(tag for sample in members for tag in sample.tags)
+    return {
+        "size": len(members),
+        "sample_ids": [sample.sample_id for sample in members],
+        "typical": divergent[group.centre].sample_id,
+        "statuses": dict(Counter(sample.status for sample in members)),
+        "tags": dict(tags.most_common(_TAGS)),
+        "features": {name: _range(figure, members) for name, figure in FEATURES.items()},
+    }
+
+
+def _range(figure: Figure, members: Sequence[Sample]) -> dict[str, float | int | None]:
+    values = [value for value in map(figure, members) if value is not None and math.isfinite(value)]
+    known = {"median": median(values), "low": min(values), "high": max(values)} if values else {}
+    return {"known": len(values), "median": None, "low": None, "high": None, **known}
+
+
+def _view(data: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    if not groups:
+        return [Text(f"no divergent sample among {data['samples']}")]
+    silhouette = data["silhouette"]
+    how = "no structure: they are one kind" if silhouette is None else f"silhouette {silhouette:.2f}"
+    table = Table("cluster", "samples", "statuses", *(name.replace("_", " ") for name in FEATURES), "typical")
+    for number, group in enumerate(groups):
+        table.add_row(
+            str(number),
+            str(group["size"]),
+            ", ".join(f"{count} {status}" for status, count in group["statuses"].items()),
+            *(_shown(group["features"][name]) for name in FEATURES),
+            Text(group["typical"]),
+        )
+    view: list[RenderableType] = [
+        Text(f"{data['divergent']} divergent samples in {len(groups)} clusters; {how}"),
+        table,
+    ]
+    for number, group in enumerate(groups):
+        ids = ", ".join(group["sample_ids"][:_LISTED]) + (", ..." if group["size"] > _LISTED else "")
+        tags = ", ".join(f"{tag} {count}" for tag, count in group["tags"].items())
+        view.append(Text(f"{number}: {ids}" + (f" (tags: {tags})" if tags else "")))
+    return view
+
+
+def _shown(told: Mapping[str, float | None]) -> str:
+    if told["median"] is None:
+        return "unknown"
+    if told["low"] == told["high"]:
+        return f"{told['median']:.4g}"
+    return f"{told['median']:.4g} ({told['low']:.4g} to {told['high']:.4g})"
+
+
+COMMANDS = (Command(name="cluster", add_arguments=add_arguments, run=run),)

@@ -1,0 +1,228 @@
+"""entropy: how sure both engines are of what they say, and whether one is surer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import between, not_negative, positive
+from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.data.from_proxy import notes_of
+from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.reports.entropies import (
+    Comparison,
+    Series,
+    around,
+    compare,
+    compare_spreads,
+    figures,
+    series_of,
+    shared_positions,
+    side_series,
+)
+from ppd_acc.views import counted, nats
+from ppd_accuracy.answers.distributions import VOCABULARY
+
+_ROUNDING = 1e-3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_report_flags(parser)
+    for side in ("baseline", "target"):
+        parser.add_argument(
+            f"--{side}-logprobs", metavar="FILE", help=f"instead: a JSON list of {{token: logprob}}, the {side}'s"
+        )
+    parser.add_argument("--divergence-index", type=not_negative, metavar="N", help="position of the first difference")
+    parser.add_argument(
+        "--context-window", type=not_negative, default=5, metavar="N", help="positions around it (default 5)"
+    )
+    parser.add_argument(
+        "--vocabulary", type=positive, default=VOCABULARY, metavar="N",
+        help=f"tokens of the model, for the upper bounds: only its logarithm matters (default {VOCABULARY})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--confidence-level", type=between(0.5, 0.999999), default=0.95, metavar="F", help="default 0.95"
+    )
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    if args.baseline_logprobs is None and args.target_logprobs is None:
+        return await _of_report(args, context)
+    if args.report is not None or args.from_proxy is not None:
+        raise Mistake("lists of logprobs and a report are both given; give one of them")
+    if args.baseline_logprobs is None:
+        raise Mistake("--baseline-logprobs is missing; --target-logprobs is compared with it")
+    baseline = _read(context.directory / args.baseline_logprobs, "--baseline-logprobs", args.vocabulary)
+    notes: list[str] = []
+    if args.target_logprobs is None:
+        return _result(args, [(baseline, None)], notes)
+    target = _read(context.directory / args.target_logprobs, "--target-logprobs", args.vocabulary)
+    lengths = len(baseline.positions), len(target.positions)
+    index = args.divergence_index
+    if index is not None and index >= max(lengths):
+        raise Mistake(f"--divergence-index {index}: the lists have {lengths[0]} and {lengths[1]} positions")
+    if lengths[0] != lengths[1]:
+        notes.append(f"the lists have {lengths[0]} and {lengths[1]} positions; the first {min(lengths)} are compared")
+    if index is None:
+        notes.append("all positions are taken to have the same context; --divergence-index N stops behind the first")
+    return _result(args, [(baseline, target)], notes)
+
+
+async def _of_report(args: argparse.Namespace, context: Context) -> Result:
+    report = await report_from(args, context)
+    samples = [sample for sample in report.samples if sample.error is None and sample.unit == "tokens"]
+    pairs = [
+        (side_series(sample.baseline, args.vocabulary), side_series(sample.target, args.vocabulary))
+        for sample in samples
+    ]
+    shared = [shared_positions(sample) for sample in samples]
+    if not any(one.known or other.known for one, other in pairs):
+        where = f"--report {args.report}" if args.report is not None else f"--from-proxy {args.from_proxy}"
+        raise Mistake(f"{where}: no sample has logprobs; batch-compare writes them, the published tool does not")
+    notes = [*notes_of(report)]
+    spreads = compare_spreads(samples, args.confidence_level)
+    if spreads is not None:
+        notes.append(
+            f"compared are the likeliest tokens of {counted(spreads.change.count, 'sample')}, with bounds for"
+            f" {VOCABULARY:,} tokens; the table is of the chosen ones"
+        )
+    elif not any(sample.baseline.tops or sample.target.tops for sample in report.samples):
+        notes.append("only the chosen tokens' logprobs are there: bounds are wide, differences are of those tokens")
+        if args.from_proxy is not None:
+            notes.append("a proxy started with --shadow-top-logprobs compares the likeliest tokens of its samples")
+    return _result(args, pairs, notes, shared, spreads)
+
+
+def _result(
+    args: argparse.Namespace, pairs: Sequence[tuple[Series, Series | None]], notes: list[str],
+    shared: Sequence[int] | None = None, spreads: Comparison | None = None,
+) -> Result:  # fmt: skip
+    baselines = [one for one, _ in pairs]
+    targets = [other for _, other in pairs if other is not None]
+    index = args.divergence_index
+    limits = shared if shared is not None else [index + 1 if index is not None else None] * len(pairs)
+    cut = [
+        (Series(positions=one.positions[:limit]), Series(positions=other.positions[:limit]))
+        for (one, other), limit in zip(pairs, limits, strict=True)
+        if other is not None
+    ]
+    comparison = spreads or compare(cut, args.confidence_level)
+    data: dict[str, Any] = {
+        "samples": len(pairs),
+        "vocabulary": args.vocabulary,
+        "confidence": args.confidence_level,
+        "baseline": figures(baselines),
+        "target": figures(targets) if targets else None,
+        "comparison": _plain(comparison) if comparison is not None else None,
+    }
+    if shared is None:
+        data["positions"] = [
+            [asdict(each) if each is not None else None for each in one.positions] for one in (*baselines, *targets)
+        ]
+    if index is not None:
+        sides = (("baseline", baselines), ("target", targets))
+        data["at"] = {name: around(series[0], index, args.context_window) for name, series in sides if series}
+    view: list[RenderableType] = [_table(data)]
+    if comparison is not None:
+        view.append(Text(_sentence(comparison, args.confidence_level)))
+    for name, at in data.get("at", {}).items():
+        view.append(Text(f"{name} at {index}: {_range(at)}; mean around it {nats(at['context_mean'])}"))
+    dropped = sum(one.dropped for one in (*baselines, *targets))
+    if dropped:
+        some = counted(dropped, "logprob that is no finite number", "logprobs that are no finite numbers")
+        notes.append(f"left out: {some}")
+    return Result(exit=Exit.PASS, data=data, view=tuple(view), notes=tuple(notes))
+
+
+def _plain(comparison: Comparison) -> dict[str, Any]:
+    change = comparison.change
+    return {
+        "unit": comparison.unit,
+        "count": change.count,
+        "positions": comparison.positions,
+        "mean_change": change.mean,
+        "interval": list(change.interval) if change.interval is not None else None,
+        "p": change.p,
+        "true_change_low": comparison.low,
+        "true_change_high": comparison.high,
+    }
+
+
+def _sentence(comparison: Comparison, confidence: float) -> str:
+    change = comparison.change
+    interval = ""
+    if change.interval is not None:
+        low, high = change.interval
+        interval = f" ({low:.4g} to {high:.4g} at {100 * confidence:g} %, p {change.p:.3g})"
+    verdict = "no difference shown"
+    if change.interval is not None and not change.interval.low <= 0 <= change.interval.high:
+        verdict = f"the target is {'less' if change.mean > 0 else 'more'} certain"
+    return (
+        f"target minus baseline over {change.count} {comparison.unit}, {comparison.positions} positions in the same"
+        f" context: {change.mean:+.4g} nats{interval}: {verdict}; the missing mass allows {comparison.low:.4g} to"
+        f" {comparison.high:.4g}"
+    )
+
+
+def _range(at: dict[str, float | None]) -> str:
+    return "unknown" if at["low"] is None else f"{at['low']:.4g} to {at['high']:.4g} nats"
+
+
+def _table(data: dict[str, Any]) -> Table:
+    table = Table("engine", "positions", "entropy, mean", "median", "p95", "max", "not listed, mean", "not listed, max")
+    for name in ("baseline", "target"):
+        told = data[name]
+        if told is None:
+            continue
+        ranges = (_pair(told["low"][key], told["high"][key]) for key in ("mean", "median", "p95", "max"))
+        rest = (told["rest"][key] for key in ("mean", "max"))
+        shares = ("" if each is None else f"{each:.3%}" for each in rest)
+        table.add_row(name, str(told["count"]), *ranges, *shares)
+    return table
+
+
+def _pair(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
+def _read(path: Path, flag: str, vocabulary: int) -> Series:
+    """A JSON list of objects; Python's NaN and Infinity are read, and counted. Raises Mistake."""
+    name = f"{flag} {path}"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Mistake(f"{name}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise Mistake(f"{name}: not valid JSON: {error}") from None
+    if not isinstance(told, list) or not told:
+        raise Mistake(f"{name}: it must be a list of objects, one per position, with at least one")
+    tops: list[dict[str, float]] = []
+    for position, each in enumerate(told):
+        if not isinstance(each, dict):
+            raise Mistake(f"{name}: position {position} is {type(each).__name__}; it must be an object")
+        for token, value in each.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise Mistake(f"{name}: position {position}, token {token!r} is {value!r}; it must be a number")
+            if _ROUNDING < value < float("inf"):
+                raise Mistake(f"{name}: position {position}, token {token!r} is {value!r}; a logprob is 0 or less")
+        tops.append({token: _number(value) for token, value in each.items()})
+    return series_of(tops, vocabulary)
+
+
+def _number(value: float) -> float:
+    """Rounding above 0 is none; whole numbers too large for a float are infinite."""
+    if value < -1e300:
+        return float("-inf")
+    return min(0.0, float(value)) if value <= _ROUNDING else float(value)
+
+
+COMMANDS = (Command(name="entropy", add_arguments=add_arguments, run=run),)

@@ -1,0 +1,191 @@
+"""explain: what happened at one sample's first difference, and what to try next."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.ask.engines import EngineTrouble, engines
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import access_of, not_negative, url_of
+from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.data.from_proxy import notes_of, with_sample
+from ppd_acc.data.report import Report, Sample
+from ppd_acc.outcome import Exit, Result
+from ppd_acc.reports.annotations import NOTHING, read_annotations, sample_of
+from ppd_acc.reports.explaining import Advice, Place, advice, places, split_texts, story, token_ids
+from ppd_accuracy.answers.flips import Token
+from ppd_accuracy.answers.said import part_of
+
+_TEXT_CHARACTERS = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_report_flags(parser)
+    parser.add_argument("--sample", required=True, metavar="ID", help="which sample")
+    parser.add_argument(
+        "--context-window", type=not_negative, default=5, metavar="N", help="tokens around it (default 5)"
+    )
+    parser.add_argument(
+        "--url",
+        metavar="URL",
+        help="an engine that names token ids by /detokenize (default: the proxy, if one is read)",
+    )
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    report = await report_from(args, context)
+    if args.from_proxy is not None:
+        url = url_of("--from-proxy", args.from_proxy)
+        report = await with_sample(report, args.sample, url, access_of(args, context.settings))
+    sample = sample_of(report, args.sample)
+    annotation = NOTHING
+    if args.report is not None:
+        annotation = read_annotations(context.directory / args.report).get(sample.sample_id, NOTHING)
+    shown = places(sample, args.context_window)
+    url = args.url if args.url is not None else args.from_proxy
+    names, note = await _names(args, context, url, token_ids(shown))
+    sample = _named(sample, names)
+    sentences, ideas = story(sample, report), advice(sample, report)
+    view: list[RenderableType] = [Text(f"sample {sample.sample_id}")]
+    view += [Text(f"annotation: {annotation.line}")] if not annotation.is_empty else []
+    view += [Text(f"- {sentence}") for sentence in sentences]
+    view += _context_view(sample, shown, names)
+    if ideas:
+        view.append(Text("what to try next:"))
+        view += [Text(f"- {each.why}" + (f"\n    {each.command}" if each.command else "")) for each in ideas]
+    notes = (*notes_of(report), *([note] if note else []))
+    data = _data(sample, report, sentences, shown, names, ideas)
+    data["annotation"] = None if annotation.is_empty else msgspec.to_builtins(annotation)
+    return Result(exit=Exit.PASS, data=data, view=tuple(view), notes=notes)
+
+
+async def _names(
+    args: argparse.Namespace, context: Context, url: str | None, ids: Sequence[int]
+) -> tuple[dict[int, str], str | None]:  # fmt: skip
+    """Texts of token ids by an engine's /detokenize, and why there are none. That is no reason to fail."""
+    if url is None or not ids:
+        return {}, None
+    async with engines(access_of(args, context.settings), url_of("--url", url)) as (engine,):
+        try:
+            model = await engine.model()
+            bodies = [{"model": model, "tokens": [each]} for each in ids]
+            told = await asyncio.gather(*(engine.post("/detokenize", body) for body in bodies))
+        except EngineTrouble as trouble:
+            return {}, f"token ids stay without texts: {trouble}"
+    texts = [each.get("prompt") if isinstance(each, dict) else None for each in told]
+    return {token: text for token, text in zip(ids, texts, strict=True) if isinstance(text, str)}, None
+
+
+def _named(sample: Sample, names: Mapping[int, str]) -> Sample:
+    """With the texts of the two tokens that differ."""
+    flip = sample.flip
+    if flip is None:
+        return sample
+
+    def text(known: str | None, token: Token | None) -> str | None:
+        return known if known is not None or not isinstance(token, int) else names.get(token)
+
+    named = msgspec.structs.replace(
+        flip,
+        baseline_text=text(flip.baseline_text, flip.baseline_token),
+        target_text=text(flip.target_text, flip.target_token),
+    )
+    return msgspec.structs.replace(sample, flip=named)
+
+
+def _context_view(sample: Sample, shown: Sequence[Place], names: Mapping[int, str]) -> list[RenderableType]:
+    view: list[RenderableType] = []
+    if shown:
+        table = Table("token", "baseline", "target", "baseline logprob", "target logprob", "difference")
+        for place in shown:
+            is_first = sample.flip is not None and place.position == sample.flip.position
+            mark = "> " if is_first else "  "
+            table.add_row(
+                f"{mark}{place.position}",
+                _token(place.baseline, names),
+                _token(place.target, names),
+                *(_number(each) for each in (place.baseline_logprob, place.target_logprob, place.delta)),
+                style="bold" if is_first else None,
+            )
+        view.append(table)
+    if sample.baseline.text and sample.target.text and sample.baseline.text != sample.target.text:
+        shared, one, other = split_texts(sample)
+        before = ("..." if len(shared) > _TEXT_CHARACTERS else "") + shared[-_TEXT_CHARACTERS:]
+        view += [
+            Text(f"both:     {before!r}"),
+            Text(f"baseline: {_cut(one)!r}"),
+            Text(f"target:   {_cut(other)!r}"),
+        ]
+    for each in sample.differences:
+        if each.part != "content":
+            one, other = (part_of(side.said, each.part) for side in (sample.baseline, sample.target))
+            at = max(0, (each.at or 0) - _TEXT_CHARACTERS // 2) if each.part == "reasoning" else 0
+            name = each.part.replace("_", " ")
+            view += [Text(f"baseline {name}: {_cut(one[at:])!r}"), Text(f"target {name}:   {_cut(other[at:])!r}")]
+    return view
+
+
+def _cut(text: str) -> str:
+    return text[:_TEXT_CHARACTERS] + ("..." if len(text) > _TEXT_CHARACTERS else "")
+
+
+def _token(token: Token | None, names: Mapping[int, str]) -> Text:
+    if token is None:
+        return Text("")
+    if isinstance(token, int) and token in names:
+        return Text(f"{token} {names[token]!r}")
+    return Text(str(token) if isinstance(token, int) else repr(token))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _data(
+    sample: Sample, report: Report, sentences: Sequence[str], shown: Sequence[Place], names: Mapping[int, str],
+    ideas: Sequence[Advice],
+) -> dict[str, Any]:  # fmt: skip
+    shared, one, other = split_texts(sample)
+    return {
+        "sample_id": sample.sample_id,
+        "status": sample.status,
+        "unit": sample.unit,
+        "prompt_tokens": sample.prompt_tokens,
+        "story": list(sentences),
+        "flip": msgspec.to_builtins(sample.flip),
+        "noise": msgspec.to_builtins(report.noise),
+        "before": {
+            "tokens": sample.compared_tokens,
+            "mean_delta": sample.mean_delta,
+            "max_delta": sample.max_delta,
+            "max_delta_at": sample.max_delta_at,
+            "not_numbers": sample.not_numbers,
+        },
+        "forced": msgspec.to_builtins(sample.forced),
+        "context": [
+            {
+                **asdict(place),
+                "baseline_text": names.get(place.baseline) if isinstance(place.baseline, int) else place.baseline,
+                "target_text": names.get(place.target) if isinstance(place.target, int) else place.target,
+            }
+            for place in shown
+        ],
+        "texts": {"shared": shared, "baseline": one, "target": other},
+        "differences": msgspec.to_builtins(sample.differences),
+        "said": {side: msgspec.to_builtins(getattr(sample, side).said) for side in ("baseline", "target")},
+        "advice": [asdict(each) for each in ideas],
+        "error": sample.error,
+        "metadata": sample.metadata,
+    }
+
+
+COMMANDS = (Command(name="explain", add_arguments=add_arguments, run=run),)

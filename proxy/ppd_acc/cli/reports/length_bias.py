@@ -1,0 +1,130 @@
+"""length-bias: are the target's answers systematically longer or shorter? In tokens, with cut answers as such."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import between
+from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.cli.runs.ab_test import ALPHA
+from ppd_acc.data.from_proxy import notes_of as proxy_notes_of
+from ppd_acc.data.report import Report, Sample
+from ppd_acc.outcome import Mistake, Result, Trouble
+from ppd_acc.reports.matching import columns, exit_of, plain
+from ppd_accuracy.answers.lengths import LengthBias, Pair, finish_table, judge, length_bias
+from ppd_accuracy.statistics.significance import Mean
+
+_SEED = 42
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_report_flags(parser, limit_flag="--proxy-limit")
+    parser.add_argument(
+        "--alpha", type=between(1e-9, 0.5), default=ALPHA, metavar="P", help=f"significance level (default {ALPHA})"
+    )
+    parser.add_argument(
+        "--limit", type=between(0, 1e9), metavar="N", help="mean difference that is allowed either way, in tokens"
+    )
+
+
+async def run(args: argparse.Namespace, context: Context) -> Result:
+    report = await report_from(args, context, has_both_answers=True)
+    name = args.report if args.report is not None else args.from_proxy
+    result = result_of(report, name, args.alpha, args.limit)
+    return replace(result, notes=(*proxy_notes_of(report), *result.notes))
+
+
+def result_of(report: Report, name: str, alpha: float, limit_tokens: float | None) -> Result:
+    """The lengths of one report's answers, judged. Words count where a report has nothing but words."""
+    compared = [sample for sample in report.samples if sample.is_compared]
+    if not report.samples:
+        raise Mistake(f"--report {name}: no samples")
+    if not compared:
+        raise Trouble(f"--report {name}: none of its {len(report.samples)} samples was compared")
+    unit: Literal["tokens", "words"] = "tokens" if any(sample.unit == "tokens" for sample in compared) else "words"
+    used = [sample for sample in compared if sample.unit == unit]
+    pairs = pairs_of(used)
+    bias = length_bias(pairs, 1 - alpha, _SEED)
+    decision = judge(bias, alpha, limit_tokens)
+    reasons = [{"baseline": one, "target": other, "pairs": count} for one, other, count in finish_table(pairs)]
+    data: dict[str, Any] = {
+        "report": name,
+        "unit": unit,
+        "alpha": alpha,
+        "limit": limit_tokens,
+        **plain(bias),
+        "finish_reasons": reasons,
+        "samples": [_row(sample, pair) for sample, pair in zip(used, pairs, strict=True)],
+        "decision": plain(decision),
+    }
+    notes = []
+    if unit == "words":
+        notes.append("lengths are in words: the report has no tokens")
+    for count, what in (
+        (len(compared) - len(used), "are in words and were left out"),
+        (sum(sample.status == "error" for sample in report.samples), "were not compared (error rows)"),
+        (sum(sample.status == "empty" for sample in report.samples), "were not compared (empty on both sides)"),
+    ):
+        if count:
+            notes.append(f"{count} of {len(report.samples)} samples {what}")
+    reason = decision.reason.replace("tokens", unit)
+    view = (_table(bias, unit), _finish_table(reasons), Text(reason))
+    return Result(exit=exit_of(decision), data=data, view=view, notes=tuple(notes))
+
+
+def pairs_of(samples: Sequence[Sample]) -> list[Pair]:
+    return [
+        Pair(
+            len(sample.baseline.tokens),
+            len(sample.target.tokens),
+            sample.baseline.finish_reason,
+            sample.target.finish_reason,
+        )
+        for sample in samples
+    ]
+
+
+def _row(sample: Sample, pair: Pair) -> dict[str, Any]:
+    difference = pair.target_tokens - pair.baseline_tokens
+    return {"sample_id": sample.sample_id, **pair._asdict(), "difference": difference}
+
+
+def _table(bias: LengthBias, unit: str) -> Table:
+    table = columns("target minus baseline", "pairs", unit, "interval", "p")
+    table.add_row("answers not cut (Student's t)", *_mean(bias.complete))
+    table.add_row("answers not cut (sign flips)", str(bias.complete.count), "", "", f"{bias.flips.p:.4f}")
+    if bias.censored:
+        table.add_row("lengths up to the limit (Student's t)", *_mean(bias.seen))
+        table.add_row("all, cut ones as such (Gehan score)", str(bias.pairs), "", "", f"{bias.score.p:.4f}")
+    signs = bias.signs
+    counts = f"{signs.target_longer} longer, {signs.target_shorter} shorter, {signs.equal} equal"
+    table.add_row(
+        "which is longer (sign test)",
+        f"{bias.pairs - signs.unknown}",
+        counts,
+        f"{signs.unknown} unknown",
+        f"{signs.p:.4f}",
+    )
+    return table
+
+
+def _mean(mean: Mean) -> tuple[str, str, str, str]:
+    interval = "none" if mean.interval is None else f"{mean.interval.low:.2f} to {mean.interval.high:.2f}"
+    return str(mean.count), f"{mean.mean:+.2f}", interval, "none" if mean.p is None else f"{mean.p:.4f}"
+
+
+def _finish_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = columns("baseline ended by", "target ended by", "pairs")
+    for row in rows:
+        table.add_row(*(Text(str(row[side] or "unknown")) for side in ("baseline", "target")), str(row["pairs"]))
+    return table
+
+
+COMMANDS = (Command(name="length-bias", add_arguments=add_arguments, run=run),)

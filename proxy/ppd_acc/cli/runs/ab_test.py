@@ -1,0 +1,206 @@
+"""ab-test: does B diverge more often than A? Two batch reports, of the same samples or of different ones.
+
+Shared ids: exact McNemar test over the pairs, and sign flips for what else each sample tells (Holm over these). No id
+in common, or --unpaired: Fisher's exact test. The divergence rate alone decides; the other figures are shown beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.flags import between
+from ppd_acc.data.report import Report, Sample, read_report
+from ppd_acc.outcome import Result, Trouble
+from ppd_acc.reports.matching import (
+    Matched,
+    Rate,
+    changes,
+    columns,
+    ends,
+    exit_of,
+    match,
+    notes_of,
+    plain,
+    rate_of,
+    rates_table,
+    require_pairs,
+    span,
+)
+from ppd_accuracy.statistics import gates
+from ppd_accuracy.statistics.significance import (
+    Ratio,
+    holm,
+    odds_ratio,
+    paired_odds_ratio,
+    sign_flip,
+)
+
+ALPHA = 0.05
+_SEED = 42
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A number that each sample has in both reports. `difference` is the mean of B minus A; `p_holm` is adjusted for
+    the number of these metrics; `resamples` is None where p is exact."""
+
+    name: str
+    unit: str
+    pairs: int
+    difference: float
+    p: float
+    p_holm: float
+    resamples: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tested:
+    """One design's figures."""
+
+    test: str
+    rates: tuple[Rate, Rate]
+    decision: gates.Decision
+    odds_ratio: Ratio
+    discordant: dict[str, int] | None = None
+    metrics: tuple[Metric, ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--report-a", required=True, metavar="FILE", help="batch report of A")
+    parser.add_argument("--report-b", required=True, metavar="FILE", help="batch report of B")
+    parser.add_argument(
+        "--unpaired", action="store_true", help="the reports are of different samples, even where ids are the same"
+    )
+    add_test_flags(parser)
+
+
+def add_test_flags(parser: argparse.ArgumentParser) -> None:
+    """What a command takes that tests two reports."""
+    parser.add_argument(
+        "--alpha", type=between(1e-9, 0.5), default=ALPHA, metavar="P", help=f"significance level (default {ALPHA})"
+    )
+    parser.add_argument(
+        "--count-ties", action="store_true", help="ties are divergences, too (default: they are within the noise floor)"
+    )
+
+
+def run(args: argparse.Namespace, context: Context) -> Result:
+    first, second = read_report(args.report_a, "--report-a"), read_report(args.report_b, "--report-b")
+    matched = match(first, second)
+    is_paired = not args.unpaired and bool(matched.pairs or matched.not_compared)
+    tested = _paired(matched, args) if is_paired else _unpaired(first, second, args)
+    one, other = tested.rates
+    difference = (other.rate or 0.0) - (one.rate or 0.0)
+    data: dict[str, Any] = {
+        "a": {"path": args.report_a, **plain(one)},
+        "b": {"path": args.report_b, **plain(other)},
+        "design": "paired" if is_paired else "unpaired",
+        "test": tested.test,
+        "alpha": args.alpha,
+        "counts_ties": args.count_ties,
+        "p": tested.decision.p,
+        "difference": difference,
+        "difference_interval": ends(tested.decision.interval),
+        "odds_ratio": plain(tested.odds_ratio),
+        "discordant": tested.discordant,
+        "metrics": [plain(metric) for metric in tested.metrics],
+        "only_in_a": matched.first_only if is_paired else (),
+        "only_in_b": matched.second_only if is_paired else (),
+        "not_compared": matched.not_compared if is_paired else (),
+        "decision": plain(tested.decision),
+    }
+    view: list[RenderableType] = [rates_table([("A", one), ("B", other)])]
+    view.append(Text(f"{data['design']} ({tested.test}): {tested.decision.reason}"))
+    if tested.decision.interval is not None:
+        view.append(Text(f"B minus A: {100 * difference:+.2f} points, interval {span(tested.decision.interval)}"))
+    if tested.metrics:
+        view.append(_metrics_table(tested.metrics))
+    notes = notes_of(matched, "A", "B") if is_paired else ()
+    return Result(exit=exit_of(tested.decision), data=data, view=tuple(view), notes=notes)
+
+
+def metrics_of(pairs: Sequence[tuple[Sample, Sample]]) -> tuple[Metric, ...]:
+    """What the samples tell beside whether they diverged: sign flips of B minus A, Holm over all of them."""
+    found = []
+    for name, unit in (
+        ("mean logprob difference", "nats"),
+        ("largest logprob difference", "nats"),
+        ("share of tokens before the first difference", "share"),
+        ("length of the target's answer", "tokens"),
+    ):
+        values = [(_value(one, name), _value(other, name)) for one, other in pairs]
+        differences = [after - before for before, after in values if before is not None and after is not None]
+        if differences:
+            tested = sign_flip(differences, _SEED)
+            found.append((name, unit, len(differences), sum(differences) / len(differences), tested))
+    adjusted = holm([tested.p for *_, tested in found])
+    return tuple(
+        Metric(
+            name=name, unit=unit, pairs=count, difference=mean, p=tested.p, p_holm=p_holm, resamples=tested.resamples
+        )
+        for (name, unit, count, mean, tested), p_holm in zip(found, adjusted, strict=True)
+    )
+
+
+def _value(sample: Sample, name: str) -> float | None:
+    """None where the report does not say it; words are not counted as tokens."""
+    if name == "mean logprob difference":
+        return sample.mean_delta
+    if name == "largest logprob difference":
+        return sample.max_delta
+    if sample.unit == "words":
+        return None
+    if name == "length of the target's answer":
+        return float(len(sample.target.tokens))
+    longest = max(len(sample.baseline.tokens), len(sample.target.tokens))
+    return sample.compared_tokens / longest if longest else None
+
+
+def _paired(matched: Matched, args: argparse.Namespace) -> _Tested:
+    require_pairs(matched, "--report-a", "--report-b")
+    found = changes(matched.pairs, count_ties=args.count_ties)
+    harms, gains, both = len(found.regressions), len(found.fixes), len(found.both)
+    one, other = (
+        rate_of([pair[side] for pair in matched.pairs], 1 - args.alpha, count_ties=args.count_ties) for side in (0, 1)
+    )
+    return _Tested(
+        test="mcnemar",
+        rates=(one, other),
+        decision=gates.paired(harms, gains, both, len(matched.pairs), args.alpha),
+        odds_ratio=paired_odds_ratio(gains, harms, 1 - args.alpha),
+        discordant={"a_only": gains, "b_only": harms, "both": both, "neither": len(found.neither)},
+        metrics=metrics_of(matched.pairs),
+    )
+
+
+def _unpaired(first: Report, second: Report, args: argparse.Namespace) -> _Tested:
+    one, other = (rate_of(report.samples, 1 - args.alpha, count_ties=args.count_ties) for report in (first, second))
+    for flag, rate in (("--report-a", one), ("--report-b", other)):
+        if not rate.compared:
+            raise Trouble(f"{flag}: none of its {rate.errors} samples was compared")
+    table = one.hits, one.compared, other.hits, other.compared
+    return _Tested(
+        test="fisher",
+        rates=(one, other),
+        decision=gates.unpaired(*table, args.alpha),
+        odds_ratio=odds_ratio(*table, 1 - args.alpha),
+    )
+
+
+def _metrics_table(metrics: Sequence[Metric]) -> Table:
+    table = columns("per sample", "pairs", "B minus A", "p (sign flips)", "p (Holm)")
+    for metric in metrics:
+        difference = f"{metric.difference:+.4g} {metric.unit}"
+        table.add_row(metric.name, str(metric.pairs), difference, f"{metric.p:.4f}", f"{metric.p_holm:.4f}")
+    return table
+
+
+COMMANDS = (Command(name="ab-test", add_arguments=add_arguments, run=run),)

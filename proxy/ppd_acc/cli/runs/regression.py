@@ -1,0 +1,120 @@
+"""regression: which samples diverge now that did not before, and is that more than chance?
+
+Two runs of one dataset. Exact McNemar test of regressions against fixes: significantly more regressions fail,
+significantly more fixes or no change at all pass, anything else is inconclusive.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.runs.ab_test import add_test_flags
+from ppd_acc.data.report import Sample, read_report
+from ppd_acc.outcome import Result
+from ppd_acc.reports.matching import (
+    changes,
+    columns,
+    ends,
+    exit_of,
+    match,
+    notes_of,
+    plain,
+    rate_of,
+    rates_table,
+    require_pairs,
+    span,
+)
+from ppd_accuracy.statistics import gates
+
+_SHOWN = 20
+_PROMPT_CHARACTERS = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--baseline", required=True, metavar="FILE", help="batch report of before")
+    parser.add_argument("--current", required=True, metavar="FILE", help="batch report of now")
+    add_test_flags(parser)
+
+
+def run(args: argparse.Namespace, context: Context) -> Result:
+    before, now = read_report(args.baseline, "--baseline"), read_report(args.current, "--current")
+    matched = match(before, now)
+    require_pairs(matched, "--baseline", "--current")
+    found = changes(matched.pairs, count_ties=args.count_ties)
+    decision = gates.paired(len(found.regressions), len(found.fixes), len(found.both), len(matched.pairs), args.alpha)
+    rates = [
+        rate_of([pair[side] for pair in matched.pairs], 1 - args.alpha, count_ties=args.count_ties) for side in (0, 1)
+    ]
+    pairs = {one.sample_id: (one, other) for one, other in matched.pairs}
+    regressions = [change_of(*pairs[name]) for name in found.regressions]
+    fixes = [change_of(*pairs[name]) for name in found.fixes]
+    data: dict[str, Any] = {
+        "baseline": {"path": args.baseline, **plain(rates[0])},
+        "current": {"path": args.current, **plain(rates[1])},
+        "pairs": len(matched.pairs),
+        "regressions": regressions,
+        "fixes": fixes,
+        "still_divergent": found.both,
+        "still_equal": len(found.neither),
+        "test": "mcnemar",
+        "p": decision.p,
+        "alpha": args.alpha,
+        "counts_ties": args.count_ties,
+        "difference_interval": ends(decision.interval),
+        "only_in_baseline": matched.first_only,
+        "only_in_current": matched.second_only,
+        "not_compared": matched.not_compared,
+        "decision": plain(decision),
+    }
+    view: list[RenderableType] = [rates_table([("baseline", rates[0]), ("current", rates[1])]), Text(decision.reason)]
+    if decision.interval is not None:
+        view.append(Text(f"current minus baseline: interval {span(decision.interval)}"))
+    view += [changes_table(what, rows) for what, rows in (("regression", regressions), ("fix", fixes)) if rows]
+    notes = notes_of(matched, "the baseline report", "the current report")
+    return Result(exit=exit_of(decision), data=data, view=tuple(view), notes=notes)
+
+
+def change_of(before: Sample, now: Sample) -> dict[str, Any]:
+    """One sample in both runs."""
+    return {
+        "sample_id": before.sample_id,
+        "unit": now.unit,
+        "before": {"status": before.status, "first_divergence": before.first_divergence},
+        "now": {"status": now.status, "first_divergence": now.first_divergence},
+        "prompt": prompt_of(before) or prompt_of(now),
+    }
+
+
+def prompt_of(sample: Sample) -> str:
+    """The prompt's text, or the conversation's last message."""
+    if sample.prompt is not None:
+        return sample.prompt
+    return str(sample.messages[-1].get("content") or "") if sample.messages else ""
+
+
+def changes_table(what: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """At most _SHOWN rows; the JSON has all of them."""
+    table = columns(what, "before", "now", "first difference", "prompt")
+    for row in rows[:_SHOWN]:
+        statuses = row["before"]["status"], row["now"]["status"]
+        prompt = Text(" ".join(row["prompt"].split())[:_PROMPT_CHARACTERS])
+        table.add_row(Text(row["sample_id"]), *statuses, _where(row), prompt)
+    if len(rows) > _SHOWN:
+        table.add_row(f"and {len(rows) - _SHOWN} more", "", "", "", "")
+    return table
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    places = [row[side]["first_divergence"] for side in ("before", "now")]
+    told = ["none" if place is None else f"{row['unit'][:-1]} {place}" for place in places]
+    return told[0] if told[0] == told[1] else " -> ".join(told)
+
+
+COMMANDS = (Command(name="regression", add_arguments=add_arguments, run=run),)

@@ -1,0 +1,124 @@
+"""The whole page: one file, readable without a network. It may load nothing and runs only its own script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from types import MappingProxyType
+
+from ppd_acc.data.report import Report
+from ppd_acc.data.report_files import totals_in
+from ppd_acc.page import answer_pictures as answers
+from ppd_acc.page import length_pictures as lengths
+from ppd_acc.page import logprob_pictures as logprobs
+from ppd_acc.page import sections, series
+from ppd_acc.page.drawing import Nothing
+from ppd_acc.page.kv_picture import Heat, heat_picture
+from ppd_acc.page.markup import Markup, element, join
+from ppd_acc.page.samples import Listed, listed
+from ppd_acc.page.verdicts import Headline, headline
+from ppd_acc.reports.annotations import Annotation
+
+MOST_SAMPLES = 500
+_NOTHING: Mapping[str, Annotation] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """`html` is the file's text; `shown` of all samples are listed in it."""
+
+    html: str
+    headline: Headline
+    shown: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What a page shows beside its report. `files` are name and path of what it was made from."""
+
+    title: str = "ppd-acc report"
+    annotations: Mapping[str, Annotation] = field(default_factory=lambda: _NOTHING)
+    heat: Heat | None = None
+    files: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    most_samples: int = MOST_SAMPLES
+
+
+def page_of(report: Report, extras: Extras) -> Page:
+    totals = totals_in(report)
+    told = headline(report, totals)
+    shown = listed(report.samples, extras.annotations, extras.most_samples)
+    body = element(
+        "body",
+        element(
+            "main",
+            sections.header(report, told, extras.title, extras.notes),
+            sections.cards(totals),
+            _pictures(report, totals.confidence, shown, extras.heat),
+            sections.settings(report, totals, extras.files),
+            shown.markup,
+            element("footer", element("p", f"Made by {report.tool or 'ppd-acc'}. Positions count from 0; nats are "
+                                           "natural logarithms.")),
+        ),
+        element("script", Markup(_asset("page.js"))),
+    )  # fmt: skip
+    return Page(html=_document(f"{told.told} \u2013 {extras.title}", body), headline=told, shown=len(shown.anchors))
+
+
+def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | None) -> Markup:
+    samples = series.compared(report)
+    found = []
+    if samples:
+        shares = series.shares(report, confidence)
+        prompt_unit = series.length_unit(samples)
+        unit = "words" if any(sample.unit == "words" for sample in samples) else "tokens"
+        found = [
+            answers.shares_picture(shares, confidence),
+            answers.survival_picture(samples, confidence, unit),
+            logprobs.margins_picture(series.margins(samples), report.noise, shown.anchors),
+            answers.hazard_picture(series.hazard_bins(samples, confidence), unit, confidence),
+            logprobs.positions_picture(series.deltas_by_position(samples), report.noise),
+            logprobs.prompts_picture(series.deltas_by_prompt(samples, prompt_unit), report.noise, prompt_unit),
+            answers.lengths_picture(
+                series.rates_by_length(samples, prompt_unit, confidence), shares[-1], prompt_unit, confidence
+            ),
+            lengths.differences_picture(series.length_differences(samples), unit),
+            lengths.finishes_table(series.finishes(samples)),
+        ]
+    if heat is not None:
+        found.append(heat_picture(heat))
+    found.sort(key=lambda each: isinstance(each, Nothing))
+    return (
+        element("section", element("h2", "Findings"), element("div", *found, class_="figures")) if found else Markup("")
+    )
+
+
+def _document(title: str, body: Markup) -> str:
+    style, script = _asset("page.css"), _asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none';"
+        " form-action 'none'"
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("title", title),
+        element("style", Markup(style)),
+    )
+    return join([Markup("<!DOCTYPE html>\n"), element("html", head, body, lang="en")]) + "\n"
+
+
+def _asset(name: str) -> str:
+    return files("ppd_acc.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """How a content security policy names what may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,90 @@
+"""What is decided of a request: the words of the policies."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from ppd_core.conversation.history import History
+from ppd_core.fleet.engine import Engine, HandoffName
+
+Route = Literal["pd", "direct", "aggregated", "none"]
+Mode = Literal["pd", "ppd"]
+MODES: tuple[Mode, ...] = ("pd", "ppd")
+
+
+class Reason(StrEnum):
+    """Why a request went where it went: the closed vocabulary of `x-ppd-decision` and `ppd_route_decisions_total`."""
+
+    # routed
+    FIRST_TURN = "first_turn"
+    KNOWN_HISTORY = "known_history"
+    MODE_PD = "mode_pd"
+    HISTORY_UNKNOWN = "history_unknown"
+    HOME_GONE = "home_gone"
+    HOME_OVERLOADED = "home_overloaded"
+    HOME_UNHEALTHY = "home_unhealthy"
+    HOME_DISTRUSTED = "home_distrusted"
+    HANDOFF_NOT_DIRECT_SAFE = "handoff_not_direct_safe"
+    MULTI_SEQUENCE = "multi_sequence"
+    PROMPT_LOGPROBS = "prompt_logprobs"
+    PROMPT_DEPENDS_ON_OUTPUT = "prompt_depends_on_output"
+    ENDPOINT_NOT_SPLIT = "endpoint_not_split"
+    NO_PREFILL_ENGINE = "no_prefill_engine"
+    NO_DECODE_ENGINE = "no_decode_engine"
+    NO_MATCHING_PAIR = "no_matching_pair"
+    DIRECT_DISTRUSTED = "direct_distrusted"
+    PAIR_DISTRUSTED = "pair_distrusted"
+    SPLIT_DISTRUSTED = "split_distrusted"
+    DISTRUSTED_ANYWAY = "distrusted_anyway"
+    # routed again after a failure
+    PREFILL_FAILED = "prefill_failed"
+    DECODE_FAILED = "decode_failed"
+    # not routed
+    PASSED_ON = "passed_on"
+    # refused before routing
+    BAD_REQUEST = "bad_request"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_COMPLEX = "body_too_complex"
+    BUFFERS_FULL = "buffers_full"
+    HEAD_TOO_LARGE = "head_too_large"
+    CLIENT_TIMEOUT = "client_timeout"
+    UNAUTHORIZED = "unauthorized"
+    # what became of an accepted request
+    ENGINE_UNREACHABLE = "engine_unreachable"
+    ENGINE_ERROR = "engine_error"
+    ENGINE_TIMEOUT = "engine_timeout"
+    OUT_OF_SOCKETS = "out_of_sockets"
+    STOPPING = "stopping"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """What the deciders need to know of a request, without its text."""
+
+    history: History = History()
+    prompt_tokens: int = 0
+    """Estimated, for load accounting."""
+    spread_key: bytes = b""
+    """Breaks ties between equally loaded engines: the same conversation start always breaks them the same way."""
+    is_multi_sequence: bool = False
+    wants_prompt_logprobs: bool = False
+    prompt_depends_on_output: bool = False
+    is_split_endpoint: bool = True
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How one request is served: the route, why, and by which engines. `decode` is the engine that answers, also on
+    routes without a prefill leg (`direct`, `aggregated`)."""
+
+    route: Route
+    reason: Reason
+    turn: int
+    decode: Engine
+    prefill: Engine | None = None
+
+    @property
+    def handoff(self) -> HandoffName:
+        return self.decode.handoff

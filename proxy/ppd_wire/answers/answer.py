@@ -1,0 +1,264 @@
+"""An engine's answer: what the client may see of it, and what the proxy learns from it.
+
+Owns the shapes of vLLM's JSON answers (chat and completions), whole and as stream chunks. No IO.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from ppd_connector.wire import TRANSFER_FIELD
+from ppd_wire.answers.removal import take_out, take_out_handoff
+from ppd_wire.answers.transfer import Transfer
+from ppd_wire.requests.asked import Asked
+from ppd_wire.requests.generation import KV_PARAMS, Fields
+
+TOO_LONG_MARKS = (b"maximum context length", b"maximum model length", b"longer than the maximum", b"max_model_len")
+
+
+class PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int = 0
+    completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens served from a prefix cache; None where the engine does not tell."""
+        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """An assistant message, or a piece of one."""
+
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    text: str | None = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+
+
+class Reply(msgspec.Struct, gc=False):
+    choices: list[Choice] = []
+    usage: Usage | None = None
+
+
+class _LooseReply(msgspec.Struct, gc=False):
+    """What any answer must have, whatever else is in it."""
+
+    choices: list[Fields]
+    error: Any = None
+
+
+class _TransferParams(msgspec.Struct, gc=False):
+    transfer: Transfer | None = msgspec.field(default=None, name=TRANSFER_FIELD)
+
+
+class _TransferReply(msgspec.Struct, gc=False):
+    params: _TransferParams | None = msgspec.field(default=None, name=KV_PARAMS)
+
+
+class _ErrorDetail(msgspec.Struct, gc=False):
+    message: str = ""
+
+
+class _ErrorReply(msgspec.Struct, gc=False):
+    error: _ErrorDetail
+
+
+class EngineAnswer(msgspec.Struct):
+    """What one answer said, put together from one JSON body or from all chunks of a stream."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[dict[str, Any]] = []
+    token_ids: list[int] | None = None
+    usage: Usage | None = None
+    is_finished: bool = False
+    is_single: bool = True
+    """One choice: a message that a client can send back. Of several only `usage` is read."""
+
+
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_replies = msgspec.json.Decoder(list[Reply])
+_reply = msgspec.json.Decoder(Reply)
+_loose_reply = msgspec.json.Decoder(_LooseReply)
+_transfer_reply = msgspec.json.Decoder(_TransferReply)
+_error_reply = msgspec.json.Decoder(_ErrorReply)
+_TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
+_DONE = b"data: [DONE]\n\n"
+_NOT_A_NUMBER = "Out of range float values are not JSON compliant"
+
+
+def counted_usage(answer: EngineAnswer | None) -> int | None:
+    """The prompt tokens that an answer counts; None where it tells nothing. No prompt has 0 tokens."""
+    tokens = answer.usage.prompt_tokens if answer is not None and answer.usage is not None else 0
+    return tokens if tokens > 0 else None
+
+
+def read_transfer(body: bytes) -> Transfer | None:
+    """What a JSON answer tells of its KV transfer; None when it tells nothing or nothing that makes sense."""
+    if _TRANSFER_MARK not in body:  # most answers: not worth reading a second time
+        return None
+    try:
+        params = _transfer_reply.decode(body).params
+    except _BROKEN:
+        return None
+    return params.transfer if params is not None else None
+
+
+def read_chunks(stream: bytes, prefix: bytes = b"") -> list[Reply] | None:
+    """The events of a stream, or of a part of one; None when one of them is no chunk of an answer.
+
+    `prefix` is how most events begin, up to and including their first choice's `{`, or empty.
+    """
+    chunks = stream.removesuffix(_DONE).removesuffix(b"\n\n")
+    if prefix:
+        chunks = chunks.replace(prefix, b'data: {"choices":[{')  # id, time and model need not be read each time
+    try:
+        # As vLLM writes it, one event after the other makes one JSON list, which is read at a third of the cost.
+        return _replies.decode(b"[%b]" % chunks.removeprefix(b"data: ").replace(b"\n\ndata: ", b","))
+    except _BROKEN:
+        pass
+    events = [event[5:].strip() for event in stream.split(b"\n\n") if event.startswith(b"data:")]
+    try:
+        return [_reply.decode(event) for event in events if event != b"[DONE]"]
+    except _BROKEN:
+        return None
+
+
+def are_chunks(stream: bytes) -> bool:
+    """Whether every event of a stream in vLLM's form is a chunk as far as JSON goes."""
+    try:
+        for event in stream.split(b"\n\n")[:-1]:
+            _loose_reply.decode(event.removeprefix(b"data: "))
+    except _BROKEN:
+        return False
+    return True
+
+
+def whole_answer(reply: Reply) -> EngineAnswer:
+    """What an answer in one body says."""
+    if len(reply.choices) == 1:
+        choice = reply.choices[0]
+        message = choice.message
+        if message is not None and choice.index == 0 and not message.tool_calls:
+            return EngineAnswer(
+                content=message.content or "",
+                reasoning=message.reasoning or message.reasoning_content or "",
+                token_ids=choice.token_ids,
+                usage=reply.usage,
+                is_finished=choice.finish_reason is not None,
+            )
+    return assemble([reply])
+
+
+def assemble(replies: list[Reply]) -> EngineAnswer:
+    """Pieces of one choice joined in order."""
+    assembly = Assembly()
+    assembly.add(replies)
+    return assembly.answer()
+
+
+class Assembly:
+    """Pieces of one choice, joined in order as they come."""
+
+    __slots__ = ("_answer", "_content", "_reasoning")
+
+    def __init__(self) -> None:
+        self._answer = EngineAnswer()
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+
+    def add(self, replies: list[Reply]) -> None:
+        answer = self._answer
+        for reply in replies:
+            if reply.usage is not None:
+                answer.usage = reply.usage
+            for choice in reply.choices:
+                if choice.index != 0:
+                    answer.is_single = False
+                    break
+                if choice.finish_reason is not None:
+                    answer.is_finished = True
+                if choice.token_ids is not None:
+                    answer.token_ids = answer.token_ids if answer.token_ids is not None else []
+                    answer.token_ids += choice.token_ids
+                piece = choice.message or choice.delta
+                if piece is None:
+                    self._content.append(choice.text or "")
+                    continue
+                if piece.content:
+                    self._content.append(piece.content)
+                if piece.reasoning or piece.reasoning_content:
+                    self._reasoning.append(piece.reasoning or piece.reasoning_content or "")
+                if piece.tool_calls:
+                    _merge_tool_calls(answer.tool_calls, piece.tool_calls)
+
+    def answer(self) -> EngineAnswer:
+        """What was said so far."""
+        self._answer.content, self._answer.reasoning = "".join(self._content), "".join(self._reasoning)
+        return self._answer
+
+
+def _merge_tool_calls(calls: list[dict[str, Any]], pieces: list[dict[str, Any]]) -> None:
+    """Streamed tool calls arrive by `index`: the first piece has id and name, later ones more arguments."""
+    for piece in pieces:
+        index = piece.get("index", len(calls))
+        function = piece.get("function") or {}
+        if not isinstance(index, int) or not 0 <= index < len(calls):
+            calls.append({"id": piece.get("id"), "type": "function", "function": dict(function)})
+            continue
+        known = calls[index]["function"]
+        known["name"] = known.get("name") or function.get("name")
+        known["arguments"] = (known.get("arguments") or "") + (function.get("arguments") or "")
+
+
+def client_body(body: bytes, *, hidden_id: bytes, public_id: bytes, asked: Asked) -> bytes:
+    """The answer as the client may see it: no engine-side id, no handoff parameters, nothing that only the proxy
+    `asked` for.
+
+    Of a body that `read_whole` or `shown_error` let pass; others come back as they are.
+    """
+    if hidden_id != public_id:
+        body = body.replace(hidden_id, public_id)
+    if asked.is_anything:
+        body = take_out(body, asked) or body
+    return take_out_handoff(body)
+
+
+def is_too_long(body: bytes) -> bool:
+    """A 500 that means the client's prompt is too long: the engine is healthy and a retry is pointless (router#148)."""
+    return any(mark in body for mark in TOO_LONG_MARKS)
+
+
+def is_too_many_logprobs(body: bytes, kind: Literal["sample", "prompt"], count: int) -> bool:
+    """vLLM's refusal (status 400) of `count` logprobs because of its --max-logprobs."""
+    return _error_message(body).startswith(f"Requested {kind} logprobs of {count}, which is greater than max allowed")
+
+
+def is_not_a_number(body: bytes) -> bool:
+    """The error of vLLM 0.32 (status 400) for an answer with a logprob that is NaN or infinite, which its JSON cannot
+    hold: something is badly wrong with the KV or the weights, not with the request."""
+    return _error_message(body).startswith(_NOT_A_NUMBER)
+
+
+def _error_message(body: bytes) -> str:
+    """What an engine's error says; other errors may quote a client's words anywhere behind its beginning."""
+    try:
+        return _error_reply.decode(body).error.message
+    except _BROKEN:
+        return ""

@@ -1,0 +1,176 @@
+"""Kept-alive connections over real sockets."""
+
+import asyncio
+import socket
+
+import pytest
+from tests.support.scripted import BODY, HEAD, LIMIT_S, OK, Line, repeat, scripted, until
+
+from ppd_proxy.upstream.pool import IDLE_LIMIT_S, Origin, Pool, parse_origin
+from ppd_wire.errors import EngineFailure
+
+
+class Answer:
+    heard_at, is_answering = 0.0, False
+
+    def __init__(self):
+        self.body = b""
+        self.done = asyncio.Event()
+        self.failure = None
+
+    def on_headers(self, status, headers):
+        pass
+
+    def on_data(self, data):
+        self.body += data
+
+    def on_complete(self):
+        self.done.set()
+
+    def on_failure(self, failure, *, is_untouched):
+        self.failure = failure
+        self.done.set()
+
+
+@pytest.fixture
+async def pool():
+    pool = Pool(asyncio.get_running_loop(), connect_timeout_s=LIMIT_S)
+    yield pool
+    pool.close()
+
+
+async def ask(connection):
+    answer = Answer()
+    connection.request(HEAD, BODY, answer)
+    async with asyncio.timeout(LIMIT_S):
+        await answer.done.wait()
+    return answer
+
+
+async def take(pool, origin):
+    return pool.take(origin) or await pool.connect(origin)
+
+
+async def test_a_connection_is_used_again(pool):
+    async with scripted(repeat(OK, OK, OK)) as engine:
+        for _ in range(3):
+            connection = await take(pool, engine.origin)
+            assert (await ask(connection)).body == b"{}"
+        assert engine.connections == 1
+        pool.close()
+
+
+async def test_a_connection_in_use_is_not_lent_twice(pool):
+    async with scripted(repeat(OK, OK)) as engine:
+        first = await take(pool, engine.origin)
+        second = await take(pool, engine.origin)
+        assert first is not second
+        await asyncio.gather(ask(first), ask(second))
+        assert pool.take(engine.origin) is not pool.take(engine.origin)
+        assert pool.take(engine.origin) is None
+        pool.close()
+
+
+async def test_the_connection_used_last_is_taken_first(pool):
+    async with scripted(repeat(OK, OK)) as engine:
+        first, second = await pool.connect(engine.origin), await pool.connect(engine.origin)
+        await ask(second)
+        await ask(first)
+        assert pool.take(engine.origin) is first
+        pool.close()
+
+
+async def test_p29_a_connection_idle_for_too_long_is_not_used(pool):
+    """uvicorn closes after 5 s; a request sent into that moment is lost."""
+    async with scripted(repeat(OK)) as engine:
+        connection = await pool.connect(engine.origin)
+        await ask(connection)
+        connection.idle_since -= IDLE_LIMIT_S
+        assert pool.take(engine.origin) is None
+        assert not connection.is_open
+
+
+async def test_p29_a_connection_that_the_engine_closed_is_not_used(pool):
+    async def talk(line: Line):
+        await line.request()
+        await line.send(OK)
+
+    async with scripted(talk) as engine:
+        connection = await pool.connect(engine.origin)
+        await ask(connection)
+        await until(lambda: not connection.is_open)
+        assert pool.take(engine.origin) is None
+        assert (await ask(await take(pool, engine.origin))).body == b"{}"
+        assert engine.connections == 2
+
+
+async def test_stale_connections_are_closed_and_fresh_ones_stay(pool):
+    async with scripted(repeat(OK, OK)) as engine:
+        old, fresh = await pool.connect(engine.origin), await pool.connect(engine.origin)
+        await ask(old)
+        await ask(fresh)
+        old.idle_since -= IDLE_LIMIT_S
+        pool.close_stale()
+        assert not old.is_open
+        assert pool.take(engine.origin) is fresh
+        pool.close_stale()
+        assert fresh.is_open  # in use
+        pool.close()
+
+
+async def test_closing_the_pool_closes_idle_and_busy_connections(pool):
+    async def talk(line: Line):
+        await line.request()
+        await line.gone()
+
+    async with scripted(talk) as engine:
+        busy = await pool.connect(engine.origin)
+        answer = Answer()
+        busy.request(HEAD, BODY, answer)
+        idle = await pool.connect(engine.origin)
+        pool.close()
+        assert not busy.is_open
+        assert not idle.is_open
+    assert not answer.done.is_set()
+
+
+async def test_p12_a_refused_connection_is_a_503(pool):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening, so that nobody else can take the port
+        port = taken.getsockname()[1]
+        with pytest.raises(EngineFailure) as caught:
+            await pool.connect(Origin("127.0.0.1", port, False, f"127.0.0.1:{port}"))
+    assert (caught.value.status, caught.value.reason) == (503, "engine_unreachable")
+    assert str(port) in caught.value.message
+
+
+async def test_p6_an_engine_that_does_not_accept_is_given_up_in_time():
+    pool = Pool(asyncio.get_running_loop(), connect_timeout_s=0.05)
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:  # the queue of connections nobody accepts is full soon
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        try:
+            with pytest.raises(EngineFailure, match=r"within 0\.05 s") as caught:
+                await pool.connect(Origin("127.0.0.1", port, False, f"127.0.0.1:{port}"))
+        finally:
+            for filler in fillers:
+                filler.close()
+    assert (caught.value.status, caught.value.reason) == (503, "engine_unreachable")
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://10.0.0.1:8100", Origin("10.0.0.1", 8100, False, "10.0.0.1:8100")),
+        ("https://engine:443", Origin("engine", 443, True, "engine")),
+        ("http://engine:80", Origin("engine", 80, False, "engine")),
+        ("http://[::1]:8100", Origin("::1", 8100, False, "[::1]:8100")),
+    ],
+)
+def test_an_origin_is_read_from_a_base_url(url, origin):
+    assert parse_origin(url) == origin
