@@ -1,0 +1,1 @@
+"""One run over a dataset: its journal, its gates and when it may stop, and what it reports."""

@@ -1,0 +1,1 @@
+"""Series of questions that differ in one thing: length, load, stage, wording, repetition."""

@@ -1,0 +1,1 @@
+"""A report as one HTML page: sections, pictures, both answers side by side."""

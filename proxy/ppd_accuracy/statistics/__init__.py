@@ -1,0 +1,1 @@
+"""Tests and intervals that know nothing of language models."""

@@ -1,0 +1,1 @@
+"""Metrics and logs: it renders what others know, and decides nothing."""

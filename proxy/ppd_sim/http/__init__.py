@@ -1,0 +1,1 @@
+"""The simulated engines' HTTP server, and how an answer is written in each dialect."""

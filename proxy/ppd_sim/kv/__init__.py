@@ -1,0 +1,1 @@
+"""The simulated engines' prefix cache, and KV on its way between them."""

@@ -1,0 +1,1 @@
+"""Commands that compare two engines' answers to one prompt."""

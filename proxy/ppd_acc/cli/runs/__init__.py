@@ -1,0 +1,1 @@
+"""Commands that hold several reports against each other, or keep them."""

@@ -1,0 +1,1 @@
+"""Commands about ppd-acc itself."""
