@@ -252,7 +252,7 @@ def _bug(*arguments, **named):
 
 
 @pytest.mark.parametrize(
-    "place", ["planning.make_plan", "handling.chat.decode_body", "handling.client_body", "director.named_model"]
+    "place", ["planning.make_plan", "handling.leg_bodies.decode_body", "handling.client_body", "director.named_model"]
 )
 async def test_a_bug_on_a_generation_endpoint_ends_its_request_and_nothing_else(monkeypatch, place):
     async with running_cluster() as cluster:
