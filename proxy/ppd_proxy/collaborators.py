@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ from ppd_core.fleet.echoes import Echoes
 from ppd_core.fleet.fleet import Change, Fleet
 from ppd_core.fleet.load import Load
 from ppd_core.policy.distrust import Distrust, Pair, joined
-from ppd_core.policy.plan import Mode, Reason, Route
+from ppd_core.policy.plan import Mode, Route
 from ppd_core.policy.prompt_pairs import PromptPairs
 from ppd_core.policy.retry_budget import RetryBudget
 from ppd_proxy.core.record import Record
@@ -28,7 +29,7 @@ from ppd_wire.requests import generation as chat
 class Observer(Protocol):
     """What telemetry wants to know."""
 
-    def decided(self, mode: Mode, route: Route, reason: Reason) -> None: ...
+    def decided(self, mode: Mode, route: Route, reason: StrEnum) -> None: ...
 
     def finished(self, record: Record) -> None: ...
 

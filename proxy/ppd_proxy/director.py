@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ppd_core.policy.plan import Reason
 from ppd_proxy.collaborators import Call, Collaborators, ShadowSink
 from ppd_proxy.config.sections import Limits
 from ppd_proxy.core.record import Record
@@ -21,7 +20,7 @@ from ppd_proxy.upstream.sides import Client
 from ppd_shell.tasks import Tasks
 from ppd_wire.answers.candidate import Candidate
 from ppd_wire.dialects.sse import READ_BYTES
-from ppd_wire.errors import ProxyError
+from ppd_wire.errors import Failure, ProxyError
 from ppd_wire.json.stepwise import Steps
 from ppd_wire.requests.named_model import named_model
 
@@ -169,5 +168,5 @@ class Director:
 def _note(record: Record, told: ProxyError) -> None:
     """What the client was told. A stream that the proxy itself ended is no success, whatever its head said."""
     record.error = record.error or told.message
-    if told.reason == Reason.STOPPING:
+    if told.reason == Failure.STOPPING:
         record.status, record.error = told.status, told.message

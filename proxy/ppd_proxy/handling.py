@@ -13,7 +13,7 @@ from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.load import Reservation
 from ppd_core.handoff.registry import HANDOFFS
 from ppd_core.policy.placement import find_home
-from ppd_core.policy.plan import Demand, Plan, Reason
+from ppd_core.policy.plan import DecisionReason, Demand, Plan
 from ppd_proxy import planning
 from ppd_proxy.collaborators import Call, Collaborators
 from ppd_proxy.core.record import Record
@@ -35,7 +35,7 @@ from ppd_wire.answers.engine_errors import quote, shown_error
 from ppd_wire.dialects.dialects import opaque_relay
 from ppd_wire.dialects.relay import Relay
 from ppd_wire.dialects.sse import MAX_KEPT_BYTES, SseRelay
-from ppd_wire.errors import EngineFailure, NoRoute, ProxyError
+from ppd_wire.errors import EngineFailure, Failure, NoRoute, ProxyError
 from ppd_wire.headers import Headers, forwarded, request_head, returned
 from ppd_wire.json import stepwise
 from ppd_wire.requests import bodies as leg_bodies
@@ -136,13 +136,13 @@ class Handling:
             plan = planning.make_plan(shared, self._demand, command)
         except NoRoute as error:
             if command.cause is None:
-                self.record.reason = Reason(error.reason)
+                self.record.reason = error.reason
                 shared.observer.decided(shared.mode, "none", self.record.reason)
             else:
                 failed = f"{self.record.error}; " if self.record.error else ""
                 self.record.error = f"{failed}not tried again: {error.message}"
             return Refused(error)
-        if command.cause is Reason.DECODE_FAILED and self._generation is not None:
+        if command.cause is DecisionReason.DECODE_FAILED and self._generation is not None:
             self._ask(self._generation, is_sampled=False)  # what we asked for may be why it failed
         self._take(plan, is_retry=command.cause is not None)
         handoff = HANDOFFS[plan.handoff]
@@ -267,7 +267,7 @@ class Handling:
 
     def unseen_error(self, leg: Leg, status: int) -> EngineFailure:
         words = quote(leg.status, leg.body, hidden_id=self._engine_request_id.encode())
-        return EngineFailure(words, reason=Reason.ENGINE_ERROR, status=status)
+        return EngineFailure(words, reason=Failure.ENGINE_ERROR, status=status)
 
     def candidate_bytes(self, leg: Leg) -> int:
         """How much `candidate` has to read."""
@@ -354,7 +354,7 @@ class Handling:
             return None
         if is_not_a_number(leg.body):
             self.broken_by = self._plan
-            return LegFailed(error=EngineFailure(_NOT_A_NUMBER, reason=Reason.ENGINE_ERROR), is_our_doing=True)
+            return LegFailed(error=EngineFailure(_NOT_A_NUMBER, reason=Failure.ENGINE_ERROR), is_our_doing=True)
         if self._tops and self._shared.shadow is not None and is_too_many_logprobs(leg.body, "sample", self._tops):
             self._shared.shadow.ask_no_tops(self.record.decode_id or "the decode engine", self._tops)
             self.record.error = f"the decode engine refused the {self._tops} logprobs that the accuracy check asked for"
@@ -377,7 +377,7 @@ class Handling:
 
     def refuse(self, error: ProxyError) -> None:
         """The request never reached a route."""
-        self.record.route, self.record.reason = "none", Reason(error.reason)
+        self.record.route, self.record.reason = "none", error.reason
         self.record.error = error.message
         self._shared.observer.decided(self._shared.mode, "none", self.record.reason)
 

@@ -6,12 +6,12 @@ a new salt for the decode engine, and two engines that the next try of this requ
 
 from __future__ import annotations
 
-from ppd_core.policy.plan import Plan, Reason
+from ppd_core.policy.plan import Plan
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.signals import LegFailed
 from ppd_wire.answers.answer import EngineAnswer, counted_usage
 from ppd_wire.answers.prompt_counts import PromptCheck
-from ppd_wire.errors import EngineFailure
+from ppd_wire.errors import EngineFailure, Failure
 
 
 class PromptWatch:
@@ -43,7 +43,7 @@ class PromptWatch:
             return None
         if self._check.compare(counted_usage(answer)):
             return None
-        return LegFailed(error=EngineFailure(str(self._check), reason=Reason.ENGINE_ERROR))
+        return LegFailed(error=EngineFailure(str(self._check), reason=Failure.ENGINE_ERROR))
 
     def complete(self, plan: Plan, answer: EngineAnswer | None) -> None:
         """The decode leg's answer is whole, and the client's."""

@@ -18,7 +18,7 @@ from tests.support.noise import PROMPT_TOKENS, inject_floor
 
 from ppd_accuracy.answers.scores import Statistics
 from ppd_accuracy.verdicts.noise import Reference, reference_of
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.config.sections import Limits, Shadow
 from ppd_proxy.handling import Handling
 from ppd_proxy.shadow.journal import Journal
@@ -357,7 +357,7 @@ async def test_a_red_pair_that_stays_in_use_hides_no_turn_of_another(mode: str) 
         )
         turn = Sample(
             id="i", at=0.0, kind="chat", path="/v1/chat/completions", fields={}, body=b"{}", model="", route="pd",
-            reason=Reason.FIRST_TURN, turn=1, prefill_id="other", decode_id=decode_id, filled_by=("other",),
+            reason=DecisionReason.FIRST_TURN, turn=1, prefill_id="other", decode_id=decode_id, filled_by=("other",),
             sampling="greedy", is_scorable=False, prompt_tokens=PROMPT_TOKENS, candidate=nothing,
         )  # fmt: skip
         shadow(cluster).broke(turn)

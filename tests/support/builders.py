@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ppd_core.fleet.engine import Engine, FleetView, HandoffName, Role
-from ppd_core.policy.plan import Plan, Reason
+from ppd_core.policy.plan import DecisionReason, Plan
 
 KEY = "0123456789abcdef0123456789abcdef"
 """An engine-side request id of one attempt."""
@@ -44,14 +44,14 @@ def fleet(*engines: Engine) -> FleetView:
 
 def pd_plan(p: str = "p1", d: str = "d1", *, handoff: HandoffName = "nixl") -> Plan:
     return Plan(
-        route="pd", reason=Reason.FIRST_TURN, turn=1, prefill=prefill(p, handoff=handoff),
+        route="pd", reason=DecisionReason.FIRST_TURN, turn=1, prefill=prefill(p, handoff=handoff),
         decode=decode(d, handoff=handoff),
     )  # fmt: skip
 
 
 def direct_plan(d: str = "d1", *, handoff: HandoffName = "nixl") -> Plan:
-    return Plan(route="direct", reason=Reason.KNOWN_HISTORY, turn=2, decode=decode(d, handoff=handoff))
+    return Plan(route="direct", reason=DecisionReason.KNOWN_HISTORY, turn=2, decode=decode(d, handoff=handoff))
 
 
 def aggregated_plan(name: str = "a1") -> Plan:
-    return Plan(route="aggregated", reason=Reason.NO_DECODE_ENGINE, turn=1, decode=aggregated(name))
+    return Plan(route="aggregated", reason=DecisionReason.NO_DECODE_ENGINE, turn=1, decode=aggregated(name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from copy import copy
 
 from ppd_core.handoff.registry import HANDOFFS
-from ppd_core.policy.plan import Plan, Reason
+from ppd_core.policy.plan import DecisionReason, Plan
 from ppd_proxy.core.exchange import Exchange, Phase
 from ppd_proxy.core.signals import (
     AbortLeg,
@@ -37,10 +37,10 @@ from ppd_proxy.core.signals import (
     StartResponse,
     Stopping,
 )  # fmt: skip
-from ppd_wire.errors import EngineFailure, NoRoute, ProxyError
+from ppd_wire.errors import EngineFailure, Failure, NoRoute, ProxyError
 
 GONE, FIRST_BYTE, LEG_REFUSED = ClientGone(), FirstByte(), LegRefused()
-STOPPING = Stopping(ProxyError("the proxy is stopping", status=503, reason=Reason.STOPPING, source="proxy"))
+STOPPING = Stopping(ProxyError("the proxy is stopping", status=503, reason=Failure.STOPPING, source="proxy"))
 ANSWERS = (RelayAnswer, Respond, EndResponse, BreakResponse)
 
 
@@ -55,7 +55,7 @@ def planned(plan: Plan) -> Planned:
     )
 
 
-def refused(reason: Reason = Reason.NO_DECODE_ENGINE) -> Refused:
+def refused(reason: DecisionReason = DecisionReason.NO_DECODE_ENGINE) -> Refused:
     return Refused(NoRoute("no route", reason=reason))
 
 
@@ -64,12 +64,12 @@ def ended(status: int = 200, *, kv: bool = False, is_client_fault: bool = False)
 
 
 def unreachable() -> LegFailed:
-    error = EngineFailure("connection refused", reason=Reason.ENGINE_UNREACHABLE, status=503)
+    error = EngineFailure("connection refused", reason=Failure.ENGINE_UNREACHABLE, status=503)
     return LegFailed(error=error, was_sent=False)
 
 
 def broken(*, by_us: bool = False) -> LegFailed:
-    error = EngineFailure("the engine closed the connection", reason=Reason.ENGINE_ERROR)
+    error = EngineFailure("the engine closed the connection", reason=Failure.ENGINE_ERROR)
     return LegFailed(error=error, is_our_doing=by_us)
 
 

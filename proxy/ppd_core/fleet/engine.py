@@ -1,8 +1,4 @@
-"""The vocabulary of the proxy: what an engine is, which routes exist and why one was taken.
-
-Owns no behaviour. Every name here is a word of the glossary in docs/architecture.md; every `Reason` is a row of the
-README's table of reason codes.
-"""
+"""What an engine is, and which engines there are. Owns no behaviour."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Which route a request takes, and why: the one place to read for "why did this request go there?".
 
-Pure: a demand and a situation in, a plan or NoRoute out. Reasons are the words of `core.types.Reason`.
+Pure: a demand and a situation in, a plan or NoRoute out. Reasons are DecisionReasons.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ppd_core.fleet.engine import Engine, FleetView, Loads
 from ppd_core.handoff.registry import HANDOFFS
 from ppd_core.policy.distrust import Distrust
 from ppd_core.policy.placement import find_home, is_overloaded, least_loaded
-from ppd_core.policy.plan import Demand, Mode, Plan, Reason
+from ppd_core.policy.plan import DecisionReason, Demand, Mode, Plan
 from ppd_wire.errors import NoRoute
 
 
@@ -38,7 +38,7 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: frozenset[str] = frozenset()
     shunned: frozenset[str] = frozenset()
     trials: frozenset[str] = frozenset()
-    cause: Reason | None = None
+    cause: DecisionReason | None = None
     keep: Engine | None = None
     tried_pairs: frozenset[tuple[str, str]] = frozenset()
     may_repeat: bool = True
@@ -52,7 +52,7 @@ def decide(demand: Demand, situation: Situation) -> Plan:
     if worn and _is_worn(plan, worn):
         plan = _elsewhere(demand, situation, plan, worn) or plan
     if situation.cause is not None and not situation.may_repeat:
-        engine = (plan.prefill if situation.cause is Reason.PREFILL_FAILED else None) or plan.decode
+        engine = (plan.prefill if situation.cause is DecisionReason.PREFILL_FAILED else None) or plan.decode
         if engine.id in situation.failed:
             raise NoRoute("every engine that could take the request has failed it", reason=situation.cause)
     return plan
@@ -71,15 +71,15 @@ def _elsewhere(demand: Demand, situation: Situation, plan: Plan, worn: frozenset
     turn, whole = demand.history.turn, _not_splittable(demand)
     aggregated = _aggregated(demand, situation)
     if aggregated is not None and aggregated.id not in worn:
-        down = Reason.NO_DECODE_ENGINE if plan.decode.id in worn else Reason.NO_PREFILL_ENGINE
-        reason = situation.cause or (Reason.HOME_UNHEALTHY if plan.route == "direct" else down)
+        down = DecisionReason.NO_DECODE_ENGINE if plan.decode.id in worn else DecisionReason.NO_PREFILL_ENGINE
+        reason = situation.cause or (DecisionReason.HOME_UNHEALTHY if plan.route == "direct" else down)
         return Plan(route="aggregated", reason=reason, turn=turn, decode=aggregated)
     has_bad_pairs = situation.distrust.is_split or bool(situation.distrust.pairs)
     is_done_with = plan.decode.id in situation.shunned or (plan.decode.id in worn and not situation.may_repeat)
     if whole is None and not (has_bad_pairs and is_done_with):
         return None
     decodes = _usable(situation.fleet.decode, situation)
-    alone = _by_itself(demand, situation, decodes, whole or Reason.SPLIT_DISTRUSTED)
+    alone = _by_itself(demand, situation, decodes, whole or DecisionReason.SPLIT_DISTRUSTED)
     return alone if alone is not None and alone.decode.id not in worn else None
 
 
@@ -93,46 +93,46 @@ def _plan(demand: Demand, situation: Situation) -> Plan:
     if reason is None:
         reason = _why_not_direct(demand, situation, home, decodes)
         if reason is None and home is not None:
-            return Plan(route="direct", reason=Reason.KNOWN_HISTORY, turn=demand.history.turn, decode=home)
-    return _split(demand, situation, decodes, home, reason or Reason.FIRST_TURN)
+            return Plan(route="direct", reason=DecisionReason.KNOWN_HISTORY, turn=demand.history.turn, decode=home)
+    return _split(demand, situation, decodes, home, reason or DecisionReason.FIRST_TURN)
 
 
-def _not_splittable(demand: Demand) -> Reason | None:
+def _not_splittable(demand: Demand) -> DecisionReason | None:
     if not demand.is_split_endpoint:
-        return Reason.ENDPOINT_NOT_SPLIT
+        return DecisionReason.ENDPOINT_NOT_SPLIT
     if demand.is_multi_sequence:
-        return Reason.MULTI_SEQUENCE
+        return DecisionReason.MULTI_SEQUENCE
     if demand.wants_prompt_logprobs:
-        return Reason.PROMPT_LOGPROBS
+        return DecisionReason.PROMPT_LOGPROBS
     if demand.prompt_depends_on_output:
-        return Reason.PROMPT_DEPENDS_ON_OUTPUT
+        return DecisionReason.PROMPT_DEPENDS_ON_OUTPUT
     return None
 
 
 def _why_not_direct(
     demand: Demand, situation: Situation, home: Engine | None, decodes: Sequence[Engine]
-) -> Reason | None:
+) -> DecisionReason | None:
     """None when the request goes straight to its home."""
     history = demand.history
     if not history.is_complete:
-        return Reason.HISTORY_UNKNOWN if history.has_answers else Reason.FIRST_TURN
+        return DecisionReason.HISTORY_UNKNOWN if history.has_answers else DecisionReason.FIRST_TURN
     if situation.mode == "pd":
-        return Reason.MODE_PD
+        return DecisionReason.MODE_PD
     if home is None:
-        return Reason.HOME_GONE if find_home(history.home, decodes) is None else Reason.HOME_DISTRUSTED
+        return DecisionReason.HOME_GONE if find_home(history.home, decodes) is None else DecisionReason.HOME_DISTRUSTED
     if situation.distrust.is_direct:
-        return Reason.DIRECT_DISTRUSTED
+        return DecisionReason.DIRECT_DISTRUSTED
     if not _is_direct_safe(home, situation):
-        return Reason.HANDOFF_NOT_DIRECT_SAFE
+        return DecisionReason.HANDOFF_NOT_DIRECT_SAFE
     if home.id in situation.shunned and any(other.id not in situation.shunned for other in decodes):
-        return Reason.HOME_UNHEALTHY
+        return DecisionReason.HOME_UNHEALTHY
     if is_overloaded(home, _held(history.home), decodes, situation.loads):
-        return Reason.HOME_OVERLOADED
+        return DecisionReason.HOME_OVERLOADED
     return None
 
 
 def _split(
-    demand: Demand, situation: Situation, decodes: Sequence[Engine], home: Engine | None, reason: Reason
+    demand: Demand, situation: Situation, decodes: Sequence[Engine], home: Engine | None, reason: DecisionReason
 ) -> Plan:
     """Prefill leg, then decode leg; the home keeps its conversation where load allows, for its prefix cache."""
     prefills = (situation.keep,) if situation.keep is not None else _usable(situation.fleet.prefill, situation)
@@ -142,27 +142,29 @@ def _split(
     if is_bad or held_by is not home:
         preferred = _preferred(demand, situation, home, decodes)
         pair = _pair(demand, situation, prefills, decodes, preferred, is_trusted=True)
-    if is_bad and pair is not None and reason is not situation.cause and reason is not Reason.HOME_DISTRUSTED:
-        reason = Reason.PAIR_DISTRUSTED
+    if is_bad and pair is not None and reason is not situation.cause and reason is not DecisionReason.HOME_DISTRUSTED:
+        reason = DecisionReason.PAIR_DISTRUSTED
     if pair is not None:
         return Plan(route="pd", reason=reason, turn=demand.history.turn, prefill=pair[0], decode=pair[1])
-    if reason is Reason.HOME_UNHEALTHY and (alone := _alone(demand, situation, decodes)) is not None:
+    if reason is DecisionReason.HOME_UNHEALTHY and (alone := _alone(demand, situation, decodes)) is not None:
         return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=alone)
-    if reason is Reason.HOME_OVERLOADED and home is not None and not situation.fleet.aggregated:
-        return Plan(route="direct", reason=Reason.KNOWN_HISTORY, turn=demand.history.turn, decode=home)
+    if reason is DecisionReason.HOME_OVERLOADED and home is not None and not situation.fleet.aggregated:
+        return Plan(route="direct", reason=DecisionReason.KNOWN_HISTORY, turn=demand.history.turn, decode=home)
     if anyway is not None:
-        reason = Reason.SPLIT_DISTRUSTED
+        reason = DecisionReason.SPLIT_DISTRUSTED
     plan = _unpaired(demand, situation, decodes, reason) if reason in _OF_DISTRUST else None
     if plan is None and anyway is not None:  # an answer that may be wrong, and says so, rather than none
         turn = demand.history.turn
-        plan = Plan(route="pd", reason=Reason.DISTRUSTED_ANYWAY, turn=turn, prefill=anyway[0], decode=anyway[1])
+        plan = Plan(route="pd", reason=DecisionReason.DISTRUSTED_ANYWAY, turn=turn, prefill=anyway[0], decode=anyway[1])
     return plan or _fall_back(demand, situation, _missing(prefills, decodes))
 
 
-_OF_DISTRUST = frozenset({Reason.SPLIT_DISTRUSTED, Reason.HOME_DISTRUSTED, Reason.DIRECT_DISTRUSTED})
+_OF_DISTRUST = frozenset(
+    {DecisionReason.SPLIT_DISTRUSTED, DecisionReason.HOME_DISTRUSTED, DecisionReason.DIRECT_DISTRUSTED}
+)
 
 
-def _unpaired(demand: Demand, situation: Situation, decodes: Sequence[Engine], reason: Reason) -> Plan | None:
+def _unpaired(demand: Demand, situation: Situation, decodes: Sequence[Engine], reason: DecisionReason) -> Plan | None:
     """No pair is trusted: an aggregated engine, else a decode engine that computes the prompt itself."""
     aggregated = _aggregated(demand, situation)
     if aggregated is not None:
@@ -170,13 +172,13 @@ def _unpaired(demand: Demand, situation: Situation, decodes: Sequence[Engine], r
     return _by_itself(demand, situation, decodes, reason)
 
 
-def _by_itself(demand: Demand, situation: Situation, decodes: Sequence[Engine], reason: Reason) -> Plan | None:
+def _by_itself(demand: Demand, situation: Situation, decodes: Sequence[Engine], reason: DecisionReason) -> Plan | None:
     """A decode engine computes the prompt itself."""
     alone = _alone(demand, situation, decodes)
     if alone is None:
         return None
     if reason in _OF_DISTRUST and situation.distrust.is_direct and demand.history.known_answers:
-        reason = Reason.DISTRUSTED_ANYWAY
+        reason = DecisionReason.DISTRUSTED_ANYWAY
     return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=alone)
 
 
@@ -242,7 +244,7 @@ def _least(
     )
 
 
-def _unsplit(demand: Demand, situation: Situation, reason: Reason) -> Plan:
+def _unsplit(demand: Demand, situation: Situation, reason: DecisionReason) -> Plan:
     """A request that must not carry KV: an aggregated engine, else a decode engine that is safe without a handoff."""
     aggregated = _aggregated(demand, situation)
     if aggregated is not None:
@@ -252,9 +254,9 @@ def _unsplit(demand: Demand, situation: Situation, reason: Reason) -> Plan:
     if decode is not None:
         return Plan(route="direct", reason=reason, turn=demand.history.turn, decode=decode)
     if not decodes:
-        raise NoRoute("no aggregated and no decode engine is up", reason=Reason.NO_DECODE_ENGINE)
-    if reason is Reason.ENDPOINT_NOT_SPLIT:
-        reason = Reason.HANDOFF_NOT_DIRECT_SAFE
+        raise NoRoute("no aggregated and no decode engine is up", reason=DecisionReason.NO_DECODE_ENGINE)
+    if reason is DecisionReason.ENDPOINT_NOT_SPLIT:
+        reason = DecisionReason.HANDOFF_NOT_DIRECT_SAFE
     raise NoRoute(
         "this request cannot be split, no aggregated engine is up, and no decode engine is safe for direct requests "
         "(start one with --aggregated, or use --trust-direct if the decode engines' connector takes them)",
@@ -269,7 +271,7 @@ def _alone(demand: Demand, situation: Situation, decodes: Sequence[Engine]) -> E
     return decode or _least(safe, demand, situation)
 
 
-def _fall_back(demand: Demand, situation: Situation, reason: Reason) -> Plan:
+def _fall_back(demand: Demand, situation: Situation, reason: DecisionReason) -> Plan:
     """No pair of engines: an aggregated engine, else 503."""
     aggregated = _aggregated(demand, situation)
     if aggregated is None:
@@ -277,16 +279,16 @@ def _fall_back(demand: Demand, situation: Situation, reason: Reason) -> Plan:
     return Plan(route="aggregated", reason=reason, turn=demand.history.turn, decode=aggregated)
 
 
-def _missing(prefills: Sequence[Engine], decodes: Sequence[Engine]) -> Reason:
+def _missing(prefills: Sequence[Engine], decodes: Sequence[Engine]) -> DecisionReason:
     if not prefills:
-        return Reason.NO_PREFILL_ENGINE
-    return Reason.NO_MATCHING_PAIR if decodes else Reason.NO_DECODE_ENGINE
+        return DecisionReason.NO_PREFILL_ENGINE
+    return DecisionReason.NO_MATCHING_PAIR if decodes else DecisionReason.NO_DECODE_ENGINE
 
 
 _EXPLAINED = MappingProxyType({
-    Reason.NO_PREFILL_ENGINE: "no prefill engine is up",
-    Reason.NO_DECODE_ENGINE: "no decode engine is up",
-    Reason.NO_MATCHING_PAIR: "no prefill and decode engine share a handoff",
+    DecisionReason.NO_PREFILL_ENGINE: "no prefill engine is up",
+    DecisionReason.NO_DECODE_ENGINE: "no decode engine is up",
+    DecisionReason.NO_MATCHING_PAIR: "no prefill and decode engine share a handoff",
 })  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from ppd_core.conversation.history import Home
-from ppd_core.policy.plan import Plan, Reason
+from ppd_core.policy.plan import DecisionReason, Plan
 
 Pair = tuple[str, str]
 _MAX_ID_CHARS = 48
@@ -52,7 +52,7 @@ class Distrust(msgspec.Struct, frozen=True, kw_only=True):
         """The cache salt of the plan's decode leg; "" for none. What is done with distrusted KV for want of anything
         else gets one of its own, so that nothing that is trusted ever finds it."""
         salt = self.salts.get(plan.decode.id, "")
-        return f"{salt or 'ppd'}-anyway" if plan.reason is Reason.DISTRUSTED_ANYWAY else salt
+        return f"{salt or 'ppd'}-anyway" if plan.reason is DecisionReason.DISTRUSTED_ANYWAY else salt
 
 
 def joined(one: Distrust, other: Distrust) -> Distrust:

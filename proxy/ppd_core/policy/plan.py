@@ -15,8 +15,9 @@ Mode = Literal["pd", "ppd"]
 MODES: tuple[Mode, ...] = ("pd", "ppd")
 
 
-class Reason(StrEnum):
-    """Why a request went where it went: the closed vocabulary of `x-ppd-decision` and `ppd_route_decisions_total`."""
+class DecisionReason(StrEnum):
+    """Why a request went where it went: the vocabulary of `x-ppd-decision` and `ppd_route_decisions_total`, which is
+    closed together with the Refusals and Failures of `ppd_wire.errors`."""
 
     # routed
     FIRST_TURN = "first_turn"
@@ -44,21 +45,6 @@ class Reason(StrEnum):
     DECODE_FAILED = "decode_failed"
     # not routed
     PASSED_ON = "passed_on"
-    # refused before routing
-    BAD_REQUEST = "bad_request"
-    BODY_TOO_LARGE = "body_too_large"
-    BODY_TOO_COMPLEX = "body_too_complex"
-    BUFFERS_FULL = "buffers_full"
-    HEAD_TOO_LARGE = "head_too_large"
-    CLIENT_TIMEOUT = "client_timeout"
-    UNAUTHORIZED = "unauthorized"
-    # what became of an accepted request
-    ENGINE_UNREACHABLE = "engine_unreachable"
-    ENGINE_ERROR = "engine_error"
-    ENGINE_TIMEOUT = "engine_timeout"
-    OUT_OF_SOCKETS = "out_of_sockets"
-    STOPPING = "stopping"
-    INTERNAL_ERROR = "internal_error"
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +66,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     routes without a prefill leg (`direct`, `aggregated`)."""
 
     route: Route
-    reason: Reason
+    reason: DecisionReason
     turn: int
     decode: Engine
     prefill: Engine | None = None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Mapping
 
-from ppd_core.policy.plan import Reason
 from ppd_proxy.admission.same_host import check_same_host
 from ppd_proxy.config.sections import Auth
-from ppd_wire.errors import BadRequest
+from ppd_wire.errors import BadRequest, Refusal
 from ppd_wire.headers import Headers, bearer
 
 
@@ -20,7 +19,7 @@ def check_client(auth: Auth, named: Mapping[bytes, bytes]) -> None:
     """Raises BadRequest(401) unless the client sent one of the keys, or none is asked for."""
     if auth.api_key and not _is_one_of(bearer(named), auth.api_key):
         raise BadRequest(
-            "the API key is missing or unknown: send Authorization: Bearer KEY", status=401, reason=Reason.UNAUTHORIZED
+            "the API key is missing or unknown: send Authorization: Bearer KEY", status=401, reason=Refusal.UNAUTHORIZED
         )
 
 
@@ -39,7 +38,7 @@ def check_admin(auth: Auth, address: str | None, headers: Headers, *, is_heartbe
         raise BadRequest(
             "the admin key is missing or wrong: send Authorization: Bearer KEY or x-admin-key: KEY",
             status=401,
-            reason=Reason.UNAUTHORIZED,
+            reason=Refusal.UNAUTHORIZED,
         )
 
 

@@ -7,8 +7,7 @@ already here is never held up for it, since that could wait for itself; new work
 
 from __future__ import annotations
 
-from ppd_core.policy.plan import Reason
-from ppd_wire.errors import NoRoute
+from ppd_wire.errors import NoRoute, Refusal
 
 
 class Buffered:
@@ -40,5 +39,5 @@ class Buffered:
             raise NoRoute(
                 f"the proxy holds {self.total_bytes} bytes of requests and answers and takes no more than "
                 f"{self.limit_bytes} (--max-buffered-bytes); try again in a moment",
-                reason=Reason.BUFFERS_FULL,
+                reason=Refusal.BUFFERS_FULL,
             )

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from ppd_core.policy.plan import Reason
-from ppd_wire.errors import BadRequest
+from ppd_wire.errors import BadRequest, Refusal
 from ppd_wire.headers import Headers
 
 _LOCAL_PEERS = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
@@ -95,5 +94,5 @@ def _refusal(why: str) -> BadRequest:
         f"admin endpoints answer this host only, and {why}; start the proxy with --admin-key and send that key to use "
         "them from elsewhere",
         status=403,
-        reason=Reason.UNAUTHORIZED,
+        reason=Refusal.UNAUTHORIZED,
     )

@@ -70,7 +70,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ppd_core.fleet.engine import Engine
-from ppd_core.policy.plan import Plan, Reason
+from ppd_core.policy.plan import DecisionReason, Plan
 from ppd_proxy.core.signals import (
     AbortLeg,
     ArmDeadline,
@@ -95,7 +95,7 @@ from ppd_proxy.core.signals import (
     StartResponse,
     Stopping,
 )  # fmt: skip
-from ppd_wire.errors import EngineFailure, ProxyError
+from ppd_wire.errors import EngineFailure, Failure, ProxyError
 
 
 class Phase(Enum):
@@ -215,9 +215,10 @@ class Exchange:
             case LegEnded(status=status):
                 if status < 500 or event.is_client_fault:
                     return self._go(Phase.DONE, (*self._relay(status, event.is_client_fault), Release()))
-                return self._retry(status, planned.plan.prefill, Reason.PREFILL_FAILED)
+                return self._retry(status, planned.plan.prefill, DecisionReason.PREFILL_FAILED)
             case LegFailed(error=error, was_sent=was_sent):
-                return self._retry(error, planned.plan.prefill, Reason.PREFILL_FAILED, is_unreachable=not was_sent)
+                engine = planned.plan.prefill
+                return self._retry(error, engine, DecisionReason.PREFILL_FAILED, is_unreachable=not was_sent)
             case ClientGone():
                 self.is_client_gone = True
                 return self._go(Phase.DONE, _ABORT) if planned.can_cut_prefill else _NOTHING
@@ -238,18 +239,20 @@ class Exchange:
                 return self._give_back(self._relay(status, event.is_client_fault))
             case LegEnded(status=status):
                 self._has_kv = False
-                return self._retry(status, planned.plan.decode, Reason.DECODE_FAILED)
+                return self._retry(status, planned.plan.decode, DecisionReason.DECODE_FAILED)
             case LegFailed(error=error, was_sent=was_sent, is_our_doing=is_free):
                 self._has_kv = self._has_kv and not was_sent
                 engine = planned.plan.decode
-                return self._retry(error, engine, Reason.DECODE_FAILED, is_unreachable=not was_sent, is_free=is_free)
+                cause = DecisionReason.DECODE_FAILED
+                return self._retry(error, engine, cause, is_unreachable=not was_sent, is_free=is_free)
             case LegRefused():
                 if not self._has_free_try:
                     return self._give_back(self._relay(400))
                 self._has_free_try = False
                 stranded = _STRANDED if self._has_kv else _NOTHING
                 self._has_kv = False
-                return self._go(Phase.PLANNING, (*stranded, Release(), self._again(Reason.DECODE_FAILED, is_free=True)))
+                again = self._again(DecisionReason.DECODE_FAILED, is_free=True)
+                return self._go(Phase.PLANNING, (*stranded, Release(), again))
             case ClientGone():
                 self.is_client_gone = True
                 if self._has_kv:
@@ -275,7 +278,7 @@ class Exchange:
                 self.is_client_gone = True
                 return self._go(Phase.DONE, _ABORT)
             case DeadlinePassed(deadline="idle"):
-                error = EngineFailure("the engine stopped sending", reason=Reason.ENGINE_TIMEOUT, status=504)
+                error = EngineFailure("the engine stopped sending", reason=Failure.ENGINE_TIMEOUT, status=504)
                 return self._go(Phase.DONE, (AbortLeg(), BreakResponse(error), Release()))
         return _NOTHING
 
@@ -293,8 +296,8 @@ class Exchange:
         return _NOTHING
 
     def _retry(
-        self, failure: int | EngineFailure, engine: Engine | None, cause: Reason, *, is_unreachable: bool = False,
-        is_free: bool = False,
+        self, failure: int | EngineFailure, engine: Engine | None, cause: DecisionReason, *,
+        is_unreachable: bool = False, is_free: bool = False,
     ) -> Commands:  # fmt: skip
         """Another plan while tries are left, or where it costs none; otherwise the failure goes to the client."""
         self._relayable = failure
@@ -324,7 +327,7 @@ class Exchange:
         if plan.prefill is not None:
             self._tried_pairs |= {(plan.prefill.id, plan.decode.id)}
 
-    def _again(self, cause: Reason, *, keep: Engine | None = None, is_free: bool = False) -> MakePlan:
+    def _again(self, cause: DecisionReason, *, keep: Engine | None = None, is_free: bool = False) -> MakePlan:
         may_repeat = is_free or self._may_repeat
         self._may_repeat = self._may_repeat and is_free
         return MakePlan(
@@ -343,7 +346,7 @@ class Exchange:
         return (RelayAnswer(400 if is_client_fault else status),)
 
     def _time_out(self, message: str) -> Commands:
-        error = EngineFailure(message, reason=Reason.ENGINE_TIMEOUT, status=504)
+        error = EngineFailure(message, reason=Failure.ENGINE_TIMEOUT, status=504)
         answer: Commands = _NOTHING if self.is_client_gone else (Respond(error),)
         return self._go(Phase.DONE, (AbortLeg(), *answer, Release()))
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from ppd_core.fleet.engine import HandoffName
-from ppd_core.policy.plan import Mode, Reason, Route
+from ppd_core.policy.plan import Mode, Route
 from ppd_wire.answers.transfer import Transfer
+from ppd_wire.errors import Refusal
 
 
 class Record(msgspec.Struct, kw_only=True):
     """One client request. Times are seconds on the monotonic clock; None means unknown or not reached.
 
-    `prompt_tokens`, `cached_tokens` and `completion_tokens` are the decode leg's `usage`. On route `pd` vLLM reports
-    the prefill engine's own prefix hit as `cached_tokens`. Engines count a prompt once
-    per choice, `usage` counts it once. Token times are known for streams only. `has_kv` is False
+    `reason` is a DecisionReason, a Refusal or a Failure. `prompt_tokens`, `cached_tokens` and `completion_tokens` are
+    the decode leg's `usage`. On route `pd` vLLM reports the prefill engine's own prefix hit as `cached_tokens`. Engines
+    count a prompt once per choice, `usage` counts it once. Token times are known for streams only. `has_kv` is False
     when a prefill answer handed nothing over, so that the decode engine computed the prompt itself. `transfer` is told
     in JSON answers only, and only by engines with our connector.
     `path` is the request's, as it came, with its query; `model` what the client named, as it stands in its JSON body,
@@ -30,7 +33,7 @@ class Record(msgspec.Struct, kw_only=True):
     model: bytes | None = None
     is_stream: bool = False
     route: Route = "none"
-    reason: Reason = Reason.BAD_REQUEST
+    reason: StrEnum = Refusal.BAD_REQUEST
     turn: int = 1
     status: int = 0
     prefill_id: str | None = None

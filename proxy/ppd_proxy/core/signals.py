@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from ppd_core.fleet.engine import Engine
-from ppd_core.policy.plan import Plan, Reason
+from ppd_core.policy.plan import DecisionReason, Plan
 from ppd_wire.errors import EngineFailure, ProxyError
 
 LegKind = Literal["prefill", "decode", "release"]
@@ -89,7 +89,7 @@ class MakePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     failed: frozenset[str] = frozenset()
     unreachable: frozenset[str] = frozenset()
-    cause: Reason | None = None
+    cause: DecisionReason | None = None
     keep: Engine | None = None
     tried_pairs: frozenset[tuple[str, str]] = frozenset()
     may_repeat: bool = True

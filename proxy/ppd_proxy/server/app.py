@@ -12,7 +12,6 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.handoff.registry import HANDOFFS
-from ppd_core.policy.plan import Reason
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config.config import Config
 from ppd_proxy.server.accuracy import accuracy_blueprint
@@ -21,7 +20,7 @@ from ppd_proxy.server.noting import note_refused
 from ppd_proxy.server.pass_through import pass_through_blueprint
 from ppd_proxy.server.render import error_body, error_headers, internal_error, too_large
 from ppd_proxy.shadow.service import Accuracy
-from ppd_wire.errors import BadRequest, ProxyError
+from ppd_wire.errors import BadRequest, Failure, ProxyError
 
 _SHOWN_CHARS = 200
 
@@ -55,7 +54,7 @@ def make_app(
         is_ready = bool(routes) and not shared.is_stopping
         state: dict[str, object] = {"ready": is_ready, "routes": routes}
         if shared.is_stopping:
-            state["reason"] = Reason.STOPPING
+            state["reason"] = Failure.STOPPING
         return state, 200 if is_ready else 503
 
     @app.get("/metrics")

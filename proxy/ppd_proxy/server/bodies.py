@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from ppd_core.policy.plan import Reason
 from ppd_proxy.admission.buffered import Buffered
 from ppd_proxy.config.sections import Server
 from ppd_proxy.server.render import too_large
-from ppd_wire.errors import BadRequest, ProxyError
+from ppd_wire.errors import BadRequest, ProxyError, Refusal
 from ppd_wire.json.structure import Excess, Structure
 
 Message = MutableMapping[str, Any]
@@ -117,5 +116,5 @@ def _too_complex(excess: Excess) -> BadRequest:
     flag = {"levels of nesting": " (--max-json-depth)", "values": " (--max-json-values)"}.get(excess.what, "")
     return BadRequest(
         f"the request body has {excess.found} {excess.what} up to here, and at most {excess.limit} are taken{flag}",
-        reason=Reason.BODY_TOO_COMPLEX,
+        reason=Refusal.BODY_TOO_COMPLEX,
     )

@@ -23,9 +23,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_core.policy.plan import Reason
 from ppd_proxy.server.heads import Head, Known, malformed, read_fields, read_head, shown
-from ppd_wire.errors import BadRequest
+from ppd_wire.errors import BadRequest, Refusal
 
 HELD_BYTES = 65536
 """Sent ahead of an answer and kept for later; with more than this the client is not read any further."""
@@ -227,7 +226,7 @@ class Guard:
         limit = self._limits.max_head_bytes
         if (len(buffer) if end < 0 else end) - place > limit:
             message = f"the request's trailer is larger than {limit} bytes (--max-head-bytes)"
-            raise BadRequest(message, status=431, reason=Reason.HEAD_TOO_LARGE)
+            raise BadRequest(message, status=431, reason=Refusal.HEAD_TOO_LARGE)
         if end < 0:
             if _BARE_END.search(buffer, place):
                 raise malformed("a line of the trailer does not end with CR LF")
@@ -253,7 +252,7 @@ class Guard:
             message = f"the request's head took longer than {self._limits.head_timeout_s:g} s (--head-timeout-s)"
         else:
             message = f"no byte of the body came for {self._limits.body_timeout_s:g} s (--body-timeout-s)"
-        return self._refused(BadRequest(message, status=408, reason=Reason.CLIENT_TIMEOUT))
+        return self._refused(BadRequest(message, status=408, reason=Refusal.CLIENT_TIMEOUT))
 
     def is_stalled(self, unsent_bytes: int, now: float) -> bool:
         """Whether the client has taken next to nothing of the `unsent_bytes` of its answer for too long; to be asked
@@ -278,4 +277,4 @@ def _head_too_large(buffer: bytes, limit_bytes: int) -> BadRequest:
     is_url = buffer.find(b"\r\n", 0, limit_bytes) < 0
     part, status = ("URL is", 414) if is_url else ("head (request line and headers) is", 431)
     message = f"the request's {part} larger than {limit_bytes} bytes (--max-head-bytes)"
-    return BadRequest(message, status=status, reason=Reason.HEAD_TOO_LARGE)
+    return BadRequest(message, status=status, reason=Refusal.HEAD_TOO_LARGE)

@@ -9,8 +9,7 @@ import re
 
 import msgspec
 
-from ppd_core.policy.plan import Reason
-from ppd_wire.errors import BadRequest
+from ppd_wire.errors import BadRequest, Refusal
 from ppd_wire.headers import Headers
 
 MAX_FIELDS = 500
@@ -110,7 +109,7 @@ def read_fields(text: bytes) -> Headers:
     """The fields of a head or a trailer; raises BadRequest."""
     lines = text.split(b"\r\n") if text else []
     if len(lines) > MAX_FIELDS:
-        raise BadRequest(f"the head has more than {MAX_FIELDS} fields", status=431, reason=Reason.HEAD_TOO_LARGE)
+        raise BadRequest(f"the head has more than {MAX_FIELDS} fields", status=431, reason=Refusal.HEAD_TOO_LARGE)
     if _FIELDS.fullmatch(text) is None:
         raise malformed(_fault_of(lines))
     return [(name.lower(), value.strip()) for name, _, value in [line.partition(b":") for line in lines]]

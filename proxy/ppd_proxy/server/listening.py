@@ -10,10 +10,9 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from ppd_core.policy.plan import Reason
 from ppd_proxy.server.protocol import ClientConnection, Door
 from ppd_shell.tasks import Tasks
-from ppd_wire.errors import ProxyError
+from ppd_wire.errors import Failure, ProxyError
 
 BACKLOG = 4096
 ACCEPTED_AT_ONCE = 64
@@ -220,7 +219,7 @@ class Listener:
 
 
 def _stopping() -> ProxyError:
-    return ProxyError("the proxy is stopping", status=503, reason=Reason.STOPPING, source="proxy", is_retryable=True)
+    return ProxyError("the proxy is stopping", status=503, reason=Failure.STOPPING, source="proxy", is_retryable=True)
 
 
 def most_clients(files: int) -> int:

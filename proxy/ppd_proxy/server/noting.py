@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppd_core.fleet.engine import Engine
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.record import Record
 from ppd_proxy.server.bodies import BODY_KEY, Message, Receive
@@ -45,7 +45,7 @@ class Noting:
         except EngineFailure as failure:
             record.error = failure.message  # in the middle of its answer; the client's connection closes on it
         finally:
-            if record.reason is Reason.PASSED_ON or record.error is not None:
+            if record.reason is DecisionReason.PASSED_ON or record.error is not None:
                 record.model = named_model(scope.get(BODY_KEY, b""))
                 self._finish(record)
 
@@ -61,11 +61,11 @@ def note_passed_on(scope: Mapping[str, Any], engine: Engine) -> None:
     """The request goes to `engine`."""
     record: Record | None = scope.get(_KEY)
     if record is not None:
-        record.reason, record.decode_id = Reason.PASSED_ON, engine.id
+        record.reason, record.decode_id = DecisionReason.PASSED_ON, engine.id
 
 
 def note_refused(scope: Mapping[str, Any], error: ProxyError) -> None:
     """The request is answered with `error`."""
     record: Record | None = scope.get(_KEY)
     if record is not None:
-        record.reason, record.error = Reason(error.reason), error.message
+        record.reason, record.error = error.reason, error.message

@@ -19,7 +19,7 @@ from yarl import URL
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.load import Reservation
 from ppd_core.policy.placement import least_loaded
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.admission.access import check_client
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config.sections import Auth, Limits
@@ -27,7 +27,7 @@ from ppd_proxy.server.noting import note_passed_on
 from ppd_proxy.server.paths import PASSED_ON, passed_on, with_query
 from ppd_proxy.upstream.client import engine_errors
 from ppd_wire.dialects.typed_events import read_object
-from ppd_wire.errors import BadRequest, EngineFailure, NoRoute
+from ppd_wire.errors import BadRequest, EngineFailure, Failure, NoRoute
 from ppd_wire.headers import HOP_BY_HOP, is_credential, named_hops
 from ppd_wire.json.stepwise import Steps
 from ppd_wire.requests.generation import is_absent
@@ -74,7 +74,7 @@ def pass_through_blueprint(
             try:
                 answer = await asked.answer(session, target, body, timeout)
             except EngineFailure as failure:
-                is_over = failure.reason == Reason.ENGINE_TIMEOUT and (not is_get or shared.loop.time() >= ends_at)
+                is_over = failure.reason == Failure.ENGINE_TIMEOUT and (not is_get or shared.loop.time() >= ends_at)
                 if is_over or not _goes_on(shared, tried):
                     raise
                 continue
@@ -146,7 +146,7 @@ def _choose(shared: Collaborators, tried: frozenset[str]) -> Engine:
     loads = shared.load.weighed(shared.loop.time())
     engine = least_loaded(_untried(shared, tried), loads, b"", shun=shared.fleet.view.unhealthy)
     if engine is None:
-        raise NoRoute("no engine is up", reason=Reason.NO_DECODE_ENGINE)
+        raise NoRoute("no engine is up", reason=DecisionReason.NO_DECODE_ENGINE)
     return engine
 
 
@@ -178,7 +178,7 @@ class _Asked:
                     self.body = await self._whole(answer)  # it may yet fail, and another engine can be asked
             mistake = _mistake(answer, self.body)
             if mistake is not None:
-                raise EngineFailure(f"engine {self._engine.id} {mistake}", reason=Reason.ENGINE_ERROR)
+                raise EngineFailure(f"engine {self._engine.id} {mistake}", reason=Failure.ENGINE_ERROR)
         except EngineFailure as failure:
             self.drop(is_failed=failure.source == "engine")
             raise
@@ -195,7 +195,7 @@ class _Asked:
             body += chunk
             if len(body) > limit_bytes:
                 message = f"the answer of engine {self._engine.id} has more than {limit_bytes} bytes"
-                raise EngineFailure(message, reason=Reason.ENGINE_ERROR)
+                raise EngineFailure(message, reason=Failure.ENGINE_ERROR)
         return bytes(body)
 
     def drop(self, *, is_failed: bool = False) -> None:

@@ -10,10 +10,9 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_core.policy.plan import Reason
 from ppd_wire.dialects import messages, responses
 from ppd_wire.dialects.dialects import Dialect
-from ppd_wire.errors import BadRequest, ProxyError
+from ppd_wire.errors import BadRequest, Failure, ProxyError, Refusal
 from ppd_wire.headers import Headers
 
 _TYPES = MappingProxyType(
@@ -73,12 +72,12 @@ def error_headers(error: ProxyError) -> Headers:
 
 def internal_error() -> ProxyError:
     """A bug of the proxy."""
-    return ProxyError("internal error of the proxy", status=500, reason=Reason.INTERNAL_ERROR, source="proxy")
+    return ProxyError("internal error of the proxy", status=500, reason=Failure.INTERNAL_ERROR, source="proxy")
 
 
 def too_large(max_body_bytes: int) -> BadRequest:
     return BadRequest(
         f"the request body is larger than {max_body_bytes} bytes (--max-body-bytes)",
         status=413,
-        reason=Reason.BODY_TOO_LARGE,
+        reason=Refusal.BODY_TOO_LARGE,
     )

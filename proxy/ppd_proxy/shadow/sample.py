@@ -10,7 +10,7 @@ import msgspec
 import xxhash
 
 from ppd_accuracy.verdicts.noise import Sampling
-from ppd_core.policy.plan import Reason, Route
+from ppd_core.policy.plan import DecisionReason, Route
 from ppd_wire.answers.candidate import Candidate
 from ppd_wire.answers.transfer import Transfer
 from ppd_wire.requests.generation import Fields, Kind
@@ -53,7 +53,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     model: str
     route: Route
-    reason: Reason
+    reason: DecisionReason
     turn: int
     prefill_id: str | None
     decode_id: str

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from enum import StrEnum
 
 from ppd_core.fleet.fleet import Change
 from ppd_core.policy.distrust import Pair
-from ppd_core.policy.plan import Mode, Reason, Route
+from ppd_core.policy.plan import Mode, Route
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry.logs import RequestLog
 from ppd_proxy.telemetry.metrics import Metrics
@@ -23,7 +24,7 @@ class Telemetry:
         self._request_log = request_log
         self._wall_clock = wall_clock
 
-    def decided(self, mode: Mode, route: Route, reason: Reason) -> None:
+    def decided(self, mode: Mode, route: Route, reason: StrEnum) -> None:
         self._metrics.decided(mode, route, reason)
 
     def finished(self, record: Record) -> None:

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 
 import aiohttp
 
-from ppd_core.policy.plan import Reason
 from ppd_proxy.upstream.shortage import OUT_OF_SOCKETS, blame
-from ppd_wire.errors import EngineFailure
+from ppd_wire.errors import EngineFailure, Failure
 
 
 @contextmanager
@@ -30,11 +29,11 @@ def engine_failure(engine_id: str, error: aiohttp.ClientError | OSError) -> Engi
     told = str(error) or type(error).__name__
     if blame(error) == "ours":
         return EngineFailure(
-            f"{OUT_OF_SOCKETS} ({told})", reason=Reason.OUT_OF_SOCKETS, status=503, source="proxy"
+            f"{OUT_OF_SOCKETS} ({told})", reason=Failure.OUT_OF_SOCKETS, status=503, source="proxy"
         )  # fmt: skip
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | ConnectionRefusedError):
-        return EngineFailure(f"engine {engine_id} cannot be reached: {told}", reason=Reason.ENGINE_UNREACHABLE)
+        return EngineFailure(f"engine {engine_id} cannot be reached: {told}", reason=Failure.ENGINE_UNREACHABLE)
     if isinstance(error, TimeoutError):
         message = f"engine {engine_id} did not answer in time"
-        return EngineFailure(message, reason=Reason.ENGINE_TIMEOUT, status=504)
-    return EngineFailure(f"engine {engine_id} broke off: {told}", reason=Reason.ENGINE_ERROR)
+        return EngineFailure(message, reason=Failure.ENGINE_TIMEOUT, status=504)
+    return EngineFailure(f"engine {engine_id} broke off: {told}", reason=Failure.ENGINE_ERROR)

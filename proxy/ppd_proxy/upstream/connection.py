@@ -12,8 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from ppd_core.policy.plan import Reason
-from ppd_wire.errors import EngineFailure
+from ppd_wire.errors import EngineFailure, Failure
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -263,7 +262,7 @@ class Connection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             is_untouched = self._requests > 1 and not self._saw_answer
-            receiver.on_failure(EngineFailure(message, reason=Reason.ENGINE_ERROR), is_untouched=is_untouched)
+            receiver.on_failure(EngineFailure(message, reason=Failure.ENGINE_ERROR), is_untouched=is_untouched)
 
     def _end(self, *, is_reusable: bool) -> None:
         """The answer is complete, and all that was read is parsed."""

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 
 from ppd_core.handoff.registry import HANDOFFS
-from ppd_core.policy.plan import Reason
 from ppd_proxy.config.sections import Limits
 from ppd_proxy.core.exchange import Exchange, Phase
 from ppd_proxy.core.signals import (
@@ -42,7 +41,7 @@ from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.sides import Client, Shaper
 from ppd_shell.tasks import Tasks
 from ppd_wire.dialects.dialects import Prefilled
-from ppd_wire.errors import EngineFailure, ProxyError
+from ppd_wire.errors import EngineFailure, Failure, ProxyError
 
 LARGE_BYTES = 1024 * 1024
 _LIMITS = MappingProxyType({
@@ -247,7 +246,7 @@ class Driver:
             params = self._params = prefilled.params
             mistake = handoff.check_params(params) if params is not None else None
             if mistake is not None:
-                return LegFailed(error=EngineFailure(mistake, reason=Reason.ENGINE_ERROR))
+                return LegFailed(error=EngineFailure(mistake, reason=Failure.ENGINE_ERROR))
             has_kv = params is not None
         self._shaper.handed_over(has_kv=has_kv, prompt_tokens=prefilled.prompt_tokens)
         return LegEnded(status=event.status, has_kv=has_kv)

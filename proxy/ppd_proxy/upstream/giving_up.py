@@ -9,9 +9,8 @@ import math
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Fleet
-from ppd_core.policy.plan import Reason
 from ppd_proxy.upstream.pool import Pool, parse_origin
-from ppd_wire.errors import EngineFailure
+from ppd_wire.errors import EngineFailure, Failure
 
 SILENT_S = 10.0
 """A stream in the middle of its answer is broken off at an engine that refuses connections if it was silent for so
@@ -27,7 +26,7 @@ def give_up(fleet: Fleet, pool: Pool, engine: Engine, now: float) -> None:
         return
     failure = EngineFailure(
         f"{engine.id} answers neither probes nor requests any more (found dead by {dead_by})",
-        reason=Reason.ENGINE_ERROR,
+        reason=Failure.ENGINE_ERROR,
     )
     silent_since = now - SILENT_S if dead_by == "refusals" else -math.inf
     pool.give_up(parse_origin(engine.url), failure, silent_since=silent_since)

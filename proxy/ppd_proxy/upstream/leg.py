@@ -10,14 +10,13 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from ppd_core.fleet.echoes import Expected
-from ppd_core.policy.plan import Reason
 from ppd_proxy.core.signals import Event, FirstByte, LegEnded, LegFailed, LegKind
 from ppd_proxy.upstream.connection import Connection
 from ppd_proxy.upstream.pool import Origin, Pool
 from ppd_wire.answers.answer import EngineAnswer, is_too_long
 from ppd_wire.dialects.dialects import BrokenAnswer, Dialect, Prefilled, read_prefill, read_whole
 from ppd_wire.dialects.relay import Relay
-from ppd_wire.errors import EngineFailure
+from ppd_wire.errors import EngineFailure, Failure
 from ppd_wire.headers import Headers, find
 from ppd_wire.requests.asked import NOTHING, Asked
 
@@ -353,7 +352,7 @@ class Leg:
         self._fail(message)
 
     def _fail(self, message: str) -> None:
-        self._end(LegFailed(error=EngineFailure(message, reason=Reason.ENGINE_ERROR)))
+        self._end(LegFailed(error=EngineFailure(message, reason=Failure.ENGINE_ERROR)))
 
     def _end(self, event: LegEnded | LegFailed) -> None:
         self.is_over = True

@@ -13,11 +13,10 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ppd_core.fleet.address import authority
-from ppd_core.policy.plan import Reason
 from ppd_proxy.admission.buffered import Buffered
 from ppd_proxy.upstream.connection import Connection
 from ppd_proxy.upstream.shortage import OUT_OF_SOCKETS, Shortage, blame
-from ppd_wire.errors import EngineFailure
+from ppd_wire.errors import EngineFailure, Failure
 
 IDLE_LIMIT_S = 4.0
 HEARD_KEPT_S = 600.0
@@ -107,13 +106,13 @@ class Pool:
             self._shortage.note(error)
             return EngineFailure(
                 f"{OUT_OF_SOCKETS} ({error.strerror or error})",
-                reason=Reason.OUT_OF_SOCKETS, status=503, source="proxy",
+                reason=Failure.OUT_OF_SOCKETS, status=503, source="proxy",
             )  # fmt: skip
         is_ours = isinstance(error, TimeoutError) and error.errno is None
         told = f" within {self._connect_timeout_s:g} s" if is_ours else f": {error.strerror or error}"
         return EngineFailure(
             f"no connection to {origin.authority}{told}",
-            reason=Reason.ENGINE_UNREACHABLE, status=503, is_late=whose == "late",
+            reason=Failure.ENGINE_UNREACHABLE, status=503, is_late=whose == "late",
         )  # fmt: skip
 
     def heard_at(self, origin: Origin) -> float:

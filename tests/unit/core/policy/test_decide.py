@@ -11,7 +11,7 @@ from ppd_core.conversation.history import History, Home
 from ppd_core.handoff.registry import HANDOFFS
 from ppd_core.policy.decide import Situation, decide
 from ppd_core.policy.placement import SLACK_TOKENS
-from ppd_core.policy.plan import Demand, Reason
+from ppd_core.policy.plan import DecisionReason, Demand
 from ppd_wire.errors import NoRoute
 
 P1, P2, D1, D2, D3, A1, A2 = (
@@ -142,11 +142,11 @@ class TestRequestsThatCannotBeSplit:
         assert refusal(FIRST, fleet(P1), demand=demand) == "no_decode_engine"
 
     def test_never_get_a_prefill_engine_on_a_retry_either(self, reason, demand):
-        made = plan(known(), SPLIT, demand=demand, cause=Reason.DECODE_FAILED, failed=ids("d1"))
+        made = plan(known(), SPLIT, demand=demand, cause=DecisionReason.DECODE_FAILED, failed=ids("d1"))
         assert told(made)[:2] == ("direct", reason)
 
     def test_leave_a_home_that_failed_them(self, reason, demand):
-        made = plan(known("d1"), SPLIT, demand=demand, cause=Reason.DECODE_FAILED, failed=ids("d1"))
+        made = plan(known("d1"), SPLIT, demand=demand, cause=DecisionReason.DECODE_FAILED, failed=ids("d1"))
         assert told(made) == ("direct", reason, "d2")
 
 
@@ -201,50 +201,50 @@ def test_the_turn_counts_known_answers():
 
 
 def test_another_try_is_split_and_says_why():
-    made = plan(known(), cause=Reason.DECODE_FAILED, failed=ids("d1"))
+    made = plan(known(), cause=DecisionReason.DECODE_FAILED, failed=ids("d1"))
     assert told(made)[:2] == ("pd", "decode_failed")
     assert made.decode == D2
 
 
 def test_a_failed_engine_is_asked_again_only_if_there_is_no_other():
-    assert plan(cause=Reason.PREFILL_FAILED, failed=ids("p1"), loads=loads(p2=9**9)).prefill == P2
-    assert plan(cause=Reason.DECODE_FAILED, failed=ids("d2"), loads=loads(d1=9**9)).decode == D1
-    assert told(plan(FIRST, ONE, cause=Reason.DECODE_FAILED, failed=ids("p1", "d1")))[2:] == ("p1", "d1")
+    assert plan(cause=DecisionReason.PREFILL_FAILED, failed=ids("p1"), loads=loads(p2=9**9)).prefill == P2
+    assert plan(cause=DecisionReason.DECODE_FAILED, failed=ids("d2"), loads=loads(d1=9**9)).decode == D1
+    assert told(plan(FIRST, ONE, cause=DecisionReason.DECODE_FAILED, failed=ids("p1", "d1")))[2:] == ("p1", "d1")
 
 
 def test_a_failed_prefill_engine_is_avoided_together_with_its_partner():
     engines = fleet(P1, D1, PP, PD)
-    made = plan(FIRST, engines, cause=Reason.PREFILL_FAILED, failed=ids("p1"), loads=loads(pd=100))
+    made = plan(FIRST, engines, cause=DecisionReason.PREFILL_FAILED, failed=ids("p1"), loads=loads(pd=100))
     assert told(made) == ("pd", "prefill_failed", "pp", "pd")
 
 
 def test_an_unreachable_engine_is_never_asked_again():
-    assert plan(cause=Reason.PREFILL_FAILED, unreachable=ids("p1"), loads=loads(p2=9**9)).prefill == P2
-    assert refusal(FIRST, ONE, cause=Reason.PREFILL_FAILED, unreachable=ids("p1")) == "no_prefill_engine"
-    assert refusal(FIRST, ONE, cause=Reason.DECODE_FAILED, unreachable=ids("d1")) == "no_decode_engine"
+    assert plan(cause=DecisionReason.PREFILL_FAILED, unreachable=ids("p1"), loads=loads(p2=9**9)).prefill == P2
+    assert refusal(FIRST, ONE, cause=DecisionReason.PREFILL_FAILED, unreachable=ids("p1")) == "no_prefill_engine"
+    assert refusal(FIRST, ONE, cause=DecisionReason.DECODE_FAILED, unreachable=ids("d1")) == "no_decode_engine"
     assert refusal(FIRST, fleet(A1), unreachable=ids("a1")) == "no_prefill_engine"
 
 
 def test_p16_the_aggregated_engines_serve_when_the_others_are_unreachable():
     for gone in ("p1", "d1"):
-        made = plan(FIRST, fleet(P1, D1, A1), cause=Reason.DECODE_FAILED, unreachable=ids(gone))
+        made = plan(FIRST, fleet(P1, D1, A1), cause=DecisionReason.DECODE_FAILED, unreachable=ids(gone))
         assert told(made)[0] == "aggregated"
 
 
 def test_kv_that_waits_goes_from_its_prefill_engine_to_another_decode_engine():
-    made = plan(cause=Reason.DECODE_FAILED, unreachable=ids("d1"), keep=P2, loads=loads(p2=9**9))
+    made = plan(cause=DecisionReason.DECODE_FAILED, unreachable=ids("d1"), keep=P2, loads=loads(p2=9**9))
     assert told(made) == ("pd", "decode_failed", "p2", "d2")
 
 
 def test_kv_that_waits_stays_with_its_protocol_and_engine():
     away = prefill("p9")  # draining meanwhile: it takes no new requests, but its KV is there
-    made = plan(FIRST, fleet(P1, D2, PP, PD), cause=Reason.DECODE_FAILED, keep=away)
+    made = plan(FIRST, fleet(P1, D2, PP, PD), cause=DecisionReason.DECODE_FAILED, keep=away)
     assert (made.prefill, made.decode) == (away, D2)
-    assert refusal(FIRST, fleet(PP, PD), cause=Reason.DECODE_FAILED, keep=P1) == "no_matching_pair"
+    assert refusal(FIRST, fleet(PP, PD), cause=DecisionReason.DECODE_FAILED, keep=P1) == "no_matching_pair"
 
 
 def test_p16_kv_that_no_decode_engine_can_take_is_no_reason_to_refuse():
-    made = plan(FIRST, fleet(P1, D1, A1), cause=Reason.DECODE_FAILED, unreachable=ids("d1"), keep=P1)
+    made = plan(FIRST, fleet(P1, D1, A1), cause=DecisionReason.DECODE_FAILED, unreachable=ids("d1"), keep=P1)
     assert told(made) == ("aggregated", "no_decode_engine", "a1")
 
 
@@ -274,7 +274,7 @@ SETUPS = st.builds(
     trust_direct=st.booleans(),
     failed=st.frozensets(st.sampled_from(NAMES), max_size=3),
     unreachable=st.frozensets(st.sampled_from(NAMES), max_size=3),
-    cause=st.none() | st.sampled_from([Reason.PREFILL_FAILED, Reason.DECODE_FAILED]),
+    cause=st.none() | st.sampled_from([DecisionReason.PREFILL_FAILED, DecisionReason.DECODE_FAILED]),
 )
 
 

@@ -9,7 +9,7 @@ from ppd_core.conversation.history import History, Home
 from ppd_core.policy.decide import Situation, decide
 from ppd_core.policy.distrust import Distrust
 from ppd_core.policy.placement import SLACK_TOKENS
-from ppd_core.policy.plan import Demand, Reason
+from ppd_core.policy.plan import DecisionReason, Demand
 from ppd_wire.errors import NoRoute
 
 P1, P2, D1, D2, A1 = prefill("p1"), prefill("p2"), decode("d1"), decode("d2"), aggregated()
@@ -95,11 +95,11 @@ SITUATIONS = {
     "split, filled home": ((known(salt="s1"), ONE, SPLIT), {}, ("direct", "split_distrusted", "d1")),
     "split, nobody there": ((FIRST, fleet(P1, A1), SPLIT), {}, ("aggregated", "no_decode_engine", "a1")),
     "again after a failure": (
-        (FIRST, fleet(P1, P2, D1), P1_BAD), {"cause": Reason.PREFILL_FAILED, "failed": frozenset({"p2:8000"})},
+        (FIRST, fleet(P1, P2, D1), P1_BAD), {"cause": DecisionReason.PREFILL_FAILED, "failed": frozenset({"p2:8000"})},
         ("pd", "prefill_failed", "p2", "d1"),
     ),
     "kept KV has only bad pairs": (
-        (FIRST, fleet(P1, P2, D2), P1_BAD), {"cause": Reason.DECODE_FAILED, "keep": P1},
+        (FIRST, fleet(P1, P2, D2), P1_BAD), {"cause": DecisionReason.DECODE_FAILED, "keep": P1},
         ("direct", "split_distrusted", "d2"),
     ),
 }  # fmt: skip
@@ -133,7 +133,7 @@ def test_distrusted_kv_gets_a_salt_that_nothing_trusted_has():
     distrust = pairs("p1 d1")
     anyway = pd_plan()
     anyway = type(anyway)(**{name: getattr(anyway, name) for name in ("route", "turn", "prefill", "decode")},
-                          reason=Reason.DISTRUSTED_ANYWAY)  # fmt: skip
+                          reason=DecisionReason.DISTRUSTED_ANYWAY)  # fmt: skip
     assert distrust.salt(pd_plan()) == distrust.salt(direct_plan()) == NEW
     assert distrust.salt(pd_plan(d="d2")) == ""
     assert distrust.salt(anyway) == NEW + "-anyway"
@@ -159,7 +159,7 @@ HISTORIES = st.builds(
 @given(
     history=HISTORIES, distrust=DISTRUSTS, mode=st.sampled_from(["pd", "ppd"]), trust_direct=st.booleans(),
     engines=st.sets(st.sampled_from(ENGINES)).map(lambda engines: fleet(*engines)),
-    cause=st.none() | st.sampled_from([Reason.PREFILL_FAILED, Reason.DECODE_FAILED]),
+    cause=st.none() | st.sampled_from([DecisionReason.PREFILL_FAILED, DecisionReason.DECODE_FAILED]),
 )  # fmt: skip
 @settings(max_examples=400, deadline=None)
 def test_distrust_is_used_only_where_it_is_said_and_refuses_nobody(
@@ -175,10 +175,10 @@ def test_distrust_is_used_only_where_it_is_said_and_refuses_nobody(
     except NoRoute:
         assert trusting is None or (trusting.route == "direct" and distrust.is_home_bad(history.home))
         return
-    if made.reason is Reason.DISTRUSTED_ANYWAY:
+    if made.reason is DecisionReason.DISTRUSTED_ANYWAY:
         assert not engines.aggregated
         return
     if made.route == "pd":
         assert not distrust.is_pair_bad(made.prefill.id, made.decode.id)
-    if made.reason is Reason.KNOWN_HISTORY:
+    if made.reason is DecisionReason.KNOWN_HISTORY:
         assert not distrust.is_home_bad(history.home)

@@ -2,10 +2,9 @@
 
 import pytest
 
-from ppd_core.policy.plan import Reason
 from ppd_proxy.admission.access import check_admin, check_client
 from ppd_proxy.config.sections import Auth
-from ppd_wire.errors import BadRequest
+from ppd_wire.errors import BadRequest, Refusal
 
 OPEN = Auth()
 LOCKED = Auth(api_key=("one", "two"), admin_key="admin", register_key="beat")
@@ -20,7 +19,7 @@ def bearer(key):
 def refusal(check, *args, **kwargs):
     with pytest.raises(BadRequest) as caught:
         check(*args, **kwargs)
-    assert caught.value.reason == Reason.UNAUTHORIZED
+    assert caught.value.reason == Refusal.UNAUTHORIZED
     return caught.value.status
 
 

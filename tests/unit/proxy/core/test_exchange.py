@@ -15,7 +15,7 @@ from tests.support.playbook import (
     unreachable,
 )
 
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.core.signals import MakePlan
 
 NIXL, P2P, SHARED = planned(pd_plan()), planned(pd_plan(handoff="p2p_nccl")), planned(pd_plan(handoff="none"))
@@ -312,7 +312,7 @@ def test_p12_an_unreachable_engine_is_not_asked_again():
 
 
 def test_p15_a_request_without_any_engine_is_refused():
-    Playbook().on(refused(Reason.NO_PREFILL_ENGINE), "Respond(503 no_prefill_engine)")
+    Playbook().on(refused(DecisionReason.NO_PREFILL_ENGINE), "Respond(503 no_prefill_engine)")
 
 
 def test_p15_a_failed_answer_is_relayed_when_no_further_engine_is_found():

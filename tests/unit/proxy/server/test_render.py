@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.server.render import error_body, error_event, error_headers
-from ppd_wire.errors import BadRequest, EngineFailure, NoRoute, ProxyError
+from ppd_wire.errors import BadRequest, EngineFailure, Failure, NoRoute, ProxyError, Refusal
 from ppd_wire.events import EventReader
 
 
@@ -39,26 +39,26 @@ def test_each_status_has_a_type(status, kind):
 
 
 def test_p15_a_503_says_when_to_come_back():
-    headers = dict(error_headers(NoRoute("no engine", reason=Reason.NO_PREFILL_ENGINE)))
+    headers = dict(error_headers(NoRoute("no engine", reason=DecisionReason.NO_PREFILL_ENGINE)))
     assert int(headers[b"retry-after"]) > 0
     assert headers[b"content-type"] == b"application/json"
-    assert b"retry-after" not in dict(error_headers(EngineFailure("died", reason=Reason.ENGINE_ERROR)))
+    assert b"retry-after" not in dict(error_headers(EngineFailure("died", reason=Failure.ENGINE_ERROR)))
 
 
 def test_a_401_says_what_is_wanted():
-    error = BadRequest("no key", status=401, reason=Reason.UNAUTHORIZED)
+    error = BadRequest("no key", status=401, reason=Refusal.UNAUTHORIZED)
     assert dict(error_headers(error))[b"www-authenticate"] == b"Bearer"
 
 
 def test_reasons_are_words_and_text_is_escaped():
-    error = EngineFailure('the engine said "no"\n', reason=Reason.ENGINE_ERROR)
+    error = EngineFailure('the engine said "no"\n', reason=Failure.ENGINE_ERROR)
     assert shown(error)["reason"] == "engine_error"
     assert shown(error)["message"] == 'the engine said "no"\n'
     assert b"\n" not in error_body(error)  # it may become one event of a stream
 
 
 def test_w4_errors_on_messages_have_the_shape_of_anthropic():
-    error = BadRequest("no key", status=401, reason=Reason.UNAUTHORIZED)
+    error = BadRequest("no key", status=401, reason=Refusal.UNAUTHORIZED)
     assert json.loads(error_body(error, "messages")) == {
         "type": "error", "error": {"type": "authentication_error", "message": "no key", "reason": "unauthorized"},
     }  # fmt: skip
@@ -67,7 +67,7 @@ def test_w4_errors_on_messages_have_the_shape_of_anthropic():
 
 
 def test_w4_a_stream_that_failed_ends_with_an_event_of_its_dialect():
-    error = EngineFailure("died", reason=Reason.ENGINE_ERROR)
+    error = EngineFailure("died", reason=Failure.ENGINE_ERROR)
     for dialect in ("chat", "completion"):
         assert error_event(error, dialect, 3) == b"data: " + error_body(error) + b"\n\n"
     assert error_event(error, "messages", 3) == b"event: error\ndata: " + error_body(error, "messages") + b"\n\n"

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, is_sampled, sampling_of, scopes_of
 from ppd_wire.answers.candidate import Candidate
 
@@ -20,8 +20,9 @@ def sample(**changes: Any) -> Sample:
     )
     values = {
         "id": "i", "at": 0.0, "kind": "completion", "path": "/v1/completions", "fields": {}, "body": b"{}",
-        "model": "m", "route": "pd", "reason": Reason.FIRST_TURN, "turn": 1, "prefill_id": "p", "decode_id": "d",
-        "filled_by": ("p",), "sampling": "greedy", "is_scorable": True, "prompt_tokens": 2, "candidate": candidate,
+        "model": "m", "route": "pd", "reason": DecisionReason.FIRST_TURN, "turn": 1, "prefill_id": "p",
+        "decode_id": "d", "filled_by": ("p",), "sampling": "greedy", "is_scorable": True, "prompt_tokens": 2,
+        "candidate": candidate,
     }  # fmt: skip
     return Sample(**{**values, **changes})
 

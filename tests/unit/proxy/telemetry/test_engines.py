@@ -6,14 +6,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Change
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.upstream.scrape import parse
 from ppd_wire.metrics.scraped import UNKNOWN, ConnectorFigures, EngineFigures
 
 P, P2, D = "10.0.0.1:8100", "10.0.0.3:8100", "10.0.0.2:8200"
-GOLDEN = Path(__file__).parents[4] / "data" / "vllm" / "vllm_0_32_decode_metrics.txt"
+GOLDEN = Path(__file__).parents[3] / "data" / "vllm" / "vllm_0_32_decode_metrics.txt"
 TOKENS = "ppd_prompt_tokens_total"
 BANDWIDTH = "ppd_kv_transfer_bandwidth_bytes_per_second"
 ZERO = EngineFigures(
@@ -80,7 +80,7 @@ class World:
                 received_at=opened_at - 0.1,
                 is_stream=True,
                 route=route,
-                reason=Reason.FIRST_TURN,
+                reason=DecisionReason.FIRST_TURN,
                 status=200,
                 decode_id=D,
                 handoff=handoff,

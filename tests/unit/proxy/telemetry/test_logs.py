@@ -3,14 +3,15 @@ import logging
 
 import pytest
 
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry.logs import RequestLog, configure, request_line
 from ppd_wire.answers.transfer import Transfer
+from ppd_wire.errors import Refusal
 
 
 def record(**fields):
-    known = {"request_id": "r1", "mode": "ppd", "received_at": 10.0, "route": "pd", "reason": Reason.FIRST_TURN}
+    known = {"request_id": "r1", "mode": "ppd", "received_at": 10.0, "route": "pd", "reason": DecisionReason.FIRST_TURN}
     return Record(**known | {"status": 200} | fields)
 
 
@@ -49,7 +50,7 @@ def test_a_request_whose_transfer_was_told_says_what_it_cost():
 
 
 def test_what_is_not_known_is_left_out():
-    line = request_line(record(route="none", reason=Reason.BAD_REQUEST, status=400))
+    line = request_line(record(route="none", reason=Refusal.BAD_REQUEST, status=400))
     assert line == "id=r1 route=none reason=bad_request turn=1 status=400"
 
 

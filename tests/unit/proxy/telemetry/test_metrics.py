@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Change
-from ppd_core.policy.plan import Reason
+from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry.instruments import INSTRUMENTS
 from ppd_proxy.telemetry.metrics import Metrics
@@ -25,7 +25,7 @@ def record(**fields):
         "received_at": 100.0,
         "is_stream": True,
         "route": "direct",
-        "reason": Reason.KNOWN_HISTORY,
+        "reason": DecisionReason.KNOWN_HISTORY,
         "turn": 2,
         "status": 200,
         "decode_id": D,
@@ -72,7 +72,7 @@ def test_requests_are_counted_by_route_and_numeric_status(world):
 
 
 def test_decisions_are_counted(world):
-    world.metrics.decided("ppd", "pd", Reason.FIRST_TURN)
+    world.metrics.decided("ppd", "pd", DecisionReason.FIRST_TURN)
     assert world.value("ppd_route_decisions_total", mode="ppd", route="pd", reason="first_turn") == 1
 
 

@@ -6,11 +6,10 @@ import math
 import pytest
 from tests.support.scripted import BODY, HEAD, LIMIT_S, Line, scripted
 
-from ppd_core.policy.plan import Reason
 from ppd_proxy.upstream.pool import Pool
-from ppd_wire.errors import EngineFailure
+from ppd_wire.errors import EngineFailure, Failure
 
-DEAD = EngineFailure("dead", reason=Reason.ENGINE_ERROR)
+DEAD = EngineFailure("dead", reason=Failure.ENGINE_ERROR)
 
 
 class Waiting:
