@@ -1,27 +1,15 @@
-"""Options that several commands share, and what they and the configuration file come to together.
-
-A flag that is given wins, then the profile, then the file's [defaults], then the built-in value.
-"""
+"""Flags that several commands share, and what the words of a flag may be."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from ppd_acc.ask.access import Access, Endpoint, Sampling
-from ppd_acc.ask.urls import UNSENDABLE, wrong_in_header, wrong_in_url
+from ppd_acc.ask.access import Access, Sampling
+from ppd_acc.cli.given import Given
 from ppd_acc.cli.settings import ENDPOINTS, RANGES, Settings
-from ppd_acc.outcome import Mistake
-
-_BUILT_IN: Mapping[str, Any] = MappingProxyType(
-    {
-        "temperature": 0.0, "top_p": 1.0, "seed": 42, "max_tokens": 64, "top_k": 5, "endpoint": "chat",
-        "timeout": 120.0, "retries": 3, "retry_delay": 0.5, "concurrency": 8,
-    }
-)  # fmt: skip
 
 
 def positive(text: str) -> int:
@@ -130,95 +118,16 @@ def add_noise_flag(parser: argparse.ArgumentParser, default: int) -> None:
 def option(
     args: argparse.Namespace, settings: Settings, name: str, default: Any = None, table: str = "defaults"
 ) -> Any:
-    """The flag, else the file's value, else `default`."""
-    given = getattr(args, name, None)
-    if given is not None:
-        return given
-    told = settings.get(table, name)
-    return default if told is None else told
+    return Given(args, settings, Path()).option(name, default, table)
 
 
 def sampling_of(args: argparse.Namespace, settings: Settings) -> Sampling:
-    """Raises SettingsError for an unknown profile."""
-    name = option(args, settings, "profile")
-    profile = settings.profile(name) if name is not None else {}
-
-    def value(key: str) -> Any:
-        given = getattr(args, key, None)
-        if given is not None:
-            return given
-        if key in profile:
-            return profile[key]
-        told = settings.get("defaults", key)
-        return _BUILT_IN[key] if told is None else told
-
-    return Sampling(
-        temperature=float(value("temperature")),
-        top_p=float(value("top_p")),
-        seed=value("seed"),
-        max_tokens=value("max_tokens"),
-        top_k=value("top_k"),
-        profile=name,
-    )
+    return Given(args, settings, Path()).sampling()
 
 
 def access_of(args: argparse.Namespace, settings: Settings) -> Access:
-    """Raises Mistake for an endpoint that does not exist, and for a header, a key or a model that cannot be sent."""
-    name = option(args, settings, "profile")
-    profile = settings.profile(name) if name is not None else {}
-    endpoint = option(args, settings, "endpoint", _BUILT_IN["endpoint"])
-    if endpoint not in ENDPOINTS:
-        raise Mistake(f"defaults.endpoint is {endpoint!r}; it must be chat or completions")
-    key = option(
-        args, settings, "api_key", os.environ.get("PPD_ACC_API_KEY") or os.environ.get("XPYD_ACC_API_KEY")
-    )  # fmt: skip
-    if key is not None and UNSENDABLE.search(key):
-        raise Mistake("--api-key (or api_key, or PPD_ACC_API_KEY) has a control character; it must be one line")
-    target_key = option(args, settings, "target_api_key", os.environ.get("PPD_ACC_TARGET_API_KEY"))
-    if target_key is not None and UNSENDABLE.search(target_key):
-        raise Mistake("--target-api-key (or PPD_ACC_TARGET_API_KEY) has a control character; it must be one line")
-    model = option(args, settings, "model", profile.get("model"))
-    if model is not None and UNSENDABLE.search(model):
-        raise Mistake(f"--model is {model!a}; it must be UTF-8 without control characters")
-    return Access(
-        model=model,
-        api_key=key,
-        target_api_key=target_key,
-        headers=_headers(args, settings),
-        endpoint=cast("Endpoint", endpoint),
-        timeout_s=float(option(args, settings, "timeout", _BUILT_IN["timeout"])),
-        retries=option(args, settings, "retries", _BUILT_IN["retries"]),
-        retry_delay_s=float(option(args, settings, "retry_delay", _BUILT_IN["retry_delay"])),
-        concurrency=option(args, settings, "concurrency", _BUILT_IN["concurrency"]),
-    )
+    return Given(args, settings, Path()).access()
 
 
 def needed(args: argparse.Namespace, settings: Settings, name: str) -> str:
-    """A URL from the flag or the file. Raises Mistake where neither has it, or where it is no URL."""
-    url = option(args, settings, name)
-    flag = "--" + name.replace("_", "-")
-    if url is None:
-        raise Mistake(f"{flag} is missing; give a URL such as http://engine:8000, or [defaults] {name} in the file")
-    return url_of(flag, url)
-
-
-def url_of(flag: str, url: str) -> str:
-    """The URL without a trailing slash or /v1. Raises Mistake."""
-    wrong = wrong_in_url(url)
-    if wrong is not None:
-        raise Mistake(f"{flag} is {url!a}: {wrong}; it must be a URL such as http://engine:8000")
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def _headers(args: argparse.Namespace, settings: Settings) -> dict[str, str]:
-    found = {str(name): str(value) for name, value in (settings.get("defaults", "headers") or {}).items()}
-    for header in getattr(args, "header", None) or ():
-        name, colon, value = header.partition(":")
-        if not colon or not name.strip():
-            raise Mistake(f"--header {name!a}: it must be 'NAME: VALUE'")
-        found[name.strip()] = value.strip()
-    for name, value in found.items():
-        wrong = wrong_in_header(name, value)
-        if wrong is not None:
-            raise Mistake(wrong)
-    return found
+    return Given(args, settings, Path()).needed(name)

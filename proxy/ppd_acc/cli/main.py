@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.given import Given
 from ppd_acc.cli.interrupts import Terminated, ends_as_interrupted, until_terminated
 from ppd_acc.cli.outputs import check_outputs
 from ppd_acc.cli.parser import build_parser
@@ -55,96 +57,101 @@ def _main(argv: Sequence[str] | None, commands: Sequence[Listed]) -> int:
     out, err = _console(sys.stdout), _console(sys.stderr)
     try:
         args = build_parser(commands).parse_args(arguments)
-        check_outputs(args, Path())
+        check_outputs(vars(args), Path())
     except SystemExit as stop:  # how argparse ends --help and --version
         return stop.code if isinstance(stop.code, int) else 0
     except Mistake as mistake:
         err.print(Text(f"ppd-acc: {mistake}"))
         return Exit.USAGE
-    _set_up_logging(args)
+    _set_up_logging(args.verbose or 0, is_quiet=args.quiet)
     command: Command = args.command
+    ending = _Ending(name=command.name, out=out, err=err, json=args.json, is_quiet=args.quiet)
     try:
-        return _tell(command, args, out, err, _run(command, args, out, err))
+        return ending.tell(_run(command, args, out, err))
     except (Mistake, SettingsError) as mistake:
-        return _failed(command, args, out, err, Exit.USAGE, str(mistake))
+        return ending.fail(Exit.USAGE, str(mistake))
     except Trouble as trouble:
-        return _failed(command, args, out, err, Exit.INFRASTRUCTURE, str(trouble))
+        return ending.fail(Exit.INFRASTRUCTURE, str(trouble))
     except KeyboardInterrupt:
-        return _failed(command, args, out, err, Exit.INFRASTRUCTURE, "interrupted")
+        return ending.fail(Exit.INFRASTRUCTURE, "interrupted")
     except Exception as error:  # a defect: told in one line, with -vv in full
         log.debug("a defect", exc_info=error)
-        told = f"a defect of ppd-acc: {type(error).__name__}: {error} (-vv shows where)"
-        return _failed(command, args, out, err, Exit.INFRASTRUCTURE, told)
+        why = f"a defect of ppd-acc: {type(error).__name__}: {error} (-vv shows where)"
+        return ending.fail(Exit.INFRASTRUCTURE, why)
 
 
 def _run(command: Command, args: argparse.Namespace, out: Console, err: Console) -> Result:
     # `config validate` and `init` work on a file that may be wrong.
     settings = Settings() if command.name in ("config validate", "init") else load_settings(args.config, Path())
-    context = Context(
+    surroundings = Context(
         settings=settings,
         console=out,
         errors=err,
         wall_clock=time.time,  # noqa: TID251 the composition root of this program
     )
-    told = command.run(args, context)
-    if inspect.iscoroutine(told):
+    options = args if command.options is None else command.options(Given(args, settings, Path()))
+    result = command.run(options, surroundings)
+    if inspect.iscoroutine(result):
         import uvloop  # here, because most commands ask no engine
 
         try:
-            told = uvloop.run(until_terminated(told))
+            result = uvloop.run(until_terminated(result))
         except Terminated:
             raise KeyboardInterrupt from None
-    assert isinstance(told, Result)
-    return told
+    assert isinstance(result, Result)
+    return result
 
 
-def _tell(command: Command, args: argparse.Namespace, out: Console, err: Console, result: Result) -> int:
-    to_standard_output = args.json == "-"
-    try:
-        if args.json is not None:
-            _write_json(args.json, _document(command, result.exit, result.data, result.notes))
-        if not args.quiet:
-            for note in result.notes:
-                err.print(Text(f"note: {note}"))
-            if not to_standard_output:
-                for part in result.view:
-                    out.print(part, soft_wrap=is_verbatim(part))
-        sys.stdout.flush()
-    except BrokenPipeError:  # of JSON; people who have read enough change no verdict
-        _silence(sys.stdout)
-        return Exit.INFRASTRUCTURE
-    except OSError as error:
-        where = f"--json {args.json}" if error.filename is not None else "standard output"
-        err.print(Text(f"ppd-acc: {where}: {error.strerror or error}"))
-        _silence(sys.stdout)
-        return Exit.INFRASTRUCTURE
-    return result.exit
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    """How a command's end is told: to people on `out` and `err`, and where `--json` says."""
 
+    name: str
+    out: Console
+    err: Console
+    json: str | None
+    is_quiet: bool
 
-def _failed(
-    command: Command, args: argparse.Namespace, out: Console, err: Console, code: Exit, message: str
-) -> int:  # fmt: skip
-    """The reason on standard error, and as JSON where JSON was asked for; one that cannot be told leaves the code."""
-    with contextlib.suppress(OSError):
-        err.print(Text(f"ppd-acc {command.name}: {message}"))
-        if args.json is not None:
-            try:
-                _write_json(args.json, _document(command, code, {"message": message}, ()))
-            except OSError as error:
-                err.print(Text(f"ppd-acc: --json {args.json}: {error}"))
-    return code
+    def tell(self, result: Result) -> int:
+        try:
+            if self.json is not None:
+                self._write_json(result.exit, result.data, result.notes)
+            if not self.is_quiet:
+                for note in result.notes:
+                    self.err.print(Text(f"note: {note}"))
+                if self.json != "-":
+                    for part in result.view:
+                        self.out.print(part, soft_wrap=is_verbatim(part))
+            sys.stdout.flush()
+        except BrokenPipeError:  # of JSON; people who have read enough change no verdict
+            _silence(sys.stdout)
+            return Exit.INFRASTRUCTURE
+        except OSError as error:
+            where = f"--json {self.json}" if error.filename is not None else "standard output"
+            self.err.print(Text(f"ppd-acc: {where}: {error.strerror or error}"))
+            _silence(sys.stdout)
+            return Exit.INFRASTRUCTURE
+        return result.exit
 
+    def fail(self, code: Exit, message: str) -> int:
+        """The reason on standard error, and as JSON where JSON was asked for; one that cannot be told leaves the
+        code."""
+        with contextlib.suppress(OSError):
+            self.err.print(Text(f"ppd-acc {self.name}: {message}"))
+            if self.json is not None:
+                try:
+                    self._write_json(code, {"message": message}, ())
+                except OSError as error:
+                    self.err.print(Text(f"ppd-acc: --json {self.json}: {error}"))
+        return code
 
-def _document(command: Command, code: Exit, data: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-    head = {"kind": command.name, "version": VERSION, "exit": int(code), "outcome": code.name.lower()}
-    return {**head, "notes": list(notes), **data}
-
-
-def _write_json(path: str, document: Mapping[str, Any]) -> None:
-    if path == "-":
-        sys.stdout.write(to_json(document, sys.stdout.encoding or "utf-8") + "\n")
-    else:
-        Path(path).write_text(to_json(document) + "\n", encoding="utf-8")
+    def _write_json(self, code: Exit, data: Mapping[str, Any], notes: Sequence[str]) -> None:
+        head = {"kind": self.name, "version": VERSION, "exit": int(code), "outcome": code.name.lower()}
+        document = {**head, "notes": list(notes), **data}
+        if self.json == "-":
+            sys.stdout.write(to_json(document, sys.stdout.encoding or "utf-8") + "\n")
+        elif self.json is not None:
+            Path(self.json).write_text(to_json(document) + "\n", encoding="utf-8")
 
 
 class _Console(Console):
@@ -166,9 +173,8 @@ def _console(stream: Any) -> Console:
     return _Console(file=stream, width=None if stream.isatty() else _WIDTH_WHEN_PIPED, highlight=False)
 
 
-def _set_up_logging(args: argparse.Namespace) -> None:
-    verbosity = args.verbose or 0
-    level = logging.ERROR if args.quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+def _set_up_logging(verbosity: int, *, is_quiet: bool) -> None:
+    level = logging.ERROR if is_quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr, force=True)
 
 

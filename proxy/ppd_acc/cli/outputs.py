@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ppd_acc.outcome import Mistake
 
@@ -18,42 +18,42 @@ _RESULT = re.compile(rb'\s*\{\s*"kind":[^{}]*"exit": \d')
 _HEAD_BYTES = 512
 
 
-def check_outputs(args: argparse.Namespace, directory: Path) -> None:
+def check_outputs(flags: Mapping[str, Any], directory: Path) -> None:
     """Raises Mistake where an output would replace one of the inputs, and where `--json` cannot be written or would
     replace what is no result: it takes the word behind it, which may have been meant as an input."""
     for name in _WRITTEN:
-        value = getattr(args, name, None)
+        value = flags.get(name)
         if not isinstance(value, str) or value == "-":
             continue
         path = directory / value
         try:
             if path.is_file():
-                _check_inputs(args, directory, name, value)
+                _check_inputs(flags, directory, name, value)
             if name == "json":
                 _check_json(value, path)
         except OSError as error:  # what can be no path
             raise Mistake(f"{_flag(name)} {value[:_HEAD_BYTES]!a}: {error.strerror or error}") from None
 
 
-def _check_inputs(args: argparse.Namespace, directory: Path, name: str, value: str) -> None:
-    for other, told in _words(args):
+def _check_inputs(flags: Mapping[str, Any], directory: Path, name: str, value: str) -> None:
+    for other, word in _words(flags):
         if other in (*_WRITTEN, *_RESUMED):
             continue
-        if _is_same(directory / told, directory / value):
+        if _is_same(directory / word, directory / value):
             raise Mistake(f"{_flag(name)} {value}: is the input, too, and would replace it; give another file")
 
 
-def _words(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    for name, value in vars(args).items():
+def _words(flags: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in flags.items():
         for each in value if isinstance(value, list | tuple) else [value]:
             if isinstance(each, str) and each:
                 yield name, each
 
 
-def _is_same(told: Path, written: Path) -> bool:
+def _is_same(word: Path, written: Path) -> bool:
     """What can be no path (a long prompt) is another one."""
     try:
-        return told.samefile(written)
+        return word.samefile(written)
     except (OSError, ValueError):
         return False
 

@@ -8,10 +8,12 @@ import io
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.given import Given
 from ppd_acc.cli.registry import COMMANDS
 from ppd_acc.cli.settings import Settings
 from ppd_acc.outcome import Result
@@ -40,8 +42,12 @@ async def run_command(name: str, *arguments: str, settings: Settings | None = No
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     command.add_arguments(parser)
     parser.set_defaults(json="-", quiet=False, verbose=0, config=None)
-    told = command.run(parser.parse_args(arguments), a_context(settings, at))
-    result = await told if inspect.isawaitable(told) else told
+    args: Any = parser.parse_args(arguments)
+    if command.options is not None:
+        args = command.options(Given(args, settings or Settings(), at or Path()))
+    result = command.run(args, a_context(settings, at))
+    if inspect.isawaitable(result):
+        result = await result
     assert isinstance(result, Result)
     return result
 

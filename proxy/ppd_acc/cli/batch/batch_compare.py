@@ -28,8 +28,8 @@ from ppd_acc.cli.flags import (
     option,
     positive,
     sampling_of,
-    url_of,
 )
+from ppd_acc.cli.given import url_of
 from ppd_acc.data.datasets import Row, read_datasets, read_template
 from ppd_acc.data.report import Report, read_report
 from ppd_acc.data.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of

@@ -15,7 +15,8 @@ from rich.text import Text
 from ppd_acc.ask.access import Sampling
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
 from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import access_of, add_access_flags, positive, url_of
+from ppd_acc.cli.flags import access_of, add_access_flags, positive
+from ppd_acc.cli.given import url_of
 from ppd_acc.data.datasets import Loaded, Row, read_dataset, read_template
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.views import Progress, counted

@@ -32,8 +32,8 @@ from ppd_acc.cli.flags import (
     option,
     prompt_text,
     sampling_of,
-    url_of,
 )
+from ppd_acc.cli.given import url_of
 from ppd_acc.compare.compare import compare_answers, forced_of, noise_floor, noise_of
 from ppd_acc.compare.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
 from ppd_acc.outcome import Exit, Mistake, Result

@@ -27,8 +27,8 @@ from ppd_acc.cli.flags import (
     positive,
     prompt_text,
     sampling_of,
-    url_of,
 )
+from ppd_acc.cli.given import url_of
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.views import Progress
 

@@ -15,7 +15,8 @@ from ppd_acc.ask.access import Access
 from ppd_acc.ask.engines import engines
 from ppd_acc.ask.health import DEPTH, Health, check_health, differences
 from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import access_of, add_access_flags, option, url_of, whole_number_of
+from ppd_acc.cli.flags import access_of, add_access_flags, option, whole_number_of
+from ppd_acc.cli.given import url_of
 from ppd_acc.cli.settings import Settings
 from ppd_acc.outcome import Exit, Mistake, Result
 

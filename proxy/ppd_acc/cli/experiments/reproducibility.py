@@ -32,8 +32,8 @@ from ppd_acc.cli.flags import (
     option,
     positive,
     sampling_of,
-    url_of,
 )
+from ppd_acc.cli.given import url_of
 from ppd_acc.cli.prompts import add_prompt_flags, prompts_of
 from ppd_acc.compare.compare import compare_answers, noise_of
 from ppd_acc.compare.decisions import decision_data, worst

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from ppd_acc.ask.engines import EngineTrouble, engines
 from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import access_of, not_negative, url_of
+from ppd_acc.cli.flags import access_of, not_negative
+from ppd_acc.cli.given import url_of
 from ppd_acc.cli.reports.source import add_report_flags, report_from
 from ppd_acc.data.from_proxy import notes_of, with_sample
 from ppd_acc.data.report import Report, Sample

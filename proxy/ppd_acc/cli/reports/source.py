@@ -7,7 +7,8 @@ import argparse
 import msgspec
 
 from ppd_acc.cli.command import Context
-from ppd_acc.cli.flags import access_of, add_access_flags, positive, url_of
+from ppd_acc.cli.flags import access_of, add_access_flags, positive
+from ppd_acc.cli.given import url_of
 from ppd_acc.data.from_proxy import LIMIT_SAMPLES, read_proxy
 from ppd_acc.data.report import Report, read_report
 from ppd_acc.data.report_files import totals_of

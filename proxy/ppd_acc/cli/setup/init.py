@@ -9,7 +9,8 @@ from string import Template
 from rich.text import Text
 
 from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import add_pair_flags, url_of
+from ppd_acc.cli.flags import add_pair_flags
+from ppd_acc.cli.given import url_of
 from ppd_acc.cli.settings import FILE_NAMES, mistakes_of, unknown_of
 from ppd_acc.files import write_whole
 from ppd_acc.outcome import Exit, Mistake, Result

@@ -3,9 +3,8 @@
 import pytest
 
 from ppd_acc.cli import main as program
-from ppd_acc.cli.flags import url_of
 from ppd_acc.cli.settings import RANGES
-from ppd_acc.outcome import Exit, Mistake
+from ppd_acc.outcome import Exit
 
 ASKING = ("compare-output", "--baseline", "http://127.0.0.1:1", "--target", "http://127.0.0.1:1", "--prompt", "x")
 
@@ -16,30 +15,6 @@ def ends_with_usage(capsys, *line):
     assert (code, out) == (Exit.USAGE, "")
     assert "defect" not in err
     return err
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://", "http:///v1", "http://..", "http://a..b", "http://[::1", "http://[engine]:1", "http://a:99999",
-        "http://a:abc", "http://a:-1", "http://a:0", "http://a b", "http://a|b", "http://a\n", "http://\udce9",
-        "http://" + "a" * 70, "engine:8000", "ftp://a",
-    ],
-)  # fmt: skip
-def test_a_url_that_is_none_is_a_mistake(url):
-    with pytest.raises(Mistake, match=r"--baseline is .*it must be a URL such as"):
-        url_of("--baseline", url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://a", "http://engine_1.ns.svc.cluster.local.:8000", "https://[::1]:8000", "http://[fe80::1%eth0]:1",
-        "http://user:secret@10.0.0.1:1/prefix", "http://b\u00fccher.example:80",
-    ],
-)  # fmt: skip
-def test_a_url_stays_as_it_is_but_for_what_ends_it(url):
-    assert url_of("--baseline", url) == url_of("--baseline", url + "/v1/") == url
 
 
 def test_a_malformed_url_ends_with_two(capsys):

@@ -1,44 +1,8 @@
-"""The configuration file: found, checked, and overruled by profile and flag."""
-
-import argparse
+"""The configuration file: found and checked."""
 
 import pytest
 
-from ppd_acc.cli.flags import access_of, add_access_flags, add_sampling_flags, sampling_of, url_of
-from ppd_acc.cli.settings import Settings, SettingsError, load_settings, unknown_of
-
-FILE = """
-[defaults]
-temperature = 0.3
-max_tokens = 8
-profile = "mine"
-headers = { x-team = "a" }
-[profiles.mine]
-temperature = 0.5
-"""
-
-
-def parsed(*arguments):
-    parser = argparse.ArgumentParser()
-    add_sampling_flags(parser)
-    add_access_flags(parser)
-    return parser.parse_args(arguments)
-
-
-def test_a_flag_wins_over_the_profile_and_the_profile_over_the_file(tmp_path):
-    (tmp_path / "xpyd-acc.toml").write_text(FILE)
-    settings = load_settings(None, tmp_path)
-    assert sampling_of(parsed(), settings).temperature == 0.5
-    assert sampling_of(parsed("--temperature", "0"), settings).temperature == 0
-    assert sampling_of(parsed("--profile", "greedy"), settings).temperature == 0
-    assert sampling_of(parsed(), settings).max_tokens == 8
-    assert access_of(parsed("--header", "x-b: c"), settings).headers == {"x-team": "a", "x-b": "c"}
-
-
-def test_greedy_and_seeded_unless_told_otherwise():
-    sampling = sampling_of(parsed(), Settings())
-    assert (sampling.temperature, sampling.top_p, sampling.seed) == (0.0, 1.0, 42)
-    assert sampling.is_greedy
+from ppd_acc.cli.settings import SettingsError, load_settings, unknown_of
 
 
 def test_our_file_name_comes_first(tmp_path):
@@ -84,7 +48,3 @@ def test_unknown_keys_are_told_with_what_was_meant():
         "defaults.max_token means nothing to ppd-acc; did you mean max_tokens?",
         "[bach] means nothing to ppd-acc; did you mean batch?",
     ]
-
-
-def test_a_base_url_may_end_in_v1():
-    assert url_of("--url", "http://engine:8000/v1/") == "http://engine:8000"

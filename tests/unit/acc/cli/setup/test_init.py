@@ -7,7 +7,7 @@ import pytest
 from tests.support.acc.commands import run_command
 
 from ppd_acc.cli import main as program
-from ppd_acc.cli.flags import sampling_of
+from ppd_acc.cli.given import Given
 from ppd_acc.cli.parser import build_parser
 from ppd_acc.cli.settings import SettingsError, load_settings
 from ppd_acc.outcome import Exit, Mistake
@@ -30,7 +30,7 @@ async def test_the_starter_is_valid_and_settles_what_commands_need(tmp_path):
     settings = load_settings(None, tmp_path)
     assert settings.get("defaults", "baseline") == "http://aggregated:8000"
     args = build_parser().parse_args(["compare-output", "--profile", "long"])
-    assert sampling_of(args, settings).max_tokens == 512
+    assert Given(args, settings, tmp_path).sampling().max_tokens == 512
 
 
 async def test_the_starter_has_the_given_urls(tmp_path):

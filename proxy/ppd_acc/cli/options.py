@@ -1,0 +1,57 @@
+"""A command's options: a frozen dataclass whose fields say which flags they are, so that each flag stands once.
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Options:
+        urls: Mapping[str, str] = pair_flags()
+        runs: int = flag(type=positive, default=5, metavar="N", help="of every prompt")
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import field, fields
+from typing import Any, TypeVar
+
+from ppd_acc.cli.given import Given
+
+_T = TypeVar("_T")
+
+
+def flag(*names: str, read: Callable[[Given], Any] | None = None, **details: Any) -> Any:
+    """A field that is one flag: `names`, by default that of the field, and `details` for argparse. Its value is what
+    the line says, or what `read` makes of all that is given; `read` may raise Mistake."""
+
+    def add(parser: argparse.ArgumentParser, name: str) -> None:
+        parser.add_argument(*(names or ["--" + name.replace("_", "-")]), **details)
+
+    return field(metadata={"add": add, "read": read})
+
+
+def flags(add: Callable[[argparse.ArgumentParser], None], read: Callable[[Given], Any]) -> Any:
+    """A field that several flags come to: `add` adds them, `read` makes the value, and may raise Mistake."""
+    return field(metadata={"add": lambda parser, _: add(parser), "read": read})
+
+
+def part(kind: type[_T], title: str | None = None) -> Any:
+    """A field with options of its own, in the help text in a group with this title, if it has one."""
+
+    def add(parser: argparse.ArgumentParser, _: str) -> None:
+        add_options(kind, parser if title is None else parser.add_argument_group(title))  # type: ignore[arg-type]
+
+    return field(metadata={"add": add, "read": lambda given: read_options(kind, given)})
+
+
+def add_options(kind: type, parser: argparse.ArgumentParser) -> None:
+    """All flags of a kind of options, in the order of its fields."""
+    for each in fields(kind):
+        each.metadata["add"](parser, each.name)
+
+
+def read_options(kind: type[_T], given: Given) -> _T:
+    """Field by field, so the first field that is wrong is the one that is told. Raises Mistake and SettingsError."""
+    values: dict[str, Any] = {}
+    for each in fields(kind):  # type: ignore[arg-type]
+        read = each.metadata["read"]
+        values[each.name] = given.flag(each.name) if read is None else read(given)
+    return kind(**values)
