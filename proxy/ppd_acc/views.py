@@ -35,6 +35,10 @@ def percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.2f} %"
 
 
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
 def verbatim(text: str) -> Text:
     """Text that is neither wrapped nor cut, however long its lines: what programs read."""
     return Text(text, no_wrap=True)
@@ -77,6 +81,12 @@ class Progress:
         self._total = total
         self._clock = clock
         self._started_at = self._told_at = clock()
+        self._done = 0
+
+    def step(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self(self._done)
 
     def __call__(self, done: int, extra: str = "") -> None:
         """`done` of all; `extra` stands at the end of the line."""

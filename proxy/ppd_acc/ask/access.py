@@ -44,3 +44,12 @@ class Access:
         """The key of an engine by what it is in a run."""
         has_own = side not in ("", "baseline") and self.target_api_key is not None
         return self.target_api_key if has_own else self.api_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms all engines of a run are asked. The noise floor is of `noise_answers`, none with 0."""
+
+    sampling: Sampling
+    access: Access
+    noise_answers: int

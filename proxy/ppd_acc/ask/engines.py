@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -296,5 +296,10 @@ async def engines(access: Access, *urls: str, sides: Sequence[str] = ()) -> Asyn
             side = next((side for url, side in zip(urls, named, strict=True) if str(trouble).startswith(url)), "")
             if not side:
                 raise
-            told = f"--{side.replace('_', '-')}: {trouble}"
-            raise EngineTrouble(trouble.reason, told, is_passing=trouble.is_passing) from None
+            message = f"--{side.replace('_', '-')}: {trouble}"
+            raise EngineTrouble(trouble.reason, message, is_passing=trouble.is_passing) from None
+
+
+def engines_by_side(access: Access, urls: Mapping[str, str]) -> AbstractAsyncContextManager[tuple[Engine, ...]]:
+    """`engines` of these URLs, by what each of them is in this run."""
+    return engines(access, *urls.values(), sides=tuple(urls))

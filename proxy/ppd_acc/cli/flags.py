@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ppd_acc.ask.access import Access, Sampling
+from ppd_acc.ask.access import Access, Sampling, Terms
 from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
 from ppd_acc.cli.settings import ENDPOINTS, RANGES, Settings
+from ppd_acc.outcome import Mistake
+
+SIDES = ("baseline", "target")
 
 
 def positive(text: str) -> int:
@@ -65,6 +70,13 @@ def prompt_text(text: str) -> str:
     return text
 
 
+def asked_prompt(given: Given) -> str:
+    """Raises Mistake where there is none."""
+    if given.flag("prompt") is None:
+        raise Mistake("--prompt is missing; give the text that both engines are asked")
+    return str(given.flag("prompt"))
+
+
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling (greedy and seeded unless told otherwise)")
     group.add_argument("--profile", metavar="NAME", help="named settings: greedy, stochastic or one of the file's")
@@ -113,6 +125,52 @@ def add_noise_flag(parser: argparse.ArgumentParser, default: int) -> None:
         "--noise-floor", type=whole_number_of("noise_floor"), metavar="N",
         help=f"answers that the baseline gives twice and scores itself, never cached; 0: none (default {default})",
     )  # fmt: skip
+
+
+def confidence_flag(help_text: str | None = None) -> Any:
+    return flag(
+        "--confidence-level", type=between(0.5, 0.999999), default=0.95, metavar="F", help=help_text
+    )  # fmt: skip
+
+
+def sampling_flags() -> Any:
+    return flags(add_sampling_flags, Given.sampling)
+
+
+def access_flags(*, has_target: bool = False) -> Any:
+    return flags(partial(add_access_flags, has_target=has_target), Given.access)
+
+
+def noise_flag(default: int) -> Any:
+    return flags(partial(add_noise_flag, default=default), lambda given: given.option("noise_floor", default))
+
+
+def pair_flags() -> Any:
+    """The URLs by side. Both are needed."""
+    return flags(add_pair_flags, urls_of)
+
+
+def urls_of(given: Given) -> dict[str, str]:
+    """Raises Mistake where one is missing."""
+    return {side: given.needed(side) for side in SIDES}
+
+
+def terms_flags(noise_answers: int) -> Any:
+    """All that `Terms` has, of a run with a baseline and others; last, behind a command's own flags."""
+    return flags(partial(add_terms_flags, noise_answers), partial(terms_of, noise_answers))
+
+
+def add_terms_flags(noise_answers: int, parser: argparse.ArgumentParser) -> None:
+    add_sampling_flags(parser)
+    add_access_flags(parser, has_target=True)
+    add_noise_flag(parser, noise_answers)
+
+
+def terms_of(noise_answers: int, given: Given) -> Terms:
+    """Raises Mistake and SettingsError."""
+    return Terms(
+        sampling=given.sampling(), access=given.access(), noise_answers=given.option("noise_floor", noise_answers)
+    )
 
 
 def option(

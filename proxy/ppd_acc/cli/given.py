@@ -101,6 +101,11 @@ class Given:
             raise Mistake(f"{flag} is missing; give a URL such as http://engine:8000, or [defaults] {name} in the file")
         return url_of(flag, url)
 
+    def url(self, name: str) -> str | None:
+        """What the flag says, if it is given. Raises Mistake where it is no URL."""
+        url = self.flag(name)
+        return None if url is None else url_of("--" + name.replace("_", "-"), url)
+
     def _headers(self) -> dict[str, str]:
         headers = {str(name): str(value) for name, value in (self.settings.get("defaults", "headers") or {}).items()}
         for header in self.flag("header") or ():

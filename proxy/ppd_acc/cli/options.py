@@ -33,7 +33,12 @@ def flags(add: Callable[[argparse.ArgumentParser], None], read: Callable[[Given]
     return field(metadata={"add": lambda parser, _: add(parser), "read": read})
 
 
-def part(kind: type[_T], title: str | None = None) -> Any:
+def derived(read: Callable[[Given], Any]) -> Any:
+    """A field without a flag of its own."""
+    return flags(lambda _: None, read)
+
+
+def nested(kind: type[_T], title: str | None = None) -> Any:
     """A field with options of its own, in the help text in a group with this title, if it has one."""
 
     def add(parser: argparse.ArgumentParser, _: str) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ppd_acc.cli.flags import prompt_text
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flags
 from ppd_acc.outcome import Mistake
 
 
@@ -14,16 +18,21 @@ def add_prompt_flags(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--prompts", metavar="FILE", help="the same, one a line (UTF-8); empty lines are left out")
 
 
-def prompts_of(args: argparse.Namespace, directory: Path) -> list[str]:
-    """All of them, at least one, in order. Raises Mistake."""
-    found = list(args.prompt or ())
-    if args.prompts is not None:
-        found += [line for line in read_text(directory / args.prompts, "--prompts").splitlines() if line.strip()]
-    if not found:
+def prompts_flags(what: str) -> Any:
+    """All of them, at least one, in order."""
+    return flags(partial(add_prompt_flags, what=what), _prompts)
+
+
+def _prompts(given: Given) -> tuple[str, ...]:
+    prompts, file = given.flag("prompt") or (), given.flag("prompts")
+    if file is not None:
+        lines = read_text(given.directory / file, "--prompts").splitlines()
+        prompts += tuple(line for line in lines if line.strip())
+    if not prompts:
         raise Mistake("--prompt is missing; give a text, or --prompts FILE with one a line")
-    if "" in found:
+    if "" in prompts:
         raise Mistake("--prompt is empty; give a text")
-    return found
+    return tuple(prompts)
 
 
 def read_text(path: Path, flag: str) -> str:

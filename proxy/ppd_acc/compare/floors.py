@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.access import Terms
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question
 from ppd_acc.compare.compare import noise_floor
 from ppd_acc.outcome import Trouble
@@ -22,13 +22,21 @@ def is_flaky(floor: Floor) -> bool:
     return floor.answers > 0 and wilson(floor.flips, floor.answers, 0.95).low > _FLAKY_SHARE
 
 
+async def floor_of(
+    engine: Engine, questions: Sequence[Question], terms: Terms, surroundings: Surroundings
+) -> Floor:  # fmt: skip
+    """As the terms have it. Raises EngineTrouble."""
+    progress = Progress(surroundings.errors, "noise floor", terms.noise_answers)
+    return await noise_floor(engine, questions, terms.sampling, terms.noise_answers, progress)
+
+
 async def measured_floor(
-    engine: Engine, questions: Sequence[Question], sampling: Sampling, count: int, context: Surroundings, name: str
+    engine: Engine, questions: Sequence[Question], terms: Terms, surroundings: Surroundings, name: str = "baseline"
 ) -> Floor:
-    """`name` is the flag that the engine was given by. Raises Trouble."""
-    progress = Progress(context.errors, "noise floor", count)
+    """The same for a command that could do without one. `name` is the flag that the engine was given by. Raises
+    Trouble."""
     try:
-        return await noise_floor(engine, questions, sampling, count, progress)
+        return await floor_of(engine, questions, terms, surroundings)
     except EngineTrouble as trouble:
         # Without a key nothing else would be answered either.
         way_out = "" if trouble.reason in ("status_401", "status_403") else " (--noise-floor 0 does without it)"

@@ -6,8 +6,9 @@ different. Behind the first different token the target's own tokens are scored b
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -15,91 +16,81 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer, Position
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
+from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
 from ppd_acc.cli.compare.compare_output import headline
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    add_sampling_flags,
-    between,
-    needed,
-    option,
-    prompt_text,
-    sampling_of,
-)
-from ppd_acc.cli.given import url_of
-from ppd_acc.compare.compare import compare_answers, forced_of, noise_floor, noise_of
+from ppd_acc.cli.flags import asked_prompt, between, pair_flags, prompt_text, terms_flags
+from ppd_acc.cli.options import flag
+from ppd_acc.compare.compare import compare_answers, forced_of, noise_of
+from ppd_acc.compare.floors import floor_of
 from ppd_acc.compare.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
-from ppd_acc.outcome import Exit, Mistake, Result
-from ppd_acc.views import Progress, nats, noise_line
+from ppd_acc.outcome import Exit, Result
+from ppd_acc.surroundings import Surroundings
+from ppd_acc.views import nats, noise_line, number
 from ppd_accuracy.answers.flips import Floor
 
 _NOISE_ANSWERS = 8
 _SHOWN_DIVERGENCE = 0.1
 _SHOWN_ROWS = 64
-_NODES = ("prefill_node", "decode_node")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_pair_flags(parser)
-    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="asked on both engines")
-    parser.add_argument(
-        "--kl-threshold", type=between(0, float("inf")), metavar="NATS",
+def _node(name: str) -> Any:
+    return flag(
+        metavar="URL", read=lambda given: given.url(name),
+        help="asked by itself, too, and shown beside the target; not a stock P2pNccl engine, which ends on that",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    pair: Mapping[str, str] = pair_flags()
+    prompt: str = flag(type=prompt_text, metavar="TEXT", help="asked on both engines", read=asked_prompt)
+    kl_threshold: float | None = flag(
+        type=between(0, float("inf")), metavar="NATS",
         help=f"a limit of the KL divergence per token; without it, more than {_SHOWN_DIVERGENCE} is only marked",
     )  # fmt: skip
-    parser.add_argument(
-        "--alpha", type=between(1e-9, 0.5), metavar="P", default=DEFAULT_ALPHA,
+    alpha: float = flag(
+        type=between(1e-9, 0.5), metavar="P", default=DEFAULT_ALPHA,
         help=f"chance at which differences beyond the noise floor count (default {DEFAULT_ALPHA})",
     )  # fmt: skip
-    for name in _NODES:
-        parser.add_argument(
-            "--" + name.replace("_", "-"), metavar="URL",
-            help="asked by itself, too, and shown beside the target; not a stock P2pNccl engine, which ends on that",
-        )  # fmt: skip
-    add_sampling_flags(parser)
-    add_access_flags(parser, has_target=True)
-    add_noise_flag(parser, _NOISE_ANSWERS)
+    prefill_node: str | None = _node("prefill_node")
+    decode_node: str | None = _node("decode_node")
+    terms: Terms = terms_flags(_NOISE_ANSWERS)
+
+    @property
+    def urls(self) -> dict[str, str]:
+        nodes = {"prefill_node": self.prefill_node, "decode_node": self.decode_node}
+        return {**self.pair, **{name: url for name, url in nodes.items() if url is not None}}
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    if args.prompt is None:
-        raise Mistake("--prompt is missing; give the text that both engines are asked")
-    names = ["baseline", "target", *(name for name in _NODES if getattr(args, name) is not None)]
-    urls = [needed(args, context.settings, name) for name in names[:2]]
-    urls += [url_of("--" + name.replace("_", "-"), getattr(args, name)) for name in names[2:]]
-    sampling = sampling_of(args, context.settings)
-    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    async with engines(access_of(args, context.settings), *urls, sides=names) as asked:
-        progress = Progress(context.errors, "noise floor", count)
-        floor = await noise_floor(asked[0], [Question(prompt=args.prompt)], sampling, count, progress)
-        found, notes = await _compared(names, asked, args.prompt, sampling, floor)
-    return with_model_notes(_result(found, floor, sampling, args.alpha, args.kl_threshold, notes), *asked)
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    question = Question(prompt=options.prompt)
+    async with engines_by_side(options.terms.access, options.urls) as asked:
+        floor = await floor_of(asked[0], [question], options.terms, surroundings)
+        found, notes = await _compared(asked, question, options.terms.sampling, floor)
+    return with_model_notes(_result(found, floor, options, notes), *asked)
 
 
 async def _compared(
-    names: list[str], asked: tuple[Engine, ...], prompt: str, sampling: Sampling, floor: Floor
+    asked: Sequence[Engine], question: Question, sampling: Sampling, floor: Floor
 ) -> tuple[list[Comparison], list[str]]:  # fmt: skip
-    question = Question(prompt=prompt)
     answers = await asyncio.gather(*(engine.ask(question, sampling) for engine in asked))
     for engine, answer in zip(asked, answers, strict=True):
         if answer.tokens and (answer.unit == "words" or not answer.logprobs):
             raise EngineTrouble("bad_answer", f"{engine.url} gives no logprobs; this command compares nothing else")
     found, notes = [], []
-    for name, answer in zip(names[1:], answers[1:], strict=True):
+    for engine, answer in zip(asked[1:], answers[1:], strict=True):
         sample = compare_answers("0", question, answers[0], answer, floor, is_greedy=sampling.is_greedy)
         try:
             positions = await _forced(asked[0], answers[0], answer, sampling)
         except EngineTrouble as trouble:
             positions = []
             notes.append(f"nothing is scored by teacher forcing: {trouble}")
-        sample.forced = told = forced_of(answer.logprobs, positions) if positions else None
-        found.append(comparison_of(name, sample, answers[0], answer, positions, told, floor))
+        sample.forced = forced_of(answer.logprobs, positions) if positions else None
+        found.append(comparison_of(engine.side, sample, answers[0], answer, positions, sample.forced, floor))
     return found, list(dict.fromkeys(notes))
 
 
@@ -110,10 +101,8 @@ async def _forced(baseline: Engine, own: Answer, answer: Answer, sampling: Sampl
     return await baseline.score(own.prompt_token_ids, answer.ids, top=max(2, sampling.top_k))
 
 
-def _result(
-    found: list[Comparison], floor: Floor, sampling: Sampling, alpha: float, limit: float | None, notes: list[str]
-) -> Result:
-    target = found[0]
+def _result(found: list[Comparison], floor: Floor, options: Options, notes: list[str]) -> Result:
+    target, alpha, limit = found[0], options.alpha, options.kl_threshold
     verdicts = [judge(each, floor, alpha=alpha, limit=limit) for each in found]
     code, reasons = verdicts[0]
     lines: list[RenderableType] = [Text(f"{_OUTCOMES[code]}: {reason}") for reason in reasons]
@@ -123,7 +112,7 @@ def _result(
     if len(target.rows) > _SHOWN_ROWS:
         notes = [*notes, f"the table shows {_SHOWN_ROWS} of {len(target.rows)} tokens; --json FILE has all of them"]
     data: dict[str, Any] = {
-        "sampling": {name: getattr(sampling, name) for name in sampling.__slots__},
+        "sampling": asdict(options.terms.sampling),
         "alpha": alpha,
         "kl_threshold": limit,
         "noise": msgspec.to_builtins(noise_of(floor)),
@@ -153,9 +142,9 @@ def _summary(found: list[Comparison], verdicts: list[tuple[Exit, list[str]]]) ->
         sample, forced = each.sample, each.forced
         table.add_row(
             each.name, _OUTCOMES[code], str(sample.compared_tokens), nats(sample.mean_delta), nats(sample.max_delta),
-            _number(each.largest_divergence), nats(forced.mean_delta if forced else None),
-            nats(forced.max_delta if forced else None), _number(forced.token_accuracy if forced else None),
-            f"{max(each.decoded.beyond, each.prefilled.beyond)}", _number(each.chance),
+            number(each.largest_divergence), nats(forced.mean_delta if forced else None),
+            nats(forced.max_delta if forced else None), number(forced.token_accuracy if forced else None),
+            f"{max(each.decoded.beyond, each.prefilled.beyond)}", number(each.chance),
         )  # fmt: skip
     return table
 
@@ -171,11 +160,11 @@ def _table(found: Comparison, limit: float) -> Table:
         is_flip = found.sample.flip is not None and row.position == found.sample.flip.position
         table.add_row(
             f"{row.position}{' <' if is_flip else ''}", _token(row.baseline_token), _token(row.target_token),
-            _number(row.baseline_logprob), _number(row.target_logprob), _number(row.delta),
-            _number(row.divergence) + (" !" if is_marked else ""),
-            f"{_number(row.baseline_margin)} / {_number(row.target_margin)}",
-            f"{row.baseline_rank or '-'} / {row.target_rank or '-'}", _number(row.forced_logprob),
-            _number(row.forced_delta), str(row.forced_rank or "-"),
+            number(row.baseline_logprob), number(row.target_logprob), number(row.delta),
+            number(row.divergence) + (" !" if is_marked else ""),
+            f"{number(row.baseline_margin)} / {number(row.target_margin)}",
+            f"{row.baseline_rank or '-'} / {row.target_rank or '-'}", number(row.forced_logprob),
+            number(row.forced_delta), str(row.forced_rank or "-"),
         )  # fmt: skip
     return table
 
@@ -189,8 +178,4 @@ def _token(token: object) -> str:
     return "-" if token is None else str(token)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-COMMANDS = (Command(name="compare-logprobs", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("compare-logprobs", Options, run),)

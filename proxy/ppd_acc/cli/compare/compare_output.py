@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from rich.text import Text
 
+from ppd_acc.ask.access import Terms
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import Question, engines
+from ppd_acc.ask.engines import Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    add_sampling_flags,
-    needed,
-    option,
-    prompt_text,
-    sampling_of,
-)
+from ppd_acc.cli.command import Command
+from ppd_acc.cli.flags import SIDES, add_pair_flags, add_terms_flags, asked_prompt, prompt_text, terms_of, urls_of
+from ppd_acc.cli.given import Given
 from ppd_acc.compare.broken_numbers import broken_sentence
-from ppd_acc.compare.compare import compare, compare_answers, noise_floor, noise_of
+from ppd_acc.compare.compare import compare, compare_answers, noise_of
+from ppd_acc.compare.floors import floor_of
 from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
-from ppd_acc.views import Progress, nats, noise_line
+from ppd_acc.surroundings import Surroundings
+from ppd_acc.views import nats, noise_line
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.answers.said import EMPTY, part_of, sentence
 
@@ -38,33 +33,54 @@ _NOISE_ANSWERS = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
     parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="asked on both engines")
-    for side in ("baseline", "target"):
+    for side in SIDES:
         group = parser.add_mutually_exclusive_group()
         group.add_argument(f"--{side}-text", metavar="TEXT", help=f"instead of asking: the {side}'s answer")
         group.add_argument(f"--{side}-file", metavar="FILE", help="the same, from a file (UTF-8)")
-    add_sampling_flags(parser)
-    add_access_flags(parser, has_target=True)
-    add_noise_flag(parser, _NOISE_ANSWERS)
+    add_terms_flags(_NOISE_ANSWERS, parser)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    texts = [_given(args, side) for side in ("baseline", "target")]
-    if all(text is not None for text in texts):
-        ones, others = (Answer(text=text or "", tokens=[*(text or "").split()], unit="words") for text in texts)
-        sample = compare_answers("0", Question(), ones, others, Floor(), is_greedy=True)
-        return _result_of_texts(sample)
-    if any(text is not None for text in texts):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    prompt: str
+    urls: Mapping[str, str]
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    baseline: str
+    target: str
+
+
+def options_of(given: Given) -> Asked | Texts:
+    baseline, target = (_text(given, side) for side in SIDES)
+    if baseline is not None and target is not None:
+        return Texts(baseline=baseline, target=target)
+    if baseline is not None or target is not None:
         raise Mistake("only one text is given; give --baseline-text and --target-text (or -file), or two URLs")
-    if args.prompt is None:
-        raise Mistake("--prompt is missing; give the text that both engines are asked")
-    urls = [needed(args, context.settings, side) for side in ("baseline", "target")]
-    sampling = sampling_of(args, context.settings)
-    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    question = Question(prompt=args.prompt)
-    async with engines(access_of(args, context.settings), *urls, sides=("baseline", "target")) as (baseline, target):
-        progress = Progress(context.errors, "noise floor", count)
-        floor = await noise_floor(baseline, [question], sampling, count, progress)
-        sample = await compare(baseline, target, "0", question, sampling, floor)
+    return Asked(prompt=asked_prompt(given), urls=urls_of(given), terms=terms_of(_NOISE_ANSWERS, given))
+
+
+def _text(given: Given, side: str) -> str | None:
+    text, file = given.flag(f"{side}_text"), given.flag(f"{side}_file")
+    if file is None:
+        return None if text is None else str(text)
+    try:
+        return str((given.directory / file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mistake(f"--{side}-file {file}: {error}") from None
+
+
+async def run(options: Asked | Texts, surroundings: Surroundings) -> Result:
+    if isinstance(options, Texts):
+        texts = (options.baseline, options.target)
+        ones, others = (Answer(text=text, tokens=[*text.split()], unit="words") for text in texts)
+        return _result_of_texts(compare_answers("0", Question(), ones, others, Floor(), is_greedy=True))
+    question, terms = Question(prompt=options.prompt), options.terms
+    async with engines_by_side(terms.access, options.urls) as (baseline, target):
+        floor = await floor_of(baseline, [question], terms, surroundings)
+        sample = await compare(baseline, target, "0", question, terms.sampling, floor)
     if sample.error is not None:
         raise Trouble(f"--{sample.failed}: {sample.error}")
     return with_model_notes(result_of(sample, floor), baseline, target)
@@ -77,7 +93,7 @@ def _result_of_texts(sample: Sample) -> Result:
     what = f"different: {place}" if code == Exit.DIFFERENT else headline(sample)
     return Result(
         exit=code,
-        data={"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(Floor()))},
+        data=_data(sample, Floor()),
         view=(Text(what), *_both(sample)),
     )
 
@@ -98,8 +114,11 @@ def result_of(sample: Sample, floor: Floor) -> Result:
     if sample.is_unexplained:
         code = Exit.DIFFERENT
     lines = [Text(headline(sample)), Text(noise_line(floor)), *_both(sample)]
-    data = {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
-    return Result(exit=code, data=data, view=tuple(lines))
+    return Result(exit=code, data=_data(sample, floor), view=tuple(lines))
+
+
+def _data(sample: Sample, floor: Floor) -> dict[str, Any]:
+    return {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
 
 
 def headline(sample: Sample) -> str:
@@ -124,14 +143,4 @@ def headline(sample: Sample) -> str:
     return f"{sample.status}{why}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}{also}"
 
 
-def _given(args: argparse.Namespace, side: str) -> str | None:
-    text, file = getattr(args, f"{side}_text"), getattr(args, f"{side}_file")
-    if file is None:
-        return None if text is None else str(text)
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Mistake(f"--{side}-file {file}: {error}") from None
-
-
-COMMANDS = (Command(name="compare-output", add_arguments=add_arguments, run=run),)
+COMMANDS = (Command(name="compare-output", add_arguments=add_arguments, options=options_of, run=run),)

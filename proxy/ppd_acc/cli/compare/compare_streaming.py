@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,31 +10,22 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from rich.text import Text
 
-from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import EngineTrouble, Question, engines
+from ppd_acc.ask.engines import EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.ask.streams import Streamed
 from ppd_acc.ask.timings import figures, figures_table
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    add_sampling_flags,
-    between,
-    needed,
-    option,
-    prompt_text,
-    sampling_of,
-)
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import SIDES, between, pair_flags, prompt_text, terms_flags
+from ppd_acc.cli.options import flag, nested
 from ppd_acc.compare.broken_numbers import broken_sentence
 from ppd_acc.compare.compare import compare_answers, noise_of
 from ppd_acc.compare.floors import measured_floor
 from ppd_acc.compare.normalizing import Matching
 from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit, Result, Trouble
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import nats, noise_line
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.answers.said import EMPTY, Part, part_of
@@ -66,47 +56,46 @@ class Asked:
     whole: Answer
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_pair_flags(parser)
-    parser.add_argument(
-        "--prompt", type=prompt_text, metavar="TEXT", required=True, help="asked on both engines at the same time",
-    )  # fmt: skip
-    parser.add_argument("--timing", action="store_true", help="times to the first token and between tokens, too")
-    parser.add_argument("--skip-healthcheck", action="store_true", help="accepted; there is no check before the prompt")
-    group = parser.add_argument_group("texts that count as equal although they are not")
-    group.add_argument("--normalize-whitespace", action="store_true", help="white space makes no difference")
-    group.add_argument("--ignore-case", action="store_true", help="upper and lower case make no difference")
-    group.add_argument("--numeric-tolerance", type=between(0, 1e300), metavar="F", help="numbers may differ by it")
-    add_sampling_flags(parser)
-    add_access_flags(parser, has_target=True)
-    add_noise_flag(parser, _NOISE_ANSWERS)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgiving:
+    normalize_whitespace: bool = flag(action="store_true", help="white space makes no difference")
+    ignore_case: bool = flag(action="store_true", help="upper and lower case make no difference")
+    numeric_tolerance: float | None = flag(type=between(0, 1e300), metavar="F", help="numbers may differ by it")
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    urls = [needed(args, context.settings, side) for side in ("baseline", "target")]
-    sampling = sampling_of(args, context.settings)
-    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    question = Question(prompt=args.prompt)
-    async with engines(access_of(args, context.settings), *urls, sides=("baseline", "target")) as (baseline, target):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Mapping[str, str] = pair_flags()
+    prompt: str = flag(type=prompt_text, metavar="TEXT", required=True, help="asked on both engines at the same time")
+    timing: bool = flag(action="store_true", help="times to the first token and between tokens, too")
+    skip_healthcheck: bool = flag(action="store_true", help="accepted; there is no check before the prompt")
+    forgiving: Forgiving = nested(Forgiving, "texts that count as equal although they are not")
+    terms: Terms = terms_flags(_NOISE_ANSWERS)
+
+
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    question, sampling = Question(prompt=options.prompt), options.terms.sampling
+    async with engines_by_side(options.terms.access, options.urls) as (baseline, target):
         # The streams come first: nothing of the prompt is in a prefix cache yet.
         streams = await both(baseline.stream(question, sampling), target.stream(question, sampling))
         wholes = await both(baseline.ask(question, sampling), target.ask(question, sampling))
-        floor = await measured_floor(baseline, [question], sampling, count, context, "baseline")
+        floor = await measured_floor(baseline, [question], options.terms, surroundings)
     asked = tuple(
         Asked(name=name, streamed=streamed, whole=whole)
-        for name, streamed, whole in zip(("baseline", "target"), streams, wholes, strict=True)
+        for name, streamed, whole in zip(options.urls, streams, wholes, strict=True)
     )
     matching = Matching(
-        has_whitespace=args.normalize_whitespace, has_case=args.ignore_case, numeric_tolerance=args.numeric_tolerance
-    )
-    result = _result(asked, question, sampling, floor, matching, has_timing=args.timing)
+        has_whitespace=options.forgiving.normalize_whitespace, has_case=options.forgiving.ignore_case,
+        numeric_tolerance=options.forgiving.numeric_tolerance,
+    )  # fmt: skip
+    result = _result(asked, question, sampling, floor, matching, has_timing=options.timing)
     return with_model_notes(result, baseline, target)
 
 
 async def both(baseline: Awaitable[_T], target: Awaitable[_T]) -> tuple[_T, _T]:
     """Both at the same time. Raises Trouble, which names the side that failed."""
     found = await asyncio.gather(baseline, target, return_exceptions=True)
-    for side, each in zip(("baseline", "target"), found, strict=True):
+    for side, each in zip(SIDES, found, strict=True):
         if isinstance(each, EngineTrouble):
             raise Trouble(f"--{side}: {each}") from None
         if isinstance(each, BaseException):
@@ -258,4 +247,4 @@ def _rows(timing: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any
     return rows
 
 
-COMMANDS = (Command(name="compare-streaming", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("compare-streaming", Options, run),)

@@ -7,7 +7,7 @@ Statistical: several cuts of the prompt at each length, a logistic fit, and the 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,30 +15,21 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.ask.engines import Engine, EngineTrouble, engines
+from ppd_acc.ask.access import Terms
+from ppd_acc.ask.engines import EngineTrouble, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    add_sampling_flags,
-    between,
-    needed,
-    option,
-    positive,
-    prompt_text,
-    sampling_of,
-)
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import between, pair_flags, positive, prompt_text, terms_flags
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import derived, flag, flags
 from ppd_acc.cli.prompts import read_text
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.floors import measured_floor
 from ppd_acc.experiments.cuts import Cuts, cuts_of
 from ppd_acc.experiments.trials import Step, Trials, boundaries
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress, counted, empty_too, noise_line, percent
-from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.answers.said import EMPTY
 from ppd_accuracy.statistics import dose, significance
 from ppd_accuracy.statistics.intervals import wilson
@@ -63,139 +54,120 @@ class Verdict:
     offsets: tuple[dict[str, Any], ...] = ()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_pair_flags(parser)
+def _add_prompt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="what is cut to a length")
     parser.add_argument("--prompt-file", metavar="FILE", help="the same, from a file (UTF-8)")
-    parser.add_argument("--over", choices=("length", "concurrency", "blocks"), default="length", help="default length")
-    parser.add_argument("--min-length", type=positive, default=1, metavar="N", help="tokens (default 1)")
-    parser.add_argument(
-        "--max-length", type=positive, metavar="N",
+
+
+def _prompt(given: Given) -> str:
+    text, file = given.flag("prompt"), given.flag("prompt_file")
+    if (text is None) == (file is None):
+        raise Mistake("give one text that is cut, as --prompt or as --prompt-file")
+    prompt: str = text if text is not None else read_text(given.directory / file, "--prompt-file")
+    if not prompt.split():
+        raise Mistake("--prompt is empty; give a text that can be cut")
+    return prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Mapping[str, str] = pair_flags()
+    prompt: str = flags(_add_prompt, _prompt)
+    over: str = flag(choices=("length", "concurrency", "blocks"), default="length", help="default length")
+    min_length: int = flag(type=positive, default=1, metavar="N", help="tokens (default 1)")
+    max_length: int | None = flag(
+        type=positive, metavar="N",
         help="tokens (default: the whole prompt); where it is longer than the prompt, that begins again",
     )  # fmt: skip
-    parser.add_argument("--repeats", type=positive, default=_REPEATS, metavar="N", help=f"a length ({_REPEATS})")
-    parser.add_argument("--max-runs", type=positive, default=_MOST_RUNS, metavar="N", help=f"in all ({_MOST_RUNS})")
-    parser.add_argument(
-        "--max-level", type=positive, default=_LEVELS, metavar="N",
+    repeats: int = flag(type=positive, default=_REPEATS, metavar="N", help=f"a length ({_REPEATS})")
+    max_runs: int = flag(type=positive, default=_MOST_RUNS, metavar="N", help=f"in all ({_MOST_RUNS})")
+    max_level: int = flag(
+        type=positive, default=_LEVELS, metavar="N",
         help=f"requests at once, with --over concurrency (default {_LEVELS})",
     )  # fmt: skip
-    parser.add_argument("--block-size", type=positive, default=_BLOCK, metavar="N", help=f"tokens (default {_BLOCK})")
-    parser.add_argument(
-        "--share",
-        type=between(0.01, 0.99),
-        default=0.5,
-        metavar="F",
-        help="of runs that diverge at the threshold (0.5)",
+    block_size: int = flag(type=positive, default=_BLOCK, metavar="N", help=f"tokens (default {_BLOCK})")
+    share: float = flag(
+        type=between(0.01, 0.99), default=0.5, metavar="F", help="of runs that diverge at the threshold (0.5)"
     )
-    parser.add_argument("--same-prompt", action="store_true", help="every cut of a length is the prompt's beginning")
-    parser.add_argument(
-        "--count", choices=("real", "all"), default="real",
+    same_prompt: bool = flag(action="store_true", help="every cut of a length is the prompt's beginning")
+    count: str = flag(
+        choices=("real", "all"), default="real",
         help="which differences count: those that the noise floor does not explain (default), or all",
     )  # fmt: skip
-    add_sampling_flags(parser)
-    add_access_flags(parser, has_target=True)
-    add_noise_flag(parser, _NOISE_ANSWERS)
+    terms: Terms = terms_flags(_NOISE_ANSWERS)
+    wants_text: bool = derived(lambda given: given.flag("endpoint") == "chat")
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    urls = [needed(args, context.settings, side) for side in ("baseline", "target")]
-    text = _prompt(args, context)
-    sampling = sampling_of(args, context.settings)
-    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    access = access_of(args, context.settings)
-    if args.over == "concurrency":
-        access = replace(access, concurrency=max(access.concurrency, args.max_level))
-    async with engines(access, *urls, sides=("baseline", "target")) as (baseline, target):
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    terms = options.terms
+    access = terms.access
+    if options.over == "concurrency":
+        access = replace(access, concurrency=max(access.concurrency, options.max_level))
+    async with engines_by_side(access, options.urls) as (baseline, target):
         try:
-            cuts, reason = await cuts_of(baseline, text, sampling, wants_text=args.endpoint == "chat")
-            cuts = replace(cuts, is_same=args.same_prompt)
+            cuts, reason = await cuts_of(baseline, options.prompt, terms.sampling, wants_text=options.wants_text)
+            cuts = replace(cuts, is_same=options.same_prompt)
             notes = [reason] if reason is not None else []
-            if args.over == "blocks" and cuts.unit != "tokens":
+            if options.over == "blocks" and cuts.unit != "tokens":
                 raise Mistake(f"--over blocks needs lengths in tokens, but {reason}")
-            longest = _longest(args, cuts, notes)
-            lengths = [length for length in (args.min_length, (args.min_length + longest) // 2, longest) if length]
+            longest = _longest(options, cuts, notes)
+            shortest = options.min_length
+            lengths = [length for length in (shortest, (shortest + longest) // 2, longest) if length]
             questions = [cuts.question(length, 0) for length in lengths]
         except EngineTrouble as trouble:
             raise Trouble(f"--baseline: {trouble}") from None
-        floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
-        floor = floor.of_run(args.max_runs)
-        if not floor.answers and args.count == "real":
+        floor = await measured_floor(baseline, questions, terms, surroundings)
+        floor = floor.of_run(options.max_runs)
+        if not floor.answers and options.count == "real":
             notes.append("without a noise floor no difference is real: all of them count (--count all)")
-        trials = _trials(args, context, baseline, target, cuts, floor, sampling)
-        verdict = await _search(args, trials, longest, sampling.seed)
-    return with_model_notes(_result(args, verdict, trials, longest, notes), baseline, target)
+        trials = Trials(
+            baseline=baseline,
+            target=target,
+            cuts=cuts,
+            sampling=terms.sampling,
+            floor=floor,
+            counts_all=options.count == "all" or not floor.answers,
+            most_errors=max(2, options.repeats),
+            report=Progress(surroundings.errors, f"bisect over {options.over}, at most", options.max_runs).step,
+        )
+        verdict = await _search(options, trials, longest)
+    return with_model_notes(_result(options, verdict, trials, longest, notes), baseline, target)
 
 
-def _prompt(args: argparse.Namespace, context: Context) -> str:
-    if (args.prompt is None) == (args.prompt_file is None):
-        raise Mistake("give one text that is cut, as --prompt or as --prompt-file")
-    text = args.prompt if args.prompt is not None else read_text(context.directory / args.prompt_file, "--prompt-file")
-    if not text.split():
-        raise Mistake("--prompt is empty; give a text that can be cut")
-    return str(text)
-
-
-def _longest(args: argparse.Namespace, cuts: Cuts, notes: list[str]) -> int:
+def _longest(options: Options, cuts: Cuts, notes: list[str]) -> int:
     """The greatest length. Raises Mistake where no length is left between the two."""
-    longest: int = args.max_length or cuts.length
+    longest = options.max_length or cuts.length
     if longest > cuts.length:
         notes.append(f"the prompt has {cuts.length} {cuts.unit}: beyond that it begins again")
-    if args.over != "concurrency" and longest <= args.min_length:
+    if options.over != "concurrency" and longest <= options.min_length:
         raise Mistake(
-            f"--max-length is {longest} and --min-length {args.min_length}; the first must be greater (the prompt has"
-            f" {cuts.length} {cuts.unit})"
+            f"--max-length is {longest} and --min-length {options.min_length}; the first must be greater (the prompt"
+            f" has {cuts.length} {cuts.unit})"
         )
     return longest
 
 
-def _trials(
-    args: argparse.Namespace,
-    context: Context,
-    baseline: Engine,
-    target: Engine,
-    cuts: Cuts,
-    floor: Floor,
-    sampling: Any,
-) -> Trials:
-    progress, done = Progress(context.errors, f"bisect over {args.over}, at most", args.max_runs), 0
-
-    def report() -> None:
-        nonlocal done
-        done += 1
-        progress(done)
-
-    return Trials(
-        baseline=baseline,
-        target=target,
-        cuts=cuts,
-        sampling=sampling,
-        floor=floor,
-        counts_all=args.count == "all" or not floor.answers,
-        most_errors=max(2, args.repeats),
-        report=report,
-    )
-
-
-async def _search(args: argparse.Namespace, trials: Trials, longest: int, seed: int) -> Verdict:
-    if args.over == "blocks":
-        return await _over_blocks(args, trials, longest)
-    is_length = args.over == "length"
-    lowest, highest = (args.min_length, longest) if is_length else (1, args.max_level)
+async def _search(options: Options, trials: Trials, longest: int) -> Verdict:
+    seed = options.terms.sampling.seed
+    if options.over == "blocks":
+        return await _over_blocks(options, trials, longest)
+    is_length = options.over == "length"
+    lowest, highest = (options.min_length, longest) if is_length else (1, options.max_level)
     if highest <= lowest:
         raise Mistake(f"--max-level is {highest}; it must be 2 or more")
     design = dose.Design(
-        lowest=lowest, highest=highest, target=args.share, confidence=_CONFIDENCE, repeats=args.repeats,
-        most_runs=args.max_runs,
+        lowest=lowest, highest=highest, target=options.share, confidence=_CONFIDENCE, repeats=options.repeats,
+        most_runs=options.max_runs,
     )  # fmt: skip
     while True:
         step = dose.next_dose(trials.tried(), design, seed)
-        if step.dose is None or (step.dose in trials.steps and _is_everywhere(trials, args.share)):
+        if step.dose is None or (step.dose in trials.steps and _is_everywhere(trials, options.share)):
             break
         if is_length:
-            await trials.at_length(step.dose, args.repeats)
+            await trials.at_length(step.dose, options.repeats)
         else:
-            await trials.at_once(step.dose, longest, args.repeats)
-    found = dose.fit(trials.tried(), args.share, _CONFIDENCE, seed)
+            await trials.at_once(step.dose, longest, options.repeats)
+    found = dose.fit(trials.tried(), options.share, _CONFIDENCE, seed)
     return judge(trials, found, step.reason, "tokens" if is_length else "requests at once")
 
 
@@ -247,17 +219,17 @@ def _is_everywhere(trials: Trials, share: float) -> bool:
     return all(each.runs and wilson(each.diverged, each.runs, _CONFIDENCE).low > share for each in trials.tried())
 
 
-async def _over_blocks(args: argparse.Namespace, trials: Trials, longest: int) -> Verdict:
-    chosen = list(boundaries(args.block_size, args.min_length, longest, _BOUNDARIES))
+async def _over_blocks(options: Options, trials: Trials, longest: int) -> Verdict:
+    chosen = list(boundaries(options.block_size, options.min_length, longest, _BOUNDARIES))
     if not chosen:
         raise Mistake(
-            f"--max-length is {longest}, --block-size {args.block_size}; there must be a multiple of the block with a"
-            f" length below it from --min-length {args.min_length} on and one above it"
+            f"--max-length is {longest}, --block-size {options.block_size}; there must be a multiple of the block with"
+            f" a length below it from --min-length {options.min_length} on and one above it"
         )
     for length, _ in chosen:
-        await trials.at_length(length, args.repeats)
+        await trials.at_length(length, options.repeats)
     steps = {offset: [trials.steps[length] for length, each in chosen if each == offset] for offset in (-1, 0, 1)}
-    return judge_blocks(trials, steps, args.block_size)
+    return judge_blocks(trials, steps, options.block_size)
 
 
 def judge_blocks(trials: Trials, steps: dict[int, list[Step]], block: int) -> Verdict:
@@ -293,7 +265,7 @@ def judge_blocks(trials: Trials, steps: dict[int, list[Step]], block: int) -> Ve
     return Verdict(found="boundary", sentence=f"more diverge at multiples of {block}, offset {told}", offsets=offsets)
 
 
-def _result(args: argparse.Namespace, verdict: Verdict, trials: Trials, longest: int, notes: list[str]) -> Result:
+def _result(options: Options, verdict: Verdict, trials: Trials, longest: int, notes: list[str]) -> Result:
     code = dict(_EXITS)[verdict.found]
     if trials.errors:
         notes.append(f"{counted(trials.errors, 'comparison')} failed, the first: {trials.first_error}")
@@ -303,7 +275,7 @@ def _result(args: argparse.Namespace, verdict: Verdict, trials: Trials, longest:
     threshold = verdict.threshold
     data = {
         "found": verdict.found,
-        "over": args.over,
+        "over": options.over,
         "unit": trials.cuts.unit,
         "prompt_length": trials.cuts.length,
         "longest": longest,
@@ -317,7 +289,7 @@ def _result(args: argparse.Namespace, verdict: Verdict, trials: Trials, longest:
         "steps": [_step(step, trials) for step in trials.rising()],
         "noise": msgspec.to_builtins(noise_of(trials.floor)),
     }
-    title = "requests at once" if args.over == "concurrency" else f"length in {trials.cuts.unit}"
+    title = "requests at once" if options.over == "concurrency" else f"length in {trials.cuts.unit}"
     view = (
         Text(f"{verdict.found}: {verdict.sentence}"),
         _table(title, trials, threshold),
@@ -331,7 +303,7 @@ def _step(step: Step, trials: Trials) -> dict[str, Any]:
     interval = wilson(diverged, step.runs, _CONFIDENCE)
     return {
         "dose": step.dose, "runs": step.runs, "diverged": diverged,
-        "interval": {"low": interval.low, "high": interval.high}, "statuses": dict(step.statuses),
+        "interval": interval._asdict(), "statuses": dict(step.statuses),
     }  # fmt: skip
 
 
@@ -340,8 +312,7 @@ def _table(title: str, trials: Trials, threshold: dose.Threshold | None) -> Tabl
     table.add_column(title, justify="right")
     for column in ("diverged", "share", f"{_CONFIDENCE:.0%} interval", "fitted", "ties"):
         table.add_column(column, justify="right")
-    told: Sequence[dict[str, Any]] = [_step(step, trials) for step in trials.rising()]
-    for each in told:
+    for each in (_step(step, trials) for step in trials.rising()):
         interval = each["interval"]
         table.add_row(
             str(each["dose"]), f"{each['diverged']} of {each['runs']}",
@@ -353,4 +324,4 @@ def _table(title: str, trials: Trials, threshold: dose.Threshold | None) -> Tabl
     return table
 
 
-COMMANDS = (Command(name="bisect", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("bisect", Options, run),)

@@ -7,10 +7,10 @@ engine by itself if it is named, and KV dumps if there are any.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,33 +18,26 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.ask.engines import Engine, Question, engines
+from ppd_acc.ask.access import Terms
+from ppd_acc.ask.engines import Engine, Question, engines_by_side
 from ppd_acc.ask.health import Health, check_health, differences
 from ppd_acc.ask.variations import variations
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
 from ppd_acc.cli.engines.healthcheck import health_table
-from ppd_acc.cli.experiments.kv_flags import add_kv_flags, kv_limit, kv_paths
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    add_sampling_flags,
-    between,
-    needed,
-    option,
-    positive,
-    sampling_of,
-)
-from ppd_acc.cli.given import url_of
-from ppd_acc.cli.prompts import add_prompt_flags, prompts_of
-from ppd_acc.compare.compare import noise_floor, noise_of
+from ppd_acc.cli.experiments.kv_flags import Dumps, add_kv_flags, dumps_of
+from ppd_acc.cli.flags import add_terms_flags, between, pair_flags, positive, terms_of
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.prompts import prompts_flags
+from ppd_acc.compare.compare import noise_of
+from ppd_acc.compare.floors import floor_of
 from ppd_acc.compare.pools import CONFIDENCE, verdict_data
 from ppd_acc.compare.positions import DEFAULT_ALPHA
 from ppd_acc.experiments.kv_stage import KvOutcome, check_kv
 from ppd_acc.experiments.stages import Asking, Parts, StageResult, judge_stages, run_stages
 from ppd_acc.outcome import Exit, Mistake, Result
-from ppd_acc.views import Progress, empty_pairs, noise_line, percent
+from ppd_acc.surroundings import Surroundings
+from ppd_acc.views import Progress, empty_pairs, noise_line, number, percent
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.statistics.intervals import difference
 from ppd_accuracy.verdicts.diagnosis import Advice, Conditions, Located, decision_guide, locate
@@ -58,30 +51,46 @@ _NAMES = (
 _CONTRASTS = (("pd", "prefill"), ("warm", "pd"), ("direct", "pd"), ("decode", "prefill"))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_pair_flags(parser)
-    add_prompt_flags(parser, "asked in every stage")
-    parser.add_argument(
-        "--repeats", type=positive, metavar="N",
+def _node(name: str, what: str) -> Any:
+    return flag(
+        metavar="URL", read=lambda given: given.url(name),
+        help=f"asked {what}; not a stock P2pNccl engine, which ends on a request without a tag",
+    )  # fmt: skip
+
+
+def _terms(given: Given) -> Terms:
+    terms = terms_of(_NOISE_ANSWERS, given)
+    if not terms.sampling.is_greedy:
+        raise Mistake(f"--temperature is {terms.sampling.temperature:g}; stages are compared greedily, with 0")
+    return terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    pair: Mapping[str, str] = pair_flags()
+    prompts: Sequence[str] = prompts_flags("asked in every stage")
+    repeats: int = flag(
+        type=positive, metavar="N", default=_REPEATS,
         help=f"questions per prompt: the prompt, and variations with another first line (default {_REPEATS})",
     )  # fmt: skip
-    for node, what in (("prefill", "for the first token, instead of the target"), ("decode", "by itself, too")):
-        parser.add_argument(
-            f"--{node}-node", metavar="URL",
-            help=f"asked {what}; not a stock P2pNccl engine, which ends on a request without a tag",
-        )  # fmt: skip
-    parser.add_argument(
-        "--alpha", type=between(1e-9, 0.5), metavar="P", default=DEFAULT_ALPHA,
+    prefill_node: str | None = _node("prefill_node", "for the first token, instead of the target")
+    decode_node: str | None = _node("decode_node", "by itself, too")
+    alpha: float = flag(
+        type=between(1e-9, 0.5), metavar="P", default=DEFAULT_ALPHA,
         help=f"chance at which logprobs beyond the noise floor count, over all stages (default {DEFAULT_ALPHA})",
     )  # fmt: skip
-    parser.add_argument("--salt", metavar="TEXT", help="keeps caches of this run apart (default: the time)")
-    parser.add_argument(
-        "--no-cache-salt", action="store_true", help="for engines that refuse cache_salt: caches may not be cold then"
+    salt: str | None = flag(metavar="TEXT", help="keeps caches of this run apart (default: the time)")
+    no_cache_salt: bool = flag(
+        action="store_true", help="for engines that refuse cache_salt: caches may not be cold then"
     )
-    add_kv_flags(parser)
-    add_sampling_flags(parser)
-    add_access_flags(parser, has_target=True)
-    add_noise_flag(parser, _NOISE_ANSWERS)
+    dumps: Dumps | None = flags(add_kv_flags, dumps_of)
+    terms: Terms = flags(partial(add_terms_flags, _NOISE_ANSWERS), _terms)
+
+    @property
+    def nodes(self) -> dict[str, str]:
+        """By side; only those that are given."""
+        nodes = {"prefill_node": self.prefill_node, "decode_node": self.decode_node}
+        return {name: url for name, url in nodes.items() if url is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,37 +106,30 @@ class _Found:
     settings: dict[str, Any]
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    prompts = prompts_of(args, context.directory)
-    dumps = kv_paths(args, context.directory)
-    urls = [needed(args, context.settings, name) for name in ("baseline", "target")]
-    nodes = {name: url for name in ("prefill_node", "decode_node") if (url := getattr(args, name)) is not None}
-    urls += [url_of("--" + name.replace("_", "-"), url) for name, url in nodes.items()]
-    sampling = sampling_of(args, context.settings)
-    if not sampling.is_greedy:
-        raise Mistake(f"--temperature is {sampling.temperature:g}; stages are compared greedily, with 0")
-    access = access_of(args, context.settings)
-    salt = args.salt or f"ppd-acc-{int(context.wall_clock() * 1000):x}"
-    asking = Asking(sampling=sampling, endpoint=access.endpoint, salt=None if args.no_cache_salt else salt)
-    repeats = args.repeats or _REPEATS
-    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    async with engines(access, *urls, sides=("baseline", "target", *nodes)) as asked:
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    terms, prompts, nodes, repeats = options.terms, options.prompts, options.nodes, options.repeats
+    salt = None
+    if not options.no_cache_salt:
+        salt = options.salt or f"ppd-acc-{int(surroundings.wall_clock() * 1000):x}"
+    asking = Asking(sampling=terms.sampling, endpoint=terms.access.endpoint, salt=salt)
+    async with engines_by_side(terms.access, {**options.pair, **nodes}) as asked:
         healths = await asyncio.gather(*(check_health(engine) for engine in asked))
         if not healths[0].is_healthy or not all(health.is_healthy or health.has_broken_numbers for health in healths):
             return _unhealthy(healths)
-        plain = [Question(prompt=prompt) for prompt in prompts]
-        floor = await noise_floor(asked[0], plain, sampling, count, Progress(context.errors, "noise floor", count))
+        floor = await floor_of(asked[0], [Question(prompt=prompt) for prompt in prompts], terms, surroundings)
         questions = variations(prompts, len(prompts) * repeats)
         floor = floor.of_run(_STAGES * len(questions))
-        progress = Progress(context.errors, "stages", len(questions))
-        experiments = await run_stages(_parts(asked, nodes), questions, asking, floor, progress)
-    stages = judge_stages(experiments, floor, has_decode="decode_node" in nodes, alpha=args.alpha)
+        progress = Progress(surroundings.errors, "stages", len(questions))
+        experiments = await run_stages(_parts(asked), questions, asking, floor, progress)
+    stages = judge_stages(experiments, floor, has_decode="decode_node" in nodes, alpha=options.alpha)
     settings = {
-        "sampling": {name: getattr(sampling, name) for name in sampling.__slots__}, "salt": asking.salt,
-        "repeats": repeats, "prompts": prompts, "alpha": args.alpha, "nodes": nodes, "endpoint": access.endpoint,
+        "sampling": asdict(terms.sampling), "salt": salt, "repeats": repeats, "prompts": prompts,
+        "alpha": options.alpha, "nodes": nodes, "endpoint": terms.access.endpoint,
     }  # fmt: skip
-    max_abs, cosine = (kv_limit(args, context.settings, f"{name}_threshold") for name in ("max_abs", "cosine"))
-    kv = check_kv(dumps, max_abs=max_abs, cosine=cosine) if dumps is not None else None
+    dumps = options.dumps
+    kv = None
+    if dumps is not None:
+        kv = check_kv((dumps.baseline, dumps.target), max_abs=dumps.max_abs, cosine=dumps.cosine)
     found = _Found(
         healths=healths, floor=floor, stages=stages, troubles=experiments.troubles, kv=kv, nodes=nodes,
         settings=settings,
@@ -135,8 +137,8 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     return _result(found)
 
 
-def _parts(asked: Sequence[Engine], nodes: dict[str, str]) -> Parts:
-    others = dict(zip(nodes, asked[2:], strict=True))
+def _parts(asked: Sequence[Engine]) -> Parts:
+    others = {engine.side: engine for engine in asked[2:]}
     return Parts(
         baseline=asked[0],
         target=asked[1],
@@ -276,7 +278,7 @@ def _stages_table(stages: Sequence[StageResult]) -> Table:
             _name(each.stage), each.state, str(told.compared), *counts,
             f"{percent(told.interval.low)} to {percent(told.interval.high)}",
             f"{percent(above.low)} to {percent(above.high)}" if above is not None else "-",
-            "-" if told.largest_delta is None else f"{told.largest_delta:.4g}",
+            number(told.largest_delta),
             "-" if told.precision.chance is None else f"{told.precision.chance:.3g}", _routes(each),
         )  # fmt: skip
     return table
@@ -290,4 +292,4 @@ def _name(stage: str) -> str:
     return dict(_NAMES)[stage]
 
 
-COMMANDS = (Command(name="diagnose", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("diagnose", Options, run),)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,27 +18,22 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer, identity
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
+from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    needed,
-    option,
-    whole_number_of,
-)
-from ppd_acc.cli.settings import Settings
-from ppd_acc.compare.compare import compare_answers, noise_floor, noise_of
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import SIDES, add_access_flags, add_noise_flag, add_pair_flags, terms_of, whole_number_of
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flags
+from ppd_acc.compare.compare import compare_answers, noise_of
+from ppd_acc.compare.floors import floor_of
 from ppd_acc.compare.pools import judge_together, verdict_data
 from ppd_acc.compare.positions import DEFAULT_ALPHA
 from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit, Result
-from ppd_acc.views import Progress, noise_line
+from ppd_acc.surroundings import Surroundings
+from ppd_acc.views import noise_line, number
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.answers.said import sentence
 
@@ -63,8 +59,19 @@ _MAX_TOKENS = 32
 _DEPTH = 5
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_pair_flags(parser)
+def _urls(given: Given) -> dict[str, str]:
+    """The target may be left out."""
+    sides = SIDES if given.option("target") is not None else SIDES[:1]
+    return {side: given.needed(side) for side in sides}
+
+
+def _terms(given: Given) -> Terms:
+    max_tokens = given.option("max_tokens", _MAX_TOKENS)
+    sampling = Sampling(temperature=0.0, top_p=1.0, seed=42, top_k=_DEPTH, max_tokens=max_tokens)
+    return replace(terms_of(len(PROBES), given), sampling=sampling)
+
+
+def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=whole_number_of("max_tokens"), metavar="N",
         help=f"tokens per probe (default {_MAX_TOKENS}); part of the digest"
@@ -73,37 +80,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_noise_flag(parser, len(PROBES))
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    settings = context.settings
-    baseline = needed(args, settings, "baseline")
-    urls = [baseline, *([needed(args, settings, "target")] if _has_target(args, settings) else [])]
-    sampling = Sampling(
-        temperature=0.0, top_p=1.0, seed=42, top_k=_DEPTH, max_tokens=option(args, settings, "max_tokens", _MAX_TOKENS)
-    )
-    count = option(args, settings, "noise_floor", len(PROBES)) if len(urls) > 1 else 0
-    async with engines(access_of(args, settings), *urls, sides=("baseline", "target")[: len(urls)]) as asked:
-        answers = await asyncio.gather(*(_answers(engine, sampling) for engine in asked))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Mapping[str, str] = flags(add_pair_flags, _urls)
+    terms: Terms = flags(_add_terms, _terms)
+
+
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    terms, has_target = options.terms, len(options.urls) > 1
+    if not has_target:
+        terms = replace(terms, noise_answers=0)
+    async with engines_by_side(terms.access, options.urls) as asked:
+        answers = await asyncio.gather(*(_answers(engine, terms.sampling) for engine in asked))
         prints = [
             {"url": engine.url, "model": await engine.model(), "version": await _version(engine), **_print_of(each)}
             for engine, each in zip(asked, answers, strict=True)
         ]
-        progress = Progress(context.errors, "noise floor", count)
-        floor = await noise_floor(asked[0], _QUESTIONS, sampling, count, progress)
+        floor = await floor_of(asked[0], _QUESTIONS, terms, surroundings)
     floor = floor.of_run(len(PROBES))
-    head = {"probes_version": VERSION, "max_tokens": sampling.max_tokens, "baseline": prints[0]}
-    if len(urls) == 1:
-        if all(answer.is_empty for answer in answers[0]):
-            view = (Text(f"empty: {NOTHING_SAID}"), _table(prints))
-            return Result(exit=Exit.INCONCLUSIVE, data=head, view=view)
-        return Result(exit=Exit.PASS, data=head, view=(_table(prints),))
-    return with_model_notes(_compared(head, prints, answers, floor), *asked)
+    head = {"probes_version": VERSION, "max_tokens": terms.sampling.max_tokens, "baseline": prints[0]}
+    if has_target:
+        return with_model_notes(_compared(head, prints, answers, floor), *asked)
+    if all(answer.is_empty for answer in answers[0]):
+        return Result(exit=Exit.INCONCLUSIVE, data=head, view=(Text(f"empty: {NOTHING_SAID}"), _table(prints)))
+    return Result(exit=Exit.PASS, data=head, view=(_table(prints),))
 
 
 _QUESTIONS = tuple(Question(prompt=probe) for probe in PROBES)
-
-
-def _has_target(args: argparse.Namespace, settings: Settings) -> bool:
-    return option(args, settings, "target") is not None
 
 
 async def _answers(engine: Engine, sampling: Sampling) -> list[Answer]:
@@ -112,10 +115,10 @@ async def _answers(engine: Engine, sampling: Sampling) -> list[Answer]:
 
 async def _version(engine: Engine) -> str | None:
     try:
-        told = await engine.get("/version")
+        body = await engine.get("/version")
     except EngineTrouble:
         return None
-    version = told.get("version") if isinstance(told, dict) else None
+    version = body.get("version") if isinstance(body, dict) else None
     return version if isinstance(version, str) else None
 
 
@@ -161,8 +164,8 @@ def _compared(
 ) -> Result:  # fmt: skip
     pairs = list(zip(answers[0], answers[1], strict=True))
     samples = [
-        compare_answers(str(number), _QUESTIONS[number], one, other, floor, is_greedy=True)
-        for number, (one, other) in enumerate(pairs)
+        compare_answers(str(place), question, one, other, floor, is_greedy=True)
+        for place, (question, (one, other)) in enumerate(zip(_QUESTIONS, pairs, strict=True))
     ]
     verdict = judge_together(samples, floor, alpha=DEFAULT_ALPHA)
     code, reasons = verdict.exit, list(verdict.reasons)
@@ -178,9 +181,9 @@ def _compared(
         **head, "target": prints[1], "is_same_digest": is_same, "reasons": reasons, "alpha": DEFAULT_ALPHA,
         "verdict": verdict_data(verdict), "noise": msgspec.to_builtins(noise_of(floor)),
         "comparisons": [
-            {"probe": number, "status": sample.status, "flip": msgspec.to_builtins(sample.flip),
+            {"probe": place, "status": sample.status, "flip": msgspec.to_builtins(sample.flip),
              "differences": msgspec.to_builtins(sample.differences), "max_delta": sample.max_delta}
-            for number, sample in enumerate(samples)
+            for place, sample in enumerate(samples)
         ],
     }  # fmt: skip
     return Result(exit=code, data=data, view=tuple(lines), notes=notes)
@@ -205,13 +208,13 @@ def _table(prints: Sequence[dict[str, Any]]) -> Table:
 
 def _probes(samples: Sequence[Sample]) -> Table:
     table = Table("probe", "prompt", "status", "first difference", "largest |delta|")
-    for number, sample in enumerate(samples):
+    for place, sample in enumerate(samples):
         at = sentence(sample.differences) or "-"
         if sample.first_divergence is not None:
             at = f"{sample.unit[:-1]} {sample.first_divergence}"
-        delta = "-" if sample.max_delta is None else f"{sample.max_delta:.4g}"
-        table.add_row(str(number), Text((sample.prompt or "")[:48]), sample.status, Text(at), delta)
+        prompt = Text((sample.prompt or "")[:48])
+        table.add_row(str(place), prompt, sample.status, Text(at), number(sample.max_delta))
     return table
 
 
-COMMANDS = (Command(name="fingerprint", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("fingerprint", Options, run),)

@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
-from ppd_acc.cli.flags import between, option
-from ppd_acc.cli.settings import Settings
+from ppd_acc.cli.flags import SIDES, between
+from ppd_acc.cli.given import Given
 from ppd_acc.outcome import Mistake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dumps:
+    """`max_abs` is the largest difference that passes, `cosine` the smallest cosine; None: what rounding allows."""
+
+    baseline: Path
+    target: Path
+    max_abs: float | None
+    cosine: float | None
 
 
 def add_kv_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("KV dumps of one prompt (see check-kv)")
-    for side in ("baseline", "target"):
+    for side in SIDES:
         group.add_argument(f"--kv-{side}", metavar="FILE", help=f"the {side}'s: .npz or .safetensors")
     group.add_argument("--kv-max-abs-threshold", type=between(0, float("inf")), metavar="F", help="largest difference")
     group.add_argument("--kv-cosine-threshold", type=between(-1, 1), metavar="F", help="smallest cosine")
 
 
-def kv_paths(args: argparse.Namespace, directory: Path) -> tuple[Path, Path] | None:
-    """Both dumps, or None where none is given. Raises Mistake for one without the other, or one that is not there."""
-    given = [(f"--kv-{side}", getattr(args, f"kv_{side}")) for side in ("baseline", "target")]
-    if all(path is None for _, path in given):
+def dumps_of(given: Given) -> Dumps | None:
+    """None where neither is given. Raises Mistake for one without the other, or one that is not there."""
+    files = {f"--kv-{side}": given.flag(f"kv_{side}") for side in SIDES}
+    if all(file is None for file in files.values()):
         return None
-    for flag, path in given:
-        if path is None:
+    for flag, file in files.items():
+        if file is None:
             raise Mistake(f"{flag} is missing; KV is compared with that of the other side")
-        if not (directory / path).is_file():
-            raise Mistake(f"{flag} {path}: no such file")
-    return directory / given[0][1], directory / given[1][1]
+        if not (given.directory / file).is_file():
+            raise Mistake(f"{flag} {file}: no such file")
+    baseline, target = (given.directory / file for file in files.values())
+    max_abs, cosine = (_limit(given, f"{name}_threshold") for name in ("max_abs", "cosine"))
+    return Dumps(baseline=baseline, target=target, max_abs=max_abs, cosine=cosine)
 
 
-def kv_limit(args: argparse.Namespace, settings: Settings, name: str) -> float | None:
+def _limit(given: Given, name: str) -> float | None:
     """A threshold of the flags, else of the file."""
-    given = getattr(args, f"kv_{name}")
-    value = given if given is not None else option(args, settings, name, table="kv")
+    value = given.flag(f"kv_{name}")
+    value = value if value is not None else given.option(name, table="kv")
     return None if value is None else float(value)

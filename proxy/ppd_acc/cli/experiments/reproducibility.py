@@ -9,32 +9,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.engines import Engine, Question, engines
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    add_sampling_flags,
-    between,
-    needed,
-    option,
-    positive,
-    sampling_of,
-)
-from ppd_acc.cli.given import url_of
-from ppd_acc.cli.prompts import add_prompt_flags, prompts_of
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import add_pair_flags, between, confidence_flag, positive, terms_flags, urls_of
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.prompts import prompts_flags
 from ppd_acc.compare.compare import compare_answers, noise_of
 from ppd_acc.compare.decisions import decision_data, worst
 from ppd_acc.compare.floors import is_flaky, measured_floor
@@ -49,100 +39,98 @@ from ppd_acc.experiments.repeats import (
     tally,
 )
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress, counted, nats, noise_line, percent
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.answers.said import EMPTY, sentence
 from ppd_accuracy.statistics import gates
 
-_NOISE_ANSWERS, _RUNS, _CONFIDENCE, _SHOWN = 12, 5, 0.95, 5
+_NOISE_ANSWERS, _RUNS, _SHOWN = 12, 5, 5
 _SCHEDULES = (("both", SCHEDULES), ("sequential", SCHEDULES[:1]), ("at-once", SCHEDULES[1:]))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_urls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", metavar="URL", help="one engine; instead of it --baseline and --target")
     add_pair_flags(parser)
-    add_prompt_flags(parser, "asked again and again")
-    parser.add_argument("--runs", type=positive, default=_RUNS, metavar="N", help=f"of every prompt (default {_RUNS})")
-    parser.add_argument(
-        "--threshold", type=between(0, 1), metavar="F", help="least share of runs equal to the most frequent answer"
+
+
+def _urls(given: Given) -> dict[str, str]:
+    """Name to URL: one engine or two."""
+    url = given.url("url")
+    if url is not None:
+        if given.flag("baseline") is not None or given.flag("target") is not None:
+            raise Mistake("--url is one engine, --baseline and --target are two; give one or the other")
+        return {"url": url}
+    if given.option("baseline") is None:
+        raise Mistake("--url is missing; give one engine, or --baseline and --target")
+    return urls_of(given)
+
+
+def _runs(given: Given) -> int:
+    runs: int = given.flag("runs")
+    if runs < 2:
+        raise Mistake("--runs is 1; give 2 or more, one answer has nothing to be equal to")
+    return runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Mapping[str, str] = flags(_add_urls, _urls)
+    prompts: Sequence[str] = prompts_flags("asked again and again")
+    runs: int = flag(
+        type=positive, default=_RUNS, metavar="N", help=f"of every prompt (default {_RUNS})", read=_runs
+    )  # fmt: skip
+    threshold: float | None = flag(
+        type=between(0, 1), metavar="F", help="least share of runs equal to the most frequent answer"
     )
-    parser.add_argument(
+    schedules: Sequence[Schedule] = flag(
         "--schedule", choices=("both", "sequential", "at-once"), default="both",
         help="one run after the other, all at once (other batches), or both, as separate figures (default)",
+        read=lambda given: dict(_SCHEDULES)[given.flag("schedule")],
     )  # fmt: skip
-    parser.add_argument(
-        "--confidence-level", type=between(0.5, 0.999999), default=_CONFIDENCE, metavar="F", help="default 0.95"
-    )
-    add_sampling_flags(parser)
-    add_access_flags(parser, has_target=True)
-    add_noise_flag(parser, _NOISE_ANSWERS)
+    confidence_level: float = confidence_flag("default 0.95")
+    terms: Terms = terms_flags(_NOISE_ANSWERS)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    if args.runs < 2:
-        raise Mistake("--runs is 1; give 2 or more, one answer has nothing to be equal to")
-    urls = _urls(args, context)
-    prompts = prompts_of(args, context.directory)
-    sampling = sampling_of(args, context.settings)
-    access = access_of(args, context.settings)
-    access = replace(access, concurrency=max(access.concurrency, args.runs))
-    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    schedules: tuple[Schedule, ...] = dict(_SCHEDULES)[args.schedule]
-    sides = ["" if name == "url" else name for name in urls]
-    async with engines(access, *urls.values(), sides=sides) as opened:
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    terms, prompts = options.terms, options.prompts
+    access = replace(terms.access, concurrency=max(terms.access.concurrency, options.runs))
+    sides = ["" if name == "url" else name for name in options.urls]
+    async with engines(access, *options.urls.values(), sides=sides) as opened:
         # Before the noise floor, so that the first run finds no prefix of its prompt in a cache.
-        told = await _ask(opened, prompts, sampling, args.runs, schedules, context)
+        answers = await _ask(opened, options, surroundings)
         questions = [Question(prompt=prompt) for prompt in prompts]
-        floor = await measured_floor(opened[0], questions, sampling, count, context, next(iter(urls)))
-    floor = floor.of_run(sum(map(len, told)) * len(prompts) * args.runs)
+        floor = await measured_floor(opened[0], questions, terms, surroundings, next(iter(options.urls)))
+    floor = floor.of_run(sum(map(len, answers)) * len(prompts) * options.runs)
     tallies = [
-        tally(name, schedule, prompts, part, sampling, floor)
-        for name, parts in zip(urls, told, strict=True)
-        for schedule, part in zip(schedules, parts, strict=True)
+        tally(name, schedule, prompts, part, terms.sampling, floor)
+        for name, parts in zip(options.urls, answers, strict=True)
+        for schedule, part in zip(options.schedules, parts, strict=True)
     ]
     silent = next((each for each in tallies if not each.answered), None)
     if silent is not None:
         raise Trouble(f"--{silent.engine}: no run was answered: {silent.errors[0]}")
-    return with_model_notes(_result(tallies, floor, sampling, args.threshold, args.confidence_level), *opened)
+    return with_model_notes(_result(tallies, floor, options), *opened)
 
 
-def _urls(args: argparse.Namespace, context: Context) -> dict[str, str]:
-    """Name to URL: one engine or two."""
-    if args.url is not None:
-        if args.baseline is not None or args.target is not None:
-            raise Mistake("--url is one engine, --baseline and --target are two; give one or the other")
-        return {"url": url_of("--url", args.url)}
-    if option(args, context.settings, "baseline") is None:
-        raise Mistake("--url is missing; give one engine, or --baseline and --target")
-    return {side: needed(args, context.settings, side) for side in ("baseline", "target")}
-
-
-async def _ask(
-    opened: Sequence[Engine],
-    prompts: Sequence[str],
-    sampling: Sampling,
-    runs: int,
-    schedules: Sequence[Schedule],
-    context: Context,
-) -> list[list[list[list[Told]]]]:
+async def _ask(opened: Sequence[Engine], options: Options, surroundings: Surroundings) -> list[list[list[list[Told]]]]:
     """By engine, schedule, prompt and run; the engines side by side, the schedules one after the other."""
-    total = len(opened) * len(schedules) * len(prompts) * runs
-    progress, done = Progress(context.errors, "reproducibility", total), 0
-
-    def report() -> None:
-        nonlocal done
-        done += 1
-        progress(done)
+    prompts, runs = options.prompts, options.runs
+    progress = Progress(
+        surroundings.errors, "reproducibility", len(opened) * len(options.schedules) * len(prompts) * runs
+    )  # fmt: skip
 
     async def one(engine: Engine) -> list[list[list[Told]]]:
-        return [await ask_repeatedly(engine, prompts, sampling, runs, schedule, report) for schedule in schedules]
+        return [
+            await ask_repeatedly(engine, prompts, options.terms.sampling, runs, schedule, progress.step)
+            for schedule in options.schedules
+        ]
 
     return list(await asyncio.gather(*map(one, opened)))
 
 
-def _result(
-    tallies: Sequence[Tally], floor: Floor, sampling: Sampling, threshold: float | None, confidence: float
-) -> Result:
+def _result(tallies: Sequence[Tally], floor: Floor, options: Options) -> Result:
+    sampling, threshold, confidence = options.terms.sampling, options.threshold, options.confidence_level
     verdicts = list(_verdicts(tallies, threshold, confidence))
     errors = sum(len(each.errors) for each in tallies)
     code = worst(verdict.outcome for _, verdict in verdicts)
@@ -216,7 +204,7 @@ def _figures(each: Tally, confidence: float) -> dict[str, Any]:
         "differing": each.differing,
         **{status: each.count(status) for status in ("tie", "real", "unclassified")},
         "majority_share": share,
-        "majority_interval": {"low": interval.low, "high": interval.high},
+        "majority_interval": interval._asdict(),
         "prompts": [_of_prompt(one) for one in each.prompts],
     }
 
@@ -289,4 +277,4 @@ def _table(tallies: Sequence[Tally], confidence: float) -> Table:
     return table
 
 
-COMMANDS = (Command(name="reproducibility", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("reproducibility", Options, run),)

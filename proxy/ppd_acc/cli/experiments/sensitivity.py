@@ -6,31 +6,22 @@ does, at most by ties; mixed: some do. Beside it stands how often the baseline d
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.ask.access import Sampling
-from ppd_acc.ask.engines import Engine, Question, engines
+from ppd_acc.ask.access import Terms
+from ppd_acc.ask.engines import Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    add_sampling_flags,
-    needed,
-    option,
-    positive,
-    prompt_text,
-    sampling_of,
-)
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import pair_flags, positive, prompt_text, terms_flags
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag
 from ppd_acc.compare.broken_numbers import broken_sentence
 from ppd_acc.compare.compare import compare, noise_of
 from ppd_acc.compare.decisions import decision_data
@@ -38,6 +29,7 @@ from ppd_acc.compare.floors import measured_floor
 from ppd_acc.data.report import STATUSES, Sample, Status
 from ppd_acc.experiments.perturbations import Perturbation, perturb
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress, counted, empty_too, nats, noise_line, percent
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.answers.said import sentence
@@ -48,53 +40,46 @@ _NOISE_ANSWERS, _PERTURBATIONS, _CONFIDENCE = 12, 5, 0.95
 _ORIGINAL = "as it is"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_pair_flags(parser)
-    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", required=True, help="what is changed")
-    parser.add_argument(
-        "--perturbations", type=positive, default=_PERTURBATIONS, metavar="N",
+def _prompt(given: Given) -> str:
+    if not given.flag("prompt").strip():
+        raise Mistake("--prompt is empty; give a text that can be changed")
+    return str(given.flag("prompt"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Mapping[str, str] = pair_flags()
+    prompt: str = flag(type=prompt_text, metavar="TEXT", required=True, help="what is changed", read=_prompt)
+    perturbations: int = flag(
+        type=positive, default=_PERTURBATIONS, metavar="N",
         help=f"changed prompts, drawn by --seed (default {_PERTURBATIONS})",
     )  # fmt: skip
-    add_sampling_flags(parser)
-    add_access_flags(parser, has_target=True)
-    add_noise_flag(parser, _NOISE_ANSWERS)
+    terms: Terms = terms_flags(_NOISE_ANSWERS)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    if not args.prompt.strip():
-        raise Mistake("--prompt is empty; give a text that can be changed")
-    urls = [needed(args, context.settings, side) for side in ("baseline", "target")]
-    sampling = sampling_of(args, context.settings)
-    count = option(args, context.settings, "noise_floor", _NOISE_ANSWERS)
-    changed = perturb(args.prompt, args.perturbations, sampling.seed)
-    asked = [Perturbation(kind=_ORIGINAL, text=args.prompt), *changed]
-    async with engines(access_of(args, context.settings), *urls, sides=("baseline", "target")) as (baseline, target):
-        questions = [Question(prompt=each.text) for each in asked]
-        floor = await measured_floor(baseline, questions, sampling, count, context, "baseline")
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    changed = perturb(options.prompt, options.perturbations, options.terms.sampling.seed)
+    asked = [Perturbation(kind=_ORIGINAL, text=options.prompt), *changed]
+    questions = [Question(prompt=each.text) for each in asked]
+    async with engines_by_side(options.terms.access, options.urls) as (baseline, target):
+        floor = await measured_floor(baseline, questions, options.terms, surroundings)
         floor = floor.of_run(len(asked))
-        samples = await _compare_all(baseline, target, asked, sampling, floor, context)
+        progress = Progress(surroundings.errors, "sensitivity", len(asked))
+
+        async def one(number: int, each: Perturbation) -> Sample:
+            question = questions[number]
+            sample = await compare(baseline, target, str(number), question, options.terms.sampling, floor)
+            sample.tags = [each.kind, *sample.tags]
+            progress.step()
+            return sample
+
+        samples = await asyncio.gather(*(one(number, each) for number, each in enumerate(asked)))
     if all(sample.status == "error" for sample in samples):
         raise Trouble(f"--{samples[0].failed}: {samples[0].error}")
     notes = []
-    if len(changed) < args.perturbations:
-        notes.append(f"the prompt has only {len(changed)} different changes; {args.perturbations} were asked for")
+    if len(changed) < options.perturbations:
+        notes.append(f"the prompt has only {len(changed)} different changes; {options.perturbations} were asked for")
     return with_model_notes(_result(asked, samples, floor, notes), baseline, target)
-
-
-async def _compare_all(
-    baseline: Engine, target: Engine, asked: Sequence[Perturbation], sampling: Sampling, floor: Floor, context: Context
-) -> list[Sample]:
-    progress, done = Progress(context.errors, "sensitivity", len(asked)), 0
-
-    async def one(number: int, each: Perturbation) -> Sample:
-        nonlocal done
-        sample = await compare(baseline, target, str(number), Question(prompt=each.text), sampling, floor)
-        sample.tags = [each.kind, *sample.tags]
-        done += 1
-        progress(done)
-        return sample
-
-    return list(await asyncio.gather(*(one(number, each) for number, each in enumerate(asked))))
 
 
 def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: Floor, notes: list[str]) -> Result:
@@ -156,7 +141,7 @@ def _rate(hits: int, total: int) -> dict[str, Any]:
         "hits": hits,
         "total": total,
         "rate": hits / total if total else None,
-        "interval": {"low": interval.low, "high": interval.high},
+        "interval": interval._asdict(),
     }
 
 
@@ -190,4 +175,4 @@ def _table(asked: Sequence[Perturbation], samples: Sequence[Sample]) -> Table:
     return table
 
 
-COMMANDS = (Command(name="sensitivity", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("sensitivity", Options, run),)

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.console import Console
 from rich.text import Text
 
-from ppd_acc.ask.engines import engines
+from ppd_acc.ask.access import Terms
+from ppd_acc.ask.engines import engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_noise_flag,
-    add_pair_flags,
-    add_sampling_flags,
-    between,
-    needed,
-    option,
-    positive,
-    sampling_of,
-    whole_number_of,
-)
-from ppd_acc.cli.prompts import add_prompt_flags, prompts_of
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import between, confidence_flag, pair_flags, positive, terms_flags, whole_number_of
+from ppd_acc.cli.options import derived, flag
+from ppd_acc.cli.prompts import prompts_flags
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.decisions import decision_data
 from ppd_acc.outcome import Mistake, Result
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted, nats, noise_line
 from ppd_acc.watch.rounds import End, Plan, Sink, Watcher, exit_of, judged
 from ppd_acc.watch.sinks import (
@@ -44,7 +36,7 @@ from ppd_acc.watch.sinks import (
     window_data,
 )
 
-_INTERVAL_S, _NOISE_ANSWERS, _NOISE_EVERY, _WINDOW, _CONFIDENCE = 60.0, 12, 60, 100, 0.95
+_INTERVAL_S, _NOISE_ANSWERS, _NOISE_EVERY, _WINDOW = 60.0, 12, 60, 100
 _ENDS = (
     ("iterations", "--max-iterations is reached"),
     ("alert", "--alert-threshold failures in a row"),
@@ -52,87 +44,77 @@ _ENDS = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_pair_flags(parser)
-    add_prompt_flags(parser, "compared in every round")
-    parser.add_argument(
-        "--interval", type=between(0, 1e7), default=_INTERVAL_S, metavar="S", help="from round to round (default 60)"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Mapping[str, str] = pair_flags()
+    prompts: Sequence[str] = prompts_flags("compared in every round")
+    interval: float = flag(
+        type=between(0, 1e7), default=_INTERVAL_S, metavar="S", help="from round to round (default 60)"
     )
-    parser.add_argument("--max-iterations", type=positive, metavar="N", help="rounds after which it ends")
-    parser.add_argument(
-        "--alert-threshold", type=positive, metavar="N", help="failures in a row after which it ends with 1"
+    max_iterations: int | None = flag(type=positive, metavar="N", help="rounds after which it ends")
+    alert_threshold: int | None = flag(
+        type=positive, metavar="N", help="failures in a row after which it ends with 1"
     )
-    parser.add_argument("--fail-threshold", type=between(0, 1), metavar="F", help="highest rate of real differences")
-    parser.add_argument("--confidence-level", type=between(0.5, 0.999999), default=_CONFIDENCE, metavar="F")
-    parser.add_argument(
-        "--window", type=positive, default=_WINDOW, metavar="N", help=f"comparisons the gate is over ({_WINDOW})"
-    )
-    parser.add_argument(
-        "--noise-every", type=positive, default=_NOISE_EVERY, metavar="N",
+    fail_threshold: float | None = flag(type=between(0, 1), metavar="F", help="highest rate of real differences")
+    confidence_level: float = confidence_flag()
+    window: int = flag(type=positive, default=_WINDOW, metavar="N", help=f"comparisons the gate is over ({_WINDOW})")
+    noise_every: int = flag(
+        type=positive, default=_NOISE_EVERY, metavar="N",
         help=f"rounds after which the noise floor is measured anew (default {_NOISE_EVERY})",
     )  # fmt: skip
-    parser.add_argument("--log", metavar="FILE", help="one JSON line a round, appended")
-    parser.add_argument(
-        "--metrics-port", type=whole_number_of("metrics_port"), metavar="N",
-        help="Prometheus metrics at /metrics; 0: any",
+    log: str | None = flag(metavar="FILE", help="one JSON line a round, appended")
+    metrics_port: int | None = flag(
+        type=whole_number_of("metrics_port"), metavar="N", help="Prometheus metrics at /metrics; 0: any"
     )
-    parser.add_argument("--metrics-host", default="127.0.0.1", metavar="HOST", help="default 127.0.0.1")
-    parser.add_argument("--metrics-file", metavar="FILE", help="the same metrics, replaced after every round")
-    parser.add_argument(
-        "--skip-healthcheck", action="store_true", help="accepted; an engine that fails is a round's error"
-    )
-    add_sampling_flags(parser)
-    add_access_flags(parser, has_target=True)
-    add_noise_flag(parser, _NOISE_ANSWERS)
+    metrics_host: str = flag(default="127.0.0.1", metavar="HOST", help="default 127.0.0.1")
+    metrics_file: str | None = flag(metavar="FILE", help="the same metrics, replaced after every round")
+    skip_healthcheck: bool = flag(action="store_true", help="accepted; an engine that fails is a round's error")
+    terms: Terms = terms_flags(_NOISE_ANSWERS)
+    is_quiet: bool = derived(lambda given: given.flag("quiet"))
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(
+            prompts=tuple(self.prompts),
+            interval_s=self.interval,
+            max_iterations=self.max_iterations,
+            alert_threshold=self.alert_threshold,
+            noise_answers=self.terms.noise_answers,
+            noise_every=self.noise_every,
+            window=self.window,
+            fail_threshold=self.fail_threshold,
+            confidence=self.confidence_level,
+        )
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    urls = [needed(args, context.settings, side) for side in ("baseline", "target")]
-    sampling = sampling_of(args, context.settings)
-    plan = _plan(args, context)
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    plan, errors = options.plan, surroundings.errors
     metrics = WatchMetrics(plan)
     sinks: list[Sink] = [metrics]
-    log = _log(args, context, plan)
+    log = _log(surroundings.directory / options.log, plan, errors) if options.log is not None else None
     if log is not None:
         sinks.append(log)
-    if args.metrics_file is not None:
-        sinks.append(MetricsFile(context.directory / args.metrics_file, metrics, context.errors))
-    if not args.quiet:
-        sinks.append(ConsoleLine(plan, context.errors))
+    if options.metrics_file is not None:
+        sinks.append(MetricsFile(surroundings.directory / options.metrics_file, metrics, errors))
+    if not options.is_quiet:
+        sinks.append(ConsoleLine(plan, errors))
     async with AsyncExitStack() as stack:
-        opened = engines(access_of(args, context.settings), *urls, sides=("baseline", "target"))
+        opened = engines_by_side(options.terms.access, options.urls)
         baseline, target = await stack.enter_async_context(opened)
-        if args.metrics_port is not None:
-            server = metrics_server(args.metrics_host, args.metrics_port, metrics)
+        if options.metrics_port is not None:
+            server = metrics_server(options.metrics_host, options.metrics_port, metrics)
             url = await stack.enter_async_context(server)
-            context.errors.print(Text(f"metrics: {url}"))
+            errors.print(Text(f"metrics: {url}"))
         watcher = Watcher(
-            baseline, target, sampling, plan, wall_clock=context.wall_clock,
+            baseline, target, options.terms.sampling, plan, wall_clock=surroundings.wall_clock,
             clock=asyncio.get_running_loop().time, wait=asyncio.sleep, sinks=sinks,
         )  # fmt: skip
         end = await until_signal(watcher)
     return with_model_notes(_result(end, watcher, plan, log.lost if log is not None else 0), baseline, target)
 
 
-def _plan(args: argparse.Namespace, context: Context) -> Plan:
-    return Plan(
-        prompts=tuple(prompts_of(args, context.directory)),
-        interval_s=args.interval,
-        max_iterations=args.max_iterations,
-        alert_threshold=args.alert_threshold,
-        noise_answers=option(args, context.settings, "noise_floor", _NOISE_ANSWERS),
-        noise_every=args.noise_every,
-        window=args.window,
-        fail_threshold=args.fail_threshold,
-        confidence=args.confidence_level,
-    )
-
-
-def _log(args: argparse.Namespace, context: Context, plan: Plan) -> LogFile | None:
-    if args.log is None:
-        return None
-    path: Path = context.directory / args.log
-    log = LogFile(path, plan, context.errors)
+def _log(path: Path, plan: Plan, errors: Console) -> LogFile:
+    log = LogFile(path, plan, errors)
     try:
         log.check()
     except OSError as error:
@@ -203,4 +185,4 @@ def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     return Result(exit=exit_of(end, state, decision), data=data, view=view, notes=notes)
 
 
-COMMANDS = (Command(name="watch", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("watch", Options, run),)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import add_options, flag, flags, part, read_options
+from ppd_acc.cli.options import add_options, flag, flags, nested, read_options
 from ppd_acc.cli.settings import Settings
 from ppd_acc.outcome import Mistake
 
@@ -33,7 +33,7 @@ class Options:
     words: tuple[str, ...] = flag("words", nargs="*")
     sides: tuple[str, str] = flags(_add_sides, _sides)
     seed: int = flag("-s", "--seed", type=int, read=lambda given: given.option("seed", 7))
-    limits: Limits = part(Limits, "limits of everything")
+    limits: Limits = nested(Limits, "limits of everything")
 
 
 def parser():
