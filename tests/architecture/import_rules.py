@@ -33,7 +33,7 @@ THREAD_HOMES = (PROXY + "telemetry/log_writer.py",)  # a write that nobody reads
 HOMES = {
     "quart": (PROXY + "server/",),
     "zmq": (PROXY + "discovery/", "proxy/ppd_sim/", CONNECTOR),
-    "sqlite3": (PROXY + "shadow/", "proxy/ppd_acc/reports/history.py"),
+    "sqlite3": ("proxy/ppd_shell/sqlite.py", PROXY + "shadow/journal.py", "proxy/ppd_acc/reports/history.py"),
     "torch": (CONNECTOR,),
     "vllm": (CONNECTOR,),
 }

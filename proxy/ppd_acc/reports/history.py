@@ -1,7 +1,8 @@
 """Saved runs: one SQLite file with the journal's table of samples, and a table of runs beside it.
 
-The schema is the journal's (shadow/rows.py), application id and version too, so whatever reads a journal reads this.
-A sample's id there is `RUN/ID`; `run_samples` has the status and the id it had in its report. Owns the connection.
+The schema is the journal's (ppd_accuracy/verdicts/rows.py), application id and version too, so whatever reads a
+journal reads this. A sample's id there is `RUN/ID`; `run_samples` has the status and the id it had in its report. Owns
+the connection.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ppd_acc.data.report_files import totals_in
 from ppd_acc.outcome import Mistake, Trouble
 from ppd_accuracy.verdicts import rows
 from ppd_accuracy.verdicts.rows import Row, Storage
+from ppd_shell.sqlite import identity, opened_private, transaction
 
 _BUSY_TIMEOUT_S = 10.0
 _RUNS = (
@@ -76,20 +78,19 @@ def opened(path: Path, *, is_made: bool) -> Iterator[History]:
     """The history at `path`, made where it may be. Raises Mistake for a file that is another program's or a proxy's
     journal, or that is not there; Trouble where the disk does not do its part."""
     try:
-        if not path.exists():
-            if not is_made:
-                raise Mistake(f"--db {path}: no history there; ppd-acc history save begins one")
+        is_new = not path.exists()
+        if is_new and not is_made:
+            raise Mistake(f"--db {path}: no history there; ppd-acc history save begins one")
+        if is_new:
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # it may hold prompts
-        connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        connection = opened_private(path, busy_timeout_s=_BUSY_TIMEOUT_S, is_made=is_new)  # it may hold prompts
     except (OSError, sqlite3.Error) as error:
         raise Trouble(f"--db {path}: {error}") from None
     try:
-        connection.row_factory = sqlite3.Row
         _refuse_others(connection, path)
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA foreign_keys = ON")
-        with _transaction(connection):
+        with transaction(connection):
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             for statement in (*rows.statements(version), *_RUNS):
                 connection.execute(statement)
@@ -103,17 +104,14 @@ def opened(path: Path, *, is_made: bool) -> Iterator[History]:
 
 
 def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
-    application_id, version = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-    )
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables and not application_id and not version:
+    application_id, version, names = identity(connection)
+    if not (application_id or version or names):
         return
     if application_id != rows.APPLICATION_ID:
         raise Mistake(f"--db {path}: it is another program's database; give another path")
     if not rows.is_known(version):
         raise Mistake(f"--db {path}: its schema is version {version}; this program knows {rows.SCHEMA_VERSION}")
-    if "samples" in tables and "runs" not in tables:
+    if "samples" in names and "runs" not in names:
         raise Mistake(f"--db {path}: it is a proxy's journal, which deletes old rows; give another path")
 
 
@@ -127,7 +125,7 @@ class History:
         self, report: Report, *, path: str, sha256: str, tag: str, storage: Storage, now: float
     ) -> tuple[int, bool]:
         """The run's number, and whether it was saved now; the same report under the same tag is saved once."""
-        with _transaction(self._connection):
+        with transaction(self._connection):
             found = self._connection.execute(
                 "SELECT run FROM runs WHERE report_sha256 = ? AND tag = ?", (sha256, tag)
             ).fetchone()
@@ -177,7 +175,7 @@ class History:
 
     def delete(self, runs: Sequence[int]) -> None:
         """With their samples."""
-        with _transaction(self._connection):
+        with transaction(self._connection):
             for run in runs:
                 self._connection.execute(
                     "DELETE FROM samples WHERE sample_id IN (SELECT sample_id FROM run_samples WHERE run = ?)", (run,)
@@ -231,18 +229,6 @@ def row_of(sample: Sample, run: int, *, at: float, model: str) -> Row:
         text=str(sample.target.said),
         error=sample.error_reason or sample.error,
     )
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _json(value: object) -> str:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from ppd_accuracy.verdicts import rows
 from ppd_accuracy.verdicts.rows import Row, Storage
 from ppd_shell.config_error import ConfigError
+from ppd_shell.sqlite import identity, opened_private, transaction
 
 WRITE_INTERVAL_S = 0.5
 PRUNE_INTERVAL_S = 60.0
@@ -228,7 +228,7 @@ class Journal:
     def _insert(self, connection: sqlite3.Connection, batch: Sequence[Row]) -> list[str]:
         """In a worker thread: all rows or none, except those that SQLite cannot hold: returns why, one each."""
         refused: list[str] = []
-        with _transaction(connection):
+        with transaction(connection):
             for row in batch:
                 try:
                     connection.execute(rows.INSERT, rows.encode(row, self._storage))
@@ -265,12 +265,9 @@ class Journal:
 def _open(path: Path) -> sqlite3.Connection:
     """In a worker thread. ConfigError names the path."""
     try:
-        # The file may hold prompts: nobody else reads it. SQLite gives its -wal and -shm files the same rights.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = opened_private(path, busy_timeout_s=_BUSY_TIMEOUT_S)  # it may hold prompts
     except OSError as error:
         raise ConfigError([f"journal {path}: {error.strerror}; it must be a file that can be written"]) from error
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
     try:
         _refuse_others(connection, path)
         _prepare(connection, path)
@@ -285,11 +282,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
     """ConfigError for a database that is not ours to write. Only reads."""
-    application_id, version, tables = (
-        connection.execute(query).fetchone()[0]
-        for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-    )
-    if not (application_id or version or tables):
+    application_id, version, names = identity(connection)
+    if not (application_id or version or names):
         return
     if application_id != rows.APPLICATION_ID:
         raise ConfigError([f"journal {path}: it is another program's database; choose another path"])
@@ -313,7 +307,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA secure_delete = ON")  # pruned prompts must not stay in free pages
     connection.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
-    with _transaction(connection):
+    with transaction(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         for statement in rows.statements(version):
             connection.execute(statement)
@@ -325,19 +319,6 @@ def _what_is_wrong(error: sqlite3.Error) -> str:
     return f"it is damaged or no SQLite file ({error}); move it away to begin a new one, or choose another path"
 
 
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # Some errors, such as a full disk, have ended it already.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 def _prune(connection: sqlite3.Connection, max_rows: int, oldest_at: float) -> int:
     """How many rows went."""
     old = connection.execute("DELETE FROM samples WHERE at < ?", (oldest_at,))
@@ -346,7 +327,7 @@ def _prune(connection: sqlite3.Connection, max_rows: int, oldest_at: float) -> i
 
 
 def _prune_alone(connection: sqlite3.Connection, max_rows: int, oldest_at: float) -> None:
-    with _transaction(connection):
+    with transaction(connection):
         gone = _prune(connection, max_rows, oldest_at)
     if gone:  # the write-ahead log still has their pages, and on a quiet proxy nothing would write over them
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
