@@ -26,7 +26,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     def with_data(self, data: bytes) -> Event:
         """The same event, saying something else on one line."""
         lines = [line for line in self.raw[:-2].split(b"\n") if line.partition(b":")[0] != b"data"]
-        raw = b"".join([line + b"\n" for line in lines]) + b"data: " + data + b"\n\n"
+        raw = b"".join([line + b"\n" for line in lines]) + frame(data)
         return Event(raw, self.name, data)
 
 
@@ -104,6 +104,12 @@ class EventReader:
             data = data.removeprefix(b"\n")
         self._is_after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def frame(data: bytes, name: bytes = b"") -> bytes:
+    """An event on the wire; its data is one line."""
+    line = b"data: " + data + b"\n\n"
+    return b"event: " + name + b"\n" + line if name else line
 
 
 def _read(block: bytes) -> Event:

@@ -13,6 +13,7 @@ import msgspec
 from ppd_wire.dialects import messages, responses
 from ppd_wire.dialects.dialects import Dialect
 from ppd_wire.errors import BadRequest, Failure, ProxyError, Refusal
+from ppd_wire.events import frame
 from ppd_wire.headers import Headers
 
 _TYPES = MappingProxyType(
@@ -58,7 +59,7 @@ def error_event(error: ProxyError, dialect: Dialect, number: int) -> bytes:
         return messages.error_event(body)
     if dialect == "responses":
         return responses.error_event(body, number)
-    return b"data: " + body + b"\n\n"
+    return frame(body)
 
 
 def error_headers(error: ProxyError) -> Headers:

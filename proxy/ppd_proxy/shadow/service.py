@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from ppd_core.policy.guard import Action, Guard
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.shadow import Shadow
 from ppd_wire.errors import BadRequest
+from ppd_wire.json.strict import plain
 
 log = logging.getLogger(__name__)
 
@@ -270,13 +270,13 @@ class Accuracy:
         self, limit: int, *, outcome: str | None = None, route: str | None = None, before: int | None = None
     ) -> list[dict[str, Any]]:
         found = await self._kept().latest(limit, outcome=outcome, route=route, before=before)
-        return [{name: _plain(value) for name, value in each.items()} for each in found]
+        return [plain(each) for each in found]
 
     async def sample(self, sample_id: str) -> dict[str, Any]:
         found = await self._kept().get(sample_id)
         if found is None:
             raise BadRequest(f"sample id: {sample_id!r} is not in the journal", status=404, param="id")
-        return {name: _plain(value) for name, value in found.items()}
+        return {name: plain(value) for name, value in found.items()}
 
     def _kept(self) -> Journal:
         if self._journal is None:
@@ -287,14 +287,3 @@ class Accuracy:
 def _action(action: Action) -> dict[str, Any]:
     pair = list(action.pair) if action.pair is not None else None
     return {"kind": action.kind, "scope": action.scope, "pair": pair, "reason": action.reason}
-
-
-def _plain(value: object) -> object:
-    """As JSON can say it: no NaN, no bytes."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value

@@ -14,7 +14,7 @@ import msgspec
 from ppd_wire.answers.answer import EngineAnswer, PromptDetails, Usage
 from ppd_wire.answers.engine_errors import read_error, shown_error, withheld
 from ppd_wire.dialects.typed_events import TypedRelay, read_object
-from ppd_wire.events import Event
+from ppd_wire.events import Event, frame
 from ppd_wire.requests.generation import Fields
 
 _DECISIVE = frozenset({"content_block_delta", "message_delta", "message_stop"})
@@ -47,7 +47,7 @@ def error_body(status: int, message: str, **more: object) -> bytes:
 
 def error_event(body: bytes) -> bytes:
     """The last event of an answer that broke off."""
-    return b"event: error\ndata: " + body + b"\n\n"
+    return frame(body, b"error")
 
 
 class Counts:

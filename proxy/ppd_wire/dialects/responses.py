@@ -15,7 +15,7 @@ import msgspec
 from ppd_wire.answers.answer import EngineAnswer, PromptDetails, Usage
 from ppd_wire.answers.engine_errors import openai_error, read_error, shown_error, withheld
 from ppd_wire.dialects.typed_events import TypedRelay, read_object
-from ppd_wire.events import Event
+from ppd_wire.events import Event, frame
 from ppd_wire.requests.generation import Fields
 
 _QUIET = frozenset({
@@ -51,7 +51,7 @@ def error_event(body: bytes, number: int) -> bytes:
         "type": "error", "code": None if code is None else str(code), "message": error.get("message"),
         "param": error.get("param"), "sequence_number": number, "error": error,
     }  # fmt: skip
-    return b"event: error\ndata: " + _encoder.encode(data) + b"\n\n"
+    return frame(_encoder.encode(data), b"error")
 
 
 def read_responses_answer(fields: Fields) -> EngineAnswer | None:

@@ -18,7 +18,7 @@ from ppd_wire.answers.engine_errors import openai_error, read_error, shown_error
 from ppd_wire.answers.prompt_counts import PromptCheck, counted
 from ppd_wire.answers.removal import HANDOFF_MARK, take_out, take_out_handoff
 from ppd_wire.dialects.relay import Relay
-from ppd_wire.events import Event
+from ppd_wire.events import Event, frame
 from ppd_wire.requests.asked import Asked
 
 _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
@@ -220,7 +220,7 @@ class SseRelay(Relay):
 
     def _keep(self, event: Event) -> None:
         """What `answer` and `raw` are made of: every event in vLLM's own form."""
-        self._keep_plain(event.raw if _is_plain(event) else b"data: " + event.data.replace(b"\n", b" ") + b"\n\n")
+        self._keep_plain(event.raw if _is_plain(event) else frame(event.data.replace(b"\n", b" ")))
 
     def _keep_plain(self, events: bytes) -> None:
         self._kept.append(events)

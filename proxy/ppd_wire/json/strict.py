@@ -1,4 +1,4 @@
-"""Strict JSON of what a command found out."""
+"""Values as strict JSON can say them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import msgspec
 def to_json(document: Any, encoding: str = "utf-8") -> str:
     """Strict JSON, indented: what is no number (NaN, infinities) becomes null. Text that the encoding does not have
     (lone surrogates in UTF-8) is escaped."""
-    plain = _plain(msgspec.to_builtins(document))
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    finite = plain(msgspec.to_builtins(document))
+    text = json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        text = json.dumps(plain, indent=2, ensure_ascii=True, allow_nan=False)
+        text = json.dumps(finite, indent=2, ensure_ascii=True, allow_nan=False)
     return text
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON can say it: no NaN and no infinity, bytes as text, all names texts."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

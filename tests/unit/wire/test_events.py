@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppd_wire.events import MAX_EVENT_BYTES, EventReader
+from ppd_wire.events import MAX_EVENT_BYTES, EventReader, frame
 
 BOM = b"\xef\xbb\xbf"
 
@@ -101,3 +101,9 @@ def test_s1_the_work_is_linear_in_the_bytes_however_small_the_reads_are():
         reader.feed(piece)
     assert time.process_time() - started < 2
     assert not reader.is_too_long
+
+
+@pytest.mark.parametrize("name", [b"", b"error"])
+def test_what_is_framed_is_read_as_one_event(name):
+    [event] = whole(frame(b'{"a": 1}', name))
+    assert (event.name, event.data) == (name, b'{"a": 1}')
