@@ -19,7 +19,7 @@ from ppd_proxy.cli.main import build_parser
 from ppd_proxy.config import config
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import GENERATION_PATHS
-from ppd_proxy.telemetry.metrics import INSTRUMENTS
+from ppd_proxy.telemetry.instruments import INSTRUMENTS
 from ppd_sim.faults import FaultKind
 from ppd_sim.model.model import ModelConfig
 from ppd_wire.errors import Failure, Refusal

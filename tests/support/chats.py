@@ -80,7 +80,7 @@ def check_tree(store):
 
 
 def check_empty(store):
-    assert (store.count, store.step_count) == (0, 0)
+    assert not store.count
     assert not store._steps
     assert not store._leaves
     assert not store._raw_ends._marks

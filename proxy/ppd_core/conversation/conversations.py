@@ -79,11 +79,6 @@ class Conversations:
         """Number of conversations."""
         return len(self._leaves)
 
-    @property
-    def step_count(self) -> int:
-        """Number of remembered steps, what `max_steps` bounds."""
-        return len(self._steps)
-
     def look_up_chat(self, steps: Sequence[bytes], *, last_assistant: int, now: float) -> History:
         """What is known of a chat request. `last_assistant` is the index of its last assistant message, -1: none."""
         self.expire(now)

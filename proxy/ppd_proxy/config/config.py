@@ -81,21 +81,6 @@ def settings() -> tuple[Setting, ...]:
     )
 
 
-def load(
-    flags: Mapping[str, object],
-    env: Mapping[str, str],
-    file: Mapping[str, object] | None = None,
-    *,
-    file_name: str = "configuration file",
-) -> Config:
-    """One checked `Config` from flags over environment over file over defaults; ConfigError lists every mistake.
-
-    `flags` maps names of settings to what the command line gave: text, a list of texts, or a bool for a switch. An
-    empty environment variable counts as not set.
-    """
-    return resolve(flags, env, file, file_name=file_name).config()
-
-
 def resolve(
     flags: Mapping[str, object],
     env: Mapping[str, str],
@@ -103,7 +88,11 @@ def resolve(
     *,
     file_name: str = "configuration file",
 ) -> Resolution:
-    """As `load`, for callers that show where values came from or add checks that need IO."""
+    """What flags over environment over file over defaults give.
+
+    `flags` maps names of settings to what the command line gave: text, a list of texts, or a bool for a switch. An
+    empty environment variable counts as not set.
+    """
     known = settings()
     mistakes = [*_unknown_variables(known, env), *_unknown_keys(known, file or {}, file_name)]
     values: dict[str, Value] = {}

@@ -1,6 +1,6 @@
 """What goes into an exchange and what comes out: events of one phase each, commands for the caller.
 
-Frozen values only; `core/exchange.py` gives them meaning, `director.py` carries the commands out.
+Frozen values only; `core/exchange.py` gives them meaning, `upstream/driver.py` carries the commands out.
 """
 
 from __future__ import annotations

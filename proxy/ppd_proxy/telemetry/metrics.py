@@ -24,8 +24,6 @@ from ppd_proxy.telemetry.speculation import SpecTelemetry
 from ppd_wire.metrics.scraped import EngineFigures
 from ppd_wire.metrics.spec_counters import SpecCounters
 
-INSTRUMENTS = instruments.INSTRUMENTS
-
 _MAX_REJECTION_REASONS = 16
 
 

@@ -26,15 +26,8 @@ _log = logging.getLogger(__name__)
 OnFigures = Callable[[Engine, EngineFigures, float], None]
 
 
-def parse(text: str) -> EngineFigures:
-    """Read an engine's `/metrics` in Prometheus text format. ValueError if a line that matters is malformed."""
-    page = MetricsPage()
-    page.feed(text.encode())
-    return read(page)
-
-
 def read(page: MetricsPage) -> EngineFigures:
-    """As `parse`, of a page that was taken in piece by piece."""
+    """Read an engine's `/metrics` in Prometheus text format. ValueError if a line that matters is malformed."""
     samples = (sample for family in text_string_to_metric_families(page.text()) for sample in family.samples)
     return figures((sample.name, sample.labels, sample.value) for sample in samples)
 

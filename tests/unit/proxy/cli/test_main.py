@@ -131,8 +131,8 @@ def test_check_prints_a_configuration_that_can_be_loaded_again(capsys, tmp_path)
     file = tmp_path / "ppd.toml"
     file.write_text(printed)
     assert main(["check", "--config", str(file)]) == 0
-    first = config.load({}, {}, tomllib.loads(printed))
-    again = config.load({}, {}, tomllib.loads(capsys.readouterr().out))
+    first = config.resolve({}, {}, tomllib.loads(printed)).config()
+    again = config.resolve({}, {}, tomllib.loads(capsys.readouterr().out)).config()
     assert first == again
     assert again.routing == config.Routing(mode="pd", trust_direct=True, strip_field=('say "x"',))
 

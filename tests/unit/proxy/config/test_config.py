@@ -20,14 +20,18 @@ LLAMA = {
 }
 
 
+def load(*given, **named):
+    return config.resolve(*given, **named).config()
+
+
 def mistakes(flags=None, env=None, file=None) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        config.load(flags or {}, env or {}, file, file_name="ppd.toml")
+        load(flags or {}, env or {}, file, file_name="ppd.toml")
     return caught.value.mistakes
 
 
 def test_defaults_are_the_documented_ones():
-    loaded = config.load({}, {})
+    loaded = load({}, {})
     assert loaded == config.Config()
     assert (loaded.server.port, loaded.routing.mode, loaded.discovery.discovery_port) == (10001, "ppd", 30001)
 
@@ -35,7 +39,7 @@ def test_defaults_are_the_documented_ones():
 def test_flags_win_over_environment_over_file():
     file = {"server": {"port": 1, "host": "file"}, "routing": {"mode": "pd", "handoff": "none"}}
     env = {"PPD_PORT": "2", "PPD_MODE": "ppd", "PPD_KEEP_ALIVE_S": "4"}
-    loaded = config.load({"port": "3"}, env, file)
+    loaded = load({"port": "3"}, env, file)
     assert (loaded.server.port, loaded.routing.mode, loaded.routing.handoff) == (3, "ppd", "none")
     assert (loaded.server.host, loaded.server.keep_alive_s) == ("file", 4.0)
 
@@ -47,18 +51,18 @@ def test_origins_name_where_a_value_came_from():
 
 
 def test_lists_are_repeated_flags_and_comma_separated_variables():
-    loaded = config.load({"prefill": ["http://a:1", "http://b:2"]}, {"PPD_DECODE": "http://c:3, http://d:4"})
+    loaded = load({"prefill": ["http://a:1", "http://b:2"]}, {"PPD_DECODE": "http://c:3, http://d:4"})
     assert loaded.engines.prefill == ("http://a:1", "http://b:2")
     assert loaded.engines.decode == ("http://c:3", "http://d:4")
 
 
 def test_engine_urls_are_brought_to_one_form():
-    loaded = config.load({"decode": ["http://Host/", "https://[::1]:8443"]}, {})
+    loaded = load({"decode": ["http://Host/", "https://[::1]:8443"]}, {})
     assert loaded.engines.decode == ("http://host:80", "https://[::1]:8443")
 
 
 def test_empty_variable_counts_as_not_set():
-    assert config.load({}, {"PPD_API_KEY": "", "PPD_PORT": ""}) == config.Config()
+    assert load({}, {"PPD_API_KEY": "", "PPD_PORT": ""}) == config.Config()
 
 
 def test_all_mistakes_of_all_sources_are_found_at_once():
@@ -123,7 +127,7 @@ def test_one_engine_has_one_role():
 def test_a_split_engine_is_no_baseline():
     [found] = mistakes({"decode": ["http://a:1"], "baseline": ["http://A:1", "http://b:1"]})
     assert found == "--baseline: 'http://a:1' is also a decode engine (--decode); a baseline is not split"
-    assert config.load({"aggregated": ["http://a:1"], "baseline": ["http://a:1"]}, {}).shadow.baseline == ("http://a:1",)
+    assert load({"aggregated": ["http://a:1"], "baseline": ["http://a:1"]}, {}).shadow.baseline == ("http://a:1",)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ def test_list_must_be_a_list_in_the_file():
 def test_client_and_discovery_port_must_differ():
     [found] = mistakes({"port": "30001"})
     assert found == "--port: port and discovery_port are both 30001; give each its own"
-    assert config.load({"port": "0", "discovery_port": "0"}, {}).server.port == 0
+    assert load({"port": "0", "discovery_port": "0"}, {}).server.port == 0
 
 
 def test_kv_size_is_given_or_computed_not_both():
@@ -198,7 +202,7 @@ def test_what_announced_engines_do_not_get_is_a_warning():
 
 @pytest.mark.parametrize("network", ["10.0.0.0/8", "fd00::/8", "192.0.2.7", "0.0.0.0/0", " 10.1.0.0/16 "])
 def test_networks_are_taken_in_their_usual_form(network):
-    assert len(config.load({"discovery_allow": [network]}, {}).discovery.discovery_allow) == 1
+    assert len(load({"discovery_allow": [network]}, {}).discovery.discovery_allow) == 1
 
 
 @pytest.mark.parametrize("network", ["10.0.0.1/8", "10.0.0.0/33", "localhost", "", "10.0.0", "10.0.0.0/8;", "::/129"])
@@ -223,7 +227,7 @@ def test_variables_of_others_are_left_alone():
         "PPD_PROXY_PORT": "tcp://x",
         "PATH": "x",
     }
-    assert config.load({}, others) == config.Config()
+    assert load({}, others) == config.Config()
 
 
 @pytest.mark.parametrize("key", ["with space", "a,b", "line\n", "ключ", MASK])
@@ -235,18 +239,18 @@ def test_bad_secret_is_refused_without_being_shown(key):
 
 def test_secrets_are_not_in_the_representation():
     secrets = {"api_key": ["s3cret"], "admin_key": "s3cret1", "register_key": "s3cret2", "engine_api_key": "s3cret3"}
-    loaded = config.load(secrets, {})
+    loaded = load(secrets, {})
     assert loaded.auth.api_key == ("s3cret",)
     assert "s3cret" not in repr(loaded)
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("off", False), ("No", False)])
 def test_switch_is_read_from_the_environment(text, value):
-    assert config.load({}, {"PPD_TRUST_DIRECT": text}).routing.trust_direct is value
+    assert load({}, {"PPD_TRUST_DIRECT": text}).routing.trust_direct is value
 
 
 def test_switch_given_as_flag_wins_when_it_is_off():
-    assert config.load({"trust_direct": False}, {"PPD_TRUST_DIRECT": "true"}).routing.trust_direct is False
+    assert load({"trust_direct": False}, {"PPD_TRUST_DIRECT": "true"}).routing.trust_direct is False
 
 
 def test_sections_are_frozen():

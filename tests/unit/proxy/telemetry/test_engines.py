@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from tests.support.scraping import parse
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Change
 from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry.metrics import Metrics
-from ppd_proxy.upstream.scrape import parse
 from ppd_wire.metrics.scraped import UNKNOWN, ConnectorFigures, EngineFigures
 
 P, P2, D = "10.0.0.1:8100", "10.0.0.3:8100", "10.0.0.2:8200"

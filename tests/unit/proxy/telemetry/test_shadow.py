@@ -3,7 +3,7 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ppd_proxy.telemetry.metrics import INSTRUMENTS
+from ppd_proxy.telemetry.instruments import INSTRUMENTS
 from ppd_proxy.telemetry.shadow import ShadowMetrics
 
 VERDICTS = ("green", "amber", "red", "unknown")

@@ -4,7 +4,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ppd_core.fleet.engine import Engine
-from ppd_proxy.telemetry.metrics import INSTRUMENTS, Metrics
+from ppd_proxy.telemetry.instruments import INSTRUMENTS
+from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.speculation import WINDOW_S
 from ppd_wire.metrics.scraped import UNKNOWN, EngineFigures
 from ppd_wire.metrics.spec_counters import SpecCounters

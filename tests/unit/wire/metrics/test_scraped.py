@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.scraping import parse
 
 from ppd_core.fleet.readings import PromptTokens, TokenLedger, delta, from_usage, is_restarted
-from ppd_proxy.upstream.scrape import parse
 from ppd_wire.metrics.scraped import UNKNOWN, ConnectorFigures, EngineFigures
 
 GOLDEN = Path(__file__).parents[3] / "data" / "vllm" / "vllm_0_32_decode_metrics.txt"
@@ -27,7 +27,7 @@ def gained(local=0.0, external=0.0, computed=0.0):
     return EngineFigures(prompt_local_cache=local, prompt_external_kv=external, prompt_computed=computed)
 
 
-# Reading: what `upstream.scrape.parse` and the pure part do together
+# Reading: what `upstream.scrape.read` and the pure part do together
 
 
 def test_metrics_of_a_real_decode_engine_are_read_completely():

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.scraping import parse
 
 from ppd_core.fleet.readings import delta, is_restarted
-from ppd_proxy.upstream.scrape import parse
 from ppd_wire.metrics.scraped import UNKNOWN, EngineFigures
 from ppd_wire.metrics.spec_counters import MAX_POSITIONS, SpecCounters
 
