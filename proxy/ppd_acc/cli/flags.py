@@ -15,6 +15,7 @@ from ppd_acc.cli.settings import ENDPOINTS, RANGES, Settings
 from ppd_acc.outcome import Mistake
 
 SIDES = ("baseline", "target")
+ALPHA = 0.05
 
 
 def positive(text: str) -> int:
@@ -131,6 +132,10 @@ def confidence_flag(help_text: str | None = None) -> Any:
     return flag(
         "--confidence-level", type=between(0.5, 0.999999), default=0.95, metavar="F", help=help_text
     )  # fmt: skip
+
+
+def alpha_flag() -> Any:
+    return flag(type=between(1e-9, 0.5), default=ALPHA, metavar="P", help=f"significance level (default {ALPHA})")
 
 
 def sampling_flags() -> Any:

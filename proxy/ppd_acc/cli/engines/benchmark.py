@@ -8,28 +8,21 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from rich.text import Text
 
-from ppd_acc.ask.access import Endpoint, Sampling
+from ppd_acc.ask.access import Access, Sampling
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
 from ppd_acc.ask.streams import Streamed
 from ppd_acc.ask.timings import CONFIDENCE, figures, figures_table
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_sampling_flags,
-    between,
-    not_negative,
-    option,
-    positive,
-    prompt_text,
-    sampling_of,
-)
-from ppd_acc.cli.given import url_of
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import add_access_flags, add_sampling_flags, between, not_negative, positive, prompt_text
+from ppd_acc.cli.given import Given, url_of
+from ppd_acc.cli.options import derived, flag, flags
 from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress
 
 _REQUESTS, _CONCURRENCY, _WARM_UP = 10, 1, 1
@@ -75,78 +68,82 @@ class Measured:
         self.examples.setdefault(trouble.reason, str(trouble))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_url(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("address", nargs="?", metavar="URL", help="the engine; --url is the same")
     parser.add_argument("--url", metavar="URL", help="the engine")
-    parser.add_argument("--requests", type=positive, default=_REQUESTS, metavar="N", help=f"default {_REQUESTS}")
-    parser.add_argument(
-        "--prompt", type=prompt_text, default="Hello", metavar="TEXT", help="asked behind a number of its own",
-    )  # fmt: skip
-    parser.add_argument(
-        "--same-prompt", action="store_true", help="ask the prompt as it is: hits of the prefix cache are measured"
-    )
-    parser.add_argument("--rate-limit", type=between(1e-6, 1e9), metavar="F", help="requests sent per second, at most")
-    parser.add_argument(
-        "--warmup", type=not_negative, default=_WARM_UP, metavar="N", help=f"answers first, not counted ({_WARM_UP})"
-    )
-    parser.add_argument("--ignore-eos", action="store_true", help="every answer has --max-tokens tokens")
-    add_sampling_flags(parser)
-    add_access_flags(parser)
-    parser.set_defaults(noise_floor=None)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    if (args.address is None) == (args.url is None):
+def _url(given: Given) -> str:
+    address, url = given.flag("address"), given.flag("url")
+    if (address is None) == (url is None):
         raise Mistake("give one URL such as http://engine:8000, as it is or as --url")
-    url = url_of("URL" if args.url is None else "--url", args.url or args.address)
-    sampling = sampling_of(args, context.settings)
-    access = access_of(args, context.settings)
-    concurrency = option(args, context.settings, "concurrency", _CONCURRENCY)
-    rate = option(args, context.settings, "rate_limit")
+    return url_of("URL" if url is None else "--url", url or address)
+
+
+def _access(given: Given) -> Access:
     # A request that was tried again has no latency worth the name, so that has to be asked for.
-    access = replace(access, concurrency=concurrency, retries=args.retries or 0)
-    measured = Measured()
-    async with engines(access, url) as (engine,):
+    concurrency = given.option("concurrency", _CONCURRENCY)
+    return replace(given.access(), concurrency=concurrency, retries=given.flag("retries") or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    url: str = flags(_add_url, _url)
+    requests: int = flag(type=positive, default=_REQUESTS, metavar="N", help=f"default {_REQUESTS}")
+    prompt: str = flag(type=prompt_text, default="Hello", metavar="TEXT", help="asked behind a number of its own")
+    same_prompt: bool = flag(
+        action="store_true", help="ask the prompt as it is: hits of the prefix cache are measured"
+    )
+    rate_limit: float | None = flag(
+        type=between(1e-6, 1e9), metavar="F", help="requests sent per second, at most",
+        read=lambda given: given.option("rate_limit"),
+    )  # fmt: skip
+    warmup: int = flag(
+        type=not_negative, default=_WARM_UP, metavar="N", help=f"answers first, not counted ({_WARM_UP})"
+    )
+    ignore_eos: bool = flag(action="store_true", help="every answer has --max-tokens tokens")
+    sampling: Sampling = flags(add_sampling_flags, Given.sampling)
+    access: Access = flags(add_access_flags, _access)
+    top_k: int | None = derived(lambda given: given.flag("top_k"))
+
+
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    access, sampling, measured = options.access, options.sampling, Measured()
+    async with engines(access, options.url) as (engine,):
         model = await engine.model()
-        questions = _questions(args, context, access.endpoint)
-        for _ in range(args.warmup):
+        questions = _questions(options, int(surroundings.wall_clock() * 1000))
+        for _ in range(options.warmup):
             await engine.stream(next(questions), sampling)
-        progress = Progress(context.errors, "benchmark", args.requests)
-        await measure(engine, questions, sampling, measured, args.requests, concurrency, rate, progress)
+        progress = Progress(surroundings.errors, "benchmark", options.requests)
+        await measure(engine, questions, options, measured, progress)
     settings = {
-        "requests": args.requests, "concurrency": concurrency, "rate_limit": rate, "warmup": args.warmup,
-        "prompt": args.prompt, "has_same_prompt": args.same_prompt, "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed, "top_k": args.top_k,
-        "endpoint": access.endpoint, "retries": access.retries, "timeout_s": access.timeout_s,
+        "requests": options.requests, "concurrency": access.concurrency, "rate_limit": options.rate_limit,
+        "warmup": options.warmup, "prompt": options.prompt, "has_same_prompt": options.same_prompt,
+        "max_tokens": sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
+        "seed": sampling.seed, "top_k": options.top_k, "endpoint": access.endpoint, "retries": access.retries,
+        "timeout_s": access.timeout_s,
     }  # fmt: skip
-    return _result({"url": url, "model": model, "settings": settings}, measured)
+    return _result({"url": options.url, "model": model, "settings": settings}, measured)
 
 
-def _questions(args: argparse.Namespace, context: Context, endpoint: Endpoint) -> Iterator[Question]:
+def _questions(options: Options, run_number: int) -> Iterator[Question]:
     """Never twice the same one, in no two runs: what differs stands at the very beginning. Logprobs cost the engine
     time, so they are left out unless --top-k asks for them."""
-    extra: dict[str, Any] = {"ignore_eos": True} if args.ignore_eos else {}
-    if args.top_k is None:
-        extra |= {"logprobs": False, "top_logprobs": None} if endpoint == "chat" else {"logprobs": None}
-    run_number = int(context.wall_clock() * 1000)
-    number = 0
-    while True:
-        text = args.prompt if args.same_prompt else f"{run_number:x}-{number}: {args.prompt}"
+    extra: dict[str, Any] = {"ignore_eos": True} if options.ignore_eos else {}
+    if options.top_k is None:
+        is_chat = options.access.endpoint == "chat"
+        extra |= {"logprobs": False, "top_logprobs": None} if is_chat else {"logprobs": None}
+    for number in count():
+        text = options.prompt if options.same_prompt else f"{run_number:x}-{number}: {options.prompt}"
         yield Question(prompt=text, extra=extra)
-        number += 1
 
 
 async def measure(
-    engine: Engine,
-    questions: Iterator[Question],
-    sampling: Sampling,
-    measured: Measured,
-    requests: int,
-    concurrency: int,
-    rate: float | None,
-    progress: Progress,
+    engine: Engine, questions: Iterator[Question], options: Options, measured: Measured, progress: Progress
 ) -> None:
-    """`requests` answers, `concurrency` at once; with a `rate`, request i is not sent before i / rate seconds."""
+    """All requests, so many at once as the access allows; with a rate, request i is not sent before i / rate
+    seconds."""
+    requests, rate = options.requests, options.rate_limit
     clock = asyncio.get_running_loop().time
     numbers = iter(range(requests))
     measured.started_at = clock()
@@ -157,12 +154,12 @@ async def measure(
             if rate is not None:
                 await asyncio.sleep(measured.started_at + number / rate - clock())
             try:
-                measured.add(await engine.stream(question, sampling))
+                measured.add(await engine.stream(question, options.sampling))
             except EngineTrouble as trouble:
                 measured.fail(trouble)
             progress(measured.done)
 
-    await asyncio.gather(*(worker() for _ in range(min(concurrency, requests))))
+    await asyncio.gather(*(worker() for _ in range(min(options.access.concurrency, requests))))
     measured.ended_at = clock()
 
 
@@ -176,7 +173,7 @@ def _unit(streamed: Streamed) -> str:
 def _result(head: dict[str, Any], measured: Measured) -> Result:
     completed, failed = len(measured.total_ms), measured.failures.total()
     wall_s = measured.ended_at - measured.started_at
-    times = {
+    latencies = {
         "first_token_ms": figures(measured.first_ms),
         "inter_token_ms": figures(measured.gaps_ms),
         "per_output_token_ms": figures(measured.per_token_ms),
@@ -195,11 +192,11 @@ def _result(head: dict[str, Any], measured: Measured) -> Result:
         "output_tokens_per_s": measured.output_tokens / wall_s if wall_s else None,
         "prompt_tokens": measured.prompt_tokens,
         "counted_in": sorted(measured.units),
-        **times,
+        **latencies,
         "latencies_ms": list(measured.total_ms),
     }
     names = ("first token", "between tokens", "per token of an answer", "whole answer")
-    rows = dict(zip(names, times.values(), strict=True))
+    rows = dict(zip(names, latencies.values(), strict=True))
     counted = " and ".join(sorted(measured.units)) or "tokens"
     view: list[Any] = [Text(f"{completed} of {completed + failed} requests answered in {wall_s:.3f} s")]
     if completed and wall_s:
@@ -207,11 +204,11 @@ def _result(head: dict[str, Any], measured: Measured) -> Result:
             Text(f"{completed / wall_s:.4g} requests/s, {measured.output_tokens / wall_s:.4g} output {counted}/s"),
             figures_table(f"Latency, intervals of {CONFIDENCE:.0%}", rows),
         ]
-    view += [Text(f"{count} failed: {measured.examples[reason]}") for reason, count in measured.failures.items()]
+    view += [Text(f"{times} failed: {measured.examples[reason]}") for reason, times in measured.failures.items()]
     notes = []
     if head["settings"]["has_same_prompt"]:
         notes.append("every request has the same prompt: times to the first token may be of the prefix cache")
     return Result(exit=Exit.INFRASTRUCTURE if failed else Exit.PASS, data=data, view=tuple(view), notes=tuple(notes))
 
 
-COMMANDS = (Command(name="benchmark", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("benchmark", Options, run),)

@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ppd_acc.ask.access import Access
 from ppd_acc.ask.detection import Detection, detect
 from ppd_acc.ask.engines import EngineTrouble, engines
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
 from ppd_acc.cli.engines.healthcheck import quick_access, urls_of
 from ppd_acc.cli.flags import add_access_flags
+from ppd_acc.cli.options import flag, flags
 from ppd_acc.outcome import Exit, Result
+from ppd_acc.surroundings import Surroundings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_urls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="*", metavar="URL", help="what to look at, as many as there are")
     parser.add_argument("--url", action="append", metavar="URL", help="the same, repeatable")
-    parser.add_argument(
-        "--ask", action="store_true",
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Sequence[str] = flags(_add_urls, urls_of)
+    ask: bool = flag(
+        action="store_true",
         help="also ask for one token, with the offer that another engine decodes on: a NIXL engine holds the prompt's"
         " KV until its lease ends, a stock P2pNccl engine ends",
     )  # fmt: skip
-    add_access_flags(parser)
+    access: Access = flags(add_access_flags, quick_access)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    urls = urls_of(args, context.settings)
-    async with engines(quick_access(args, context.settings), *urls) as asked:
-        found = await asyncio.gather(*(detect(engine, has_leave=args.ask) for engine in asked), return_exceptions=True)
+async def run(options: Options, _: Surroundings) -> Result:
+    async with engines(options.access, *options.urls) as asked:
+        looks = (detect(engine, has_leave=options.ask) for engine in asked)
+        found = await asyncio.gather(*looks, return_exceptions=True)
     known = [each for each in found if isinstance(each, Detection)]
     failures = {}
-    for url, each in zip(urls, found, strict=True):
+    for url, each in zip(options.urls, found, strict=True):
         if isinstance(each, EngineTrouble):
             failures[url] = str(each)
         elif isinstance(each, BaseException):
@@ -55,4 +64,4 @@ def _table(found: Detection) -> Table:
     return table
 
 
-COMMANDS = (Command(name="detect", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("detect", Options, run),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -14,54 +14,55 @@ from rich.text import Text
 from ppd_acc.ask.access import Access
 from ppd_acc.ask.engines import engines
 from ppd_acc.ask.health import DEPTH, Health, check_health, differences
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import access_of, add_access_flags, option, whole_number_of
-from ppd_acc.cli.given import url_of
-from ppd_acc.cli.settings import Settings
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import SIDES, add_access_flags, whole_number_of
+from ppd_acc.cli.given import Given, url_of
+from ppd_acc.cli.options import flag, flags
 from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.surroundings import Surroundings
 
 _TIMEOUT_S = 30.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def urls_of(given: Given) -> list[str]:
+    """Every URL once, in the order given. Raises Mistake where there is none."""
+    urls = [*(given.flag("urls") or ()), *(given.flag("url") or ())]
+    if not urls:
+        urls = [url for side in SIDES if (url := given.settings.get("defaults", side)) is not None]
+    if not urls:
+        raise Mistake("no URL; give one such as http://engine:8000, or [defaults] baseline and target in the file")
+    return list(dict.fromkeys(url_of("URL", url) for url in urls))
+
+
+def quick_access(given: Given) -> Access:
+    """Impatient unless told otherwise: an engine that answers the second time is not healthy."""
+    timeout_s = float(given.option("timeout", _TIMEOUT_S))
+    return replace(given.access(), timeout_s=timeout_s, retries=given.option("retries", 0))
+
+
+def _add_urls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="*", metavar="URL", help="engines or proxies, as many as there are")
     parser.add_argument(
         "--url", action="append", metavar="URL",
         help="the same, repeatable; without any: [defaults] baseline and target. Each generates a few tokens: a stock"
         " P2pNccl engine ends on a request without a tag",
     )  # fmt: skip
-    parser.add_argument(
-        "--top-k", type=whole_number_of("top_k"), metavar="N",
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Sequence[str] = flags(_add_urls, urls_of)
+    top_k: int = flag(
+        type=whole_number_of("top_k"), metavar="N", default=DEPTH,
         help=f"logprobs per token asked for (default {DEPTH})",
-    )
-    add_access_flags(parser)
+    )  # fmt: skip
+    access: Access = flags(add_access_flags, quick_access)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    urls = urls_of(args, context.settings)
-    access = quick_access(args, context.settings)
-    async with engines(access, *urls) as asked:
-        healths = await asyncio.gather(*(check_health(engine, depth=args.top_k or DEPTH) for engine in asked))
+async def run(options: Options, _: Surroundings) -> Result:
+    async with engines(options.access, *options.urls) as asked:
+        healths = await asyncio.gather(*(check_health(engine, depth=options.top_k) for engine in asked))
     return _result(healths)
-
-
-def urls_of(args: argparse.Namespace, settings: Settings) -> list[str]:
-    """Every URL once, in the order given. Raises Mistake where there is none."""
-    given = [*(args.urls or ()), *(args.url or ())]
-    if not given:
-        given = [url for name in ("baseline", "target") if (url := settings.get("defaults", name)) is not None]
-    if not given:
-        raise Mistake("no URL; give one such as http://engine:8000, or [defaults] baseline and target in the file")
-    return list(dict.fromkeys(url_of("URL", url) for url in given))
-
-
-def quick_access(args: argparse.Namespace, settings: Settings) -> Access:
-    """Impatient unless told otherwise: an engine that answers the second time is not healthy."""
-    return replace(
-        access_of(args, settings),
-        timeout_s=float(option(args, settings, "timeout", _TIMEOUT_S)),
-        retries=option(args, settings, "retries", 0),
-    )
 
 
 def _result(healths: list[Health]) -> Result:
@@ -100,4 +101,4 @@ def _told(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-COMMANDS = (Command(name="healthcheck", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("healthcheck", Options, run),)

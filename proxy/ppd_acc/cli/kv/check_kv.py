@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.console import RenderableType
-
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import between, not_negative, option, positive
+from ppd_acc.cli.command import Command
+from ppd_acc.cli.flags import SIDES, between, not_negative, positive
+from ppd_acc.cli.given import Given
 from ppd_acc.kv.blend import blend_data, blend_view
-from ppd_acc.kv.check import KvReport, Options, check_dumps
+from ppd_acc.kv.check import KvReport, check_dumps
+from ppd_acc.kv.check import Options as Checking
 from ppd_acc.kv.files import LAYOUTS, KvFileError
 from ppd_acc.kv.plots import check_plot, draw_heat_map, draw_histogram
 from ppd_acc.kv.report import data_of, view_of
 from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress
 from ppd_accuracy.kv.blend import CHECK_LAYER, RECOMPUTE_RATIO, Blend, blend
 from ppd_accuracy.kv.blend_advice import Recommendation, recommend
@@ -73,65 +75,94 @@ def _dtype(text: str) -> ElementType:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    plot = context.directory / args.plot if args.plot is not None else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlendView:
+    """`check_layers` choose the tokens; none: the default one, or the first that there is."""
+
+    ratio: float
+    check_layers: list[int]
+    suffix_len: int
+    timings: Timings | None
+    quality_drop: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    baseline: Path
+    target: Path
+    checking: Checking
+    plot: Path | None
+    blend: BlendView | None
+
+
+def options_of(given: Given) -> Options:
+    plot, directory = given.flag("plot"), given.directory
     if plot is not None:
+        plot = directory / plot
         check_plot(plot)
-    has_view = any(getattr(args, name) is not None for name in _BLEND_FLAGS)
-    timings = _timings(context.directory / args.timings) if args.timings is not None else None
-    check_layers = _layers(args.check_layers)
-    options = Options(
-        dtype=args.dtype,
-        limits=Limits(
-            max_abs=option(args, context.settings, "max_abs_threshold", table="kv"),
-            cosine=option(args, context.settings, "cosine_threshold", table="kv"),
-        ),
-        block_size=args.block_size,
-        details=tuple(dict.fromkeys(args.per or ())),
-        has_deviations=has_view,
-        layout=args.layout,
+    has_view = any(given.flag(name) is not None for name in _BLEND_FLAGS)
+    timings = given.flag("timings")
+    ratio = given.flag("recomp_ratio")
+    blended = BlendView(
+        timings=_timings(directory / timings) if timings is not None else None,
+        check_layers=_layers(given.flag("check_layers") or ()),
+        ratio=RECOMPUTE_RATIO if ratio is None else ratio,
+        suffix_len=given.flag("suffix_len") or 0,
+        quality_drop=given.flag("quality_drop"),
     )
-    report = check(context.directory / args.baseline, context.directory / args.target, options, context)
+    checking = Checking(
+        dtype=given.flag("dtype"),
+        limits=Limits(
+            max_abs=given.option("max_abs_threshold", table="kv"), cosine=given.option("cosine_threshold", table="kv")
+        ),
+        block_size=given.flag("block_size"),
+        details=tuple(dict.fromkeys(given.flag("per") or ())),
+        has_deviations=has_view,
+        layout=given.flag("layout"),
+    )
+    baseline, target = (directory / given.flag(side) for side in SIDES)
+    return Options(
+        baseline=baseline, target=target, checking=checking, plot=plot, blend=blended if has_view else None
+    )  # fmt: skip
+
+
+def run(options: Options, surroundings: Surroundings) -> Result:
+    report = check(options, surroundings)
     data, view, notes = data_of(report), view_of(report), list(report.notes)
-    if has_view:
-        blended, advice, more = _blend(report, args, check_layers, timings)
+    if options.blend is not None:
+        timings = options.blend.timings
+        blended, advice, more = _blend(report, options.blend)
         data["cacheblend"] = blend_data(blended, advice, timings)
         view = (*view[:-1], *blend_view(blended, advice, timings), view[-1])
         notes += more
-        if plot is not None:
-            draw_histogram(plot, blended)
-    elif plot is not None:
-        draw_heat_map(plot, data["heat_map"])
-    return result_of(report, data, view, tuple(notes))
+        if options.plot is not None:
+            draw_histogram(options.plot, blended)
+    elif options.plot is not None:
+        draw_heat_map(options.plot, data["heat_map"])
+    return Result(exit=Exit.PASS if report.is_match else Exit.DIFFERENT, data=data, view=view, notes=tuple(notes))
 
 
-def check(baseline: Path, target: Path, options: Options, context: Context) -> KvReport:
+def check(options: Options, surroundings: Surroundings) -> KvReport:
     """Raises Mistake where a file is no dump, or holds nothing."""
     progress: list[Progress] = []
 
     def tell(done: int, total: int) -> None:
         if not progress:
-            progress.append(Progress(context.errors, "arrays", total))
+            progress.append(Progress(surroundings.errors, "arrays", total))
         progress[0](done)
 
     try:
-        report = check_dumps(baseline, target, options, tell)
+        report = check_dumps(options.baseline, options.target, options.checking, tell)
     except KvFileError as error:
         raise Mistake(str(error)) from None
     if not report.checked:
-        raise Mistake(f"{baseline} and {target} hold no arrays; there is nothing to compare")
+        raise Mistake(f"{options.baseline} and {options.target} hold no arrays; there is nothing to compare")
     return report
 
 
-def result_of(
-    report: KvReport, data: dict[str, Any], view: tuple[RenderableType, ...], notes: tuple[str, ...]
-) -> Result:
-    return Result(exit=Exit.PASS if report.is_match else Exit.DIFFERENT, data=data, view=view, notes=notes)
-
-
-def _layers(given: list[str] | None) -> list[int]:
+def _layers(texts: Sequence[str]) -> list[int]:
     """Whole numbers, separated by commas or flag by flag; brackets may stand round them. Raises Mistake."""
-    words = [word.strip() for text in given or () for word in text.strip("[] ").split(",")]
+    words = [word.strip() for text in texts for word in text.strip("[] ").split(",")]
     wrong = [word for word in words if not word.isdecimal()]
     if wrong:
         raise Mistake(f"--check-layers {wrong[0]!r} is no layer; give numbers from 0, such as 1 or 0,1,2")
@@ -145,24 +176,16 @@ def _timings(path: Path) -> Timings:
         raise Mistake(f"--timings {path}: {error}") from None
 
 
-def _blend(
-    report: KvReport, args: argparse.Namespace, check_layers: list[int], timings: Timings | None
-) -> tuple[Blend, Recommendation, list[str]]:
+def _blend(report: KvReport, options: BlendView) -> tuple[Blend, Recommendation, list[str]]:
     deviations, notes = report.deviations()
     if not deviations:
         raise Mistake("the CacheBlend view needs V of at least one layer on both sides, named like layer_0_value")
-    if not check_layers:
-        check_layers = [CHECK_LAYER if CHECK_LAYER in deviations else next(iter(deviations))]
+    layers = options.check_layers or [CHECK_LAYER if CHECK_LAYER in deviations else next(iter(deviations))]
     try:
-        view = blend(
-            deviations,
-            ratio=RECOMPUTE_RATIO if args.recomp_ratio is None else args.recomp_ratio,
-            check_layers=check_layers,
-            suffix_len=args.suffix_len or 0,
-        )
+        view = blend(deviations, ratio=options.ratio, check_layers=layers, suffix_len=options.suffix_len)
     except ValueError as error:
         raise Mistake(f"CacheBlend view: {error}") from None
-    return view, recommend(view, timings=timings, quality_drop=args.quality_drop), notes
+    return view, recommend(view, timings=options.timings, quality_drop=options.quality_drop), notes
 
 
-COMMANDS = (Command(name="check-kv", add_arguments=add_arguments, run=run),)
+COMMANDS = (Command(name="check-kv", add_arguments=add_arguments, options=options_of, run=run),)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
+from ppd_acc.cli.options import flag
 from ppd_acc.data.report import read_report
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports.annotations import (
@@ -20,31 +21,38 @@ from ppd_acc.reports.annotations import (
     sidecar,
     write_annotations,
 )
+from ppd_acc.surroundings import Surroundings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--report", "--input", required=True, metavar="FILE", help="what batch-compare wrote")
-    parser.add_argument("--sample", action="append", metavar="ID", help="which sample, repeatable")
-    parser.add_argument("--note", metavar="TEXT", help="replaces the sample's note")
-    parser.add_argument("--label", action="append", metavar="WORD", help="added to the sample's labels, repeatable")
-    parser.add_argument("--clear", action="store_true", help="remove note and labels first; without --sample, of all")
-    parser.add_argument("--list", action="store_true", help="show all annotations")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    report: str = flag("--report", "--input", required=True, metavar="FILE", help="what batch-compare wrote")
+    sample: Sequence[str] = flag(
+        action="append", metavar="ID", help="which sample, repeatable", read=lambda given: given.flag("sample") or ()
+    )
+    note: str | None = flag(metavar="TEXT", help="replaces the sample's note")
+    label: Sequence[str] = flag(
+        action="append", metavar="WORD", help="added to the sample's labels, repeatable",
+        read=lambda given: given.flag("label") or (),
+    )  # fmt: skip
+    clear: bool = flag(action="store_true", help="remove note and labels first; without --sample, of all")
+    list: bool = flag(action="store_true", help="show all annotations")
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    path = context.directory / args.report
+def run(options: Options, surroundings: Surroundings) -> Result:
+    path = surroundings.directory / options.report
     report = read_report(path, "--report")
     annotations = read_annotations(path)
-    ids = [sample_of(report, each).sample_id for each in args.sample or ()]
-    has_words = args.note is not None or bool(args.label)
+    ids = [sample_of(report, each).sample_id for each in options.sample]
+    has_words = options.note is not None or bool(options.label)
     if has_words and not ids:
         raise Mistake("--sample is missing; give the id of the sample that --note or --label is about")
-    if any(not label.strip() for label in args.label or ()):
+    if any(not label.strip() for label in options.label):
         raise Mistake("--label '' is empty; it must be a word")
-    if ids and not has_words and not args.clear and not args.list:
+    if ids and not has_words and not options.clear and not options.list:
         raise Mistake("--note or --label is missing (or --clear, or --list)")
-    if has_words or args.clear:
-        annotations = changed(annotations, ids or list(annotations), args)
+    if has_words or options.clear:
+        annotations = changed(annotations, ids or list(annotations), options)
         write_annotations(path, annotations)
     known = {sample.sample_id for sample in report.samples}
     shown = {name: each for name, each in annotations.items() if not each.is_empty and (not ids or name in ids)}
@@ -52,23 +60,23 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     notes = (f"{len(strangers)} annotations are of samples that the report has not: {strangers[:3]}",)
     return Result(
         exit=Exit.PASS,
-        data={"report": str(args.report), "file": str(sidecar(args.report)), "annotations": _plain(shown)},
+        data={"report": str(options.report), "file": str(sidecar(options.report)), "annotations": _plain(shown)},
         view=(_table(shown) if shown else Text("no annotations"),),
         notes=notes if strangers else (),
     )
 
 
 def changed(
-    annotations: Mapping[str, Annotation], ids: list[str], args: argparse.Namespace
+    annotations: Mapping[str, Annotation], ids: list[str], options: Options
 ) -> dict[str, Annotation]:  # fmt: skip
     """The annotations with what the arguments say about `ids`."""
     found = dict(annotations)
     for sample_id in ids:
-        before = NOTHING if args.clear else found.get(sample_id, NOTHING)
+        before = NOTHING if options.clear else found.get(sample_id, NOTHING)
         found[sample_id] = Annotation(
             sample_id=sample_id,
-            note=args.note if args.note is not None else before.note,
-            labels=list(dict.fromkeys([*before.labels, *(args.label or ())])),
+            note=options.note if options.note is not None else before.note,
+            labels=list(dict.fromkeys([*before.labels, *options.label])),
         )
     return {sample_id: each for sample_id, each in found.items() if not each.is_empty}
 
@@ -85,4 +93,4 @@ def _table(annotations: Mapping[str, Annotation]) -> Table:
     return table
 
 
-COMMANDS = (Command(name="annotate", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("annotate", Options, run),)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from types import MappingProxyType
 from typing import Any
@@ -14,14 +14,16 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import positive
-from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.cli.options import flag
+from ppd_acc.cli.reports.source import Source, report_from, source_flags
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit, Result
 from ppd_acc.reports import conditions
 from ppd_acc.reports.conditions import Figure
+from ppd_acc.surroundings import Surroundings
 from ppd_accuracy.statistics import clusters
 
 _SEED = 42
@@ -48,26 +50,27 @@ FEATURES: Mapping[str, Figure] = MappingProxyType(
 _LEAST_NATS = 1e-6
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_report_flags(parser)
-    parser.add_argument(
-        "--clusters", type=_count, default=None, metavar="K|auto",
-        help=f"how many (default auto: up to {clusters.MOST_GROUPS}, or one where there is no structure)",
-    )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=_SEED, metavar="N", help=f"of the first centres (default {_SEED})")
-
-
 def _count(text: str) -> int | None:
     return None if text == "auto" else positive(text)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    report = await report_from(args, context)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    source: Source = source_flags()
+    clusters: int | None = flag(
+        type=_count, default=None, metavar="K|auto",
+        help=f"how many (default auto: up to {clusters.MOST_GROUPS}, or one where there is no structure)",
+    )  # fmt: skip
+    seed: int = flag(type=int, default=_SEED, metavar="N", help=f"of the first centres (default {_SEED})")
+
+
+async def run(options: Options, _: Surroundings) -> Result:
+    report = await report_from(options.source)
     divergent = [sample for sample in report.samples if sample.is_divergent]
     notes = [*notes_of(report)]
-    found = clusters.group([features_of(sample) for sample in divergent], abs(args.seed), args.clusters)
-    if args.clusters is not None and len(found.groups) < args.clusters:
-        notes.append(f"--clusters {args.clusters}: there are only {len(found.groups)} different kinds of samples")
+    found = clusters.group([features_of(sample) for sample in divergent], abs(options.seed), options.clusters)
+    if options.clusters is not None and len(found.groups) < options.clusters:
+        notes.append(f"--clusters {options.clusters}: there are only {len(found.groups)} different kinds of samples")
     for name, figure in FEATURES.items():
         missing = sum(figure(sample) is None for sample in divergent)
         if missing:
@@ -79,7 +82,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         "clusters": groups,
         "silhouette": found.silhouette,
         "tried": [{"clusters": number, "silhouette": score} for number, score in found.tried],
-        "seed": args.seed,
+        "seed": options.seed,
     }
     return Result(exit=Exit.PASS, data=data, view=tuple(_view(data, groups)), notes=tuple(notes))
 
@@ -142,12 +145,12 @@ def _view(data: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[
     return view
 
 
-def _shown(told: Mapping[str, float | None]) -> str:
-    if told["median"] is None:
+def _shown(spread: Mapping[str, float | None]) -> str:
+    if spread["median"] is None:
         return "unknown"
-    if told["low"] == told["high"]:
-        return f"{told['median']:.4g}"
-    return f"{told['median']:.4g} ({told['low']:.4g} to {told['high']:.4g})"
+    if spread["low"] == spread["high"]:
+        return f"{spread['median']:.4g}"
+    return f"{spread['median']:.4g} ({spread['low']:.4g} to {spread['high']:.4g})"
 
 
-COMMANDS = (Command(name="cluster", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("cluster", Options, run),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import between, not_negative, positive
-from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import SIDES, confidence_flag, not_negative, positive
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.reports.source import ProxySource, Source, add_source_flags, report_from, source_of
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports.entropies import (
@@ -29,67 +31,79 @@ from ppd_acc.reports.entropies import (
     shared_positions,
     side_series,
 )
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted, nats
 from ppd_accuracy.answers.distributions import VOCABULARY
 
 _ROUNDING = 1e-3
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_report_flags(parser)
-    for side in ("baseline", "target"):
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    add_source_flags(parser)
+    for side in SIDES:
         parser.add_argument(
             f"--{side}-logprobs", metavar="FILE", help=f"instead: a JSON list of {{token: logprob}}, the {side}'s"
         )
-    parser.add_argument("--divergence-index", type=not_negative, metavar="N", help="position of the first difference")
-    parser.add_argument(
-        "--context-window", type=not_negative, default=5, metavar="N", help="positions around it (default 5)"
-    )
-    parser.add_argument(
-        "--vocabulary", type=positive, default=VOCABULARY, metavar="N",
+
+
+def _source(given: Given) -> Source | tuple[Path, ...]:
+    """A report, or one list of logprobs, or two."""
+    baseline, target = (given.flag(f"{side}_logprobs") for side in SIDES)
+    if baseline is None and target is None:
+        return source_of(given)
+    if given.flag("report") is not None or given.flag("from_proxy") is not None:
+        raise Mistake("lists of logprobs and a report are both given; give one of them")
+    if baseline is None:
+        raise Mistake("--baseline-logprobs is missing; --target-logprobs is compared with it")
+    return tuple(given.directory / file for file in (baseline, target) if file is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    source: Source | tuple[Path, ...] = flags(_add_sources, _source)
+    divergence_index: int | None = flag(type=not_negative, metavar="N", help="position of the first difference")
+    context_window: int = flag(type=not_negative, default=5, metavar="N", help="positions around it (default 5)")
+    vocabulary: int = flag(
+        type=positive, default=VOCABULARY, metavar="N",
         help=f"tokens of the model, for the upper bounds: only its logarithm matters (default {VOCABULARY})",
     )  # fmt: skip
-    parser.add_argument(
-        "--confidence-level", type=between(0.5, 0.999999), default=0.95, metavar="F", help="default 0.95"
-    )
+    confidence_level: float = confidence_flag("default 0.95")
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    if args.baseline_logprobs is None and args.target_logprobs is None:
-        return await _of_report(args, context)
-    if args.report is not None or args.from_proxy is not None:
-        raise Mistake("lists of logprobs and a report are both given; give one of them")
-    if args.baseline_logprobs is None:
-        raise Mistake("--baseline-logprobs is missing; --target-logprobs is compared with it")
-    baseline = _read(context.directory / args.baseline_logprobs, "--baseline-logprobs", args.vocabulary)
+async def run(options: Options, _: Surroundings) -> Result:
+    if not isinstance(options.source, tuple):
+        return await _of_report(options.source, options)
+    baseline, *targets = (
+        _read(path, f"--{side}-logprobs", options.vocabulary)
+        for side, path in zip(SIDES, options.source, strict=False)
+    )  # fmt: skip
     notes: list[str] = []
-    if args.target_logprobs is None:
-        return _result(args, [(baseline, None)], notes)
-    target = _read(context.directory / args.target_logprobs, "--target-logprobs", args.vocabulary)
-    lengths = len(baseline.positions), len(target.positions)
-    index = args.divergence_index
+    if not targets:
+        return _result(options, [(baseline, None)], notes)
+    lengths = len(baseline.positions), len(targets[0].positions)
+    index = options.divergence_index
     if index is not None and index >= max(lengths):
         raise Mistake(f"--divergence-index {index}: the lists have {lengths[0]} and {lengths[1]} positions")
     if lengths[0] != lengths[1]:
         notes.append(f"the lists have {lengths[0]} and {lengths[1]} positions; the first {min(lengths)} are compared")
     if index is None:
         notes.append("all positions are taken to have the same context; --divergence-index N stops behind the first")
-    return _result(args, [(baseline, target)], notes)
+    return _result(options, [(baseline, targets[0])], notes)
 
 
-async def _of_report(args: argparse.Namespace, context: Context) -> Result:
-    report = await report_from(args, context)
+async def _of_report(source: Source, options: Options) -> Result:
+    report = await report_from(source)
     samples = [sample for sample in report.samples if sample.error is None and sample.unit == "tokens"]
     pairs = [
-        (side_series(sample.baseline, args.vocabulary), side_series(sample.target, args.vocabulary))
+        (side_series(sample.baseline, options.vocabulary), side_series(sample.target, options.vocabulary))
         for sample in samples
     ]
     shared = [shared_positions(sample) for sample in samples]
     if not any(one.known or other.known for one, other in pairs):
-        where = f"--report {args.report}" if args.report is not None else f"--from-proxy {args.from_proxy}"
+        where = f"{source.flag} {source.name}"
         raise Mistake(f"{where}: no sample has logprobs; batch-compare writes them, the published tool does not")
     notes = [*notes_of(report)]
-    spreads = compare_spreads(samples, args.confidence_level)
+    spreads = compare_spreads(samples, options.confidence_level)
     if spreads is not None:
         notes.append(
             f"compared are the likeliest tokens of {counted(spreads.change.count, 'sample')}, with bounds for"
@@ -97,29 +111,29 @@ async def _of_report(args: argparse.Namespace, context: Context) -> Result:
         )
     elif not any(sample.baseline.tops or sample.target.tops for sample in report.samples):
         notes.append("only the chosen tokens' logprobs are there: bounds are wide, differences are of those tokens")
-        if args.from_proxy is not None:
+        if isinstance(source, ProxySource):
             notes.append("a proxy started with --shadow-top-logprobs compares the likeliest tokens of its samples")
-    return _result(args, pairs, notes, shared, spreads)
+    return _result(options, pairs, notes, shared, spreads)
 
 
 def _result(
-    args: argparse.Namespace, pairs: Sequence[tuple[Series, Series | None]], notes: list[str],
+    options: Options, pairs: Sequence[tuple[Series, Series | None]], notes: list[str],
     shared: Sequence[int] | None = None, spreads: Comparison | None = None,
 ) -> Result:  # fmt: skip
     baselines = [one for one, _ in pairs]
     targets = [other for _, other in pairs if other is not None]
-    index = args.divergence_index
+    index = options.divergence_index
     limits = shared if shared is not None else [index + 1 if index is not None else None] * len(pairs)
     cut = [
         (Series(positions=one.positions[:limit]), Series(positions=other.positions[:limit]))
         for (one, other), limit in zip(pairs, limits, strict=True)
         if other is not None
     ]
-    comparison = spreads or compare(cut, args.confidence_level)
+    comparison = spreads or compare(cut, options.confidence_level)
     data: dict[str, Any] = {
         "samples": len(pairs),
-        "vocabulary": args.vocabulary,
-        "confidence": args.confidence_level,
+        "vocabulary": options.vocabulary,
+        "confidence": options.confidence_level,
         "baseline": figures(baselines),
         "target": figures(targets) if targets else None,
         "comparison": _plain(comparison) if comparison is not None else None,
@@ -130,10 +144,10 @@ def _result(
         ]
     if index is not None:
         sides = (("baseline", baselines), ("target", targets))
-        data["at"] = {name: around(series[0], index, args.context_window) for name, series in sides if series}
+        data["at"] = {name: around(series[0], index, options.context_window) for name, series in sides if series}
     view: list[RenderableType] = [_table(data)]
     if comparison is not None:
-        view.append(Text(_sentence(comparison, args.confidence_level)))
+        view.append(Text(_sentence(comparison, options.confidence_level)))
     for name, at in data.get("at", {}).items():
         view.append(Text(f"{name} at {index}: {_range(at)}; mean around it {nats(at['context_mean'])}"))
     dropped = sum(one.dropped for one in (*baselines, *targets))
@@ -225,4 +239,4 @@ def _number(value: float) -> float:
     return min(0.0, float(value)) if value <= _ROUNDING else float(value)
 
 
-COMMANDS = (Command(name="entropy", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("entropy", Options, run),)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -13,47 +12,49 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ppd_acc.ask.access import Access
 from ppd_acc.ask.engines import EngineTrouble, engines
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import access_of, not_negative
-from ppd_acc.cli.given import url_of
-from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import not_negative
+from ppd_acc.cli.options import derived, flag
+from ppd_acc.cli.reports.source import ProxySource, Source, report_from, source_flags
 from ppd_acc.data.from_proxy import notes_of, with_sample
 from ppd_acc.data.report import Report, Sample
 from ppd_acc.outcome import Exit, Result
-from ppd_acc.reports.annotations import NOTHING, read_annotations, sample_of
+from ppd_acc.reports.annotations import NOTHING, sample_of
 from ppd_acc.reports.explaining import Advice, Place, advice, places, split_texts, story, token_ids
+from ppd_acc.surroundings import Surroundings
 from ppd_accuracy.answers.flips import Token
 from ppd_accuracy.answers.said import part_of
 
 _TEXT_CHARACTERS = 60
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_report_flags(parser)
-    parser.add_argument("--sample", required=True, metavar="ID", help="which sample")
-    parser.add_argument(
-        "--context-window", type=not_negative, default=5, metavar="N", help="tokens around it (default 5)"
-    )
-    parser.add_argument(
-        "--url",
-        metavar="URL",
-        help="an engine that names token ids by /detokenize (default: the proxy, if one is read)",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """`access` is there where an engine or a proxy is asked."""
+
+    source: Source = source_flags()
+    sample: str = flag(required=True, metavar="ID", help="which sample")
+    context_window: int = flag(type=not_negative, default=5, metavar="N", help="tokens around it (default 5)")
+    url: str | None = flag(
+        metavar="URL", help="an engine that names token ids by /detokenize (default: the proxy, if one is read)",
+        read=lambda given: given.url("url") or given.url("from_proxy"),
+    )  # fmt: skip
+    access: Access | None = derived(
+        lambda given: given.access() if given.flag("url") or given.flag("from_proxy") else None
     )
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    report = await report_from(args, context)
-    if args.from_proxy is not None:
-        url = url_of("--from-proxy", args.from_proxy)
-        report = await with_sample(report, args.sample, url, access_of(args, context.settings))
-    sample = sample_of(report, args.sample)
-    annotation = NOTHING
-    if args.report is not None:
-        annotation = read_annotations(context.directory / args.report).get(sample.sample_id, NOTHING)
-    shown = places(sample, args.context_window)
-    url = args.url if args.url is not None else args.from_proxy
-    names, note = await _names(args, context, url, token_ids(shown))
+async def run(options: Options, _: Surroundings) -> Result:
+    source = options.source
+    report = await report_from(source)
+    if isinstance(source, ProxySource):
+        report = await with_sample(report, options.sample, source.url, source.access)
+    sample = sample_of(report, options.sample)
+    annotation = source.annotations().get(sample.sample_id, NOTHING)
+    shown = places(sample, options.context_window)
+    names, note = await _names(options, token_ids(shown))
     sample = _named(sample, names)
     sentences, ideas = story(sample, report), advice(sample, report)
     view: list[RenderableType] = [Text(f"sample {sample.sample_id}")]
@@ -69,13 +70,11 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
     return Result(exit=Exit.PASS, data=data, view=tuple(view), notes=notes)
 
 
-async def _names(
-    args: argparse.Namespace, context: Context, url: str | None, ids: Sequence[int]
-) -> tuple[dict[int, str], str | None]:  # fmt: skip
+async def _names(options: Options, ids: Sequence[int]) -> tuple[dict[int, str], str | None]:
     """Texts of token ids by an engine's /detokenize, and why there are none. That is no reason to fail."""
-    if url is None or not ids:
+    if options.url is None or options.access is None or not ids:
         return {}, None
-    async with engines(access_of(args, context.settings), url_of("--url", url)) as (engine,):
+    async with engines(options.access, options.url) as (engine,):
         try:
             model = await engine.model()
             bodies = [{"model": model, "tokens": [each]} for each in ids]
@@ -189,4 +188,4 @@ def _data(
     }
 
 
-COMMANDS = (Command(name="explain", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("explain", Options, run),)

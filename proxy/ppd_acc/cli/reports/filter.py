@@ -5,33 +5,42 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, not_negative
-from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.reports.source import Source, report_from, source_flags
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.data.report import STATUSES, Sample
 from ppd_acc.data.report_files import totals_of, write_report
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports import conditions
-from ppd_acc.reports.annotations import Annotation, read_annotations, write_annotations
-from ppd_acc.reports.conditions import Condition
+from ppd_acc.reports.annotations import Annotation, write_annotations
+from ppd_acc.reports.conditions import Condition, Figure
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted
 
 _CLASSIFICATIONS = ("match", "likely_bug", "likely_uncertainty", "unknown")
 """What the published tool calls samples; kept in the metadata of its reports."""
 _SHOWN = 20
+_FIGURES: Mapping[str, Figure] = MappingProxyType(
+    {
+        "position": conditions.position, "shift": conditions.shift, "delta": conditions.largest_delta,
+        "prompt tokens": conditions.prompt_length, "answer tokens": conditions.answer_length,
+    }
+)  # fmt: skip
 _number = between(-math.inf, math.inf)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_report_flags(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="the report of what is kept (default: only listed)")
+def _add_conditions(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("conditions, all of which must hold")
     group.add_argument(
         "--status", action="append", metavar="STATUS", help=f"one of {', '.join(STATUSES)}; repeatable, or with commas"
@@ -66,10 +75,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     noted.add_argument("--unannotated", action="store_true", help="without")
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    report = await report_from(args, context)
-    annotations = read_annotations(context.directory / args.report) if args.report is not None else {}
-    wanted = conditions_of(args, annotations)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """`labels`, and whether there is any annotation, are of a file beside the report; the others of the samples."""
+
+    of_samples: Sequence[Condition]
+    labels: Sequence[str]
+    is_annotated: bool | None
+
+    def conditions(self, annotations: Mapping[str, Annotation]) -> list[Condition]:
+        every = [*self.of_samples, *(conditions.has_label(label, annotations) for label in self.labels)]
+        if self.is_annotated is not None:
+            every.append(conditions.is_annotated(self.is_annotated, annotations))
+        return every
+
+
+def _wanted(given: Given) -> Wanted:
+    return Wanted(
+        of_samples=_conditions(given),
+        labels=given.flag("label") or (),
+        is_annotated=given.flag("annotated") if given.flag("annotated") or given.flag("unannotated") else None,
+    )
+
+
+def _conditions(given: Given) -> list[Condition]:
+    """Raises Mistake for a status that there is not, or a pattern that is none."""
+    wanted: list[Condition] = []
+    statuses = [each.strip() for text in given.flag("status") or () for each in text.split(",")]
+    for each in statuses:
+        if each not in STATUSES:
+            raise Mistake(f"--status {each!r}: it must be one of {', '.join(STATUSES)}")
+    if statuses:
+        wanted.append(conditions.has_status(statuses))
+    called, pattern, text = (given.flag(name) for name in ("classification", "id", "search"))
+    if called in _CLASSIFICATIONS:
+        wanted.append(conditions.has_tag(f"classification={called}"))
+    elif called is not None:
+        wanted.append(conditions.has_status([called]))
+    if given.flag("divergent_only"):
+        wanted.append(conditions.has_status(("tie", "real", "unclassified")))
+    if given.flag("matched_only"):
+        wanted.append(conditions.has_status(("equal",)))
+    for name, figure in _FIGURES.items():
+        low, high = (given.flag(f"{side}_{name.replace(' ', '_')}") for side in ("min", "max"))
+        is_of_difference = name in ("position", "shift")
+        wanted += conditions.within(name, figure, low, high, is_of_difference=is_of_difference)
+    if pattern is not None:
+        try:
+            wanted.append(conditions.has_id(re.compile(pattern)))
+        except re.error as error:
+            raise Mistake(f"--id {pattern!r}: no regular expression: {error}") from None
+    if text is not None:
+        wanted.append(conditions.has_text(text))
+    return wanted + [conditions.has_tag(tag) for tag in given.flag("tag") or ()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    source: Source = source_flags()
+    output: str | None = flag(
+        "-o", "--output", metavar="FILE", help="the report of what is kept (default: only listed)"
+    )
+    wanted: Wanted = flags(_add_conditions, _wanted)
+
+
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    report = await report_from(options.source)
+    annotations = options.source.annotations()
+    wanted = options.wanted.conditions(annotations)
     kept = conditions.keep(report.samples, wanted)
     names = [each.name for each in wanted]
     notes = [*notes_of(report)]
@@ -80,10 +153,10 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         notes.append("no sample meets the conditions")
     totals = totals_of((each.status for each in kept.samples), report.totals.confidence if report.totals else 0.95)
     view = [Text(f"{len(kept.samples)} of {len(report.samples)} samples" + (f": {'; '.join(names)}" if names else ""))]
-    if args.output is not None:
-        path = context.directory / args.output
+    if options.output is not None:
+        path = surroundings.directory / options.output
         if path.is_dir() or not path.parent.is_dir():
-            raise Mistake(f"--output {args.output}: it must be a file in a directory that exists")
+            raise Mistake(f"--output {options.output}: it must be a file in a directory that exists")
         settings = {**report.settings, "filter": names, "filtered_from_samples": len(report.samples)}
         # The gate was of all samples; none of a part of them, chosen by outcome, means anything.
         made = msgspec.structs.replace(report, samples=kept.samples, totals=totals, settings=settings, gate={})
@@ -91,7 +164,7 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
         ids = {sample.sample_id for sample in kept.samples}
         if carried := {name: each for name, each in annotations.items() if name in ids}:
             write_annotations(path, carried)
-        view.append(Text(f"wrote {args.output}"))
+        view.append(Text(f"wrote {options.output}"))
     return Result(
         exit=Exit.PASS,
         data={
@@ -100,54 +173,11 @@ async def run(args: argparse.Namespace, context: Context) -> Result:
             "kept": [sample.sample_id for sample in kept.samples],
             "unknown": dict(kept.unknown),
             "totals": totals,
-            "output": args.output,
+            "output": options.output,
         },
         view=(*view, _table(kept.samples)) if kept.samples else tuple(view),
         notes=tuple(notes),
     )
-
-
-def conditions_of(args: argparse.Namespace, annotations: Mapping[str, Annotation]) -> list[Condition]:
-    """Raises Mistake for a status that there is not, or a pattern that is none."""
-    found: list[Condition] = []
-    statuses = [each.strip() for text in args.status or () for each in text.split(",")]
-    for each in statuses:
-        if each not in STATUSES:
-            raise Mistake(f"--status {each!r}: it must be one of {', '.join(STATUSES)}")
-    if statuses:
-        found.append(conditions.has_status(statuses))
-    if args.classification in _CLASSIFICATIONS:
-        found.append(conditions.has_tag(f"classification={args.classification}"))
-    elif args.classification is not None:
-        found.append(conditions.has_status([args.classification]))
-    if args.divergent_only:
-        found.append(conditions.has_status(("tie", "real", "unclassified")))
-    if args.matched_only:
-        found.append(conditions.has_status(("equal",)))
-    for name, figure, low, high in (
-        ("position", conditions.position, args.min_position, args.max_position),
-        ("shift", conditions.shift, args.min_shift, args.max_shift),
-    ):
-        found += conditions.within(name, figure, low, high, is_of_difference=True)
-    found += conditions.within("delta", conditions.largest_delta, args.min_delta, args.max_delta)
-    found += conditions.within(
-        "prompt tokens", conditions.prompt_length, args.min_prompt_tokens, args.max_prompt_tokens
-    )
-    found += conditions.within(
-        "answer tokens", conditions.answer_length, args.min_answer_tokens, args.max_answer_tokens
-    )
-    if args.id is not None:
-        try:
-            found.append(conditions.has_id(re.compile(args.id)))
-        except re.error as error:
-            raise Mistake(f"--id {args.id!r}: no regular expression: {error}") from None
-    if args.search is not None:
-        found.append(conditions.has_text(args.search))
-    found += [conditions.has_tag(tag) for tag in args.tag or ()]
-    found += [conditions.has_label(label, annotations) for label in args.label or ()]
-    if args.annotated or args.unannotated:
-        found.append(conditions.is_annotated(args.annotated, annotations))
-    return found
 
 
 def _table(samples: list[Sample]) -> Table:
@@ -167,4 +197,4 @@ def _table(samples: list[Sample]) -> Table:
     return table
 
 
-COMMANDS = (Command(name="filter", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("filter", Options, run),)

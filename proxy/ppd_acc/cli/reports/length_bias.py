@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import between
-from ppd_acc.cli.reports.source import add_report_flags, report_from
-from ppd_acc.cli.runs.ab_test import ALPHA
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import alpha_flag, between
+from ppd_acc.cli.options import flag
+from ppd_acc.cli.reports.source import Source, report_from, source_flags
 from ppd_acc.data.from_proxy import notes_of as proxy_notes_of
 from ppd_acc.data.report import Report, Sample
 from ppd_acc.outcome import Mistake, Result, Trouble
 from ppd_acc.reports.matching import columns, exit_of, plain
+from ppd_acc.surroundings import Surroundings
 from ppd_accuracy.answers.lengths import LengthBias, Pair, finish_table, judge, length_bias
 from ppd_accuracy.statistics.significance import Mean
 
 _SEED = 42
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_report_flags(parser, limit_flag="--proxy-limit")
-    parser.add_argument(
-        "--alpha", type=between(1e-9, 0.5), default=ALPHA, metavar="P", help=f"significance level (default {ALPHA})"
-    )
-    parser.add_argument(
-        "--limit", type=between(0, 1e9), metavar="N", help="mean difference that is allowed either way, in tokens"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    source: Source = source_flags(limit_flag="--proxy-limit")
+    alpha: float = alpha_flag()
+    limit: float | None = flag(
+        type=between(0, 1e9), metavar="N", help="mean difference that is allowed either way, in tokens"
     )
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    report = await report_from(args, context, has_both_answers=True)
-    name = args.report if args.report is not None else args.from_proxy
-    result = result_of(report, name, args.alpha, args.limit)
+async def run(options: Options, _: Surroundings) -> Result:
+    report = await report_from(options.source, has_both_answers=True)
+    result = result_of(report, options.source.name, options.alpha, options.limit)
     return replace(result, notes=(*proxy_notes_of(report), *result.notes))
 
 
@@ -127,4 +125,4 @@ def _finish_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-COMMANDS = (Command(name="length-bias", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("length-bias", Options, run),)

@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
 from types import MappingProxyType
 from typing import Any
@@ -13,12 +14,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.reports.source import add_report_flags, report_from
+from ppd_acc.cli.command import command
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.reports.source import Source, add_source_flags, report_from, source_of
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.data.report import Report, Totals
 from ppd_acc.data.report_files import totals_in
 from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted, nats, percent, verbatim
 
 _LABELS: Mapping[str, str] = MappingProxyType(
@@ -32,20 +36,28 @@ _IN_NATS = frozenset(("max_delta", "noise_largest_shift", "noise_largest_delta")
 FORMATS = ("oneline", "json", "kv", "table")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="what batch-compare wrote (or --report)")
-    add_report_flags(parser)
-    parser.add_argument("--format", choices=FORMATS, default="oneline", help="default oneline")
+    add_source_flags(parser)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    if args.file is not None and args.report is not None:
+def _source(given: Given) -> Source:
+    if given.flag("file") is not None and given.flag("report") is not None:
         raise Mistake("the report is given twice; give FILE or --report")
-    args.report = args.report if args.report is not None else args.file
-    report = await report_from(args, context)
+    return source_of(given, file=given.flag("file"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    source: Source = flags(_add_source, _source)
+    format: str = flag(choices=FORMATS, default="oneline", help="default oneline")
+
+
+async def run(options: Options, _: Surroundings) -> Result:
+    report = await report_from(options.source)
     data = summary_of(report)
     shown: dict[str, Any] = {"oneline": _oneline, "json": _json, "kv": _kv, "table": _table}
-    return Result(exit=Exit.PASS, data=data, view=(shown[args.format](data),), notes=notes_of(report))
+    return Result(exit=Exit.PASS, data=data, view=(shown[options.format](data),), notes=notes_of(report))
 
 
 def summary_of(report: Report) -> dict[str, Any]:
@@ -151,4 +163,4 @@ def _shown(name: str, value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else ("" if value is None else str(value))
 
 
-COMMANDS = (Command(name="summary", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("summary", Options, run),)

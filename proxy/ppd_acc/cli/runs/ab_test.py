@@ -6,7 +6,6 @@ in common, or --unpaired: Fisher's exact test. The divergence rate alone decides
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import between
+from ppd_acc.cli.command import command
+from ppd_acc.cli.flags import alpha_flag
+from ppd_acc.cli.options import flag, nested
 from ppd_acc.data.report import Report, Sample, read_report
 from ppd_acc.outcome import Result, Trouble
 from ppd_acc.reports.matching import (
@@ -34,6 +34,7 @@ from ppd_acc.reports.matching import (
     require_pairs,
     span,
 )
+from ppd_acc.surroundings import Surroundings
 from ppd_accuracy.statistics import gates
 from ppd_accuracy.statistics.significance import (
     Ratio,
@@ -43,7 +44,6 @@ from ppd_accuracy.statistics.significance import (
     sign_flip,
 )
 
-ALPHA = 0.05
 _SEED = 42
 
 
@@ -73,39 +73,41 @@ class _Tested:
     metrics: tuple[Metric, ...] = ()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--report-a", required=True, metavar="FILE", help="batch report of A")
-    parser.add_argument("--report-b", required=True, metavar="FILE", help="batch report of B")
-    parser.add_argument(
-        "--unpaired", action="store_true", help="the reports are of different samples, even where ids are the same"
-    )
-    add_test_flags(parser)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Test:
+    """How two reports are tested."""
 
-
-def add_test_flags(parser: argparse.ArgumentParser) -> None:
-    """What a command takes that tests two reports."""
-    parser.add_argument(
-        "--alpha", type=between(1e-9, 0.5), default=ALPHA, metavar="P", help=f"significance level (default {ALPHA})"
-    )
-    parser.add_argument(
-        "--count-ties", action="store_true", help="ties are divergences, too (default: they are within the noise floor)"
+    alpha: float = alpha_flag()
+    count_ties: bool = flag(
+        action="store_true", help="ties are divergences, too (default: they are within the noise floor)"
     )
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    first, second = read_report(args.report_a, "--report-a"), read_report(args.report_b, "--report-b")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    report_a: str = flag(required=True, metavar="FILE", help="batch report of A")
+    report_b: str = flag(required=True, metavar="FILE", help="batch report of B")
+    unpaired: bool = flag(
+        action="store_true", help="the reports are of different samples, even where ids are the same"
+    )
+    test: Test = nested(Test)
+
+
+def run(options: Options, _: Surroundings) -> Result:
+    test = options.test
+    first, second = read_report(options.report_a, "--report-a"), read_report(options.report_b, "--report-b")
     matched = match(first, second)
-    is_paired = not args.unpaired and bool(matched.pairs or matched.not_compared)
-    tested = _paired(matched, args) if is_paired else _unpaired(first, second, args)
+    is_paired = not options.unpaired and bool(matched.pairs or matched.not_compared)
+    tested = _paired(matched, test) if is_paired else _unpaired(first, second, test)
     one, other = tested.rates
     difference = (other.rate or 0.0) - (one.rate or 0.0)
     data: dict[str, Any] = {
-        "a": {"path": args.report_a, **plain(one)},
-        "b": {"path": args.report_b, **plain(other)},
+        "a": {"path": options.report_a, **plain(one)},
+        "b": {"path": options.report_b, **plain(other)},
         "design": "paired" if is_paired else "unpaired",
         "test": tested.test,
-        "alpha": args.alpha,
-        "counts_ties": args.count_ties,
+        "alpha": test.alpha,
+        "counts_ties": test.count_ties,
         "p": tested.decision.p,
         "difference": difference,
         "difference_interval": ends(tested.decision.interval),
@@ -164,34 +166,34 @@ def _value(sample: Sample, name: str) -> float | None:
     return sample.compared_tokens / longest if longest else None
 
 
-def _paired(matched: Matched, args: argparse.Namespace) -> _Tested:
+def _paired(matched: Matched, test: Test) -> _Tested:
     require_pairs(matched, "--report-a", "--report-b")
-    found = changes(matched.pairs, count_ties=args.count_ties)
+    found = changes(matched.pairs, count_ties=test.count_ties)
     harms, gains, both = len(found.regressions), len(found.fixes), len(found.both)
     one, other = (
-        rate_of([pair[side] for pair in matched.pairs], 1 - args.alpha, count_ties=args.count_ties) for side in (0, 1)
+        rate_of([pair[side] for pair in matched.pairs], 1 - test.alpha, count_ties=test.count_ties) for side in (0, 1)
     )
     return _Tested(
         test="mcnemar",
         rates=(one, other),
-        decision=gates.paired(harms, gains, both, len(matched.pairs), args.alpha),
-        odds_ratio=paired_odds_ratio(gains, harms, 1 - args.alpha),
+        decision=gates.paired(harms, gains, both, len(matched.pairs), test.alpha),
+        odds_ratio=paired_odds_ratio(gains, harms, 1 - test.alpha),
         discordant={"a_only": gains, "b_only": harms, "both": both, "neither": len(found.neither)},
         metrics=metrics_of(matched.pairs),
     )
 
 
-def _unpaired(first: Report, second: Report, args: argparse.Namespace) -> _Tested:
-    one, other = (rate_of(report.samples, 1 - args.alpha, count_ties=args.count_ties) for report in (first, second))
-    for flag, rate in (("--report-a", one), ("--report-b", other)):
+def _unpaired(first: Report, second: Report, test: Test) -> _Tested:
+    one, other = (rate_of(report.samples, 1 - test.alpha, count_ties=test.count_ties) for report in (first, second))
+    for name, rate in (("--report-a", one), ("--report-b", other)):
         if not rate.compared:
-            raise Trouble(f"{flag}: none of its {rate.errors} samples was compared")
+            raise Trouble(f"{name}: none of its {rate.errors} samples was compared")
     table = one.hits, one.compared, other.hits, other.compared
     return _Tested(
         test="fisher",
         rates=(one, other),
-        decision=gates.unpaired(*table, args.alpha),
-        odds_ratio=odds_ratio(*table, 1 - args.alpha),
+        decision=gates.unpaired(*table, test.alpha),
+        odds_ratio=odds_ratio(*table, 1 - test.alpha),
     )
 
 
@@ -203,4 +205,4 @@ def _metrics_table(metrics: Sequence[Metric]) -> Table:
     return table
 
 
-COMMANDS = (Command(name="ab-test", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("ab-test", Options, run),)

@@ -5,7 +5,6 @@ Samples with one id are the same sample run again: their runs are not independen
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,10 +13,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
+from ppd_acc.cli.options import flag
 from ppd_acc.data.report import Sample, read_report
 from ppd_acc.outcome import Exit, Result, Trouble
 from ppd_acc.reports.matching import columns, ends, is_hit, plain, rate_of, rates_table, span
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted, percent
 from ppd_accuracy.statistics.intervals import Interval, wilson
 from ppd_accuracy.statistics.significance import student
@@ -38,18 +39,19 @@ class Repeated:
     statuses: tuple[str, ...]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reports", required=True, nargs="+", metavar="FILE", help="batch reports")
-    parser.add_argument("--count-ties", action="store_true", help="ties are divergences, too")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    reports: Sequence[str] = flag(required=True, nargs="+", metavar="FILE", help="batch reports")
+    count_ties: bool = flag(action="store_true", help="ties are divergences, too")
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    reports = [(path, read_report(path, "--reports")) for path in args.reports]
-    rates = [(path, rate_of(report.samples, _CONFIDENCE, count_ties=args.count_ties)) for path, report in reports]
+def run(options: Options, _: Surroundings) -> Result:
+    reports = [(path, read_report(path, "--reports")) for path in options.reports]
+    rates = [(path, rate_of(report.samples, _CONFIDENCE, count_ties=options.count_ties)) for path, report in reports]
     compared = [sample for _, report in reports for sample in report.samples if sample.is_compared]
     if not compared:
         raise Trouble(f"none of the samples of {len(reports)} reports was compared")
-    samples = repeated(compared, count_ties=args.count_ties)
+    samples = repeated(compared, count_ties=options.count_ties)
     rate, interval, method = pooled(samples)
     kinds = {kind: [each.sample_id for each in samples if each.kind == kind] for kind in ("always", "flaky", "never")}
     curves = {unit: _curve([sample for sample in compared if sample.unit == unit]) for unit in ("tokens", "words")}
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace, context: Context) -> Result:
         "rate": rate,
         "interval": ends(interval),
         "interval_over": method,
-        "counts_ties": args.count_ties,
+        "counts_ties": options.count_ties,
         **{kind: len(ids) for kind, ids in kinds.items()},
         "always_ids": kinds["always"],
         "first_divergence": {unit: curve for unit, curve in curves.items() if curve is not None},
@@ -135,4 +137,4 @@ def _table(samples: Sequence[Repeated]) -> Table:
     return table
 
 
-COMMANDS = (Command(name="aggregate", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("aggregate", Options, run),)

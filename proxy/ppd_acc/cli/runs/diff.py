@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,7 +12,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
+from ppd_acc.cli.options import flag
 from ppd_acc.cli.runs.regression import change_of, changes_table
 from ppd_acc.data.report import STATUSES, Report, Sample, read_report
 from ppd_acc.outcome import Exit, Result
@@ -25,19 +26,21 @@ from ppd_acc.reports.matching import (
     rates_table,
     require_pairs,
 )
+from ppd_acc.surroundings import Surroundings
 from ppd_accuracy.answers.said import Difference, differences, sentence
 
 _CONFIDENCE = 0.95
 _SHOWN = 20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--old", required=True, metavar="FILE", help="batch report of the left side")
-    parser.add_argument("--new", required=True, metavar="FILE", help="batch report of the right side")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    old: str = flag(required=True, metavar="FILE", help="batch report of the left side")
+    new: str = flag(required=True, metavar="FILE", help="batch report of the right side")
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    old, new = read_report(args.old, "--old"), read_report(args.new, "--new")
+def run(options: Options, _: Surroundings) -> Result:
+    old, new = read_report(options.old, "--old"), read_report(options.new, "--new")
     matched = match(old, new)
     require_pairs(matched, "--old", "--new")
     changed = [(one, other) for one, other in matched.pairs if _is_changed(one, other)]
@@ -45,8 +48,8 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     table = Counter((str(one.status), str(other.status)) for one, other in matched.pairs)
     rates = [rate_of(report.samples, _CONFIDENCE, count_ties=True) for report in (old, new)]
     data: dict[str, Any] = {
-        "old": {"path": args.old, **plain(rates[0])},
-        "new": {"path": args.new, **plain(rates[1])},
+        "old": {"path": options.old, **plain(rates[0])},
+        "new": {"path": options.new, **plain(rates[1])},
         "pairs": len(matched.pairs),
         "unchanged": len(matched.pairs) - len(changed),
         "statuses": [{"old": before, "new": now, "samples": count} for (before, now), count in table.most_common()],
@@ -121,4 +124,4 @@ def _statuses(table: Counter[tuple[str, str]]) -> Table:
     return shown
 
 
-COMMANDS = (Command(name="diff", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("diff", Options, run),)

@@ -6,20 +6,24 @@ import argparse
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, not_negative, positive
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
+from ppd_acc.compare.decisions import worst
 from ppd_acc.data.report import Status, report_of
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports.history import Run, default_path, opened
 from ppd_acc.reports.trends import hits_of, judge
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted, percent
 from ppd_accuracy.statistics.gates import Decision
 from ppd_accuracy.statistics.significance import holm
@@ -39,63 +43,57 @@ def _add_db(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--history-dir", metavar="DIR", help="history.db in this directory")
 
 
-def _path(args: argparse.Namespace, context: Context) -> Path:
-    file: str | None = args.db
-    directory: str | None = args.history_dir
-    if file is not None:
-        return context.directory / file
-    if directory is not None:
-        return context.directory / directory / "history.db"
-    return default_path(os.environ)
+def _path(given: Given) -> Path:
+    file, folder = given.flag("db"), given.flag("history_dir")
+    if file is None and folder is None:
+        return default_path(os.environ)
+    return given.directory / (Path(folder) / "history.db" if file is None else file)
 
 
-def add_save_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--report", "--input", required=True, metavar="FILE", help="what batch-compare wrote")
-    parser.add_argument("--tag", default="", metavar="T", help="runs are compared with those of the same tag")
-    parser.add_argument(
-        "--storage", choices=[each for each in STORAGES if each != "none"], default="tokens",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Save:
+    report: str = flag("--report", "--input", required=True, metavar="FILE", help="what batch-compare wrote")
+    tag: str = flag(default="", metavar="T", help="runs are compared with those of the same tag")
+    storage: Storage = flag(
+        choices=[each for each in STORAGES if each != "none"], default="tokens",
         help="what is kept of samples, as in the proxy's journal (default tokens: no texts)",
     )  # fmt: skip
-    _add_db(parser)
+    db: Path = flags(_add_db, _path)
 
 
-def save(args: argparse.Namespace, context: Context) -> Result:
-    source = context.directory / args.report
+def save(options: Save, surroundings: Surroundings) -> Result:
+    source = surroundings.directory / options.report
     try:
         body = source.read_bytes()
     except OSError as error:
-        raise Mistake(f"--report {args.report}: {error.strerror or error}") from None
-    report = report_of(body, f"--report {args.report}")
-    path = _path(args, context)
-    with opened(path, is_made=True) as history:
+        raise Mistake(f"--report {options.report}: {error.strerror or error}") from None
+    report = report_of(body, f"--report {options.report}")
+    with opened(options.db, is_made=True) as history:
         run, is_new = history.save(
             report,
-            path=str(args.report),
+            path=str(options.report),
             sha256=hashlib.sha256(body).hexdigest(),
-            tag=args.tag,
-            storage=cast("Storage", args.storage),
-            now=context.wall_clock(),
+            tag=options.tag,
+            storage=options.storage,
+            now=surroundings.wall_clock(),
         )
     notes = () if is_new else (f"this report is there already as run {run}; saved twice it would count twice",)
-    told = f"run {run}: {counted(len(report.samples), 'sample')} {'saved in' if is_new else 'are in'} {path}"
-    data = {"db": str(path), "run": run, "is_new": is_new, "samples": len(report.samples), "tag": args.tag}
-    return Result(exit=Exit.PASS, data=data, view=(Text(told),), notes=notes)
+    what = f"run {run}: {counted(len(report.samples), 'sample')} {'saved in' if is_new else 'are in'} {options.db}"
+    data = {"db": str(options.db), "run": run, "is_new": is_new, "samples": len(report.samples), "tag": options.tag}
+    return Result(exit=Exit.PASS, data=data, view=(Text(what),), notes=notes)
 
 
-def add_list_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tag", metavar="T", help="only runs of this tag")
-    _add_db(parser)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class List:
+    tag: str | None = flag(metavar="T", help="only runs of this tag")
+    db: Path = flags(_add_db, _path)
 
 
-def list_runs(args: argparse.Namespace, context: Context) -> Result:
-    with opened(_path(args, context), is_made=False) as history:
-        runs = history.runs(tag=args.tag)
-    data = {"runs": [_plain(run) for run in runs]}
+def list_runs(options: List, _: Surroundings) -> Result:
+    with opened(options.db, is_made=False) as history:
+        runs = history.runs(tag=options.tag)
+    data = {"runs": [asdict(run) for run in runs]}
     return Result(exit=Exit.PASS, data=data, view=(_table(runs) if runs else Text("no runs"),))
-
-
-def _plain(run: Run) -> dict[str, Any]:
-    return asdict(run)
 
 
 def _table(runs: Sequence[Run]) -> Table:
@@ -118,50 +116,45 @@ def _table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def add_trend_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tag", metavar="T", help="only runs of this tag")
-    parser.add_argument("--last", type=positive, metavar="N", help="only the newest N runs of each kind (default all)")
-    parser.add_argument(
-        "--metric", choices=dict(_BAD), default="real", help="what counts: all but ties (default), or ties too"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    tag: str | None = flag(metavar="T", help="only runs of this tag")
+    last: int | None = flag(type=positive, metavar="N", help="only the newest N runs of each kind (default all)")
+    metric: str = flag(
+        choices=dict(_BAD), default="real", help="what counts: all but ties (default), or ties too"
     )
-    parser.add_argument(
-        "--alpha", type=between(1e-6, 0.5), default=0.05, metavar="A", help="level of the tests (default 0.05)"
+    alpha: float = flag(
+        type=between(1e-6, 0.5), default=0.05, metavar="A", help="level of the tests (default 0.05)"
     )
-    parser.add_argument("--fail-on-regression", action="store_true", help="accepted; it always does")
-    _add_db(parser)
+    fail_on_regression: bool = flag(action="store_true", help="accepted; it always does")
+    db: Path = flags(_add_db, _path)
 
 
-def trend(args: argparse.Namespace, context: Context) -> Result:
+def trend(options: Trend, _: Surroundings) -> Result:
     """A group is runs of one dataset, model and tag; Holm over the groups. The worst group decides."""
-    bad = dict(_BAD)[args.metric]
-    with opened(_path(args, context), is_made=False) as history:
+    bad = dict(_BAD)[options.metric]
+    with opened(options.db, is_made=False) as history:
         groups: dict[tuple[str, str, str], list[Run]] = {}
-        for run in history.runs(tag=args.tag):
+        for run in history.runs(tag=options.tag):
             groups.setdefault(run.group, []).append(run)
         if not groups:
-            raise Mistake("no runs to compare" + (f" with --tag {args.tag}" if args.tag is not None else ""))
-        kept = {group: runs[-args.last :] if args.last else runs for group, runs in groups.items()}
+            raise Mistake("no runs to compare" + (f" with --tag {options.tag}" if options.tag is not None else ""))
+        kept = {group: runs[-options.last :] if options.last else runs for group, runs in groups.items()}
         hits = {run.run: hits_of(history.statuses(run.run), bad) for runs in kept.values() for run in runs}
     found = {
-        group: judge([hits[run.run] for run in runs[:-1]], hits[runs[-1].run], args.alpha, _SEED)
+        group: judge([hits[run.run] for run in runs[:-1]], hits[runs[-1].run], options.alpha, _SEED)
         for group, runs in kept.items()
     }
-    judged = _adjusted(found, kept, hits, args.alpha)
-    outcomes = [decision.outcome for decision in judged.values()]
-    code = (
-        Exit.DIFFERENT
-        if "fail" in outcomes
-        else Exit.INCONCLUSIVE if "inconclusive" in outcomes else Exit.PASS
-    )  # fmt: skip
+    judged = _adjusted(found, kept, hits, options.alpha)
     view: list[Any] = []
     groups_data = []
     for group, decision in judged.items():
         runs = kept[group]
         view += [_table(runs), Text(f"{decision.outcome}: {decision.reason}")]
         names = dict(zip(("dataset_sha256", "model", "tag"), group, strict=True))
-        groups_data.append({**names, "runs": [_plain(run) for run in runs], "decision": asdict(decision)})
-    data = {"metric": args.metric, "alpha": args.alpha, "groups": groups_data}
-    return Result(exit=code, data=data, view=tuple(view))
+        groups_data.append({**names, "runs": [asdict(run) for run in runs], "decision": asdict(decision)})
+    data = {"metric": options.metric, "alpha": options.alpha, "groups": groups_data}
+    return Result(exit=worst(each.outcome for each in judged.values()), data=data, view=tuple(view))
 
 
 def _adjusted(
@@ -184,32 +177,33 @@ def _adjusted(
     return judged
 
 
-def add_purge_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--older-than", type=between(0, 1e6), required=True, metavar="DAYS", help="remove runs that are older"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purge:
+    older_than: float = flag(
+        type=between(0, 1e6), required=True, metavar="DAYS", help="remove runs that are older"
     )
-    parser.add_argument("--keep-last", type=not_negative, default=0, metavar="N", help="but never the newest N")
-    parser.add_argument("--dry-run", action="store_true", help="only say which")
-    _add_db(parser)
+    keep_last: int = flag(type=not_negative, default=0, metavar="N", help="but never the newest N")
+    dry_run: bool = flag(action="store_true", help="only say which")
+    db: Path = flags(_add_db, _path)
 
 
-def purge(args: argparse.Namespace, context: Context) -> Result:
-    with opened(_path(args, context), is_made=False) as history:
+def purge(options: Purge, surroundings: Surroundings) -> Result:
+    with opened(options.db, is_made=False) as history:
         runs = history.runs()
-        newest = {run.run for run in runs[len(runs) - min(args.keep_last, len(runs)) :]}
-        oldest_at = context.wall_clock() - args.older_than * _DAY_S
+        newest = {run.run for run in runs[len(runs) - min(options.keep_last, len(runs)) :]}
+        oldest_at = surroundings.wall_clock() - options.older_than * _DAY_S
         gone = [run for run in runs if run.at < oldest_at and run.run not in newest]
-        if not args.dry_run:
+        if not options.dry_run:
             history.delete([run.run for run in gone])
-    word = "would remove" if args.dry_run else "removed"
+    word = "would remove" if options.dry_run else "removed"
     told = Text(f"{word} {len(gone)} of {len(runs)} runs")
-    data = {"is_dry_run": args.dry_run, "removed": [_plain(run) for run in gone], "kept": len(runs) - len(gone)}
+    data = {"is_dry_run": options.dry_run, "removed": [asdict(run) for run in gone], "kept": len(runs) - len(gone)}
     return Result(exit=Exit.PASS, data=data, view=(_table(gone), told) if gone else (told,))
 
 
 COMMANDS = (
-    Command(name="history save", add_arguments=add_save_arguments, run=save),
-    Command(name="history list", add_arguments=add_list_arguments, run=list_runs),
-    Command(name="history trend", add_arguments=add_trend_arguments, run=trend),
-    Command(name="history purge", add_arguments=add_purge_arguments, run=purge),
+    command("history save", Save, save),
+    command("history list", List, list_runs),
+    command("history trend", Trend, trend),
+    command("history purge", Purge, purge),
 )

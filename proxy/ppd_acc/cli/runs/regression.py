@@ -6,16 +6,17 @@ significantly more fixes or no change at all pass, anything else is inconclusive
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.runs.ab_test import add_test_flags
+from ppd_acc.cli.command import command
+from ppd_acc.cli.options import flag, nested
+from ppd_acc.cli.runs.ab_test import Test
 from ppd_acc.data.report import Sample, read_report
 from ppd_acc.outcome import Result
 from ppd_acc.reports.matching import (
@@ -31,33 +32,36 @@ from ppd_acc.reports.matching import (
     require_pairs,
     span,
 )
+from ppd_acc.surroundings import Surroundings
 from ppd_accuracy.statistics import gates
 
 _SHOWN = 20
 _PROMPT_CHARACTERS = 60
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--baseline", required=True, metavar="FILE", help="batch report of before")
-    parser.add_argument("--current", required=True, metavar="FILE", help="batch report of now")
-    add_test_flags(parser)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    baseline: str = flag(required=True, metavar="FILE", help="batch report of before")
+    current: str = flag(required=True, metavar="FILE", help="batch report of now")
+    test: Test = nested(Test)
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    before, now = read_report(args.baseline, "--baseline"), read_report(args.current, "--current")
+def run(options: Options, _: Surroundings) -> Result:
+    test = options.test
+    before, now = read_report(options.baseline, "--baseline"), read_report(options.current, "--current")
     matched = match(before, now)
     require_pairs(matched, "--baseline", "--current")
-    found = changes(matched.pairs, count_ties=args.count_ties)
-    decision = gates.paired(len(found.regressions), len(found.fixes), len(found.both), len(matched.pairs), args.alpha)
+    found = changes(matched.pairs, count_ties=test.count_ties)
+    decision = gates.paired(len(found.regressions), len(found.fixes), len(found.both), len(matched.pairs), test.alpha)
     rates = [
-        rate_of([pair[side] for pair in matched.pairs], 1 - args.alpha, count_ties=args.count_ties) for side in (0, 1)
+        rate_of([pair[side] for pair in matched.pairs], 1 - test.alpha, count_ties=test.count_ties) for side in (0, 1)
     ]
     pairs = {one.sample_id: (one, other) for one, other in matched.pairs}
     regressions = [change_of(*pairs[name]) for name in found.regressions]
     fixes = [change_of(*pairs[name]) for name in found.fixes]
     data: dict[str, Any] = {
-        "baseline": {"path": args.baseline, **plain(rates[0])},
-        "current": {"path": args.current, **plain(rates[1])},
+        "baseline": {"path": options.baseline, **plain(rates[0])},
+        "current": {"path": options.current, **plain(rates[1])},
         "pairs": len(matched.pairs),
         "regressions": regressions,
         "fixes": fixes,
@@ -65,8 +69,8 @@ def run(args: argparse.Namespace, context: Context) -> Result:
         "still_equal": len(found.neither),
         "test": "mcnemar",
         "p": decision.p,
-        "alpha": args.alpha,
-        "counts_ties": args.count_ties,
+        "alpha": test.alpha,
+        "counts_ties": test.count_ties,
         "difference_interval": ends(decision.interval),
         "only_in_baseline": matched.first_only,
         "only_in_current": matched.second_only,
@@ -117,4 +121,4 @@ def _where(row: Mapping[str, Any]) -> str:
     return told[0] if told[0] == told[1] else " -> ".join(told)
 
 
-COMMANDS = (Command(name="regression", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("regression", Options, run),)

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.completions import SHELLS, script_of
+from ppd_acc.cli.command import command
+from ppd_acc.cli.completions import SHELLS, Shell, script_of
+from ppd_acc.cli.options import flag
 from ppd_acc.files import write_whole
 from ppd_acc.outcome import Exit, Result
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import verbatim
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help="for which shell")
-    parser.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    shell: Shell = flag("shell", choices=SHELLS, help="for which shell")
+    output: str | None = flag("-o", "--output", metavar="FILE", help="default: standard output")
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
+def run(options: Options, surroundings: Surroundings) -> Result:
     from ppd_acc.cli.parser import build_parser
 
-    script = script_of(build_parser(is_complete=True), args.shell)
-    data = {"shell": args.shell, "script": script}
-    if args.output is None:
+    script = script_of(build_parser(is_complete=True), options.shell)
+    data = {"shell": options.shell, "script": script}
+    if options.output is None:
         return Result(exit=Exit.PASS, data=data, view=(verbatim(script.rstrip("\n")),))
-    write_whole(context.directory / args.output, (script.encode(),), "--output")
-    return Result(exit=Exit.PASS, data=data, view=(Text(f"wrote {args.output}"),))
+    write_whole(surroundings.directory / options.output, (script.encode(),), "--output")
+    return Result(exit=Exit.PASS, data=data, view=(Text(f"wrote {options.output}"),))
 
 
-COMMANDS = (Command(name="completion", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("completion", Options, run),)

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag
 from ppd_acc.cli.settings import FILE_NAMES, mistakes_of, read_tables, unknown_of
 from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.surroundings import Surroundings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "path", nargs="?", metavar="FILE", help=f"default: --config, else {FILE_NAMES[0]}, else {FILE_NAMES[1]}"
-    )
+def _path(given: Given) -> Path:
+    default = next((name for name in FILE_NAMES if (given.directory / name).is_file()), None)
+    files = (given.flag("path"), given.flag("config"), default)
+    file = next((each for each in files if each is not None), None)
+    if file is None:
+        raise Mistake(f"no {' or '.join(FILE_NAMES)} here; give the file's path, or begin with ppd-acc init")
+    return given.directory / file
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    path = _path(args, context)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    path: Path = flag(
+        "path", nargs="?", metavar="FILE", help=f"default: --config, else {FILE_NAMES[0]}, else {FILE_NAMES[1]}",
+        read=_path,
+    )  # fmt: skip
+
+
+def run(options: Options, _: Surroundings) -> Result:
+    path = options.path
     tables = read_tables(path)
     mistakes, unknown = tuple(mistakes_of(tables)), tuple(unknown_of(tables))
     if mistakes:
         raise Mistake("\n".join(f"{path}: {each}" for each in (*mistakes, *unknown)))
     names = [name for name, table in tables.items() if isinstance(table, dict)]
-    told = f"{path}: valid" + (f", {len(unknown)} unknown" if unknown else "")
+    verdict = f"{path}: valid" + (f", {len(unknown)} unknown" if unknown else "")
     return Result(
         exit=Exit.PASS,
         data={"path": str(path), "tables": names, "unknown": list(unknown)},
-        view=(Text(told),),
+        view=(Text(verdict),),
         notes=tuple(f"{path}: {each}" for each in unknown),
     )
 
 
-def _path(args: argparse.Namespace, context: Context) -> Path:
-    given: str | None = args.path if args.path is not None else getattr(args, "config", None)
-    if given is not None:
-        return context.directory / given
-    found = next((name for name in FILE_NAMES if (context.directory / name).is_file()), None)
-    if found is None:
-        raise Mistake(f"no {' or '.join(FILE_NAMES)} here; give the file's path, or begin with ppd-acc init")
-    return context.directory / found
-
-
-COMMANDS = (Command(name="config validate", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("config validate", Options, run),)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from string import Template
 
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import add_pair_flags
-from ppd_acc.cli.given import url_of
+from ppd_acc.cli.options import flag, flags
 from ppd_acc.cli.settings import FILE_NAMES, mistakes_of, unknown_of
 from ppd_acc.files import write_whole
 from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.surroundings import Surroundings
 
 _STARTER = Template("""\
 # Settings of ppd-acc; found in the working directory, or given with --config FILE.
@@ -51,22 +53,24 @@ output = "report.html"
 _URLS = (("baseline", "http://aggregated:8000"), ("target", "http://pd-endpoint:8001"))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", metavar="FILE", default=FILE_NAMES[0], help=f"default {FILE_NAMES[0]}")
-    parser.add_argument("--force", action="store_true", help="overwrite a file that is there")
-    add_pair_flags(parser)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    output: str = flag("-o", "--output", metavar="FILE", default=FILE_NAMES[0], help=f"default {FILE_NAMES[0]}")
+    force: bool = flag(action="store_true", help="overwrite a file that is there")
+    urls: Mapping[str, str] = flags(
+        add_pair_flags, lambda given: {side: given.url(side) or url for side, url in _URLS}
+    )  # fmt: skip
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    path = context.directory / args.output
+def run(options: Options, surroundings: Surroundings) -> Result:
+    output, path = options.output, surroundings.directory / options.output
     if path.is_dir() or not path.parent.is_dir():
-        raise Mistake(f"--output {args.output}: it must be a file in a directory that exists")
-    if path.exists() and not args.force:
-        raise Mistake(f"--output {args.output}: it exists; --force overwrites it")
-    text = starter(**{name: url_of(f"--{name}", getattr(args, name) or url) for name, url in _URLS})
-    write_whole(path, (text.encode(),), "--output")
-    lines = [Text(f"wrote {args.output}"), Text(f"ppd-acc config validate {args.output} checks it")]
-    return Result(exit=Exit.PASS, data={"path": str(args.output)}, view=tuple(lines))
+        raise Mistake(f"--output {output}: it must be a file in a directory that exists")
+    if path.exists() and not options.force:
+        raise Mistake(f"--output {output}: it exists; --force overwrites it")
+    write_whole(path, (starter(**options.urls).encode(),), "--output")
+    lines = [Text(f"wrote {output}"), Text(f"ppd-acc config validate {output} checks it")]
+    return Result(exit=Exit.PASS, data={"path": output}, view=tuple(lines))
 
 
 def starter(baseline: str, target: str) -> str:
@@ -83,4 +87,4 @@ def _quoted(text: str) -> str:
     return '"' + "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in escaped) + '"'
 
 
-COMMANDS = (Command(name="init", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("init", Options, run),)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.settings import BUILT_IN_PROFILES
+from ppd_acc.cli.command import command
+from ppd_acc.cli.options import derived
+from ppd_acc.cli.settings import BUILT_IN_PROFILES, Settings
 from ppd_acc.outcome import Exit, Result
+from ppd_acc.surroundings import Surroundings
 
 _COLUMNS = ("temperature", "top_p", "seed", "max_tokens", "model")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None but those of every command."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    settings: Settings = derived(lambda given: given.settings)
 
 
-def run(args: argparse.Namespace, context: Context) -> Result:
-    settings = context.settings
+def run(options: Options, _: Surroundings) -> Result:
+    settings = options.settings
     own = settings.tables.get("profiles", {})
     table = Table("profile", *_COLUMNS, "from")
     profiles = {}
@@ -32,4 +35,4 @@ def run(args: argparse.Namespace, context: Context) -> Result:
     return Result(exit=Exit.PASS, data={"profiles": profiles}, view=(table,), notes=notes)
 
 
-COMMANDS = (Command(name="profiles", add_arguments=add_arguments, run=run),)
+COMMANDS = (command("profiles", Options, run),)
