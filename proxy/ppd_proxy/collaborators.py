@@ -14,6 +14,7 @@ from ppd_core.conversation.conversations import Conversations
 from ppd_core.fleet.echoes import Echoes
 from ppd_core.fleet.fleet import Change, Fleet
 from ppd_core.fleet.load import Load
+from ppd_core.fleet.readings import Readings
 from ppd_core.policy.distrust import Distrust, Pair, joined
 from ppd_core.policy.plan import Mode, Route
 from ppd_core.policy.prompt_pairs import PromptPairs
@@ -104,6 +105,7 @@ class Collaborators:
     mode: Mode
     fleet: Fleet
     load: Load
+    readings: Readings
     conversations: Conversations
     pool: Pool
     observer: Observer
@@ -120,6 +122,13 @@ class Collaborators:
     guarded: Distrust = field(default_factory=Distrust)
     prompts: PromptPairs
     echoes: Echoes = field(default_factory=Echoes)
+
+    def fleet_changed(self, changes: tuple[Change, ...]) -> None:
+        """`changes` are those that `fleet` just gave back."""
+        for change in changes:
+            if change.what == "left":
+                self.readings.forget(change.engine.id)
+        self.observer.fleet_changed(changes)
 
     def join_distrust(self) -> None:
         """One of the judges has changed its mind."""

@@ -129,6 +129,7 @@ class Director:
         record.status = client.status or (CLIENT_GONE_STATUS if record.is_client_gone else 500)
         if driver.told is not None:
             _note(record, driver.told)
+        self.shared.readings.finished(record)
         self.shared.observer.finished(record)
 
     async def _offer(self, shadow: ShadowSink, handling: Handling, leg: Leg | None, path: bytes) -> None:

@@ -59,7 +59,7 @@ def note_answer(shared: Collaborators, engine: Engine, *, failure: str | None, t
         shared.load.note_failed(engine.id, tokens, now)
     changes = shared.fleet.answered(engine.id, failure, now)
     if changes:
-        shared.observer.fleet_changed(changes)
+        shared.fleet_changed(changes)
 
 
 def note_failure(shared: Collaborators, engine: Engine, event: LegFailed, *, tokens: int) -> None:
@@ -72,5 +72,5 @@ def note_failure(shared: Collaborators, engine: Engine, event: LegFailed, *, tok
         return
     now = shared.loop.time()
     note = shared.fleet.late if failure.is_late else shared.fleet.leg_failed
-    shared.observer.fleet_changed(note(engine.id, now))
+    shared.fleet_changed(note(engine.id, now))
     give_up(shared.fleet, shared.pool, engine, now)

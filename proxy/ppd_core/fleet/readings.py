@@ -1,161 +1,218 @@
-"""What two readings of an engine's counters say: what was gained, and whether it restarted."""
+"""What is known of each engine: the figures it tells of itself, and what finished requests add to them.
+
+The one owner of it: the scrape loop and finished requests feed it; metrics, guard and canary ask it. Fetches nothing
+and reads no clock (`now` is monotonic seconds). An engine's restart is told by its own counters, not by its
+incarnation: one that was down for a while need not have restarted.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from ppd_wire.metrics.scraped import (
-    COUNTER_FIELDS,
-    NO_CONNECTOR,
-    UNKNOWN,
-    ByLabels,
-    ConnectorFigures,
-    EngineFigures,
-)
+from ppd_core.fleet.drafts import DraftWindow
+from ppd_core.fleet.engine import Engine, HandoffName
+from ppd_core.fleet.gains import delta, is_restarted
+from ppd_core.fleet.load import Load
+from ppd_core.fleet.prompt_tokens import PromptTokens, TokenLedger, from_usage
+from ppd_core.fleet.transfers import SEVERAL, Origin, Transfers, by_prefill
+from ppd_wire.metrics.scraped import UNKNOWN, EngineFigures
 from ppd_wire.metrics.spec_counters import SpecCounters
 
-
-def delta(previous: EngineFigures, current: EngineFigures) -> EngineFigures:
-    """What the counters gained between two readings; gauges are None.
-
-    None where either reading does not say, so the first reading of an engine is only a starting point. Labelled series
-    count from zero where the earlier reading did not have them. After a restart (another process start, or any counter
-    that went down) all counters began again at zero, so all they show is gain.
-    """
-    if previous == UNKNOWN:
-        return UNKNOWN
-    was_restarted = is_restarted(previous, current)
-    gained: dict[str, float] = {}
-    for name in COUNTER_FIELDS:
-        before, after = getattr(previous, name), getattr(current, name)
-        if before is not None and after is not None:
-            gained[name] = after if was_restarted else after - before
-    pairs = zip(NO_CONNECTOR if was_restarted else previous.connector, current.connector, strict=True)
-    connector = ConnectorFigures(*(_gain(before, after) for before, after in pairs))
-    return EngineFigures(**gained, connector=connector, spec=_spec_gain(previous, current, was_restarted))
+_DAMAGED = ("checksum", "mismatch")
 
 
-def _gain(before: ByLabels, after: ByLabels) -> ByLabels:
-    return {labels: value - before.get(labels, 0) for labels, value in after.items() if value > before.get(labels, 0)}
+class Finished(Protocol):
+    """What counts here of a finished request, as the proxy's record of it has it."""
 
-
-def _spec_gain(previous: EngineFigures, current: EngineFigures, was_restarted: bool) -> SpecCounters | None:
-    if previous.spec is None or current.spec is None:
-        return None
-    return current.spec if was_restarted else current.spec.since(previous.spec)
-
-
-def is_restarted(previous: EngineFigures, current: EngineFigures) -> bool:
-    """True if the engine's counters began again at zero between two readings."""
-    starts = (previous.process_start_s, current.process_start_s)
-    if None not in starts and starts[0] != starts[1]:
-        return True
-    pairs = ((getattr(previous, name), getattr(current, name)) for name in COUNTER_FIELDS)
-    if any(before is not None and after is not None and after < before for before, after in pairs):
-        return True
-    if previous.spec is not None and current.spec is not None and current.spec.is_behind(previous.spec):
-        return True
-    labelled = zip(previous.connector, current.connector, strict=True)
-    return any(after.get(labels, 0) < value for before, after in labelled for labels, value in before.items())
-
-
-class PromptTokens(NamedTuple):
-    """Prompt tokens by where their KV came from. A tuple: one is made per request, a frozen dataclass costs 2 µs."""
-
-    local_cache: float = 0
-    external_kv: float = 0
-    computed: float = 0
-    unknown: float = 0
+    decode_id: str | None
+    prefill_id: str | None
+    handoff: HandoffName | None
+    choices: int
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    has_kv: bool | None
+    decode_opened_at: float | None
+    first_token_at: float | None
 
     @property
-    def total(self) -> float:
-        return self.local_cache + self.external_kv + self.computed + self.unknown
+    def route(self) -> str: ...
 
 
-def from_usage(prompt_tokens: int, cached_tokens: int | None) -> PromptTokens:
-    """Split an answer's `usage` where the answering engine used only its own cache (routes `direct`, `aggregated`)."""
-    if cached_tokens is None:
-        return PromptTokens(unknown=prompt_tokens)
-    cached = min(cached_tokens, prompt_tokens)
-    return PromptTokens(local_cache=cached, computed=prompt_tokens - cached)
+@dataclass(slots=True, kw_only=True)
+class _Known:
+    """What is known of one engine since its first reading."""
+
+    latest: EngineFigures = UNKNOWN
+    """The newest reading, UNKNOWN when the newest attempt failed."""
+    base: EngineFigures = UNKNOWN
+    """The newest reading that succeeded: the next one's gain counts from here."""
+    read_at: float
+    """When that was."""
+    is_measured: bool = False
+    """It has exported figures of transfers, or will from its first transfer on (our connector): they are never
+    estimated, also not while it cannot be read."""
+    ledger: TokenLedger = field(default_factory=TokenLedger)
+    prefills: set[str] = field(default_factory=set)
+    """Prefill engines that handed KV to it since `read_at`, as far as finished requests tell."""
 
 
-class TokenLedger:
-    """Finds route `pd`'s share of one decode engine's prompt tokens.
+class Readings:
+    """`engines` gives the fleet's engines, `baselines` those that are read beside them: of these only drafts are known.
+    Without `kv_bytes_per_token` no transfer is estimated. `is_scraping` says that readings will come."""
 
-    The engine counts all its requests together, and on `pd` their `usage` shows the prefill engine's cache. So what was
-    handed over is `pd`'s; of what it found in its own cache or computed, `pd` gets what its other requests, known by
-    their `usage`, leave over.
+    def __init__(
+        self,
+        *,
+        engines: Callable[[], Iterable[Engine]],
+        load: Load,
+        baselines: Callable[[], Iterable[Engine]] = tuple,
+        kv_bytes_per_token: int | None = None,
+        is_scraping: bool = True,
+    ) -> None:
+        self._engines = engines
+        self._load = load
+        self._baselines = baselines
+        self._kv_bytes_per_token = kv_bytes_per_token
+        self._is_scraping = is_scraping
+        self._known: dict[str, _Known] = {}
+        self._drafts: dict[str, DraftWindow] = {}
+        self.prompt_tokens: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        """By route and source; a source is there from its first token on."""
+        self.transfers = Transfers()
 
-    The engine counts a request at its first token, the proxy at its end. What is left over while requests are in flight
-    may be theirs, so it waits: until a reading at which the engine was idle, or until it was left over at every reading
-    for `hold_s`. When too much was given to `pd` all the same, later readings give less; no share is ever negative.
-    Over time the shares of all routes add up to what the engine reports. Requests without `usage` (their client left)
-    are counted to `pd`.
-    """
+    # What comes in
 
-    __slots__ = ("_computed", "_hold_s", "_local", "_unsplit")
-
-    def __init__(self, hold_s: float = 60.0) -> None:
-        self._hold_s = hold_s
-        self._local = _Remainder()
-        self._computed = _Remainder()
-        self._unsplit = 0.0
-
-    def add_other(self, tokens: PromptTokens) -> None:
-        """A finished request of another route on this engine."""
-        self._local.gain(-tokens.local_cache)
-        self._computed.gain(-tokens.computed)
-        self._unsplit += tokens.unknown
-
-    def settle(self, gained: EngineFigures, *, is_idle: bool, now: float) -> PromptTokens:
-        """`pd`'s share of one reading's gain. `is_idle`: the proxy has no request in flight at this engine."""
-        self._local.gain(gained.prompt_local_cache or 0)
-        self._computed.gain(gained.prompt_computed or 0)
-        if is_idle:
-            local, computed = self._local.release_all(now), self._computed.release_all(now)
+    def finished(self, request: Finished) -> None:
+        """Count a request's prompt tokens and, where nothing is measured, its KV transfer."""
+        tokens, decode_id = request.prompt_tokens, request.decode_id
+        if decode_id is None:
+            return
+        known = self._known.get(decode_id)
+        tells_sources = known is not None and known.base.tells_sources
+        if request.route == "pd" and request.has_kv is not False:
+            self._handed_over(known, decode_id, request)
+        if tokens is None:
+            return
+        if request.route == "pd" and tells_sources:
+            return  # comes with the next reading
+        if request.route == "pd" and request.has_kv is not False:
+            split = PromptTokens(unknown=tokens)
         else:
-            since = now - self._hold_s
-            local, computed = self._local.release_since(since, now), self._computed.release_since(since, now)
-        # Another route's tokens whose source is not known are somewhere in these two, so neither share is `pd`'s alone.
-        is_mixed = self._unsplit > 0
-        shared = min(self._unsplit, local + computed)
-        self._unsplit -= shared
-        external = gained.prompt_external_kv or 0
-        if is_mixed:
-            return PromptTokens(external_kv=external, unknown=local + computed - shared)
-        return PromptTokens(external_kv=external, local_cache=local, computed=computed)
+            cached_tokens = request.cached_tokens if request.choices == 1 else None  # told for one choice only
+            split = from_usage(tokens * request.choices, cached_tokens)
+        self._count(request.route, split)
+        if known is not None and tells_sources:
+            known.ledger.add_other(split)
 
+    def scraped(self, engine: Engine, figures: EngineFigures, now: float) -> None:
+        """Take a reading; UNKNOWN if it failed. Engines that left meanwhile are ignored."""
+        if any(each.id == engine.id for each in self._engines()):
+            self._take(engine, figures, now)
+        elif all(each.id != engine.id for each in self._baselines()):
+            return
+        if figures.spec is not None or engine.id in self._drafts:
+            self._drafts.setdefault(engine.id, DraftWindow()).take(figures, now)
 
-class _Remainder:
-    """What is left over of one source: lets go of what was there at every reading since some time."""
+    def forget(self, engine_id: str) -> None:
+        """The engine left the fleet."""
+        self._known.pop(engine_id, None)
+        self._drafts.pop(engine_id, None)
+        self.transfers.forget(engine_id)
 
-    __slots__ = ("_readings", "_released", "_total")
+    # What is asked
 
-    def __init__(self) -> None:
-        self._total = 0.0
-        self._released = 0.0
-        self._readings: deque[tuple[float, float]] = deque()
-        """(time, total), oldest first."""
+    def latest(self) -> dict[str, EngineFigures]:
+        """The newest reading by engine id, in order; UNKNOWN where the newest attempt failed."""
+        ids = sorted(engine.id for engine in self._engines())
+        return {engine_id: self._known[engine_id].latest for engine_id in ids if engine_id in self._known}
 
-    def gain(self, amount: float) -> None:
-        self._total += amount
+    def rates(self) -> Iterator[tuple[Origin, str, str, float]]:
+        """Where it comes from, prefill engine's id or SEVERAL, decode engine's id, bytes per second."""
+        ids = {engine.id for engine in self._engines()}
+        for decode_id, (origin, rates) in self.transfers.rates.items():
+            for prefill, rate in rates.items():
+                if decode_id in ids and (prefill in ids or prefill == SEVERAL):
+                    yield origin, prefill, decode_id, rate
 
-    def release_all(self, now: float) -> float:
-        self._readings.clear()
-        self._readings.append((now, self._total))
-        return self._release(self._total)
+    def drafts(self) -> dict[str, DraftWindow]:
+        """By engine id, baselines included; engines that do not speculate are not there."""
+        ids = {engine.id for engine in (*self._engines(), *self._baselines())}
+        return {engine_id: window for engine_id, window in self._drafts.items() if engine_id in ids}
 
-    def release_since(self, since: float, now: float) -> float:
-        self._readings.append((now, self._total))
-        while len(self._readings) > 1 and self._readings[1][0] <= since:
-            self._readings.popleft()
-        if self._readings[0][0] > since:
-            return 0
-        return self._release(min(total for _, total in self._readings))
+    def draft_gain(self, engine_id: str) -> SpecCounters | None:
+        """What an engine counted of its drafts in the last `WINDOW_S`; None while that is not known."""
+        window = self._drafts.get(engine_id)
+        return window.gain() if window is not None else None
 
-    def _release(self, up_to: float) -> float:
-        amount = max(0.0, up_to - self._released)
-        self._released += amount
-        return amount
+    def damaged_transfers(self) -> int:
+        """Transfers that connectors refused by checksum or mismatch, since the engines started, as they told last."""
+        failures = (known.latest.connector.failures for known in self._known.values())
+        return round(sum(count for each in failures for (_, reason), count in each.items() if reason in _DAMAGED))
+
+    # What follows
+
+    def _take(self, engine: Engine, figures: EngineFigures, now: float) -> None:
+        self.transfers.close(engine.id)
+        known = self._known.get(engine.id)
+        if figures == UNKNOWN:
+            if known is not None:
+                known.latest = UNKNOWN
+            return
+        if known is None:
+            known = self._known[engine.id] = _Known(read_at=now)
+        gained = delta(known.base, figures)
+        if is_restarted(known.base, figures):
+            # What it counted between the last reading and its end is lost, so the old balances will never be settled.
+            known.ledger = TokenLedger()
+        known.latest = known.base = figures
+        if engine.role == "decode" and gained.tells_sources:
+            is_idle = not self._load.requests.get(engine.id)
+            self._count("pd", known.ledger.settle(gained, is_idle=is_idle, now=now))
+        if figures.tells_transfers or engine.is_ppd:
+            known.is_measured = True
+            self._measure(engine, known, gained)
+        known.read_at = now
+
+    def _measure(self, engine: Engine, known: _Known, gained: EngineFigures) -> None:
+        ids = {each.zmq_address: each.id for each in self._engines()}
+        kv_bytes = by_prefill(gained.connector.received_bytes, ids)
+        seconds = by_prefill(gained.connector.received_s, ids)
+        if gained.nixl_bytes and gained.nixl_transfer_s:
+            # NIXL does not tell from where: that is known where only one prefill engine was used.
+            prefills = known.prefills or {each.id for each in self._engines() if each.role == "prefill"}
+            prefill = next(iter(prefills)) if len(prefills) == 1 else SEVERAL
+            kv_bytes[prefill] += gained.nixl_bytes
+            seconds[prefill] += gained.nixl_transfer_s
+            known.prefills = set()
+        self.transfers.measure(engine.id if engine.role == "decode" else None, kv_bytes, seconds)
+
+    def _count(self, route: str, tokens: PromptTokens) -> None:
+        if tokens.local_cache:
+            self.prompt_tokens[route, "local_cache"] += tokens.local_cache
+        if tokens.external_kv:
+            self.prompt_tokens[route, "external_kv"] += tokens.external_kv
+        if tokens.computed:
+            self.prompt_tokens[route, "computed"] += tokens.computed
+        if tokens.unknown:
+            self.prompt_tokens[route, "unknown"] += tokens.unknown
+
+    def _handed_over(self, known: _Known | None, decode_id: str, request: Finished) -> None:
+        prefill_id, opened_at, first_at = request.prefill_id, request.decode_opened_at, request.first_token_at
+        if known is not None and prefill_id is not None and opened_at is not None and opened_at >= known.read_at:
+            known.prefills.add(prefill_id)
+        if self._kv_bytes_per_token is None or not request.prompt_tokens or self._is_measured(known, request):
+            return
+        spent_s = first_at - opened_at if first_at is not None and opened_at is not None else 0.0
+        self.transfers.estimate(decode_id, prefill_id, request.prompt_tokens * self._kv_bytes_per_token, spent_s)
+        if not self._is_scraping:
+            self.transfers.close(decode_id)
+
+    def _is_measured(self, known: _Known | None, request: Finished) -> bool:
+        """Before its first reading an engine with NIXL or our connector counts as measured: its figures will come."""
+        if known is not None:
+            return known.is_measured
+        is_ppd = any(engine.is_ppd for engine in self._engines() if engine.id == request.decode_id)
+        return self._is_scraping and (request.handoff == "nixl" or is_ppd)

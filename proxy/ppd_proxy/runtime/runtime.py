@@ -21,6 +21,7 @@ from ppd_core.fleet.announced import Networks
 from ppd_core.fleet.engine import Engine, Role
 from ppd_core.fleet.fleet import Fleet
 from ppd_core.fleet.load import Load
+from ppd_core.fleet.readings import Readings
 from ppd_core.policy.prompt_pairs import PromptPairs
 from ppd_proxy.admission.buffered import Buffered
 from ppd_proxy.collaborators import Collaborators
@@ -78,15 +79,14 @@ class Runtime:
         self.conversations = Conversations(
             max_conversations=config.conversations.max_conversations, ttl_s=config.conversations.conversation_ttl_s
         )
+        readings = _new_readings(config, self.fleet, self.load)
         self._metrics = Metrics(
             self.registry,
+            readings=readings,
             engines=self.fleet.engines,
             inflight=lambda: self.load.requests,
             conversations=lambda: self.conversations.count,
             echoes_ids=lambda engine: self.shared.echoes.told(engine),
-            kv_bytes_per_token=config.metrics.kv_bytes_per_token,
-            is_scraping=config.metrics.scrape_interval_s > 0,
-            baselines=lambda: baseline_engines(config.shadow),
             buffered_bytes=lambda: self.buffered.total_bytes,
             dropped_log_lines=lambda: log_writer.dropped_lines if log_writer is not None else 0,
         )
@@ -103,6 +103,7 @@ class Runtime:
             mode=config.routing.mode,
             fleet=self.fleet,
             load=self.load,
+            readings=readings,
             conversations=self.conversations,
             pool=self._pool,
             observer=self._telemetry,
@@ -122,7 +123,7 @@ class Runtime:
             api_key=key,
             shortage=Shortage(self._loop.time),
         )
-        self.accuracy = make_accuracy(config.shadow, self.shared, self._session, self.registry, self._metrics)
+        self.accuracy = make_accuracy(config.shadow, self.shared, self._session, self.registry)
         self._listener: AnnouncementListener | None = None
         self._socket: socket.socket | None = None
         self._address: tuple[str, int] | None = None
@@ -187,14 +188,14 @@ class Runtime:
         )
         for role, urls in roles:
             for url in urls:
-                self._telemetry.fleet_changed(self.fleet.add_static(url, role, self._loop.time()))
+                self.shared.fleet_changed(self.fleet.add_static(url, role, self._loop.time()))
         await self._prober.probe_all()
         self._tasks.spawn(self._prober.run(), name="probes")
         if config.metrics.scrape_interval_s > 0:
             scraper = Scraper(
                 self._scrape_session,
                 lambda: (*self.fleet.engines(), *baseline_engines(config.shadow)),
-                self._metrics.scraped,
+                self.shared.readings.scraped,
                 interval_s=config.metrics.scrape_interval_s,
                 timeout_s=config.metrics.scrape_interval_s,
                 api_key=config.auth.engine_api_key,
@@ -259,7 +260,7 @@ class Runtime:
             changes = self.fleet.probed(engine.id, True, now)
         else:
             changes = self.fleet.late(engine.id, now)
-        self._telemetry.fleet_changed(changes)
+        self.shared.fleet_changed(changes)
         give_up(self.fleet, self._pool, engine, now)
 
     def _announced(self, told: Announcement) -> None:
@@ -273,7 +274,7 @@ class Runtime:
             is_ppd=told.is_ppd,
             now=self._loop.time(),
         )
-        self._telemetry.fleet_changed(changes)
+        self.shared.fleet_changed(changes)
         for change in changes:
             if change.what == "joined":
                 self._tasks.spawn(self._prober.probe(change.engine), name=f"first probe of {change.engine.id}")
@@ -281,10 +282,20 @@ class Runtime:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._telemetry.fleet_changed(self.fleet.expire(self._loop.time()))
+            self.shared.fleet_changed(self.fleet.expire(self._loop.time()))
             self.conversations.expire(self._loop.time())
             self.shared.trust_prompts(self.shared.prompts.refresh(self.fleet.engines()), "an engine began anew")
             self._pool.close_stale()
+
+
+def _new_readings(config: Config, fleet: Fleet, load: Load) -> Readings:
+    return Readings(
+        engines=fleet.engines,
+        load=load,
+        baselines=lambda: baseline_engines(config.shadow),
+        kv_bytes_per_token=config.metrics.kv_bytes_per_token,
+        is_scraping=config.metrics.scrape_interval_s > 0,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,6 +14,7 @@ from ppd_accuracy.verdicts.noise import NoiseFloor
 from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
 from ppd_core.conversation.history import Home
 from ppd_core.fleet.address import parse_url
+from ppd_core.fleet.drafts import WINDOW_S
 from ppd_core.fleet.engine import Engine
 from ppd_core.handoff.registry import HANDOFFS
 from ppd_core.policy.distrust import Distrust
@@ -26,9 +27,7 @@ from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.seeds import Seeds
 from ppd_proxy.shadow.service import Accuracy
 from ppd_proxy.shadow.shadow import Budget, Shadow
-from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.shadow import ShadowMetrics
-from ppd_proxy.telemetry.speculation import WINDOW_S
 
 _NOISE_CAPACITY = 10_000
 
@@ -72,7 +71,6 @@ def make_accuracy(
     shared: Collaborators,
     session: aiohttp.ClientSession,
     registry: CollectorRegistry,
-    metrics: Metrics,
 ) -> Accuracy | None:
     """None without a baseline: nothing is sampled then, and no series says that all is well."""
     if not settings.baseline:
@@ -101,7 +99,7 @@ def make_accuracy(
         GuardSettings(mode=settings.guard, cooldown_s=settings.guard_cooldown_s, retry_s=wait_s),
         epoch_base=secrets.token_hex(4),
     )
-    canary = Canary(metrics.spec_gain, window_s=WINDOW_S, false_alarms=settings.shadow_false_alarms)
+    canary = Canary(shared.readings.draft_gain, window_s=WINDOW_S, false_alarms=settings.shadow_false_alarms)
     baseline_ids = [engine.id for engine in baseline_engines(settings)]
     accuracy = Accuracy(
         shadow,
@@ -111,7 +109,7 @@ def make_accuracy(
         baselines=settings.baseline,
         clock=shared.loop.time,
         on_action=telemetry.guard_acted,
-        kv_failures=metrics.damaged_transfers,
+        kv_failures=shared.readings.damaged_transfers,
         draft_acceptance=lambda: canary.look(
             [engine.id for engine in shared.fleet.view.decode], baseline_ids, shared.loop.time()
         ),

@@ -108,7 +108,7 @@ def _add_engine_endpoints(admin: Blueprint, shared: Collaborators, probe: Probe)
             is_ppd=wanted.ppd,
             now=now,
         )
-        shared.observer.fleet_changed(changes)
+        shared.fleet_changed(changes)
         for change in changes:
             if change.what == "joined":
                 await probe(change.engine)
@@ -117,13 +117,13 @@ def _add_engine_endpoints(admin: Blueprint, shared: Collaborators, probe: Probe)
     @admin.delete("/engines/<path:engine_id>")
     async def remove(engine_id: str) -> dict[str, Any]:
         record = engine_record(shared, _find(shared, engine_id))
-        shared.observer.fleet_changed(shared.fleet.remove(engine_id))
+        shared.fleet_changed(shared.fleet.remove(engine_id))
         return record
 
     @admin.post("/engines/<path:engine_id>/drain")
     async def drain(engine_id: str) -> dict[str, Any]:
         _find(shared, engine_id)
-        shared.observer.fleet_changed(shared.fleet.drain(engine_id))
+        shared.fleet_changed(shared.fleet.drain(engine_id))
         return engine_record(shared, _find(shared, engine_id))
 
 

@@ -7,17 +7,19 @@ and there are three per request. In return everything here, reading included, be
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ppd_proxy.telemetry.instrument import Instrument
 
 Labels = tuple[str, ...]
+_NONE: Mapping[Labels, float] = MappingProxyType({})
 
 
 class Counters(Collector):
@@ -35,10 +37,7 @@ class Counters(Collector):
         self._values[labels] = self._values.get(labels, 0) + amount
 
     def collect(self) -> Iterator[Metric]:
-        family = counter_family(self._instrument)
-        for labels, value in self._values.items():
-            family.add_metric(labels, value)
-        yield family
+        yield counter_family(self._instrument, self._values)
 
 
 class Histograms(Collector):
@@ -76,11 +75,19 @@ class _Series:
         self.total = 0.0
 
 
-def counter_family(instrument: Instrument) -> CounterMetricFamily:
-    """An empty family to fill while collecting."""
-    return CounterMetricFamily(instrument.name, instrument.help, labels=instrument.labels)
+def counter_family(instrument: Instrument, values: Mapping[Labels, float] = _NONE) -> CounterMetricFamily:
+    """A family with these values by labels; more can be added while collecting."""
+    family = CounterMetricFamily(instrument.name, instrument.help, labels=instrument.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
 
 
 def gauge_family(instrument: Instrument) -> GaugeMetricFamily:
     """An empty family to fill while collecting."""
     return GaugeMetricFamily(instrument.name, instrument.help, labels=instrument.labels)
+
+
+def summary_family(instrument: Instrument) -> SummaryMetricFamily:
+    """An empty family to fill while collecting."""
+    return SummaryMetricFamily(instrument.name, instrument.help, labels=instrument.labels)

@@ -9,7 +9,6 @@ from __future__ import annotations
 OTHER = "other"
 FIRST_TURN = "1"
 LATER_TURNS = "2+"
-SEVERAL = "several"
 
 
 def turn_label(turn: int) -> str:

@@ -1,8 +1,8 @@
-"""The proxy's own metrics: what happened to requests, KV handoffs and engines.
+"""The proxy's own metrics: what happened to requests, KV handoffs and engines, and what is known of the engines.
 
-Owns the counters and histograms on an injected registry. Gauges are read from the fleet, the loads and the conversation
-store when someone asks for the metrics, so they cost nothing per request. Everything here, reading the registry
-included, runs on the event loop's thread.
+Owns the counters and histograms on an injected registry. Gauges are read from the fleet, the readings, the loads and
+the conversation store when someone asks for the metrics, so they cost nothing per request. Everything here, reading the
+registry included, runs on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from prometheus_client.registry import Collector
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Change
+from ppd_core.fleet.readings import Readings
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import Counters, Histograms, counter_family, gauge_family
 from ppd_proxy.telemetry.engines import EngineTelemetry
 from ppd_proxy.telemetry.labels import Bounded, turn_label
 from ppd_proxy.telemetry.speculation import SpecTelemetry
-from ppd_wire.metrics.scraped import EngineFigures
-from ppd_wire.metrics.spec_counters import SpecCounters
 
 _MAX_REJECTION_REASONS = 16
 
@@ -31,9 +30,7 @@ class Metrics:
     """Counts what the director and the runtime report.
 
     `engines` gives all known engines, `inflight` requests in flight by engine id (an absent engine has none),
-    `conversations` how many are remembered, `echoes_ids` whether an engine is known to echo ids. `kv_bytes_per_token`
-    is for estimated transfers (None: no estimates); `is_scraping` says that `scraped` will be called. `baselines` gives
-    engines that are scraped but serve no clients: of these only the acceptance of drafts is shown. `buffered_bytes` is
+    `conversations` how many are remembered, `echoes_ids` whether an engine is known to echo ids. `buffered_bytes` is
     what the proxy holds of requests and answers, `dropped_log_lines` how many were dropped so far.
     """
 
@@ -41,13 +38,11 @@ class Metrics:
         self,
         registry: CollectorRegistry,
         *,
+        readings: Readings,
         engines: Callable[[], Iterable[Engine]],
         inflight: Callable[[], Mapping[str, int]],
         conversations: Callable[[], int],
         echoes_ids: Callable[[Engine], bool | None] = lambda _: None,
-        kv_bytes_per_token: int | None = None,
-        is_scraping: bool = True,
-        baselines: Callable[[], Iterable[Engine]] = tuple,
         buffered_bytes: Callable[[], int] = int,
         dropped_log_lines: Callable[[], int] = int,
     ) -> None:
@@ -64,14 +59,8 @@ class Metrics:
         self._inter_token = Histograms(registry, instruments.INTER_TOKEN)
         self._request = Histograms(registry, instruments.REQUEST)
         self._rejection_reason = Bounded(_MAX_REJECTION_REASONS)
-        self._engines = EngineTelemetry(
-            registry,
-            engines=engines,
-            inflight=inflight,
-            kv_bytes_per_token=kv_bytes_per_token,
-            is_scraping=is_scraping,
-        )
-        self._speculation = SpecTelemetry(registry, lambda: (*engines(), *baselines()))
+        EngineTelemetry(registry, readings)
+        SpecTelemetry(registry, readings)
         registry.register(LiveGauges(engines, inflight, conversations, buffered_bytes, echoes_ids))
         registry.register(DroppedLines(dropped_log_lines))
 
@@ -92,20 +81,6 @@ class Metrics:
             tokens = record.completion_tokens
             if record.last_token_at is not None and tokens is not None and tokens > 1:
                 self._inter_token.observe((route,), (record.last_token_at - first_at) / (tokens - 1))
-        self._engines.finished(record)
-
-    def scraped(self, engine: Engine, figures: EngineFigures, now: float) -> None:
-        """One reading of an engine's own metrics, UNKNOWN if it failed; `now` is monotonic seconds."""
-        self._engines.scraped(engine, figures, now)
-        self._speculation.scraped(engine.id, figures, now)
-
-    def spec_gain(self, engine_id: str) -> SpecCounters | None:
-        """What an engine counted of its drafts in the last 5 minutes; None while that is not known."""
-        return self._speculation.gain(engine_id)
-
-    def damaged_transfers(self) -> int:
-        """Transfers that connectors refused by checksum or mismatch, since the engines started."""
-        return self._engines.failed_transfers(("checksum", "mismatch"))
 
     def retried(self, *, is_allowed: bool) -> None:
         """A failed request is tried again, or is not because of too many others."""
@@ -130,8 +105,6 @@ class Metrics:
     def engine_changed(self, change: Change) -> None:
         """An engine joined, left or changed its state."""
         self._engine_changes.add((change.engine.role, change.what))
-        if change.what == "left":
-            self._engines.forget(change.engine.id)
 
     def announcement_rejected(self, reason: str) -> None:
         """`reason` is a fixed word, not the announcement's content; more than a few distinct ones become `other`."""

@@ -36,7 +36,7 @@ class Scraper:
     """Reads `/metrics` of all engines every `interval_s`, and never one engine twice within a second.
 
     `engines` need not be the fleet alone: a baseline that serves no clients is given beside it, and the receiver of the
-    figures tells them apart by id (`telemetry.metrics.Metrics(baselines=...)`).
+    figures tells them apart by id (`ppd_core.fleet.readings.Readings`).
     `on_figures` gets the engine, its figures and the time (the event loop's clock, seconds). The session stays the
     caller's. Engines that are down are asked too: it is cheap, and what they told last must not look current.
     """

@@ -6,6 +6,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Change
+from ppd_core.fleet.load import Load
+from ppd_core.fleet.readings import Readings
 from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry.instruments import INSTRUMENTS
@@ -47,8 +49,10 @@ class World:
         self.engines = [engine(P, "prefill"), engine(D, "decode")]
         self.inflight = {}
         self.conversations = 0
+        self.readings = Readings(engines=lambda: self.engines, load=Load())
         self.metrics = Metrics(
             self.registry,
+            readings=self.readings,
             engines=lambda: self.engines,
             inflight=lambda: self.inflight,
             conversations=lambda: self.conversations,
@@ -151,9 +155,9 @@ def test_engine_up_is_0_only_while_an_engine_is_down_and_gone_when_it_left(world
 
 
 def test_prompt_tokens_of_direct_and_aggregated_come_from_usage(world):
-    world.metrics.finished(record())
-    world.metrics.finished(record(route="aggregated", prompt_tokens=100, cached_tokens=0))
-    world.metrics.finished(record(route="aggregated", prompt_tokens=7, cached_tokens=None))
+    world.readings.finished(record())
+    world.readings.finished(record(route="aggregated", prompt_tokens=100, cached_tokens=0))
+    world.readings.finished(record(route="aggregated", prompt_tokens=7, cached_tokens=None))
     name = "ppd_prompt_tokens_total"
     assert world.value(name, route="direct", source="local_cache") == 1280
     assert world.value(name, route="direct", source="computed") == 20
@@ -164,11 +168,13 @@ def test_prompt_tokens_of_direct_and_aggregated_come_from_usage(world):
 
 def test_what_a_client_sends_never_becomes_a_label(world):
     world.metrics.finished(record(request_id="SECRET", error="SECRET"))
+    world.readings.finished(record(request_id="SECRET", error="SECRET"))
     assert b"SECRET" not in generate_latest(world.registry)
 
 
 def test_every_exposed_name_and_label_is_in_the_table(world):
     world.metrics.finished(record())
+    world.readings.finished(record())
     world.metrics.decided("ppd", "pd", "first_turn")
     table = {instrument.name: instrument for instrument in INSTRUMENTS}
     assert len(table) == len(INSTRUMENTS)
@@ -193,6 +199,6 @@ def test_the_table_is_complete_and_readable():
 def test_a_registry_can_hold_only_one_set(world):
     other = replace(world.engines[0], id="10.0.0.9:1")
     second = CollectorRegistry()
-    Metrics(second, engines=lambda: [other], inflight=dict, conversations=lambda: 0)
+    Metrics(second, readings=world.readings, engines=lambda: [other], inflight=dict, conversations=lambda: 0)
     assert second.get_sample_value("ppd_inflight", {"engine": other.id}) == 0
     assert world.value("ppd_inflight", engine=other.id) is None

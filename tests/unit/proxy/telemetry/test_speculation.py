@@ -1,12 +1,13 @@
-from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from ppd_core.fleet.drafts import WINDOW_S
 from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.load import Load
+from ppd_core.fleet.readings import Readings
 from ppd_proxy.telemetry.instruments import INSTRUMENTS
-from ppd_proxy.telemetry.metrics import Metrics
-from ppd_proxy.telemetry.speculation import WINDOW_S
+from ppd_proxy.telemetry.speculation import SpecTelemetry
 from ppd_wire.metrics.scraped import UNKNOWN, EngineFigures
 from ppd_wire.metrics.spec_counters import SpecCounters
 
@@ -26,16 +27,11 @@ class World:
         self.registry = CollectorRegistry()
         self.decode, self.baseline = engine(D, "decode"), engine(BASELINE, "aggregated")
         self.engines, self.baselines = [self.decode], [self.baseline]
-        self.metrics = Metrics(
-            self.registry,
-            engines=lambda: self.engines,
-            inflight=dict,
-            conversations=lambda: 0,
-            baselines=lambda: self.baselines,
-        )
+        self.readings = Readings(engines=lambda: self.engines, load=Load(), baselines=lambda: self.baselines)
+        SpecTelemetry(self.registry, self.readings)
 
     def read(self, spec, now, process_start_s=1.0, who=None):
-        self.metrics.scraped(who or self.decode, EngineFigures(spec=spec, process_start_s=process_start_s), now)
+        self.readings.scraped(who or self.decode, EngineFigures(spec=spec, process_start_s=process_start_s), now)
 
     def value(self, name, engine_id=D, **labels):
         return self.registry.get_sample_value(name, {"engine": engine_id, **labels})
@@ -55,7 +51,6 @@ def test_acceptance_is_that_of_the_drafts_between_readings(world):
     world.read(TEN, 5)
     assert world.value(LENGTH) == pytest.approx(2.4)
     assert world.rates() == pytest.approx([14 / 30, 0.8, 0.5, 0.1])
-    assert world.metrics.spec_gain(D) == TEN
 
 
 def test_what_was_counted_before_the_first_reading_is_not_in_the_window(world):
@@ -65,14 +60,9 @@ def test_what_was_counted_before_the_first_reading_is_not_in_the_window(world):
     assert world.rates() == [1, 1, 1, 1]
 
 
-def test_the_window_slides(world):
-    world.read(NONE, 0)
+def test_without_a_draft_in_the_window_no_acceptance_is_shown(world):
+    world.read(TEN, 0)
     world.read(TEN, 5)
-    world.read(TWENTY, WINDOW_S + 4)
-    assert world.metrics.spec_gain(D) == TWENTY
-    world.read(TWENTY, WINDOW_S + 5)
-    assert world.value(LENGTH) == pytest.approx(4)
-    world.read(TWENTY, 2 * WINDOW_S + 5)
     assert world.value(LENGTH) is None
     assert world.value(RATE, position="all") is None
 
@@ -97,10 +87,10 @@ def test_after_a_restart_only_the_new_life_counts(world):
 def test_a_failed_reading_hides_the_counters_and_ends_the_window_in_time(world):
     world.read(NONE, 0)
     world.read(TEN, 5)
-    world.metrics.scraped(world.decode, UNKNOWN, 10)
+    world.readings.scraped(world.decode, UNKNOWN, 10)
     assert world.value("ppd_engine_spec_drafts_total") is None
     assert world.value(LENGTH) == pytest.approx(2.4)
-    world.metrics.scraped(world.decode, UNKNOWN, WINDOW_S + 5)
+    world.readings.scraped(world.decode, UNKNOWN, WINDOW_S + 5)
     assert world.value(LENGTH) is None
 
 
@@ -109,26 +99,19 @@ def test_an_engine_that_does_not_speculate_shows_nothing(world):
     world.read(None, 5)
     assert world.value(LENGTH) is None
     assert world.value("ppd_engine_spec_drafts_total") is None
-    assert world.metrics.spec_gain(D) is None
 
 
-def test_of_a_baseline_only_the_acceptance_is_shown(world):
+def test_the_acceptance_of_a_baseline_is_shown(world):
     world.read(NONE, 0, who=world.baseline)
-    world.metrics.scraped(world.baseline, EngineFigures(spec=TEN, running=3, local_hits=5), 5)
+    world.readings.scraped(world.baseline, EngineFigures(spec=TEN, running=3, local_hits=5), 5)
     assert world.value(LENGTH, BASELINE) == pytest.approx(2.4)
-    assert world.metrics.spec_gain(BASELINE) == TEN
-    assert world.value("ppd_engine_requests_running", BASELINE) is None
-    assert world.registry.get_sample_value("ppd_engine_up", {"engine": BASELINE, "role": "aggregated"}) is None
 
 
-def test_engines_that_left_or_were_never_known_are_not_shown(world):
+def test_engines_that_left_are_not_shown(world):
     world.read(NONE, 0)
     world.read(TEN, 5)
     world.engines.clear()
     assert world.value(LENGTH) is None
-    world.read(TWENTY, 10, who=replace(world.decode, id="10.0.0.7:1"))
-    assert world.metrics.spec_gain("10.0.0.7:1") is None
-    assert world.metrics.spec_gain(D) is None
 
 
 def test_names_and_labels_are_those_of_the_table(world):

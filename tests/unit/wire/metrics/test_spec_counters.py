@@ -1,12 +1,8 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.support.scraping import parse
 
-from ppd_core.fleet.readings import delta, is_restarted
-from ppd_wire.metrics.scraped import UNKNOWN, EngineFigures
 from ppd_wire.metrics.spec_counters import MAX_POSITIONS, SpecCounters
 
 # Written by vLLM 0.32's own SpecDecodingProm after ten drafts of three tokens.
@@ -52,53 +48,7 @@ def test_the_number_of_positions_is_bounded():
     assert len(parse(counted(1, (1,) * (MAX_POSITIONS + 5))).spec.per_position) == MAX_POSITIONS
 
 
-def test_delta_is_what_was_gained():
-    before, after = EngineFigures(spec=TEN), EngineFigures(spec=SpecCounters(12, 36, 18, (10, 6, 2)))
-    assert delta(before, after).spec == SpecCounters(2, 6, 4, (2, 1, 1))
-    assert delta(UNKNOWN, after).spec is None
-    assert delta(EngineFigures(running=1), after).spec is None
-    assert not is_restarted(before, after)
-
-
-@pytest.mark.parametrize("after", [SpecCounters(3, 9, 3, (2, 1, 0)), SpecCounters(11, 33, 14, (9, 5, 0))])
-def test_a_counter_that_went_down_is_a_restart(after):
-    before = EngineFigures(spec=TEN, local_hits=5)
-    now = EngineFigures(spec=after, local_hits=7)
-    assert is_restarted(before, now)
-    assert delta(before, now) == EngineFigures(spec=after, local_hits=7)
-
-
-def test_a_restart_seen_elsewhere_makes_all_drafts_gain():
-    before = EngineFigures(spec=TEN, process_start_s=1.0)
-    after = EngineFigures(spec=SpecCounters(20, 60, 20, (10, 6, 4)), process_start_s=2.0)
-    assert delta(before, after).spec == after.spec
-
-
 def test_another_number_of_draft_tokens_is_another_engine():
     after = SpecCounters(20, 40, 20, (12, 8))
     assert after.since(TEN) == after
     assert TEN.since(SpecCounters()) == TEN
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=20))
-def test_gains_add_up_over_restarts(steps):
-    """Each step: whether the engine restarted, and how many tokens of one more draft were accepted."""
-    reading = EngineFigures(spec=SpecCounters(0, 0, 0, (0, 0, 0)), process_start_s=0)
-    total, process = SpecCounters(0, 0, 0, (0, 0, 0)), 0
-    for restarts, accepted in steps:
-        process += restarts
-        before = SpecCounters(0, 0, 0, (0, 0, 0)) if restarts else reading.spec
-        draft = (1, 3, accepted, tuple(int(at < accepted) for at in range(3)))
-        current = EngineFigures(spec=add(before, draft), process_start_s=process)
-        total = add(total, delta(reading, current).spec)
-        reading = current
-    wanted = SpecCounters(0, 0, 0, (0, 0, 0))
-    for _, accepted in steps:
-        wanted = add(wanted, (1, 3, accepted, tuple(int(at < accepted) for at in range(3))))
-    assert total == wanted
-
-
-def add(one, other):
-    positions = tuple(a + b for a, b in zip(one[3], other[3], strict=True))
-    return SpecCounters(one[0] + other[0], one[1] + other[1], one[2] + other[2], positions)
