@@ -1,4 +1,4 @@
-"""The README's tables name every flag, setting, metric, reason code and HTTP endpoint, and nothing that does not exist.
+"""The tables of docs/reference/ name every flag, metric, reason and HTTP endpoint, and nothing that does not exist.
 
 A table belongs to the nearest heading above it; the name stands in backticks in the first column.
 """
@@ -13,7 +13,7 @@ from typing import get_args
 import pytest
 from prometheus_client import CollectorRegistry
 
-import readme_tables
+import reference_tables
 from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.cli.main import build_parser
 from ppd_proxy.config import config
@@ -24,15 +24,14 @@ from ppd_sim.faults import FaultKind
 from ppd_sim.model.model import ModelConfig
 from ppd_wire.errors import Failure, Refusal
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"))
 FIRST_CELL = re.compile(r"^\|\s*`([^`]+)`\s*\|")
-REASONS = [*DecisionReason, *Refusal, *Failure]
 CONVERTER = re.compile(r"<\w+(?:\([^)]*\))?:(\w+)>")
 
 
-@pytest.fixture(scope="module")
-def readme() -> str:
-    return README.read_text(encoding="utf-8")
+def reference(page: str) -> str:
+    return (reference_tables.PAGES / f"{page}.md").read_text(encoding="utf-8")
 
 
 def named(text: str, heading: str) -> list[str]:
@@ -49,11 +48,11 @@ def named(text: str, heading: str) -> list[str]:
     return names
 
 
-def assert_same(in_readme: list[str], in_code: Iterable[str]) -> None:
+def assert_same(in_table: list[str], in_code: Iterable[str]) -> None:
     wanted = set(in_code)
-    assert sorted(wanted - set(in_readme)) == [], "missing in the README"
-    assert sorted(set(in_readme) - wanted) == [], "in the README, but not in the code"
-    assert len(in_readme) == len(set(in_readme)), "named twice"
+    assert sorted(wanted - set(in_table)) == [], "missing in the table"
+    assert sorted(set(in_table) - wanted) == [], "in the table, but not in the code"
+    assert len(in_table) == len(set(in_table)), "named twice"
 
 
 def option_names(command: str) -> set[str]:
@@ -74,45 +73,56 @@ def endpoints() -> set[str]:
     return found
 
 
-def test_settings_table_names_every_flag(readme):
-    assert_same(named(readme, "Settings"), option_names("serve"))
+def test_settings_table_names_every_flag():
+    assert_same(named(reference("settings"), "Settings"), option_names("serve"))
 
 
 def test_check_takes_the_flags_of_serve():
     assert option_names("check") == option_names("serve") == {"--config", *(s.flag for s in config.settings())}
 
 
-def test_simulate_table_names_every_flag(readme):
-    assert_same(named(readme, "Simulated engines"), option_names("simulate"))
+def test_simulate_table_names_every_flag():
+    assert_same(named(reference("simulator"), "Simulated engines"), option_names("simulate"))
 
 
-def test_metrics_table_names_every_metric(readme):
-    assert_same(named(readme, "Metrics"), (instrument.name for instrument in INSTRUMENTS))
+def test_metrics_table_names_every_metric():
+    assert_same(named(reference("metrics"), "Metrics"), (instrument.name for instrument in INSTRUMENTS))
 
 
-def test_reason_codes_table_names_every_code(readme):
-    assert_same(named(readme, "Reason codes"), REASONS)
+@pytest.mark.parametrize(
+    ("heading", "reasons"), [("Decisions", DecisionReason), ("Refusals", Refusal), ("Failures", Failure)]
+)
+def test_reasons_tables_name_every_word(heading, reasons):
+    assert_same(named(reference("reasons"), heading), reasons)
 
 
-def test_every_reason_in_the_texts_exists():
-    told = re.compile(r"\bthe reasons? `(\w+)`|;reason=(\w+)")
-    for page in (README, *README.parent.glob("docs/*.md"), *README.parent.glob("*/README.md")):
-        named_there = {first or second for first, second in told.findall(page.read_text(encoding="utf-8"))}
-        assert sorted(named_there - set(REASONS)) == [], page
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_reason_in_the_texts_exists(page):
+    words = re.findall(r"\bthe reasons? `(\w+)`|;reason=(\w+)", page.read_text(encoding="utf-8"))
+    known = {*DecisionReason, *Refusal, *Failure}
+    assert sorted({first or second for first, second in words} - known) == []
 
 
-def test_http_table_names_every_endpoint(readme):
-    assert_same(named(readme, "HTTP"), endpoints())
+def test_http_table_names_every_endpoint():
+    assert_same(named(reference("http"), "HTTP"), endpoints())
 
 
-def test_generated_tables_are_up_to_date(readme):
-    assert sorted(readme_tables.marked_names(readme)) == sorted(readme_tables.tables())
-    assert readme_tables.rewritten(readme) == readme, "run scripts/readme_tables.py"
+def test_generated_tables_are_up_to_date():
+    texts = [path.read_text(encoding="utf-8") for path in reference_tables.PAGES.glob("*.md")]
+    marked = [name for text in texts for name in reference_tables.marked_names(text)]
+    assert sorted(marked) == sorted(reference_tables.tables())
+    for text in texts:
+        assert reference_tables.rewritten(text) == text, "run scripts/reference_tables.py"
 
 
-def test_every_variable_in_the_readme_exists(readme):
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_variable_in_the_texts_exists(page):
     known = {*(s.variable for s in config.settings()), *config.FOREIGN_VARIABLES, *config.FOREIGN_PREFIXES}
-    assert sorted(set(re.findall(r"`(PPD_[A-Z_]+)", readme)) - known) == []
+    assert sorted(set(re.findall(r"`(PPD_(?!ACC_)[A-Z_]+)", page.read_text(encoding="utf-8"))) - known) == []
+
+
+def test_readme_can_be_read_at_once():
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 200
 
 
 def test_names_are_found_below_their_heading_only():
@@ -123,19 +133,19 @@ def test_names_are_found_below_their_heading_only():
 def test_stale_name_is_noticed():
     with pytest.raises(AssertionError, match="not in the code"):
         assert_same(["a", "b"], ["a"])
-    with pytest.raises(AssertionError, match="missing in the README"):
+    with pytest.raises(AssertionError, match="missing in the table"):
         assert_same(["a"], ["a", "b"])
 
 
 def test_stale_table_is_rewritten():
     text = "before\n<!-- table: settings -->\n| old |\n<!-- end of table -->\nafter"
-    fresh = readme_tables.rewritten(text)
+    fresh = reference_tables.rewritten(text)
     assert "| old |" not in fresh
     assert fresh.startswith("before\n<!-- table: settings -->\n| Flag |")
     assert fresh.endswith("<!-- end of table -->\nafter")
-    assert readme_tables.rewritten(fresh) == fresh
+    assert reference_tables.rewritten(fresh) == fresh
 
 
-def test_what_simulated_engines_can_be_told(readme):
-    assert_same(named(readme, "The simulated model"), ModelConfig.__dataclass_fields__)
-    assert_same(named(readme, "Scripted faults"), get_args(FaultKind))
+def test_what_simulated_engines_can_be_told():
+    assert_same(named(reference("simulator"), "The simulated model"), ModelConfig.__dataclass_fields__)
+    assert_same(named(reference("simulator"), "Scripted faults"), get_args(FaultKind))

@@ -6,7 +6,7 @@ answers, the metrics page. No file names a module, so rooms can be moved and thi
 The files in lines/ and http/ say themselves what is run (`$ ppd-acc ...`) and asked (`> GET /mode`, with a body, and a
 header behind ` | `): a case is added by its one line and a rewrite.
 
-Not here, because other tests hold it already: names in the README's tables against the code (test_docs), exit codes of
+Not here, because other tests hold it already: names in docs/reference/ against the code (test_docs), exit codes of
 every command line that the guide and the manual print (test_acc_lines), docs/ppd-acc.schema.json (test_acc_lines),
 docs/accuracy.schema.json (flow/test_shadow), completion in real shells (unit/acc/test_init), the bytes that reach
 clients in every shape of request (flow/test_client_bytes, flow/test_shapes), what `serve` and `check` say of mistakes

@@ -1,8 +1,8 @@
 """The whole configuration from its sections (`sections.py`).
 
 Owns how values from flags, environment and file become one `Config`, and finds every mistake in them at once. Reads
-no file, no environment variable and no command line itself: `cli` does, and makes its options and the README's table
-from `settings()`.
+no file, no environment variable and no command line itself: `cli` does, and makes its options and the reference's
+table from `settings()`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every metric the proxy exposes, in one table: its name, kind, labels, unit and meaning.
 
 `ppd_proxy.telemetry.metrics` builds the counters and histograms from it, the collectors the gauges and what is read
-from the engines. The metrics of accuracy shadowing are in `instruments_shadow`. The README's tables are generated from
-all of them, so `help` and `label_values` are written for people.
+from the engines. The metrics of accuracy shadowing are in `instruments_shadow`. The reference's table is generated
+from all of them, so `help` and `label_values` are written for people.
 """
 
 from __future__ import annotations

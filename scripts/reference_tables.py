@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Writes the README's tables of settings, metrics and simulate flags from the code they describe.
+"""Writes the tables of settings, metrics and simulate flags in docs/reference/ from the code they describe.
 
-Each table stands between two markers, `<!-- table: NAME -->` and `<!-- end of table -->`. Without arguments the README
-is rewritten in place; `--print` shows the tables with their markers, for a README that has none yet.
+    python scripts/reference_tables.py
+
+Each table stands between two markers, `<!-- table: NAME -->` and `<!-- end of table -->`; the pages are rewritten in
+place.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ppd_proxy.telemetry.instruments import INSTRUMENTS
 from ppd_shell.settings import Setting, Value
 from ppd_sim import command
 
-README = Path(__file__).parents[1] / "README.md"
+PAGES = Path(__file__).parents[1] / "docs" / "reference"
 END = "<!-- end of table -->"
 _MARKED = re.compile(r"<!-- table: (?P<name>[a-z]+) -->\n.*?" + re.escape(END), re.DOTALL)
 
@@ -30,29 +31,20 @@ def tables() -> dict[str, str]:
     return {"settings": _settings_table(), "metrics": _metrics_table(), "simulate": _simulate_table()}
 
 
-def rewritten(readme: str) -> str:
-    """The README's text with every marked table as it should be; KeyError names a table that does not exist."""
+def rewritten(page: str) -> str:
+    """A page's text with every marked table as it should be; KeyError names a table that does not exist."""
     current = tables()
-    return _MARKED.sub(lambda match: _marked(match["name"], current[match["name"]]), readme)
+    return _MARKED.sub(lambda match: _marked(match["name"], current[match["name"]]), page)
 
 
-def marked_names(readme: str) -> list[str]:
+def marked_names(page: str) -> list[str]:
     """The names of the tables that the text has markers for."""
-    return [match["name"] for match in _MARKED.finditer(readme)]
+    return [match["name"] for match in _MARKED.finditer(page)]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--print", action="store_true", help="print the tables, change nothing")
-    if parser.parse_args(argv).print:
-        print("\n\n".join(_marked(name, table) for name, table in tables().items()))
-        return 0
-    before = README.read_text(encoding="utf-8")
-    missing = sorted(set(tables()) - set(marked_names(before)))
-    README.write_text(rewritten(before), encoding="utf-8")
-    if missing:
-        print(f"README.md has no markers for: {', '.join(missing)}", file=sys.stderr)
-    return 1 if missing else 0
+def main() -> None:
+    for path in PAGES.glob("*.md"):
+        path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _marked(name: str, table: str) -> str:
@@ -104,4 +96,4 @@ def _simulate_table() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
