@@ -1,41 +1,64 @@
 """How a setting is described, and how the raw value of one becomes a checked value.
 
-Knows no setting by name: `config.py` lists them. Raw values are texts (flags, environment) or typed (TOML).
+Knows no setting by name: programs declare dataclasses of them. Raw values are texts (flags, environment) or typed
+(TOML).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
-from typing import Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-from ppd_core.fleet.address import parse_url
-from ppd_shell.config_error import ConfigError
-from ppd_wire.errors import BadRequest
-
-Value = str | int | float | bool | tuple[str, ...] | None
-Form = Literal["text", "secret", "url", "network"]
 ENV_PREFIX = "PPD_"
+Value = str | int | float | bool | tuple[str, ...] | None
 MASK = "****"
 """What is printed in place of a secret; refused as a value, so that printed configurations are not loaded again."""
+
+
+class ConfigError(Exception):
+    """Every mistake found in a configuration, one sentence each: field, value, what would be right."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a text must be, as the end of a sentence; `read` gives the value that it stands for, None where it is
+    nothing of the kind. `metavar` is what help shows in its place, the setting's name unless it is given."""
+
+    expected: str
+    read: Callable[[str], str | None]
+    metavar: str = ""
+
+
+def _key(text: str) -> str | None:
+    is_key = text.isascii() and text.isprintable() and " " not in text and "," not in text and text != MASK
+    return text if text and is_key else None
+
+
+TEXT = Form("a text that is not empty", lambda text: text if text.strip() and text.isprintable() else None)
+SECRET = Form("a key of printable ASCII characters without spaces and commas", _key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """What a field's type cannot say: help, unit and limits (`low` and `high` belong to the range)."""
 
-    help: str
+    help: str = ""
     unit: str = ""
     low: float | None = None
     high: float | None = None
-    form: Form = "text"
+    form: Form = TEXT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting as flags, environment, file and documentation name it."""
+    """One setting as flags, environment, file and documentation name it. `section` is empty for what stands in none."""
 
     section: str
     name: str
@@ -59,7 +82,7 @@ class Setting:
 
     @property
     def is_secret(self) -> bool:
-        return self.note.form == "secret"
+        return self.note.form is SECRET
 
     @property
     def expected(self) -> str:
@@ -69,12 +92,7 @@ class Setting:
         if self.type is bool:
             return "true or false"
         if self.type is str:
-            return {
-                "text": "a text that is not empty",
-                "secret": "a key of printable ASCII characters without spaces and commas",
-                "network": "a network such as 10.0.0.0/8 or fd00::/8, its host bits zero",
-                "url": "an engine's URL, http://HOST:PORT or https://HOST:PORT without a path",
-            }[self.note.form]
+            return self.note.form.expected
         number = "a whole number" if self.type is int else "a number"
         unit = f" of {self.note.unit}" if self.note.unit else ""
         if self.note.high is not None:
@@ -82,15 +100,16 @@ class Setting:
         return f"{number}{unit}, at least {self.note.low:g}"
 
 
-def describe(section: str, name: str, hint: object, default: Value) -> Setting:
-    """The setting behind a field annotated as `Annotated[type, Note]`; `type` may be optional, a Literal or a tuple."""
-    kind, note = get_args(hint)
-    if get_origin(kind) in (Union, UnionType):
-        kind = next(part for part in get_args(kind) if part is not type(None))
-    choices: tuple[str, ...] = get_args(kind) if get_origin(kind) is Literal else ()
-    is_list = get_origin(kind) is tuple
-    one = str if choices or is_list else kind
-    return Setting(section=section, name=name, type=one, note=note, default=default, choices=choices, is_list=is_list)
+def settings_of(owner: type, section: str = "") -> Iterator[Setting]:
+    """Every setting of a dataclass, in its order. A field that is a dataclass itself is a section of that name; any
+    other is annotated with its type, optional, a Literal or a tuple of texts maybe, or `Annotated[type, Note]`."""
+    hints = get_type_hints(owner, include_extras=True)
+    for field in fields(owner):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            yield from settings_of(cast("type", hint), field.name)
+        else:
+            yield _described(section, field.name, hint, field.default)
 
 
 def from_text(setting: Setting, raw: object) -> object:
@@ -106,6 +125,12 @@ def from_text(setting: Setting, raw: object) -> object:
         return setting.type(raw)
     except ValueError:
         return raw
+
+
+def is_of(kind: type, raw: object) -> bool:
+    """Whether a typed value is of a type: a whole number is a float too, a switch is no number."""
+    kinds = (float, int) if kind is float else (kind,)
+    return isinstance(raw, kinds) and (kind is bool or not isinstance(raw, bool))
 
 
 def parse(setting: Setting, raw: object) -> Value:
@@ -128,54 +153,46 @@ def parse(setting: Setting, raw: object) -> Value:
     return tuple(items)
 
 
+def _described(section: str, name: str, hint: object, default: object) -> Setting:
+    kind, note = get_args(hint) if get_origin(hint) is Annotated else (hint, Note())
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    choices: tuple[str, ...] = get_args(kind) if get_origin(kind) is Literal else ()
+    is_list = get_origin(kind) is tuple
+    return Setting(
+        section=section,
+        name=name,
+        type=str if choices or is_list else kind,
+        note=note,
+        default=cast("Value", default),
+        choices=choices,
+        is_list=is_list,
+    )
+
+
 def _one(setting: Setting, raw: object) -> str | int | float | bool:
-    accepted: str | int | float | bool | None
-    if isinstance(raw, bool) or setting.type is bool:
-        accepted = raw if isinstance(raw, bool) and setting.type is bool else None
-    elif setting.type is str:
-        accepted = _accepted_text(setting, raw) if isinstance(raw, str) else None
-    else:
-        accepted = _accepted_number(setting, raw) if isinstance(raw, int | float) else None
+    kind = float if setting.type is int else setting.type  # 3.0 is a whole number
+    accepted = _accepted(setting, cast("str | float", raw)) if is_of(kind, raw) else None
     if accepted is None:
         raise ConfigError([f"{_shown(setting, raw)} is not {setting.expected}"])
     return accepted
 
 
-def _accepted_number(setting: Setting, raw: int | float) -> int | float | None:
+def _accepted(setting: Setting, raw: str | float) -> str | float | None:
+    if setting.choices:
+        return raw if raw in setting.choices else None
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str):
+        return setting.note.form.read(raw)
     try:
-        number: int | float = setting.type(raw)
+        number: float = setting.type(raw)
     except (OverflowError, ValueError):
         return None
-    is_low = setting.note.low is not None and number < setting.note.low
-    is_high = number > (setting.note.high if setting.note.high is not None else sys.float_info.max)
+    low, high = setting.note.low, setting.note.high
+    is_low = low is not None and number < low
+    is_high = number > (high if high is not None else sys.float_info.max)
     return None if is_low or is_high or number != raw else number
-
-
-def _accepted_text(setting: Setting, text: str) -> str | None:
-    if setting.choices:
-        return text if text in setting.choices else None
-    if setting.note.form == "url":
-        return _accepted_url(text)
-    if setting.note.form == "network":
-        return _accepted_network(text)
-    if setting.note.form == "secret":
-        is_key = text.isascii() and text.isprintable() and " " not in text and "," not in text and text != MASK
-        return text if text and is_key else None
-    return text if text.strip() and text.isprintable() else None
-
-
-def _accepted_url(text: str) -> str | None:
-    try:
-        return parse_url(text.strip())[1]
-    except BadRequest:
-        return None
-
-
-def _accepted_network(text: str) -> str | None:
-    try:
-        return str(ipaddress.ip_network(text.strip()))
-    except ValueError:
-        return None
 
 
 def _shown(setting: Setting, raw: object) -> str:

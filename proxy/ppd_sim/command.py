@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from ppd_shell.config_error import ConfigError
+from ppd_shell.settings import ConfigError
 from ppd_sim.config import EngineConfig, HandoffKind, load
 from ppd_sim.engine import running_engine
 from ppd_sim.timing import TimingConfig

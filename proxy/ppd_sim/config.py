@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
-from ppd_shell.config_error import ConfigError
+from ppd_shell.settings import ConfigError, Note, Setting, is_of, settings_of
+from ppd_shell.sources import read_toml
 from ppd_sim.model.model import ModelConfig
 from ppd_sim.timing import TimingConfig
 
 Role = Literal["prefill", "decode", "aggregated"]
 HandoffKind = Literal["nixl", "p2p_nccl", "none"]
 MetricNames = Literal["new", "old", "both"]
+_SOME = Note(low=1)
 _Section = TypeVar("_Section")
 
 
@@ -36,10 +36,10 @@ class EngineConfig:
     port: int = 0
     model_name: str = "sim"
     adapters: tuple[str, ...] = ()
-    max_model_len: int = 32_768
+    max_model_len: Annotated[int, _SOME] = 32_768
     default_max_tokens: int | None = None
-    block_tokens: int = 16
-    cache_blocks: int = 65_536
+    block_tokens: Annotated[int, _SOME] = 16
+    cache_blocks: Annotated[int, _SOME] = 65_536
     has_prefix_cache: bool = True
     tokens_per_image: int = 16
     kv_lease_s: float = 30.0
@@ -77,19 +77,12 @@ class EngineConfig:
 
     def _mistakes(self) -> list[str]:
         found: list[str] = []
-        choices: dict[str, tuple[str, ...]] = {
-            "role": get_args(Role),
-            "handoff": get_args(HandoffKind),
-            "metric_names": get_args(MetricNames),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                found.append(f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
-        found += [
-            f"{name}: {getattr(self, name)!r} must be at least 1"
-            for name in ("max_model_len", "block_tokens", "cache_blocks")
-            if getattr(self, name) < 1
-        ]
+        for setting in _own(type(self)):
+            value = getattr(self, setting.name)
+            if setting.choices and value not in setting.choices:
+                found.append(f"{setting.name}: {value!r} is not one of {', '.join(setting.choices)}")
+            if setting.note.low is not None and value < setting.note.low:
+                found.append(f"{setting.name}: {value!r} must be at least {setting.note.low:g}")
         if self.handoff == "p2p_nccl" and self.role != "aggregated" and self.kv_port is None:
             found.append("kv_port: p2p_nccl needs one, 0 picks a free port")
         if self.announce is not None and self.kv_port is None:
@@ -101,12 +94,8 @@ class EngineConfig:
 
 def load(path: Path, base: EngineConfig) -> EngineConfig:
     """`base` with the settings of a TOML file over it: top-level keys, and the tables [model] and [timing]."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"{path}: not valid TOML: {error}"]) from error
     mistakes: list[str] = []
-    merged = _merge(base, table, "", mistakes)
+    merged = _merge(base, read_toml(path), "", mistakes)
     if mistakes:
         raise ConfigError(mistakes)
     return merged
@@ -115,36 +104,30 @@ def load(path: Path, base: EngineConfig) -> EngineConfig:
 def _merge(base: _Section, table: Mapping[str, Any], prefix: str, mistakes: list[str]) -> _Section:
     assert is_dataclass(base)
     assert not isinstance(base, type)
-    hints = get_type_hints(type(base))
+    known = {setting.name: setting for setting in _own(type(base))}
+    tables = {item.name for item in fields(base)} - known.keys()
     changes: dict[str, Any] = {}
-    known = {item.name for item in fields(base)}
     for name, value in table.items():
         where = prefix + name
-        if name not in known:
-            mistakes.append(f"{where}: unknown setting, known ones are {', '.join(sorted(known))}")
-        elif is_dataclass(getattr(base, name)):
-            if isinstance(value, dict):
-                changes[name] = _merge(getattr(base, name), value, where + ".", mistakes)
-            else:
-                mistakes.append(f"{where}: must be a table")
+        if name in tables and isinstance(value, dict):
+            changes[name] = _merge(getattr(base, name), value, where + ".", mistakes)
+        elif name in tables:
+            mistakes.append(f"{where}: must be a table")
+        elif name not in known:
+            mistakes.append(f"{where}: unknown setting, known ones are {', '.join(sorted((*known, *tables)))}")
+        elif _fits(known[name], value):
+            changes[name] = tuple(value) if known[name].is_list else value
         else:
-            converted = tuple(value) if isinstance(value, list) else value
-            if _fits(hints[name], converted):
-                changes[name] = converted
-            else:
-                mistakes.append(f"{where}: {value!r} has the wrong type")
+            mistakes.append(f"{where}: {value!r} has the wrong type")
     return replace(base, **changes) if not mistakes else base
 
 
-def _fits(hint: Any, value: Any) -> bool:  # noqa: ANN401 - any annotation, any TOML value
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is types.UnionType:
-        return any(_fits(part, value) for part in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+def _own(owner: type) -> list[Setting]:
+    """Without those of its tables."""
+    return [setting for setting in settings_of(owner) if not setting.section]
+
+
+def _fits(setting: Setting, value: object) -> bool:
+    if setting.is_list:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return value in setting.choices if setting.choices else is_of(setting.type, value)

@@ -172,7 +172,7 @@ def add_terms_flags(noise_answers: int, parser: argparse.ArgumentParser) -> None
 
 
 def terms_of(noise_answers: int, given: Given) -> Terms:
-    """Raises Mistake and SettingsError."""
+    """Raises Mistake and ConfigError."""
     return Terms(
         sampling=given.sampling(), access=given.access(), noise_answers=given.option("noise_floor", noise_answers)
     )

@@ -44,12 +44,12 @@ class Given:
         return next((value for value in values if value is not None), default)
 
     def profile(self) -> tuple[str | None, Mapping[str, Any]]:
-        """The name and the settings of the profile that was chosen. Raises SettingsError for an unknown one."""
+        """The name and the settings of the profile that was chosen. Raises ConfigError for an unknown one."""
         name = self.option("profile")
         return name, self.settings.profile(name) if name is not None else {}
 
     def sampling(self) -> Sampling:
-        """Raises SettingsError for an unknown profile."""
+        """Raises ConfigError for an unknown profile."""
         name, profile = self.profile()
 
         def value(key: str) -> Any:

@@ -24,9 +24,10 @@ from ppd_acc.cli.interrupts import Terminated, ends_as_interrupted, until_termin
 from ppd_acc.cli.outputs import check_outputs
 from ppd_acc.cli.parser import build_parser
 from ppd_acc.cli.registry import COMMANDS, Listed
-from ppd_acc.cli.settings import Settings, SettingsError, load_settings
+from ppd_acc.cli.settings import Settings, load_settings
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.views import is_verbatim
+from ppd_shell.settings import ConfigError
 from ppd_wire.json.strict import to_json
 
 log = logging.getLogger("ppd_acc")
@@ -68,7 +69,7 @@ def _main(argv: Sequence[str] | None, commands: Sequence[Listed]) -> int:
     ending = _Ending(name=command.name, out=out, err=err, json=args.json, is_quiet=args.quiet)
     try:
         return ending.tell(_run(command, args, out, err))
-    except (Mistake, SettingsError) as mistake:
+    except (Mistake, ConfigError) as mistake:
         return ending.fail(Exit.USAGE, str(mistake))
     except Trouble as trouble:
         return ending.fail(Exit.INFRASTRUCTURE, str(trouble))

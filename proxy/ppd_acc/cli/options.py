@@ -54,7 +54,7 @@ def add_options(kind: type, parser: argparse.ArgumentParser) -> None:
 
 
 def read_options(kind: type[_T], given: Given) -> _T:
-    """Field by field, so the first field that is wrong is the one that is told. Raises Mistake and SettingsError."""
+    """Field by field, so the first field that is wrong is the one that is told. Raises Mistake and ConfigError."""
     values: dict[str, Any] = {}
     for each in fields(kind):  # type: ignore[arg-type]
         read = each.metadata["read"]

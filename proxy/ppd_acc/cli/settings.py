@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -20,6 +19,8 @@ from typing import Any
 
 from ppd_acc.ask.urls import UNSENDABLE, wrong_in_header, wrong_in_url
 from ppd_acc.compare.normalizing import NORMALIZERS
+from ppd_shell.settings import ConfigError, is_of
+from ppd_shell.sources import read_toml
 
 Kinds = Mapping[str, tuple[type, ...]]
 _NUMBER: tuple[type, ...] = (int, float)
@@ -75,10 +76,6 @@ _URL_KEYS = ("baseline", "target")
 FILE_NAMES = ("ppd-acc.toml", "xpyd-acc.toml")
 
 
-class SettingsError(Exception):
-    """Every mistake of a file, one sentence each, joined by newlines."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """`tables` is the file's content, checked; `source` the file, None without one."""
@@ -96,15 +93,15 @@ class Settings:
         return {**BUILT_IN_PROFILES, **self.tables.get("profiles", {})}
 
     def profile(self, name: str) -> Mapping[str, Any]:
-        """Raises SettingsError for an unknown one."""
+        """Raises ConfigError for an unknown one."""
         if name not in self.profiles:
             known = ", ".join(sorted(self.profiles))
-            raise SettingsError(f"--profile {name}: no such profile; there are {known}")
+            raise ConfigError([f"--profile {name}: no such profile; there are {known}"])
         return self.profiles[name]
 
 
 def load_settings(path: str | None, directory: Path) -> Settings:
-    """The file at `path`, else the one in the directory, else nothing. Raises SettingsError."""
+    """The file at `path`, else the one in the directory, else nothing. Raises ConfigError."""
     if path is None:
         found = next((directory / name for name in FILE_NAMES if (directory / name).is_file()), None)
         if found is None:
@@ -112,20 +109,18 @@ def load_settings(path: str | None, directory: Path) -> Settings:
     else:
         found = directory / path
     tables = read_tables(found)
-    mistakes = list(mistakes_of(tables))
+    mistakes = [f"{found}: {mistake}" for mistake in mistakes_of(tables)]
     if mistakes:
-        raise SettingsError("\n".join(f"{found}: {mistake}" for mistake in mistakes))
+        raise ConfigError(mistakes)
     return Settings(tables=tables, source=found)
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """The file as TOML. Raises SettingsError."""
+    """The file as TOML. Raises ConfigError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except OSError as error:
-        raise SettingsError(f"--config {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not valid TOML: {error}") from None
+        raise ConfigError([f"--config {path}: {error.strerror or error}"]) from None
 
 
 def mistakes_of(tables: Mapping[str, Any]) -> Iterator[str]:
@@ -202,11 +197,10 @@ def _mistakes(name: str, table: Any, kinds: Kinds) -> Iterator[str]:
         allowed = kinds.get(key)
         if allowed is None:
             continue
-        is_bool = isinstance(value, bool)
-        if not isinstance(value, allowed) or (is_bool and bool not in allowed):
+        if not any(is_of(kind, value) for kind in allowed):
             wanted = " or ".join(kind.__name__ for kind in allowed)
             yield f"{name}.{key} is {value!r} ({type(value).__name__}); it must be {wanted}"
-        elif key in RANGES and isinstance(value, int | float) and not is_bool:
+        elif key in RANGES and is_of(float, value):
             low, high = RANGES[key]
             if not low <= value <= high:
                 yield f"{name}.{key} is {value!r}; it must be from {low:g} to {high:g}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ppd_proxy.cli import serve
 from ppd_proxy.config import config
 from ppd_shell.settings import MASK, Setting, Value
+from ppd_shell.sources import Resolution
 
 KUBERNETES_GRACE_S = 30
 """What a pod has after TERM unless its terminationGracePeriodSeconds says otherwise."""
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
     return 2 if mistakes else 0
 
 
-def render(resolution: config.Resolution) -> Iterator[str]:
+def render(resolution: Resolution) -> Iterator[str]:
     """The configuration as TOML lines. Secrets are masked, values that nobody gave carry no comment."""
     section = ""
     for setting in config.settings():
@@ -39,7 +40,7 @@ def render(resolution: config.Resolution) -> Iterator[str]:
             yield from _kubernetes(resolution)
 
 
-def _kubernetes(resolution: config.Resolution) -> Iterator[str]:
+def _kubernetes(resolution: Resolution) -> Iterator[str]:
     """What a pod must grant so that its end is the proxy's own."""
     drain_s, grace_s = resolution.values["drain_s"], resolution.values["shutdown_grace_s"]
     if isinstance(drain_s, float) and isinstance(grace_s, float):

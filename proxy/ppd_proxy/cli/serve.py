@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ppd_proxy.config import config
-from ppd_shell.config_error import ConfigError
-from ppd_shell.settings import Setting
+from ppd_shell.settings import ConfigError, Setting
+from ppd_shell.sources import Resolution
 from ppd_wire import model_config
 
 FILE_VARIABLE = "PPD_CONFIG"
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_option(groups[setting.section], setting)
 
 
-def read_configuration(args: argparse.Namespace, env: Mapping[str, str]) -> config.Resolution:
+def read_configuration(args: argparse.Namespace, env: Mapping[str, str]) -> Resolution:
     """What the command line, `env` and the configuration file say together, with every mistake in them."""
     path = args.config if args.config is not None else env.get(FILE_VARIABLE) or None
     mistakes: list[str] = []
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
     from ppd_proxy.runtime.runtime import serve
 
     try:
-        return serve(resolution.config())
+        return serve(resolution.built(config.Config))
     except ConfigError as error:
         report(f"could not start: {mistake}" for mistake in error.mistakes)
         return 1
@@ -103,14 +103,12 @@ def _add_option(group: argparse._ArgumentGroup, setting: Setting) -> None:
     if setting.type is bool:
         group.add_argument(setting.flag, dest=setting.name, action=argparse.BooleanOptionalAction, help=text)
         return
-    metavar = "|".join(setting.choices) or {"url": "URL", "network": "CIDR"}.get(
-        setting.note.form, setting.name.upper()
-    )
+    metavar = "|".join(setting.choices) or setting.note.form.metavar or setting.name.upper()
     action = "append" if setting.is_list else "store"
     group.add_argument(setting.flag, dest=setting.name, action=action, metavar=metavar, help=text)
 
 
-def _with_model(resolution: config.Resolution) -> config.Resolution:
+def _with_model(resolution: Resolution) -> Resolution:
     """With the KV size computed from the file that `model_config` names, where it is set."""
     path = resolution.values["model_config"]
     if not isinstance(path, str) or resolution.values["kv_bytes_per_token"] is not None:

@@ -1,84 +1,43 @@
-"""The whole configuration from its sections (`sections.py`).
+"""The whole configuration from its sections (`sections.py`), and what its settings must be beside each other.
 
-Owns how values from flags, environment and file become one `Config`, and finds every mistake in them at once. Reads
-no file, no environment variable and no command line itself: `cli` does, and makes its options and the reference's
+Reads no file, no environment variable and no command line itself: `cli` does, and makes its options and the reference's
 table from `settings()`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
-from typing import Any, cast, get_type_hints
+from dataclasses import dataclass, field, replace
 
 from ppd_core.fleet.address import parse_url
-from ppd_proxy.config.sections import (
-    Auth,
-    Conversations,
-    Discovery,
-    Engines,
-    Limits,
-    Metrics,
-    Routing,
-    Server,
-    Shadow,
-)
-from ppd_shell.config_error import ConfigError
-from ppd_shell.settings import ENV_PREFIX, Setting, Value, describe, from_text, parse
+from ppd_proxy.config import sections
+from ppd_shell.settings import Setting, Value, settings_of
+from ppd_shell.sources import Resolution, Sources
 
-FOREIGN_VARIABLES = ("PPD_CONFIG", "PPD_VLLM_VENV", "PPD_VLLM_VERSION")
-"""Variables with our prefix that are not settings: the configuration file's path, and what the scripts read."""
-
-FOREIGN_PREFIXES = ("PPD_PROXY_",)
-"""Kubernetes sets PPD_PROXY_SERVICE_HOST and the like in every pod beside a service called ppd-proxy."""
+FOREIGN = re.compile(r"PPD_(CONFIG|VLLM_VENV|VLLM_VERSION|PROXY_.*)", re.DOTALL)
+"""Variables with our prefix that are no settings: the configuration file's path, what the scripts read, and
+PPD_PROXY_SERVICE_HOST and the like, which Kubernetes sets in every pod beside a service called ppd-proxy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration; every value is checked."""
 
-    server: Server = field(default_factory=Server)
-    routing: Routing = field(default_factory=Routing)
-    engines: Engines = field(default_factory=Engines)
-    discovery: Discovery = field(default_factory=Discovery)
-    auth: Auth = field(default_factory=Auth)
-    limits: Limits = field(default_factory=Limits)
-    conversations: Conversations = field(default_factory=Conversations)
-    metrics: Metrics = field(default_factory=Metrics)
-    shadow: Shadow = field(default_factory=Shadow)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolution:
-    """The value of every setting, where each that is not a default came from, and what is wrong.
-
-    A setting whose given value is wrong holds its default here. Warnings do not keep the proxy from starting.
-    """
-
-    values: Mapping[str, Value]
-    origins: Mapping[str, str]
-    mistakes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def config(self) -> Config:
-        """The configuration, or ConfigError with every mistake."""
-        if self.mistakes:
-            raise ConfigError(list(self.mistakes))
-        sections: dict[str, Any] = {
-            name: section(**{f.name: self.values[f.name] for f in fields(section)}) for name, section in _sections()
-        }
-        return Config(**sections)
+    server: sections.Server = field(default_factory=sections.Server)
+    routing: sections.Routing = field(default_factory=sections.Routing)
+    engines: sections.Engines = field(default_factory=sections.Engines)
+    discovery: sections.Discovery = field(default_factory=sections.Discovery)
+    auth: sections.Auth = field(default_factory=sections.Auth)
+    limits: sections.Limits = field(default_factory=sections.Limits)
+    conversations: sections.Conversations = field(default_factory=sections.Conversations)
+    metrics: sections.Metrics = field(default_factory=sections.Metrics)
+    shadow: sections.Shadow = field(default_factory=sections.Shadow)
 
 
 def settings() -> tuple[Setting, ...]:
     """Every setting, section by section."""
-    return tuple(
-        describe(section, f.name, hints[f.name], cast("Value", f.default))
-        for section, owner in _sections()
-        for hints in [get_type_hints(owner, include_extras=True)]
-        for f in fields(owner)
-    )
+    return tuple(settings_of(Config))
 
 
 def resolve(
@@ -88,76 +47,11 @@ def resolve(
     *,
     file_name: str = "configuration file",
 ) -> Resolution:
-    """What flags over environment over file over defaults give.
-
-    `flags` maps names of settings to what the command line gave: text, a list of texts, or a bool for a switch. An
-    empty environment variable counts as not set.
-    """
-    known = settings()
-    mistakes = [*_unknown_variables(known, env), *_unknown_keys(known, file or {}, file_name)]
-    values: dict[str, Value] = {}
-    origins: dict[str, str] = {}
-    for setting in known:
-        values[setting.name] = setting.default
-        for origin, raw in reversed(list(_given(setting, flags, env, file or {}, file_name))):
-            try:
-                values[setting.name] = parse(setting, raw)
-                origins[setting.name] = origin
-            except ConfigError as error:
-                mistakes += [f"{origin}: {clause}" for clause in error.mistakes]
-    mistakes += _conflicts(values, origins)
-    return Resolution(values=values, origins=origins, mistakes=tuple(mistakes), warnings=tuple(_warnings(values)))
-
-
-def _sections() -> list[tuple[str, Any]]:
-    return list(get_type_hints(Config).items())
-
-
-def _given(
-    setting: Setting, flags: Mapping[str, object], env: Mapping[str, str], file: Mapping[str, object], file_name: str
-) -> Iterator[tuple[str, object]]:
-    """Where a value was given and the raw value, the strongest first. Texts are turned into the setting's type."""
-    if flags.get(setting.name) is not None:
-        yield setting.flag, from_text(setting, flags[setting.name])
-    if text := env.get(setting.variable, ""):
-        items = [item.strip() for item in text.split(",")] if setting.is_list else text
-        yield setting.variable, from_text(setting, items)
-    table = file.get(setting.section)
-    if isinstance(table, Mapping) and setting.name in table:
-        yield f"{file_name}: {setting.key}", table[setting.name]
-
-
-def _unknown_variables(known: tuple[Setting, ...], env: Mapping[str, str]) -> Iterator[str]:
-    names = [setting.variable for setting in known]
-    for name in sorted(env):
-        if name.startswith(ENV_PREFIX) and name not in names and name not in FOREIGN_VARIABLES:
-            if not name.startswith(FOREIGN_PREFIXES):
-                yield f"{name}: no such setting; {_suggestion(name, names)}"
-
-
-def _unknown_keys(known: tuple[Setting, ...], file: Mapping[str, object], file_name: str) -> Iterator[str]:
-    keys = {setting.name: setting.key for setting in known}
-    sections = list(dict.fromkeys(setting.section for setting in known))
-    for section, table in file.items():
-        if section not in sections:
-            near_section = _suggestion(f"[{section}]", [f"[{known_section}]" for known_section in sections])
-            hint = f"did you mean {keys[section]}?" if section in keys else near_section
-            yield f"{file_name}: [{section}] is no section; {hint}"
-        elif not isinstance(table, Mapping):
-            yield f"{file_name}: {section} is not a table; write its keys under [{section}]"
-        else:
-            for name in table:
-                if keys.get(name) != f"[{section}] {name}":
-                    close = get_close_matches(name, list(keys), n=1)
-                    near = keys.get(name) or (keys[close[0]] if close else None)
-                    own = ", ".join(setting.name for setting in known if setting.section == section)
-                    hint = f"did you mean {near}?" if near else f"it has {own}"
-                    yield f"{file_name}: [{section}] {name} is no setting; {hint}"
-
-
-def _suggestion(name: str, names: list[str]) -> str:
-    close = get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else "there is " + ", ".join(names)
+    """What the sources give, with the mistakes and warnings that only several settings together make."""
+    sources = Sources(flags=flags, env=env, file=file or {}, file_name=file_name, foreign=FOREIGN)
+    resolution = sources.resolve(settings())
+    mistakes = (*resolution.mistakes, *_conflicts(resolution.values, resolution.origins))
+    return replace(resolution, mistakes=mistakes, warnings=tuple(_warnings(resolution.values)))
 
 
 def _conflicts(values: Mapping[str, Value], origins: Mapping[str, str]) -> Iterator[str]:

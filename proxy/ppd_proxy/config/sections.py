@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from ppd_core.fleet.engine import HandoffName
 from ppd_core.policy.plan import Mode
-from ppd_shell.settings import Note
+from ppd_proxy.config.forms import NETWORK, URL
+from ppd_shell.settings import SECRET, Note
 
 HandoffChoice = Literal["auto", HandoffName]
 KvDtype = Literal["float32", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"]
@@ -79,9 +80,9 @@ class Routing:
 class Engines:
     """Engines known from the start."""
 
-    prefill: Annotated[tuple[str, ...], Note(help="URL of a prefill engine", form="url")] = ()
-    decode: Annotated[tuple[str, ...], Note(help="URL of a decode engine", form="url")] = ()
-    aggregated: Annotated[tuple[str, ...], Note(help="URL of an unsplit engine", form="url")] = ()
+    prefill: Annotated[tuple[str, ...], Note(help="URL of a prefill engine", form=URL)] = ()
+    decode: Annotated[tuple[str, ...], Note(help="URL of a decode engine", form=URL)] = ()
+    aggregated: Annotated[tuple[str, ...], Note(help="URL of an unsplit engine", form=URL)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ class Discovery:
         tuple[str, ...],
         Note(
             help="network that announcements may come from and name (not set: loopback and this host's own networks)",
-            form="network",
+            form=NETWORK,
         ),
     ] = ()
     max_announced_engines: Annotated[
@@ -111,17 +112,17 @@ class Discovery:
 class Auth:
     """Who may do what. A key that is not set asks nobody for one."""
 
-    api_key: Annotated[tuple[str, ...], Note(help="key that clients must send, one of these", form="secret")] = field(
+    api_key: Annotated[tuple[str, ...], Note(help="key that clients must send, one of these", form=SECRET)] = field(
         default=(), repr=False
     )
     engine_api_key: Annotated[
-        str | None, Note(help="key sent to the engines (not set: the client's own header is forwarded)", form="secret")
+        str | None, Note(help="key sent to the engines (not set: the client's own header is forwarded)", form=SECRET)
     ] = field(default=None, repr=False)
     admin_key: Annotated[
-        str | None, Note(help="key for the admin endpoints (not set: they answer loopback only)", form="secret")
+        str | None, Note(help="key for the admin endpoints (not set: they answer loopback only)", form=SECRET)
     ] = field(default=None, repr=False)
     register_key: Annotated[
-        str | None, Note(help="key that lets other hosts register engines, nothing else", form="secret")
+        str | None, Note(help="key that lets other hosts register engines, nothing else", form=SECRET)
     ] = field(default=None, repr=False)
 
 
@@ -172,9 +173,9 @@ class Metrics:
 class Shadow:
     """The accuracy check of a sample of the live requests against an unsplit engine. Off without a baseline."""
 
-    baseline: Annotated[tuple[str, ...], Note(help="URL of an unsplit engine to hold answers against", form="url")] = ()
+    baseline: Annotated[tuple[str, ...], Note(help="URL of an unsplit engine to hold answers against", form=URL)] = ()
     baseline_api_key: Annotated[
-        str | None, Note(help="key sent to the baselines; clients' keys never are", form="secret")
+        str | None, Note(help="key sent to the baselines; clients' keys never are", form=SECRET)
     ] = field(default=None, repr=False)
     shadow_rate: Annotated[float, Note(help="share of the requests that are checked", low=0, high=1)] = 0.01
     shadow_method: Annotated[

@@ -19,7 +19,7 @@ import zmq.asyncio
 from ppd_core.fleet.address import check_zmq_address, parse_address
 from ppd_core.fleet.announced import Networks, RejectedAnnouncement, RejectReason
 from ppd_core.fleet.engine import Role
-from ppd_shell.config_error import ConfigError
+from ppd_shell.settings import ConfigError
 from ppd_wire.errors import BadRequest
 
 _LOG = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from ppd_accuracy.verdicts import rows
 from ppd_accuracy.verdicts.rows import Row, Storage
-from ppd_shell.config_error import ConfigError
+from ppd_shell.settings import ConfigError
 from ppd_shell.sqlite import identity, opened_private, transaction
 
 WRITE_INTERVAL_S = 0.5

@@ -5,7 +5,7 @@ import sys
 import aiohttp
 import pytest
 
-from ppd_shell.config_error import ConfigError
+from ppd_shell.settings import ConfigError
 from ppd_sim.command import add_arguments, config_from
 from ppd_sim.config import EngineConfig
 

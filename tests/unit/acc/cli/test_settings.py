@@ -2,7 +2,8 @@
 
 import pytest
 
-from ppd_acc.cli.settings import SettingsError, load_settings, unknown_of
+from ppd_acc.cli.settings import load_settings, unknown_of
+from ppd_shell.settings import ConfigError
 
 
 def test_our_file_name_comes_first(tmp_path):
@@ -31,13 +32,13 @@ def test_our_file_name_comes_first(tmp_path):
 )
 def test_a_mistake_names_field_value_and_what_is_right(tmp_path, text, message):
     (tmp_path / "ppd-acc.toml").write_text(text)
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(ConfigError, match=message):
         load_settings(None, tmp_path)
 
 
 def test_every_mistake_of_a_file_is_told(tmp_path):
     (tmp_path / "ppd-acc.toml").write_text("[defaults]\nseed = 'x'\ntop_p = 0.0")
-    with pytest.raises(SettingsError) as error:
+    with pytest.raises(ConfigError) as error:
         load_settings(None, tmp_path)
     assert len(str(error.value).splitlines()) == 2
 

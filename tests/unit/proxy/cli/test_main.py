@@ -10,7 +10,8 @@ import pytest
 
 from ppd_proxy.cli.main import main
 from ppd_proxy.config import config
-from ppd_shell.config_error import ConfigError
+from ppd_proxy.config.sections import Engines, Routing
+from ppd_shell.settings import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_serve_hands_the_configuration_to_the_runtime(served, monkeypatch, tmp_p
     monkeypatch.setenv("PPD_RETRIES", "3")
     assert main(["serve", "--config", str(file), "--prefill", "http://a:1", "--prefill", "http://b:1"]) == 0
     [given] = served.configs
-    assert given.engines == config.Engines(prefill=("http://a:1", "http://b:1"), decode=("http://d:1",))
+    assert given.engines == Engines(prefill=("http://a:1", "http://b:1"), decode=("http://d:1",))
     assert (given.routing.mode, given.limits.retries) == ("pd", 3)
 
 
@@ -131,10 +132,10 @@ def test_check_prints_a_configuration_that_can_be_loaded_again(capsys, tmp_path)
     file = tmp_path / "ppd.toml"
     file.write_text(printed)
     assert main(["check", "--config", str(file)]) == 0
-    first = config.resolve({}, {}, tomllib.loads(printed)).config()
-    again = config.resolve({}, {}, tomllib.loads(capsys.readouterr().out)).config()
+    first = config.resolve({}, {}, tomllib.loads(printed)).built(config.Config)
+    again = config.resolve({}, {}, tomllib.loads(capsys.readouterr().out)).built(config.Config)
     assert first == again
-    assert again.routing == config.Routing(mode="pd", trust_direct=True, strip_field=('say "x"',))
+    assert again.routing == Routing(mode="pd", trust_direct=True, strip_field=('say "x"',))
 
 
 def test_check_takes_the_file_named_in_the_environment(capsys, monkeypatch, tmp_path):

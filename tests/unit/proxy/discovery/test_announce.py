@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ppd_core.fleet.announced import LOOPBACK, Networks, RejectedAnnouncement
 from ppd_proxy.discovery.announce import AnnouncementListener, parse_announcement
-from ppd_shell.config_error import ConfigError
+from ppd_shell.settings import ConfigError
 
 LIMIT_S = 10.0
 STOCK = {"type": "P", "http_address": "10.0.0.1:8100", "zmq_address": "10.0.0.1:21001"}

@@ -10,7 +10,7 @@ from tests.support.journal import NAN, directly, row
 
 from ppd_accuracy.verdicts.rows import SCHEMA_VERSION
 from ppd_proxy.shadow.journal import Journal
-from ppd_shell.config_error import ConfigError
+from ppd_shell.settings import ConfigError
 
 LIMIT_S = 20.0
 

@@ -9,8 +9,9 @@ from tests.support.acc.commands import run_command
 from ppd_acc.cli import main as program
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.parser import build_parser
-from ppd_acc.cli.settings import SettingsError, load_settings
+from ppd_acc.cli.settings import load_settings
 from ppd_acc.outcome import Exit, Mistake
+from ppd_shell.settings import ConfigError
 
 PUBLISHED = """
 [defaults]
@@ -89,7 +90,7 @@ async def test_unknown_keys_are_told_and_valid(tmp_path):
 )
 async def test_every_mistake_ends_with_2(tmp_path, text, told):
     (tmp_path / "a.toml").write_text(text)
-    with pytest.raises((Mistake, SettingsError), match=told):
+    with pytest.raises((Mistake, ConfigError), match=told):
         await run_command("config validate", "a.toml", at=tmp_path)
 
 
