@@ -75,7 +75,7 @@ class Echoes:
             whole.other, stream.other = stream, whole
         return pair[is_stream]
 
-    def told(self, engine: Engine) -> bool | None:
+    def echoes_ids(self, engine: Engine) -> bool | None:
         """Whether the engine echoes ids at any endpoint; None while that is not known."""
         pairs = [pair for (id_, _), pair in self._known.items() if id_ == engine.id]
         known = {echo.echoes for pair in pairs for echo in pair if echo.incarnation == engine.incarnation}

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from ppd_wire.metrics.scraped import (
-    COUNTER_FIELDS,
-    NO_CONNECTOR,
-    UNKNOWN,
-    ByLabels,
-    ConnectorFigures,
-    EngineFigures,
-)
+from ppd_wire.metrics.scraped import COUNTER_FIELDS, NO_CONNECTOR, UNKNOWN, ByLabels, ConnectorFigures, EngineFigures
 from ppd_wire.metrics.spec_counters import SpecCounters
 
 

@@ -8,7 +8,7 @@ incarnation: one that was down for a while need not have restarted.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,14 +17,14 @@ from ppd_core.fleet.engine import Engine, HandoffName
 from ppd_core.fleet.gains import delta, is_restarted
 from ppd_core.fleet.load import Load
 from ppd_core.fleet.prompt_tokens import PromptTokens, TokenLedger, from_usage
-from ppd_core.fleet.transfers import SEVERAL, Origin, Transfers, by_prefill
+from ppd_core.fleet.transfers import SEVERAL, Transfers, by_prefill
 from ppd_wire.metrics.scraped import UNKNOWN, EngineFigures
 from ppd_wire.metrics.spec_counters import SpecCounters
 
 _DAMAGED = ("checksum", "mismatch")
 
 
-class Finished(Protocol):
+class FinishedRequest(Protocol):
     """What counts here of a finished request, as the proxy's record of it has it."""
 
     decode_id: str | None
@@ -85,7 +85,7 @@ class Readings:
 
     # What comes in
 
-    def finished(self, request: Finished) -> None:
+    def finished(self, request: FinishedRequest) -> None:
         """Count a request's prompt tokens and, where nothing is measured, its KV transfer."""
         tokens, decode_id = request.prompt_tokens, request.decode_id
         if decode_id is None:
@@ -129,13 +129,15 @@ class Readings:
         ids = sorted(engine.id for engine in self._engines())
         return {engine_id: self._known[engine_id].latest for engine_id in ids if engine_id in self._known}
 
-    def rates(self) -> Iterator[tuple[Origin, str, str, float]]:
-        """Where it comes from, prefill engine's id or SEVERAL, decode engine's id, bytes per second."""
+    def rates(self) -> dict[tuple[str, ...], float]:
+        """Bytes per second by origin, prefill engine (its id, or SEVERAL) and decode engine."""
         ids = {engine.id for engine in self._engines()}
-        for decode_id, (origin, rates) in self.transfers.rates.items():
-            for prefill, rate in rates.items():
-                if decode_id in ids and (prefill in ids or prefill == SEVERAL):
-                    yield origin, prefill, decode_id, rate
+        return {
+            (origin, prefill, decode_id): rate
+            for decode_id, (origin, rates) in self.transfers.rates.items()
+            for prefill, rate in rates.items()
+            if decode_id in ids and (prefill in ids or prefill == SEVERAL)
+        }
 
     def drafts(self) -> dict[str, DraftWindow]:
         """By engine id, baselines included; engines that do not speculate are not there."""
@@ -199,7 +201,7 @@ class Readings:
         if tokens.unknown:
             self.prompt_tokens[route, "unknown"] += tokens.unknown
 
-    def _handed_over(self, known: _Known | None, decode_id: str, request: Finished) -> None:
+    def _handed_over(self, known: _Known | None, decode_id: str, request: FinishedRequest) -> None:
         prefill_id, opened_at, first_at = request.prefill_id, request.decode_opened_at, request.first_token_at
         if known is not None and prefill_id is not None and opened_at is not None and opened_at >= known.read_at:
             known.prefills.add(prefill_id)
@@ -210,7 +212,7 @@ class Readings:
         if not self._is_scraping:
             self.transfers.close(decode_id)
 
-    def _is_measured(self, known: _Known | None, request: Finished) -> bool:
+    def _is_measured(self, known: _Known | None, request: FinishedRequest) -> bool:
         """Before its first reading an engine with NIXL or our connector counts as measured: its figures will come."""
         if known is not None:
             return known.is_measured

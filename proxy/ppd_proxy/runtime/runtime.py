@@ -86,7 +86,7 @@ class Runtime:
             engines=self.fleet.engines,
             inflight=lambda: self.load.requests,
             conversations=lambda: self.conversations.count,
-            echoes_ids=lambda engine: self.shared.echoes.told(engine),
+            echoes_ids=lambda engine: self.shared.echoes.echoes_ids(engine),
             buffered_bytes=lambda: self.buffered.total_bytes,
             dropped_log_lines=lambda: log_writer.dropped_lines if log_writer is not None else 0,
         )
@@ -263,15 +263,15 @@ class Runtime:
         self.shared.fleet_changed(changes)
         give_up(self.fleet, self._pool, engine, now)
 
-    def _announced(self, told: Announcement) -> None:
-        objection = self.fleet.objection(told.http_address, told.zmq_address)
+    def _announced(self, announcement: Announcement) -> None:
+        objection = self.fleet.objection(announcement.http_address, announcement.zmq_address)
         if objection is not None:
             raise objection
         changes = self.fleet.announce(
-            role=told.role,
-            http_address=told.http_address,
-            zmq_address=told.zmq_address,
-            is_ppd=told.is_ppd,
+            role=announcement.role,
+            http_address=announcement.http_address,
+            zmq_address=announcement.zmq_address,
+            is_ppd=announcement.is_ppd,
             now=self._loop.time(),
         )
         self.shared.fleet_changed(changes)

@@ -7,9 +7,8 @@ and there are three per request. In return everything here, reading included, be
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
-from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
@@ -19,7 +18,6 @@ from prometheus_client.registry import Collector
 from ppd_proxy.telemetry.instrument import Instrument
 
 Labels = tuple[str, ...]
-_NONE: Mapping[Labels, float] = MappingProxyType({})
 
 
 class Counters(Collector):
@@ -37,7 +35,18 @@ class Counters(Collector):
         self._values[labels] = self._values.get(labels, 0) + amount
 
     def collect(self) -> Iterator[Metric]:
-        yield counter_family(self._instrument, self._values)
+        yield counter_family(self._instrument, self._values.items())
+
+
+class Live(Collector):
+    """Families that are made when someone asks for the metrics."""
+
+    def __init__(self, registry: CollectorRegistry, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families()
 
 
 class Histograms(Collector):
@@ -75,17 +84,20 @@ class _Series:
         self.total = 0.0
 
 
-def counter_family(instrument: Instrument, values: Mapping[Labels, float] = _NONE) -> CounterMetricFamily:
-    """A family with these values by labels; more can be added while collecting."""
+def counter_family(instrument: Instrument, values: Iterable[tuple[Labels, float]] = ()) -> CounterMetricFamily:
+    """A family with these values, each with its labels; more can be added while collecting."""
     family = CounterMetricFamily(instrument.name, instrument.help, labels=instrument.labels)
-    for labels, value in values.items():
+    for labels, value in values:
         family.add_metric(labels, value)
     return family
 
 
-def gauge_family(instrument: Instrument) -> GaugeMetricFamily:
-    """An empty family to fill while collecting."""
-    return GaugeMetricFamily(instrument.name, instrument.help, labels=instrument.labels)
+def gauge_family(instrument: Instrument, values: Iterable[tuple[Labels, float]] = ()) -> GaugeMetricFamily:
+    """As `counter_family`."""
+    family = GaugeMetricFamily(instrument.name, instrument.help, labels=instrument.labels)
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
 
 
 def summary_family(instrument: Instrument) -> SummaryMetricFamily:

@@ -62,17 +62,15 @@ class EngineTelemetry(Collector):
     def collect(self) -> Iterator[Metric]:
         readings = self._readings
         transfers, latest = readings.transfers, readings.latest()
-        yield counter_family(instruments.PROMPT_TOKENS, readings.prompt_tokens)
-        yield counter_family(instruments.KV_BYTES, {(origin,): total for origin, total in transfers.kv_bytes.items()})
-        yield counter_family(instruments.KV_SECONDS, {(origin,): total for origin, total in transfers.seconds.items()})
+        yield counter_family(instruments.PROMPT_TOKENS, readings.prompt_tokens.items())
+        totals = ((instruments.KV_BYTES, transfers.kv_bytes), (instruments.KV_SECONDS, transfers.seconds))
+        for instrument, by_origin in totals:
+            yield counter_family(instrument, (((origin,), total) for origin, total in by_origin.items()))
         yield from _families(_COUNTERS, counter_family, latest)
         yield from _families(_GAUGES, gauge_family, latest)
         yield from _families(_SUMMARIES, summary_family, latest)
         yield from self._connector_families(latest)
-        bandwidth = gauge_family(instruments.KV_BANDWIDTH)
-        for *pair, rate in readings.rates():
-            bandwidth.add_metric(pair, rate)
-        yield bandwidth
+        yield gauge_family(instruments.KV_BANDWIDTH, readings.rates().items())
 
     def _connector_families(self, latest: Mapping[str, EngineFigures]) -> Iterator[Metric]:
         blocks, failures = counter_family(instruments.KV_BLOCKS), defaultdict[tuple[str, ...], float](float)
@@ -81,7 +79,7 @@ class EngineTelemetry(Collector):
                 blocks.add_metric((engine_id, direction, what), count)
             for (direction, reason), count in figures.connector.failures.items():
                 failures[engine_id, direction, self._failure_reason(reason)] += count
-        return iter((blocks, counter_family(instruments.KV_FAILURES, failures)))
+        return iter((blocks, counter_family(instruments.KV_FAILURES, failures.items())))
 
 
 def _families(

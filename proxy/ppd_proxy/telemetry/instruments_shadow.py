@@ -99,14 +99,5 @@ GUARD_ACTIONS = Instrument(
     help="What the guard did about red verdicts, or undid.",
 )
 
-INSTRUMENTS: tuple[Instrument, ...] = (
-    SAMPLES,
-    DROPPED,
-    TOKEN_ACCURACY,
-    LOGPROB_DELTA,
-    FIRST_DIVERGENCE,
-    LENGTH_DELTA,
-    NOISE_DELTA,
-    VERDICT,
-    GUARD_ACTIONS,
-)
+INSTRUMENTS = tuple(each for each in globals().values() if isinstance(each, Instrument))
+"""All that are named above, in their order."""

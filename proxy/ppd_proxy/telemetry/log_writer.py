@@ -144,16 +144,16 @@ class LogWriter(io.TextIOBase):
                 self._changed.wait_for(lambda: self._waiting or self._untold or self._is_ending)
                 if not self._waiting and not self._untold:
                     return
-                data, told = self._next()
+                data, dropped = self._next()
                 self._is_busy = True
             unwritten = data[self._put(data) :]
             with self._changed:
                 self._is_busy = False
                 if not unwritten:
-                    self._untold -= told
+                    self._untold -= dropped
                     self._is_dropping = self._untold > 0
                     continue
-                self._lose(0 if told else unwritten.count(b"\n"))
+                self._lose(0 if dropped else unwritten.count(b"\n"))
                 if self._changed.wait_for(lambda: self._is_ending, self._retry_s):
                     return
 

@@ -48,7 +48,7 @@ class OneLineFormatter(logging.Formatter):
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], super().format(record))
+        return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], super().format(record))
 
 
 def configure(level: str, stream: TextIO | LogWriter | None = None) -> None:

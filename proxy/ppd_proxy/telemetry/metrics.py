@@ -8,20 +8,20 @@ registry included, runs on the event loop's thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Change
 from ppd_core.fleet.readings import Readings
 from ppd_proxy.core.record import Record
 from ppd_proxy.telemetry import instruments
-from ppd_proxy.telemetry.cells import Counters, Histograms, counter_family, gauge_family
+from ppd_proxy.telemetry.cells import Counters, Histograms, Live, counter_family, gauge_family
 from ppd_proxy.telemetry.engines import EngineTelemetry
 from ppd_proxy.telemetry.labels import Bounded, turn_label
-from ppd_proxy.telemetry.speculation import SpecTelemetry
+from ppd_proxy.telemetry.speculation import draft_families
 
 _MAX_REJECTION_REASONS = 16
 
@@ -60,9 +60,9 @@ class Metrics:
         self._request = Histograms(registry, instruments.REQUEST)
         self._rejection_reason = Bounded(_MAX_REJECTION_REASONS)
         EngineTelemetry(registry, readings)
-        SpecTelemetry(registry, readings)
-        registry.register(LiveGauges(engines, inflight, conversations, buffered_bytes, echoes_ids))
-        registry.register(DroppedLines(dropped_log_lines))
+        Live(registry, partial(draft_families, readings))
+        Live(registry, partial(_live_gauges, engines, inflight, conversations, buffered_bytes, echoes_ids))
+        Live(registry, lambda: [counter_family(instruments.LOG_LINES_DROPPED, [((), dropped_log_lines())])])
 
     def decided(self, mode: str, route: str, reason: str) -> None:
         """One routing decision, or one refusal before routing (route `none`)."""
@@ -111,51 +111,19 @@ class Metrics:
         self._rejected.add((self._rejection_reason(reason),))
 
 
-class DroppedLines(Collector):
-    """Read from whoever writes the log."""
-
-    def __init__(self, count: Callable[[], int]) -> None:
-        self._count = count
-
-    def collect(self) -> Iterator[Metric]:
-        family = counter_family(instruments.LOG_LINES_DROPPED)
-        family.add_metric((), self._count())
-        yield family
-
-
-class LiveGauges(Collector):
-    """Gauges that are read from their owners when metrics are collected."""
-
-    def __init__(
-        self,
-        engines: Callable[[], Iterable[Engine]],
-        inflight: Callable[[], Mapping[str, int]],
-        conversations: Callable[[], int],
-        buffered_bytes: Callable[[], int],
-        echoes_ids: Callable[[Engine], bool | None],
-    ) -> None:
-        self._engines = engines
-        self._inflight = inflight
-        self._conversations = conversations
-        self._buffered_bytes = buffered_bytes
-        self._echoes_ids = echoes_ids
-
-    def collect(self) -> Iterator[Metric]:
-        known = tuple(self._engines())
-        inflight = self._inflight()
-        requests = gauge_family(instruments.INFLIGHT)
-        up = gauge_family(instruments.ENGINE_UP)
-        unhealthy = gauge_family(instruments.ENGINE_UNHEALTHY)
-        echoing = gauge_family(instruments.ENGINE_ECHOES_IDS)
-        for engine in known:
-            requests.add_metric((engine.id,), inflight.get(engine.id, 0))
-            up.add_metric((engine.id, engine.role), engine.state != "down")
-            unhealthy.add_metric((engine.id, engine.role), engine.state == "unhealthy")
-            echoes = self._echoes_ids(engine)
-            if echoes is not None:
-                echoing.add_metric((engine.id,), echoes)
-        conversations = gauge_family(instruments.CONVERSATIONS)
-        conversations.add_metric((), self._conversations())
-        buffered = gauge_family(instruments.BUFFERED)
-        buffered.add_metric((), self._buffered_bytes())
-        return iter((requests, up, unhealthy, echoing, conversations, buffered))
+def _live_gauges(
+    engines: Callable[[], Iterable[Engine]],
+    inflight: Callable[[], Mapping[str, int]],
+    conversations: Callable[[], int],
+    buffered_bytes: Callable[[], int],
+    echoes_ids: Callable[[Engine], bool | None],
+) -> Iterator[Metric]:
+    known, requests = tuple(engines()), inflight()
+    by_role = [((engine.id, engine.role), engine.state) for engine in known]
+    echoing = (((engine.id,), echoes_ids(engine)) for engine in known)
+    yield gauge_family(instruments.INFLIGHT, (((engine.id,), requests.get(engine.id, 0)) for engine in known))
+    yield gauge_family(instruments.ENGINE_UP, ((labels, state != "down") for labels, state in by_role))
+    yield gauge_family(instruments.ENGINE_UNHEALTHY, ((labels, state == "unhealthy") for labels, state in by_role))
+    yield gauge_family(instruments.ENGINE_ECHOES_IDS, ((labels, does) for labels, does in echoing if does is not None))
+    yield gauge_family(instruments.CONVERSATIONS, [((), conversations())])
+    yield gauge_family(instruments.BUFFERED, [((), buffered_bytes())])

@@ -6,15 +6,14 @@ Made only where samples are taken, so that without them there is no series that 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from ppd_accuracy.verdicts.verdicts import VERDICTS
 from ppd_proxy.telemetry import instruments_shadow as instruments
-from ppd_proxy.telemetry.cells import Counters, Histograms, gauge_family
+from ppd_proxy.telemetry.cells import Counters, Histograms, Live, gauge_family
 from ppd_proxy.telemetry.labels import Bounded
 
 _MAX_WORDS = 32
@@ -50,7 +49,7 @@ class ShadowMetrics:
         self._outcome, self._reason, self._action = Bounded(_MAX_WORDS), Bounded(_MAX_WORDS), Bounded(_MAX_WORDS)
         for kind in guard_actions:
             self._actions.add((self._action(kind),), 0)
-        registry.register(_Verdicts(verdicts))
+        Live(registry, lambda: [_verdict_family(verdicts())])
 
     def sampled(self, route: str, outcome: str) -> None:
         """A sample was judged. `outcome` is a fixed word."""
@@ -91,13 +90,8 @@ def _finite(delta: float) -> float:
     return min(delta, _WORST_DELTA) if math.isfinite(delta) else _WORST_DELTA
 
 
-class _Verdicts(Collector):
-    def __init__(self, verdicts: Callable[[], Mapping[str, str]]) -> None:
-        self._verdicts = verdicts
-
-    def collect(self) -> Iterator[Metric]:
-        family = gauge_family(instruments.VERDICT)
-        for scope, in_force in {_ALL: _UNKNOWN, **self._verdicts()}.items():
-            for verdict in VERDICTS:
-                family.add_metric((scope, verdict), verdict == in_force)
-        yield family
+def _verdict_family(in_force: Mapping[str, str]) -> Metric:
+    scopes = {_ALL: _UNKNOWN, **in_force}.items()
+    return gauge_family(
+        instruments.VERDICT, (((scope, each), each == verdict) for scope, verdict in scopes for each in VERDICTS)
+    )

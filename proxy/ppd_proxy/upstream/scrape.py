@@ -82,15 +82,15 @@ class Scraper:
     async def _scrape(self, engine: Engine) -> None:
         try:
             # Python code, so the loop gets its turn every 5 ms; on the loop thousands of lines would stop it for 0.1 s.
-            told = await asyncio.to_thread(read, await self._get(engine))
+            reading = await asyncio.to_thread(read, await self._get(engine))
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-            told = UNKNOWN
+            reading = UNKNOWN
             if engine.id not in self._failing:
                 self._failing.add(engine.id)
                 _log.warning("scrape failed engine=%s error=%r", engine.id, error)
         else:
             self._failing.discard(engine.id)
-        self._on_figures(engine, told, asyncio.get_running_loop().time())
+        self._on_figures(engine, reading, asyncio.get_running_loop().time())
 
     async def _get(self, engine: Engine) -> MetricsPage:
         """What of the answer is worth parsing. ValueError for another status than 200 and beyond any engine's size."""

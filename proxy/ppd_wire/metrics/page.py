@@ -44,11 +44,11 @@ class MetricsPage:
         return "".join(f"{line}\n" for line in self._lines)
 
     def _read(self, data: bytes) -> None:
-        for found in _LINE.finditer(data):
-            line = found[0].decode(errors="replace").rstrip("\r")
+        for match in _LINE.finditer(data):
+            line = match[0].decode(errors="replace").rstrip("\r")
             if not is_wanted(line):
                 continue
-            if len(found[0]) > MAX_LINE_BYTES:
+            if len(match[0]) > MAX_LINE_BYTES:
                 raise ValueError(f"the page has a line of more than {MAX_LINE_BYTES} bytes: {line[:60]}...")
             if len(self._lines) == MAX_LINES:
                 raise ValueError(f"the page has more than {MAX_LINES} lines of figures")

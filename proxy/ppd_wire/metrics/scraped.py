@@ -1,4 +1,4 @@
-"""What vLLM engines say about themselves on `/metrics`: reading it, and the arithmetic between two readings.
+"""What vLLM engines say about themselves on `/metrics`.
 
 Does no IO. A series that an engine does not export is None: unknown is not zero, and an engine that tells nothing is
 not idle. Names were read from vLLM 0.32 (`v1/metrics/loggers.py`, `kv_connector/v1/nixl/stats.py`); where releases
@@ -199,8 +199,8 @@ def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFi
             field, wanted = _LABELLED[name]
             if all(label in labels and (not known or labels[label] in known) for label, known in wanted.items()):
                 first, second = (labels[label] for label in wanted)
-                told = connector.setdefault(field, {})
-                told[first, second] = told.get((first, second), 0) + value
+                series = connector.setdefault(field, {})
+                series[first, second] = series.get((first, second), 0) + value
             continue
         if name == spec_counters.ACCEPTED_PER_POSITION:
             position = labels.get("position", "")
@@ -208,13 +208,13 @@ def figures(samples: Iterable[tuple[str, Mapping[str, str], float]]) -> EngineFi
             continue
         key = f"{_BY_SOURCE} {labels.get('source')}" if name == _BY_SOURCE else name
         values.setdefault(key, []).append(value)
-    found: dict[str, float] = {}
+    scalars: dict[str, float] = {}
     for field, names in _SCALARS.items():
         known = next((values[name] for name in names if name in values), None)
         if known is not None:
-            found[field] = sum(known) / len(known) if field in _RATIOS else sum(known)
+            scalars[field] = sum(known) / len(known) if field in _RATIOS else sum(known)
     for source, field in _SOURCES.items():
         if f"{_BY_SOURCE} {source}" in values:
-            found[field] = sum(values[f"{_BY_SOURCE} {source}"])
+            scalars[field] = sum(values[f"{_BY_SOURCE} {source}"])
     spec = spec_counters.read({name: sum(values[name]) for name in _SPEC if name in values}, accepted)
-    return EngineFigures(**found, connector=ConnectorFigures(**connector), spec=spec)
+    return EngineFigures(**scalars, connector=ConnectorFigures(**connector), spec=spec)

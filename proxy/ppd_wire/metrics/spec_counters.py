@@ -51,7 +51,7 @@ def read(totals: Mapping[str, float], per_position: Mapping[str, float]) -> Spec
     does not speculate. Positions after a gap are not read."""
     if not {DRAFTS, DRAFT_TOKENS, ACCEPTED_TOKENS} <= totals.keys():
         return None
-    told: list[float] = []
-    while len(told) < MAX_POSITIONS and (value := per_position.get(str(len(told)))) is not None:
-        told.append(value)
-    return SpecCounters(totals[DRAFTS], totals[DRAFT_TOKENS], totals[ACCEPTED_TOKENS], tuple(told))
+    counts: list[float] = []
+    while len(counts) < MAX_POSITIONS and (value := per_position.get(str(len(counts)))) is not None:
+        counts.append(value)
+    return SpecCounters(totals[DRAFTS], totals[DRAFT_TOKENS], totals[ACCEPTED_TOKENS], tuple(counts))

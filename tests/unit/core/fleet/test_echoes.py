@@ -15,14 +15,14 @@ def met(echoes, engine, answer, endpoint=CHAT, **how):
 
 def test_before_the_first_echo_every_answer_is_taken():
     echoes = Echoes()
-    assert echoes.told(decode()) is None
+    assert echoes.echoes_ids(decode()) is None
     assert all(met(echoes, decode(), THEIRS) for _ in range(3 * MISSES))
 
 
 def test_an_engine_that_echoed_once_must_go_on():
     echoes = Echoes()
     assert met(echoes, decode(), OURS)
-    assert echoes.told(decode()) is True
+    assert echoes.echoes_ids(decode()) is True
     assert not met(echoes, decode(), THEIRS)
     assert not met(echoes, decode(), b"{}")
     assert met(echoes, decode(), OURS)
@@ -32,11 +32,11 @@ def test_ten_answers_without_our_id_say_that_an_engine_does_not_echo():
     echoes = Echoes()
     for _ in range(MISSES - 1):
         met(echoes, decode(), THEIRS)
-        assert echoes.told(decode()) is None
+        assert echoes.echoes_ids(decode()) is None
     met(echoes, decode(), THEIRS)
-    assert echoes.told(decode()) is False
+    assert echoes.echoes_ids(decode()) is False
     met(echoes, decode(), OURS)
-    assert echoes.told(decode()) is True
+    assert echoes.echoes_ids(decode()) is True
 
 
 def test_an_engine_that_stopped_echoing_is_not_refused_for_ever():
@@ -44,7 +44,7 @@ def test_an_engine_that_stopped_echoing_is_not_refused_for_ever():
     echoes = Echoes()
     met(echoes, decode(), OURS)
     assert [met(echoes, decode(), THEIRS) for _ in range(MISSES + 1)] == [False] * (MISSES - 1) + [True, True]
-    assert echoes.told(decode()) is False
+    assert echoes.echoes_ids(decode()) is False
 
 
 def test_engines_endpoints_and_incarnations_are_known_apart():
@@ -53,7 +53,7 @@ def test_engines_endpoints_and_incarnations_are_known_apart():
     assert met(echoes, decode(), THEIRS, MESSAGES)
     assert met(echoes, decode("d2"), THEIRS)
     assert met(echoes, decode(incarnation=1), THEIRS)
-    assert echoes.told(decode(incarnation=1)) is None
+    assert echoes.echoes_ids(decode(incarnation=1)) is None
 
 
 def test_an_engine_echoes_when_it_does_at_one_endpoint():
@@ -61,7 +61,7 @@ def test_an_engine_echoes_when_it_does_at_one_endpoint():
     for _ in range(MISSES):
         met(echoes, decode(), THEIRS, MESSAGES)
     met(echoes, decode(), OURS)
-    assert echoes.told(decode()) is True
+    assert echoes.echoes_ids(decode()) is True
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -73,7 +73,7 @@ def test_whole_answers_and_streams_are_a_sign_of_each_other_until_one_shows_to_b
         assert met(echoes, decode(), OURS, is_stream=is_stream)
         taken.append(met(echoes, decode(), THEIRS, is_stream=not is_stream))
     assert taken == [False] * (MISSES - 1) + [True] * (MISSES + 1)
-    assert echoes.told(decode()) is True
+    assert echoes.echoes_ids(decode()) is True
     assert not met(echoes, decode(), THEIRS, is_stream=is_stream)
 
 
@@ -81,5 +81,5 @@ def test_what_is_known_is_bounded():
     echoes = Echoes()
     for number in range(MAX_KNOWN + 100):
         met(echoes, decode(f"d{number}"), OURS)
-    assert echoes.told(decode("d0")) is None
-    assert echoes.told(decode(f"d{MAX_KNOWN + 99}")) is True
+    assert echoes.echoes_ids(decode("d0")) is None
+    assert echoes.echoes_ids(decode(f"d{MAX_KNOWN + 99}")) is True

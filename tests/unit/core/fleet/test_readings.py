@@ -63,7 +63,7 @@ class World:
         return self.readings.transfers.seconds.get(origin)
 
     def rate(self, origin, prefill):
-        return {each[:3]: each[3] for each in self.readings.rates()}.get((origin, prefill, D))
+        return self.readings.rates().get((origin, prefill, D))
 
     def read(self, figures, now, engine_id=D):
         self.readings.scraped(next(known for known in self.engines if known.id == engine_id), figures, now)
@@ -129,16 +129,16 @@ def test_an_engine_that_left_is_forgotten(world):
     world.readings.forget(D)
     world.readings.scraped(left, ZERO, 6)  # was under way when the engine left
     world.engines.append(left)
-    assert (world.readings.latest(), world.readings.drafts(), [*world.readings.rates()]) == ({}, {}, [])
+    assert (world.readings.latest(), world.readings.drafts(), world.readings.rates()) == ({}, {}, {})
     assert world.kv_bytes("measured") == 100
 
 
 def test_rates_are_told_of_engines_of_the_fleet_only(world):
     world.read(ZERO, 0)
     world.read(replace(ZERO, nixl_bytes=100, nixl_transfer_s=1), 5)
-    assert [*world.readings.rates()] == [("measured", P, D, 100)]
+    assert world.readings.rates() == {("measured", P, D): 100}
     del world.engines[0]
-    assert [*world.readings.rates()] == []
+    assert world.readings.rates() == {}
 
 
 # Where prompt tokens came from

@@ -6,8 +6,9 @@ from ppd_core.fleet.drafts import WINDOW_S
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.load import Load
 from ppd_core.fleet.readings import Readings
+from ppd_proxy.telemetry.cells import Live
 from ppd_proxy.telemetry.instruments import INSTRUMENTS
-from ppd_proxy.telemetry.speculation import SpecTelemetry
+from ppd_proxy.telemetry.speculation import draft_families
 from ppd_wire.metrics.scraped import UNKNOWN, EngineFigures
 from ppd_wire.metrics.spec_counters import SpecCounters
 
@@ -28,7 +29,7 @@ class World:
         self.decode, self.baseline = engine(D, "decode"), engine(BASELINE, "aggregated")
         self.engines, self.baselines = [self.decode], [self.baseline]
         self.readings = Readings(engines=lambda: self.engines, load=Load(), baselines=lambda: self.baselines)
-        SpecTelemetry(self.registry, self.readings)
+        Live(self.registry, lambda: draft_families(self.readings))
 
     def read(self, spec, now, process_start_s=1.0, who=None):
         self.readings.scraped(who or self.decode, EngineFigures(spec=spec, process_start_s=process_start_s), now)
