@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from ppd_accuracy.answers.flips import Floor
@@ -33,6 +34,19 @@ def nats(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.2f} %"
+
+
+def span(low: float, high: float) -> str:
+    """An interval of shares; `span(*interval)`."""
+    return f"{percent(low)} to {percent(high)}"
+
+
+def numbers_table(left: Sequence[str], right: Sequence[str], title: str | None = None) -> Table:
+    """Columns of words, then columns of numbers."""
+    table = Table(*left, title=title, title_justify="left")
+    for name in right:
+        table.add_column(name, justify="right")
+    return table
 
 
 def number(value: float | None) -> str:

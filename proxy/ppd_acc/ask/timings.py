@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from ppd_acc.views import numbers_table
 from ppd_accuracy.statistics.quantiles import quantile
 
 CONFIDENCE = 0.95
@@ -26,17 +27,13 @@ def figures(values: Sequence[float], confidence: float = CONFIDENCE) -> dict[str
     for name, share in SHARES:
         found = quantile(values, share, confidence)
         assert found is not None
-        interval = None if found.interval is None else {"low": found.interval.low, "high": found.interval.high}
-        told[name] = {"value": found.value, "interval": interval}
+        told[name] = {"value": found.value, "interval": found.interval and found.interval._asdict()}
     return told
 
 
 def figures_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """One row per measure; what has no values is left out. Intervals stand below their percentile's value."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("ms")
-    for column in ("n", "mean", *(name for name, _ in SHARES), "max"):
-        table.add_column(column, justify="right")
+    table = numbers_table(["ms"], ["n", "mean", *(name for name, _ in SHARES), "max"], title)
     for name, told in rows.items():
         if told["count"]:
             cells = [_cell(told[share]) for share, _ in SHARES]

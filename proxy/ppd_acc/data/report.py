@@ -128,6 +128,18 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.status == "unclassified" and bool(self.differences) and not has_token
 
     @property
+    def question(self) -> str:
+        """The prompt's text, or the conversation's last message."""
+        if self.prompt is not None:
+            return self.prompt
+        return str(self.messages[-1].get("content") or "") if self.messages else ""
+
+    @property
+    def place(self) -> str | None:
+        """Where the first difference is, in words; None where there is none."""
+        return None if self.flip is None else f"{self.unit[:-1]} {self.flip.position}"
+
+    @property
     def first_divergence(self) -> int | None:
         """Token position from 0; None where the answers are equal or there are none."""
         return self.flip.position if self.flip is not None else None

@@ -10,6 +10,16 @@ from ppd_acc.outcome import Mistake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dumps:
+    """`max_abs` is the largest difference that passes, `cosine` the smallest cosine; None: what rounding allows."""
+
+    baseline: Path
+    target: Path
+    max_abs: float | None
+    cosine: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KvOutcome:
     """`statement` is for people, `data` for JSON."""
 
@@ -18,14 +28,15 @@ class KvOutcome:
     data: dict[str, Any]
 
 
-def check_kv(paths: tuple[Path, Path], *, max_abs: float | None, cosine: float | None) -> KvOutcome:
-    """`max_abs`: largest difference, `cosine`: smallest cosine. Raises Mistake for a file that is no dump."""
+def check_kv(dumps: Dumps) -> KvOutcome:
+    """Raises Mistake for a file that is no dump."""
     from ppd_acc.kv.check import Options, check_dumps
     from ppd_acc.kv.files import KvFileError
     from ppd_accuracy.kv.tolerance import Limits
 
     try:
-        report = check_dumps(*paths, Options(limits=Limits(max_abs=max_abs, cosine=cosine)))
+        limits = Limits(max_abs=dumps.max_abs, cosine=dumps.cosine)
+        report = check_dumps(dumps.baseline, dumps.target, Options(limits=limits))
     except KvFileError as error:
         raise Mistake(f"--kv-baseline, --kv-target: {error}") from None
     worst = [{"name": each.name, "status": each.status, "reason": each.reason} for each in report.different]

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_acc.data.report import Report, Sample, by_id
-from ppd_acc.outcome import Exit, Mistake, Trouble
-from ppd_acc.views import counted, percent
+from ppd_acc.outcome import Mistake, Trouble
+from ppd_acc.views import counted, percent, span
+from ppd_accuracy.statistics import gates
 from ppd_accuracy.statistics.gates import Decision
 from ppd_accuracy.statistics.intervals import Interval, wilson
 
@@ -122,9 +123,17 @@ def rate_of(samples: Sequence[Sample], confidence: float, *, count_ties: bool) -
     )
 
 
-def exit_of(decision: Decision) -> Exit:
-    """How a command that judges ends."""
-    return {"pass": Exit.PASS, "fail": Exit.DIFFERENT}.get(decision.outcome, Exit.INCONCLUSIVE)
+def mcnemar(
+    pairs: Sequence[tuple[Sample, Sample]], alpha: float, *, count_ties: bool
+) -> tuple[Changes, tuple[Rate, Rate], Decision]:
+    """Regressions against fixes: what became of the pairs, both rates, and whether one is more than the other."""
+    became = changes(pairs, count_ties=count_ties)
+    rates = (
+        rate_of([one for one, _ in pairs], 1 - alpha, count_ties=count_ties),
+        rate_of([other for _, other in pairs], 1 - alpha, count_ties=count_ties),
+    )
+    counts = len(became.regressions), len(became.fixes), len(became.both)
+    return became, rates, gates.paired(*counts, len(pairs), alpha)
 
 
 def notes_of(matched: Matched, first: str, second: str) -> tuple[str, ...]:
@@ -150,7 +159,7 @@ def listed(ids: Sequence[str], most: int = _LISTED) -> str:
 def rates_table(rows: Sequence[tuple[str, Rate]]) -> Table:
     table = columns("report", "compared", "divergent", "rate", "interval", "ties", "errors")
     for name, rate in rows:
-        counts = (str(rate.compared), str(rate.hits), percent(rate.rate), span(rate.interval), str(rate.ties))
+        counts = (str(rate.compared), str(rate.hits), percent(rate.rate), span(*rate.interval), str(rate.ties))
         table.add_row(Text(name), *counts, str(rate.errors))
     return table
 
@@ -175,7 +184,3 @@ def _named(value: Any) -> Any:
 
 def ends(interval: Interval | None) -> dict[str, float] | None:
     return None if interval is None else interval._asdict()
-
-
-def span(interval: Interval) -> str:
-    return f"{percent(interval.low)} to {percent(interval.high)}"

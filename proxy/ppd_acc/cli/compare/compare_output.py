@@ -91,11 +91,7 @@ def _result_of_texts(sample: Sample) -> Result:
     code = {"equal": Exit.PASS, "empty": Exit.INCONCLUSIVE}.get(sample.status, Exit.DIFFERENT)
     place = f"word {sample.flip.position} is the first that differs" if sample.flip is not None else "not in the words"
     what = f"different: {place}" if code == Exit.DIFFERENT else headline(sample)
-    return Result(
-        exit=code,
-        data=_data(sample, Floor()),
-        view=(Text(what), *_both(sample)),
-    )
+    return Result(exit=code, data=_data(sample, Floor()), view=(Text(what), *_both(sample)))
 
 
 def _both(sample: Sample) -> Iterator[Text]:
@@ -140,7 +136,7 @@ def headline(sample: Sample) -> str:
     why = f" ({', '.join(reasons)})" if reasons else ""
     others = [each for each in sample.differences if each.part != "content"]
     also = f"; {sentence(others)}" if others else ""
-    return f"{sample.status}{why}: {sample.unit[:-1]} {flip.position} is the first that differs{margins}{also}"
+    return f"{sample.status}{why}: {sample.place} is the first that differs{margins}{also}"
 
 
 COMMANDS = (Command(name="compare-output", add_arguments=add_arguments, options=options_of, run=run),)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -12,13 +13,14 @@ from rich.text import Text
 
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import EngineTrouble, Question, engines_by_side
+from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.ask.streams import Streamed
 from ppd_acc.ask.timings import figures, figures_table
 from ppd_acc.cli.command import command
-from ppd_acc.cli.flags import SIDES, between, pair_flags, prompt_text, terms_flags
-from ppd_acc.cli.options import flag, nested
+from ppd_acc.cli.flags import between, pair_flags, prompt_text, terms_flags
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
 from ppd_acc.compare.broken_numbers import broken_sentence
 from ppd_acc.compare.compare import compare_answers, noise_of
 from ppd_acc.compare.floors import measured_floor
@@ -56,11 +58,16 @@ class Asked:
     whole: Answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forgiving:
-    normalize_whitespace: bool = flag(action="store_true", help="white space makes no difference")
-    ignore_case: bool = flag(action="store_true", help="upper and lower case make no difference")
-    numeric_tolerance: float | None = flag(type=between(0, 1e300), metavar="F", help="numbers may differ by it")
+def _add_matching(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("texts that count as equal although they are not")
+    group.add_argument("--normalize-whitespace", action="store_true", help="white space makes no difference")
+    group.add_argument("--ignore-case", action="store_true", help="upper and lower case make no difference")
+    group.add_argument("--numeric-tolerance", type=between(0, 1e300), metavar="F", help="numbers may differ by it")
+
+
+def _matching(given: Given) -> Matching:
+    whitespace, case, tolerance = map(given.flag, ("normalize_whitespace", "ignore_case", "numeric_tolerance"))
+    return Matching(has_whitespace=whitespace, has_case=case, numeric_tolerance=tolerance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,82 +76,64 @@ class Options:
     prompt: str = flag(type=prompt_text, metavar="TEXT", required=True, help="asked on both engines at the same time")
     timing: bool = flag(action="store_true", help="times to the first token and between tokens, too")
     skip_healthcheck: bool = flag(action="store_true", help="accepted; there is no check before the prompt")
-    forgiving: Forgiving = nested(Forgiving, "texts that count as equal although they are not")
+    matching: Matching = flags(_add_matching, _matching)
     terms: Terms = terms_flags(_NOISE_ANSWERS)
 
 
 async def run(options: Options, surroundings: Surroundings) -> Result:
     question, sampling = Question(prompt=options.prompt), options.terms.sampling
-    async with engines_by_side(options.terms.access, options.urls) as (baseline, target):
+    async with engines_by_side(options.terms.access, options.urls) as engines:
         # The streams come first: nothing of the prompt is in a prefix cache yet.
-        streams = await both(baseline.stream(question, sampling), target.stream(question, sampling))
-        wholes = await both(baseline.ask(question, sampling), target.ask(question, sampling))
-        floor = await measured_floor(baseline, [question], options.terms, surroundings)
+        streams = await _all(engines, lambda engine: engine.stream(question, sampling))
+        wholes = await _all(engines, lambda engine: engine.ask(question, sampling))
+        floor = await measured_floor(engines[0], [question], options.terms, surroundings)
     asked = tuple(
         Asked(name=name, streamed=streamed, whole=whole)
         for name, streamed, whole in zip(options.urls, streams, wholes, strict=True)
     )
-    matching = Matching(
-        has_whitespace=options.forgiving.normalize_whitespace, has_case=options.forgiving.ignore_case,
-        numeric_tolerance=options.forgiving.numeric_tolerance,
-    )  # fmt: skip
-    result = _result(asked, question, sampling, floor, matching, has_timing=options.timing)
-    return with_model_notes(result, baseline, target)
+    return with_model_notes(_result(asked, question, floor, options), *engines)
 
 
-async def both(baseline: Awaitable[_T], target: Awaitable[_T]) -> tuple[_T, _T]:
-    """Both at the same time. Raises Trouble, which names the side that failed."""
-    found = await asyncio.gather(baseline, target, return_exceptions=True)
-    for side, each in zip(SIDES, found, strict=True):
-        if isinstance(each, EngineTrouble):
-            raise Trouble(f"--{side}: {each}") from None
-        if isinstance(each, BaseException):
-            raise each
-    one, other = found
-    assert not isinstance(one, BaseException)
-    assert not isinstance(other, BaseException)
-    return one, other
+async def _all(engines: Sequence[Engine], ask: Callable[[Engine], Awaitable[_T]]) -> list[_T]:
+    """All at the same time. Raises Trouble, which names the side that failed."""
+    answers = await asyncio.gather(*map(ask, engines), return_exceptions=True)
+    for engine, answer in zip(engines, answers, strict=True):
+        if isinstance(answer, EngineTrouble):
+            raise Trouble(f"--{engine.side}: {answer}") from None
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
-def _result(
-    asked: tuple[Asked, ...],
-    question: Question,
-    sampling: Sampling,
-    floor: Floor,
-    matching: Matching,
-    *,
-    has_timing: bool,
-) -> Result:
+def _result(asked: tuple[Asked, ...], question: Question, floor: Floor, options: Options) -> Result:
+    matching, sampling = options.matching, options.terms.sampling
     baseline, target = asked
+    pairs = {"streams": (baseline.streamed.answer, target.streamed.answer)}
+    pairs |= {each.name: (each.whole, each.streamed.answer) for each in asked}
     samples = {
-        "streams": _compare("streams", question, baseline.streamed.answer, target.streamed.answer, floor, sampling)
+        name: compare_answers(name, question, *pair, floor, is_greedy=sampling.is_greedy)
+        for name, pair in pairs.items()
     }
-    for each in asked:
-        samples[each.name] = _compare(each.name, question, each.whole, each.streamed.answer, floor, sampling)
-    first, second = (each.streamed.answer for each in asked)
-    findings = [_judge("tokens of both streams", samples["streams"], first, second, matching)]
-    for each in asked:
-        name = f"{each.name}, streamed against whole"
-        findings.append(_judge(name, samples[each.name], each.whole, each.streamed.answer, matching))
+    findings = [
+        _judge("tokens of both streams" if name == "streams" else f"{name}, streamed against whole", samples[name],
+               *pair, matching)
+        for name, pair in pairs.items()
+    ]  # fmt: skip
     findings += _protocol(baseline.streamed, target.streamed)
     lines: list[Any] = [Text(f"{each.outcome}: {each.check}: {each.detail}") for each in findings]
     lines += [Text(line) for line in _counts(asked)]
     lines.append(Text(noise_line(floor)))
     data: dict[str, Any] = {
         "matching": list(matching.names),
-        "findings": [msgspec.to_builtins(each) for each in findings],
-        "samples": {name: msgspec.to_builtins(sample) for name, sample in samples.items()},
+        "findings": [asdict(each) for each in findings],
+        "samples": msgspec.to_builtins(samples),
         "streams": {each.name: _stream(each.streamed) for each in asked},
         "noise": msgspec.to_builtins(noise_of(floor)),
     }
-    if has_timing:
+    if options.timing:
         data["timing"] = {each.name: _timing(each.streamed) for each in asked}
         lines.append(figures_table("Timing of the streams", _rows(data["timing"])))
     return Result(exit=_exit(findings), data=data, view=tuple(lines), notes=tuple(_notes(asked, sampling)))
-
-
-def _compare(name: str, question: Question, one: Answer, other: Answer, floor: Floor, sampling: Sampling) -> Sample:
-    return compare_answers(name, question, one, other, floor, is_greedy=sampling.is_greedy)
 
 
 def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Matching) -> Finding:
@@ -159,11 +148,9 @@ def _judge(check: str, sample: Sample, one: Answer, other: Answer, matching: Mat
     if sample.flip is not None:
         outcomes: Mapping[str, Outcome] = {"tie": "tie", "real": "different"}
         outcome = outcomes.get(sample.status, "different" if sample.unit == "words" else "unclassified")
-        flip = sample.flip
-        margins = (
-            f", margins {nats(flip.baseline_margin)} and {nats(flip.target_margin)}" if flip.shift is not None else ""
-        )
-        detail = f"{sample.unit[:-1]} {flip.position} is the first that differs{margins}"
+        detail, flip = f"{sample.place} is the first that differs", sample.flip
+        if flip.shift is not None:
+            detail += f", margins {nats(flip.baseline_margin)} and {nats(flip.target_margin)}"
         return Finding(check=check, outcome=outcome, detail=detail)
     for part, name in _NAMES:
         if any(each.part == part for each in sample.differences):

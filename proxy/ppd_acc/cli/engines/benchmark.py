@@ -91,9 +91,7 @@ class Options:
     url: str = flags(_add_url, _url)
     requests: int = flag(type=positive, default=_REQUESTS, metavar="N", help=f"default {_REQUESTS}")
     prompt: str = flag(type=prompt_text, default="Hello", metavar="TEXT", help="asked behind a number of its own")
-    same_prompt: bool = flag(
-        action="store_true", help="ask the prompt as it is: hits of the prefix cache are measured"
-    )
+    same_prompt: bool = flag(action="store_true", help="ask the prompt as it is: hits of the prefix cache are measured")
     rate_limit: float | None = flag(
         type=between(1e-6, 1e9), metavar="F", help="requests sent per second, at most",
         read=lambda given: given.option("rate_limit"),

@@ -29,7 +29,7 @@ from ppd_acc.experiments.cuts import Cuts, cuts_of
 from ppd_acc.experiments.trials import Step, Trials, boundaries
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.surroundings import Surroundings
-from ppd_acc.views import Progress, counted, empty_too, noise_line, percent
+from ppd_acc.views import Progress, counted, empty_too, noise_line, numbers_table, percent, span
 from ppd_accuracy.answers.said import EMPTY
 from ppd_accuracy.statistics import dose, significance
 from ppd_accuracy.statistics.intervals import wilson
@@ -99,8 +99,7 @@ class Options:
 
 
 async def run(options: Options, surroundings: Surroundings) -> Result:
-    terms = options.terms
-    access = terms.access
+    terms, access = options.terms, options.terms.access
     if options.over == "concurrency":
         access = replace(access, concurrency=max(access.concurrency, options.max_level))
     async with engines_by_side(access, options.urls) as (baseline, target):
@@ -110,8 +109,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
             notes = [reason] if reason is not None else []
             if options.over == "blocks" and cuts.unit != "tokens":
                 raise Mistake(f"--over blocks needs lengths in tokens, but {reason}")
-            longest = _longest(options, cuts, notes)
-            shortest = options.min_length
+            shortest, longest = options.min_length, _longest(options, cuts, notes)
             lengths = [length for length in (shortest, (shortest + longest) // 2, longest) if length]
             questions = [cuts.question(length, 0) for length in lengths]
         except EngineTrouble as trouble:
@@ -239,19 +237,13 @@ def judge_blocks(trials: Trials, steps: dict[int, list[Step]], block: int) -> Ve
         for offset, of in steps.items()
     }
     hits, total = (sum(each[part] for each in counts.values()) for part in (0, 1))
-    raw = [
-        significance.fisher(*counts[offset], hits - counts[offset][0], total - counts[offset][1]) for offset in counts
-    ]
+    raw = [significance.fisher(diverged, runs, hits - diverged, total - runs) for diverged, runs in counts.values()]
+    adjusted = significance.holm(raw)
     offsets: tuple[dict[str, Any], ...] = tuple(
-        {
-            "offset": offset,
-            "diverged": counts[offset][0],
-            "runs": counts[offset][1],
-            "interval": wilson(*counts[offset], _CONFIDENCE)._asdict(),
-            "p": p,
-        }
-        for offset, p in zip(counts, significance.holm(raw), strict=True)
-    )
+        {"offset": offset, "diverged": diverged, "runs": runs, "p": p,
+         "interval": wilson(diverged, runs, _CONFIDENCE)._asdict()}
+        for (offset, (diverged, runs)), p in zip(counts.items(), adjusted, strict=True)
+    )  # fmt: skip
     plain = _all_or_nothing(trials)
     if plain is not None:
         return replace(plain, offsets=offsets)
@@ -290,34 +282,24 @@ def _result(options: Options, verdict: Verdict, trials: Trials, longest: int, no
         "noise": msgspec.to_builtins(noise_of(trials.floor)),
     }
     title = "requests at once" if options.over == "concurrency" else f"length in {trials.cuts.unit}"
-    view = (
-        Text(f"{verdict.found}: {verdict.sentence}"),
-        _table(title, trials, threshold),
-        Text(noise_line(trials.floor)),
-    )
-    return Result(exit=code, data=data, view=view, notes=tuple(notes))
+    headline, noise = Text(f"{verdict.found}: {verdict.sentence}"), Text(noise_line(trials.floor))
+    return Result(exit=code, data=data, view=(headline, _table(title, trials, threshold), noise), notes=tuple(notes))
 
 
 def _step(step: Step, trials: Trials) -> dict[str, Any]:
     diverged = step.diverged(counts_all=trials.counts_all)
     interval = wilson(diverged, step.runs, _CONFIDENCE)
-    return {
-        "dose": step.dose, "runs": step.runs, "diverged": diverged,
-        "interval": interval._asdict(), "statuses": dict(step.statuses),
-    }  # fmt: skip
+    return {"dose": step.dose, "runs": step.runs, "diverged": diverged, "interval": interval._asdict(),
+            "statuses": dict(step.statuses)}  # fmt: skip
 
 
 def _table(title: str, trials: Trials, threshold: dose.Threshold | None) -> Table:
-    table = Table()
-    table.add_column(title, justify="right")
-    for column in ("diverged", "share", f"{_CONFIDENCE:.0%} interval", "fitted", "ties"):
-        table.add_column(column, justify="right")
+    table = numbers_table((), (title, "diverged", "share", f"{_CONFIDENCE:.0%} interval", "fitted", "ties"))
     for each in (_step(step, trials) for step in trials.rising()):
-        interval = each["interval"]
         table.add_row(
             str(each["dose"]), f"{each['diverged']} of {each['runs']}",
             percent(each["diverged"] / each["runs"] if each["runs"] else None),
-            f"{percent(interval['low'])} to {percent(interval['high'])}",
+            span(**each["interval"]),
             percent(threshold.chance(each["dose"])) if threshold is not None else "",
             str(each["statuses"].get("tie", 0)),
         )  # fmt: skip

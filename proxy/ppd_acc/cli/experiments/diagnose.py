@@ -24,7 +24,7 @@ from ppd_acc.ask.health import Health, check_health, differences
 from ppd_acc.ask.variations import variations
 from ppd_acc.cli.command import command
 from ppd_acc.cli.engines.healthcheck import health_table
-from ppd_acc.cli.experiments.kv_flags import Dumps, add_kv_flags, dumps_of
+from ppd_acc.cli.experiments.kv_flags import add_kv_flags, dumps_of
 from ppd_acc.cli.flags import add_terms_flags, between, pair_flags, positive, terms_of
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags
@@ -33,11 +33,11 @@ from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.floors import floor_of
 from ppd_acc.compare.pools import CONFIDENCE, verdict_data
 from ppd_acc.compare.positions import DEFAULT_ALPHA
-from ppd_acc.experiments.kv_stage import KvOutcome, check_kv
+from ppd_acc.experiments.kv_stage import Dumps, KvOutcome, check_kv
 from ppd_acc.experiments.stages import Asking, Parts, StageResult, judge_stages, run_stages
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
-from ppd_acc.views import Progress, empty_pairs, noise_line, number, percent
+from ppd_acc.views import Progress, empty_pairs, noise_line, number, percent, span
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.statistics.intervals import difference
 from ppd_accuracy.verdicts.diagnosis import Advice, Conditions, Located, decision_guide, locate
@@ -126,33 +126,24 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
         "sampling": asdict(terms.sampling), "salt": salt, "repeats": repeats, "prompts": prompts,
         "alpha": options.alpha, "nodes": nodes, "endpoint": terms.access.endpoint,
     }  # fmt: skip
-    dumps = options.dumps
-    kv = None
-    if dumps is not None:
-        kv = check_kv((dumps.baseline, dumps.target), max_abs=dumps.max_abs, cosine=dumps.cosine)
-    found = _Found(
-        healths=healths, floor=floor, stages=stages, troubles=experiments.troubles, kv=kv, nodes=nodes,
-        settings=settings,
-    )
-    return _result(found)
+    return _result(
+        _Found(
+            healths=healths, floor=floor, stages=stages, troubles=experiments.troubles, nodes=nodes, settings=settings,
+            kv=check_kv(options.dumps) if options.dumps is not None else None,
+        )
+    )  # fmt: skip
 
 
 def _parts(asked: Sequence[Engine]) -> Parts:
     others = {engine.side: engine for engine in asked[2:]}
-    return Parts(
-        baseline=asked[0],
-        target=asked[1],
-        prefill=others.get("prefill_node", asked[1]),
-        decode=others.get("decode_node"),
-    )
+    prefill, decode = others.get("prefill_node", asked[1]), others.get("decode_node")
+    return Parts(baseline=asked[0], target=asked[1], prefill=prefill, decode=decode)
 
 
 def _unhealthy(healths: Sequence[Health]) -> Result:
-    ill = [health for health in healths if not health.is_healthy]
-    lines: list[RenderableType] = [health_table(healths)]
-    lines += [Text(f"{health.url}: {health.error}") for health in ill]
+    ill = (Text(f"{health.url}: {health.error}") for health in healths if not health.is_healthy)
     data = {"endpoints": [health.data() for health in healths], "stages": [], "located": None, "guide": []}
-    return Result(exit=Exit.INFRASTRUCTURE, data=data, view=tuple(lines))
+    return Result(exit=Exit.INFRASTRUCTURE, data=data, view=(health_table(healths), *ill))
 
 
 def _result(found: _Found) -> Result:
@@ -253,8 +244,8 @@ def _view(found: _Found, located: Located, guide: Sequence[Advice]) -> tuple[Ren
         lines += [Text(f"{_name(each.stage)}: {reason}") for reason in each.reasons if each.state != "clean"]
     for told in _contrasts(found.stages):
         names = f"{_name(told['stage'])} minus {_name(told['minus'])}"
-        interval = f"(95 %: {percent(told['low'])} to {percent(told['high'])})"
-        lines.append(Text(f"divergent, {names}: {percent(told['difference'])} {interval}"))
+        interval = span(told["low"], told["high"])
+        lines.append(Text(f"divergent, {names}: {percent(told['difference'])} (95 %: {interval})"))
     if found.kv is not None:
         lines.append(Text(f"KV dumps: {found.kv.statement}"))
     lines.append(Text(f"breaks: {located.place}: {located.why}" if located.place else located.why))
@@ -276,9 +267,7 @@ def _stages_table(stages: Sequence[StageResult]) -> Table:
         above = told.above_floor
         table.add_row(
             _name(each.stage), each.state, str(told.compared), *counts,
-            f"{percent(told.interval.low)} to {percent(told.interval.high)}",
-            f"{percent(above.low)} to {percent(above.high)}" if above is not None else "-",
-            number(told.largest_delta),
+            span(*told.interval), span(*above) if above is not None else "-", number(told.largest_delta),
             "-" if told.precision.chance is None else f"{told.precision.chance:.3g}", _routes(each),
         )  # fmt: skip
     return table

@@ -209,9 +209,7 @@ def _table(prints: Sequence[dict[str, Any]]) -> Table:
 def _probes(samples: Sequence[Sample]) -> Table:
     table = Table("probe", "prompt", "status", "first difference", "largest |delta|")
     for place, sample in enumerate(samples):
-        at = sentence(sample.differences) or "-"
-        if sample.first_divergence is not None:
-            at = f"{sample.unit[:-1]} {sample.first_divergence}"
+        at = sample.place or sentence(sample.differences) or "-"
         prompt = Text((sample.prompt or "")[:48])
         table.add_row(str(place), prompt, sample.status, Text(at), number(sample.max_delta))
     return table

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from pathlib import Path
 
 from ppd_acc.cli.flags import SIDES, between
 from ppd_acc.cli.given import Given
+from ppd_acc.experiments.kv_stage import Dumps
 from ppd_acc.outcome import Mistake
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dumps:
-    """`max_abs` is the largest difference that passes, `cosine` the smallest cosine; None: what rounding allows."""
-
-    baseline: Path
-    target: Path
-    max_abs: float | None
-    cosine: float | None
 
 
 def add_kv_flags(parser: argparse.ArgumentParser) -> None:

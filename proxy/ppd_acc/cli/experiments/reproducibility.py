@@ -11,6 +11,7 @@ import argparse
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import msgspec
@@ -29,18 +30,10 @@ from ppd_acc.compare.compare import compare_answers, noise_of
 from ppd_acc.compare.decisions import decision_data, worst
 from ppd_acc.compare.floors import is_flaky, measured_floor
 from ppd_acc.data.report import Sample
-from ppd_acc.experiments.repeats import (
-    SCHEDULES,
-    Repeated,
-    Schedule,
-    Tally,
-    Told,
-    ask_repeatedly,
-    tally,
-)
+from ppd_acc.experiments.repeats import SCHEDULES, Repeated, Schedule, Tally, Told, ask_repeatedly, tally
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.surroundings import Surroundings
-from ppd_acc.views import Progress, counted, nats, noise_line, percent
+from ppd_acc.views import Progress, counted, nats, noise_line, numbers_table, percent, span
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.answers.said import EMPTY, sentence
 from ppd_accuracy.statistics import gates
@@ -116,9 +109,8 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
 async def _ask(opened: Sequence[Engine], options: Options, surroundings: Surroundings) -> list[list[list[list[Told]]]]:
     """By engine, schedule, prompt and run; the engines side by side, the schedules one after the other."""
     prompts, runs = options.prompts, options.runs
-    progress = Progress(
-        surroundings.errors, "reproducibility", len(opened) * len(options.schedules) * len(prompts) * runs
-    )  # fmt: skip
+    total = len(opened) * len(options.schedules) * len(prompts) * runs
+    progress = Progress(surroundings.errors, "reproducibility", total)
 
     async def one(engine: Engine) -> list[list[list[Told]]]:
         return [
@@ -226,53 +218,43 @@ def _of_prompt(one: Repeated) -> dict[str, Any]:
 
 def _across(tallies: Sequence[Tally], sampling: Sampling, floor: Floor) -> Iterator[dict[str, Any]]:
     """The most frequent answers of one engine's schedules, and of both engines: do they agree?"""
-    for number, one in enumerate(tallies):
-        for other in tallies[number + 1 :]:
-            if one.engine != other.engine and one.schedule != other.schedule:
+    for one, other in combinations(tallies, 2):
+        if one.engine != other.engine and one.schedule != other.schedule:
+            continue
+        names = [f"{each.engine}, {each.schedule}" for each in (one, other)]
+        for mine, theirs in zip(one.prompts, other.prompts, strict=True):
+            if mine.majority is None or theirs.majority is None:
                 continue
-            for mine, theirs in zip(one.prompts, other.prompts, strict=True):
-                if mine.majority is None or theirs.majority is None:
-                    continue
-                question = Question(prompt=mine.prompt)
-                sample = compare_answers(
-                    "0", question, mine.majority, theirs.majority, floor, is_greedy=sampling.is_greedy
-                )
-                names = [f"{each.engine}, {each.schedule}" for each in (one, other)]
-                yield {
-                    "between": names,
-                    "prompt": mine.prompt,
-                    "status": sample.status,
-                    "first_difference": sample.first_divergence,
-                    "differences": msgspec.to_builtins(sample.differences),
-                    "sentence": f"most frequent answers of {names[0]} and {names[1]}: {_where(sample)}"
-                    f" of prompt {mine.prompt[:40]!r}",
-                }
+            question = Question(prompt=mine.prompt)
+            sample = compare_answers("0", question, mine.majority, theirs.majority, floor, is_greedy=sampling.is_greedy)
+            yield {
+                "between": names,
+                "prompt": mine.prompt,
+                "status": sample.status,
+                "first_difference": sample.first_divergence,
+                "differences": msgspec.to_builtins(sample.differences),
+                "sentence": f"most frequent answers of {names[0]} and {names[1]}: {_where(sample)}"
+                f" of prompt {mine.prompt[:40]!r}",
+            }
 
 
 def _where(sample: Sample) -> str:
     if sample.status == "empty":
         return "empty answers"
-    place = sentence(sample.differences)
-    if sample.flip is not None:
-        place = f"{sample.unit[:-1]} {sample.flip.position}"
-    return f"{sample.status} difference at {place}"
+    return f"{sample.status} difference at {sample.place or sentence(sample.differences)}"
 
 
 def _table(tallies: Sequence[Tally], confidence: float) -> Table:
-    table = Table(title="Runs equal to their prompt's most frequent answer", title_justify="left")
-    for column in ("engine", "runs"):
-        table.add_column(column)
-    for column in ("equal", "share", f"{confidence:.0%} interval", "ties", "real", "unclassified", "failed"):
-        table.add_column(column, justify="right")
+    figures = ("equal", "share", f"{confidence:.0%} interval", "ties", "real", "unclassified", "failed")
+    table = numbers_table(("engine", "runs"), figures, "Runs equal to their prompt's most frequent answer")
     table.add_column("first differences (token, shift)")
     for each in tallies:
         share, interval = each.share(confidence)
         flips = [f"{flip.position} ({nats(flip.shift)})" for one in each.prompts for flip in one.flips]
         table.add_row(
             each.engine, each.schedule, f"{each.answered - each.differing} of {each.answered}", percent(share),
-            f"{percent(interval.low)} to {percent(interval.high)}",
-            *(str(each.count(status)) for status in ("tie", "real", "unclassified")), str(len(each.errors)),
-            ", ".join(flips[:_SHOWN]) + (", ..." if len(flips) > _SHOWN else ""),
+            span(*interval), *(str(each.count(status)) for status in ("tie", "real", "unclassified")),
+            str(len(each.errors)), ", ".join(flips[:_SHOWN]) + (", ..." if len(flips) > _SHOWN else ""),
         )  # fmt: skip
     return table
 

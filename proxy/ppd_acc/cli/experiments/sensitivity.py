@@ -30,7 +30,7 @@ from ppd_acc.data.report import STATUSES, Sample, Status
 from ppd_acc.experiments.perturbations import Perturbation, perturb
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.surroundings import Surroundings
-from ppd_acc.views import Progress, counted, empty_too, nats, noise_line, percent
+from ppd_acc.views import Progress, counted, empty_too, nats, noise_line, numbers_table, percent, span
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.answers.said import sentence
 from ppd_accuracy.statistics import gates
@@ -137,17 +137,11 @@ def classify(counts: Mapping[Status, int], *, is_original_real: bool) -> tuple[s
 
 def _rate(hits: int, total: int) -> dict[str, Any]:
     interval = wilson(hits, total, _CONFIDENCE)
-    return {
-        "hits": hits,
-        "total": total,
-        "rate": hits / total if total else None,
-        "interval": interval._asdict(),
-    }
+    return {"hits": hits, "total": total, "rate": hits / total if total else None, "interval": interval._asdict()}
 
 
 def _told(rate: dict[str, Any]) -> str:
-    interval = rate["interval"]
-    return f"{percent(rate['rate'])} ({percent(interval['low'])} to {percent(interval['high'])})"
+    return f"{percent(rate['rate'])} ({span(**rate['interval'])})"
 
 
 def _by_kind(changed: Sequence[Sample]) -> dict[str, dict[str, int]]:
@@ -159,18 +153,14 @@ def _by_kind(changed: Sequence[Sample]) -> dict[str, dict[str, int]]:
 
 
 def _table(asked: Sequence[Perturbation], samples: Sequence[Sample]) -> Table:
-    table = Table(title="Changed prompts", title_justify="left")
-    for column in ("change", "status"):
-        table.add_column(column)
-    for column in ("first difference", "shift", "chance"):
-        table.add_column(column, justify="right")
+    table = numbers_table(("change", "status"), ("first difference", "shift", "chance"), "Changed prompts")
     table.add_column("prompt", overflow="ellipsis", no_wrap=True, max_width=60)
     for each, sample in zip(asked, samples, strict=True):
         flip = sample.flip
         cells = ("; ".join(filter(None, (broken_sentence(sample), sentence(sample.differences)))), "", "")
         if flip is not None:
             chance = "" if flip.chance is None else f"{flip.chance:.3g}"
-            cells = (f"{sample.unit[:-1]} {flip.position}", nats(flip.shift), chance)
+            cells = (sample.place or "", nats(flip.shift), chance)
         table.add_row(each.kind, sample.status, *map(Text, cells), Text(repr(each.text)))
     return table
 

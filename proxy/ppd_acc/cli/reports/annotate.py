@@ -13,14 +13,7 @@ from ppd_acc.cli.command import command
 from ppd_acc.cli.options import flag
 from ppd_acc.data.report import read_report
 from ppd_acc.outcome import Exit, Mistake, Result
-from ppd_acc.reports.annotations import (
-    NOTHING,
-    Annotation,
-    read_annotations,
-    sample_of,
-    sidecar,
-    write_annotations,
-)
+from ppd_acc.reports.annotations import NOTHING, Annotation, read_annotations, sample_of, sidecar, write_annotations
 from ppd_acc.surroundings import Surroundings
 
 

@@ -89,16 +89,15 @@ async def run(options: Options, _: Surroundings) -> Result:
 
 def features_of(sample: Sample) -> dict[str, float | None]:
     """Numbers for the distance; what is not known stays unknown."""
-    told: dict[str, float | None] = {}
-    for name, figure in FEATURES.items():
-        value = figure(sample)
-        if value is None or not math.isfinite(value):
-            told[name] = None
-        elif name == "relative_position":
-            told[name] = value
-        else:
-            told[name] = math.log(max(value, _LEAST_NATS)) if name in ("shift", "max_delta") else math.log1p(value)
-    return told
+    return {name: _scaled(name, figure(sample)) for name, figure in FEATURES.items()}
+
+
+def _scaled(name: str, value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    if name in ("shift", "max_delta"):
+        return math.log(max(value, _LEAST_NATS))
+    return value if name == "relative_position" else math.log1p(value)
 
 
 def _group(group: clusters.Group, divergent: Sequence[Sample]) -> dict[str, Any]:
@@ -134,10 +133,8 @@ def _view(data: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[
             *(_shown(group["features"][name]) for name in FEATURES),
             Text(group["typical"]),
         )
-    view: list[RenderableType] = [
-        Text(f"{data['divergent']} divergent samples in {len(groups)} clusters; {how}"),
-        table,
-    ]
+    head = Text(f"{data['divergent']} divergent samples in {len(groups)} clusters; {how}")
+    view: list[RenderableType] = [head, table]
     for number, group in enumerate(groups):
         ids = ", ".join(group["sample_ids"][:_LISTED]) + (", ..." if group["size"] > _LISTED else "")
         tags = ", ".join(f"{tag} {count}" for tag, count in group["tags"].items())

@@ -94,11 +94,8 @@ def _named(sample: Sample, names: Mapping[int, str]) -> Sample:
     def text(known: str | None, token: Token | None) -> str | None:
         return known if known is not None or not isinstance(token, int) else names.get(token)
 
-    named = msgspec.structs.replace(
-        flip,
-        baseline_text=text(flip.baseline_text, flip.baseline_token),
-        target_text=text(flip.target_text, flip.target_token),
-    )
+    one, other = text(flip.baseline_text, flip.baseline_token), text(flip.target_text, flip.target_token)
+    named = msgspec.structs.replace(flip, baseline_text=one, target_text=other)
     return msgspec.structs.replace(sample, flip=named)
 
 
@@ -107,10 +104,9 @@ def _context_view(sample: Sample, shown: Sequence[Place], names: Mapping[int, st
     if shown:
         table = Table("token", "baseline", "target", "baseline logprob", "target logprob", "difference")
         for place in shown:
-            is_first = sample.flip is not None and place.position == sample.flip.position
-            mark = "> " if is_first else "  "
+            is_first = place.position == sample.first_divergence
             table.add_row(
-                f"{mark}{place.position}",
+                f"{'> ' if is_first else '  '}{place.position}",
                 _token(place.baseline, names),
                 _token(place.target, names),
                 *(_number(each) for each in (place.baseline_logprob, place.target_logprob, place.delta)),
@@ -120,11 +116,7 @@ def _context_view(sample: Sample, shown: Sequence[Place], names: Mapping[int, st
     if sample.baseline.text and sample.target.text and sample.baseline.text != sample.target.text:
         shared, one, other = split_texts(sample)
         before = ("..." if len(shared) > _TEXT_CHARACTERS else "") + shared[-_TEXT_CHARACTERS:]
-        view += [
-            Text(f"both:     {before!r}"),
-            Text(f"baseline: {_cut(one)!r}"),
-            Text(f"target:   {_cut(other)!r}"),
-        ]
+        view += [Text(f"both:     {before!r}"), Text(f"baseline: {_cut(one)!r}"), Text(f"target:   {_cut(other)!r}")]
     for each in sample.differences:
         if each.part != "content":
             one, other = (part_of(side.said, each.part) for side in (sample.baseline, sample.target))
@@ -156,19 +148,13 @@ def _data(
 ) -> dict[str, Any]:  # fmt: skip
     shared, one, other = split_texts(sample)
     return {
-        "sample_id": sample.sample_id,
-        "status": sample.status,
-        "unit": sample.unit,
-        "prompt_tokens": sample.prompt_tokens,
+        **{name: getattr(sample, name) for name in ("sample_id", "status", "unit", "prompt_tokens")},
         "story": list(sentences),
         "flip": msgspec.to_builtins(sample.flip),
         "noise": msgspec.to_builtins(report.noise),
         "before": {
             "tokens": sample.compared_tokens,
-            "mean_delta": sample.mean_delta,
-            "max_delta": sample.max_delta,
-            "max_delta_at": sample.max_delta_at,
-            "not_numbers": sample.not_numbers,
+            **{name: getattr(sample, name) for name in ("mean_delta", "max_delta", "max_delta_at", "not_numbers")},
         },
         "forced": msgspec.to_builtins(sample.forced),
         "context": [

@@ -13,10 +13,11 @@ from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import alpha_flag, between
 from ppd_acc.cli.options import flag
 from ppd_acc.cli.reports.source import Source, report_from, source_flags
+from ppd_acc.compare.decisions import worst
 from ppd_acc.data.from_proxy import notes_of as proxy_notes_of
 from ppd_acc.data.report import Report, Sample
 from ppd_acc.outcome import Mistake, Result, Trouble
-from ppd_acc.reports.matching import columns, exit_of, plain
+from ppd_acc.reports.matching import columns, plain
 from ppd_acc.surroundings import Surroundings
 from ppd_accuracy.answers.lengths import LengthBias, Pair, finish_table, judge, length_bias
 from ppd_accuracy.statistics.significance import Mean
@@ -72,21 +73,13 @@ def result_of(report: Report, name: str, alpha: float, limit_tokens: float | Non
     ):
         if count:
             notes.append(f"{count} of {len(report.samples)} samples {what}")
-    reason = decision.reason.replace("tokens", unit)
-    view = (_table(bias, unit), _finish_table(reasons), Text(reason))
-    return Result(exit=exit_of(decision), data=data, view=view, notes=tuple(notes))
+    view = (_table(bias, unit), _finish_table(reasons), Text(decision.reason.replace("tokens", unit)))
+    return Result(exit=worst((decision.outcome,)), data=data, view=view, notes=tuple(notes))
 
 
 def pairs_of(samples: Sequence[Sample]) -> list[Pair]:
-    return [
-        Pair(
-            len(sample.baseline.tokens),
-            len(sample.target.tokens),
-            sample.baseline.finish_reason,
-            sample.target.finish_reason,
-        )
-        for sample in samples
-    ]
+    sides = ((sample.baseline, sample.target) for sample in samples)
+    return [Pair(len(one.tokens), len(other.tokens), one.finish_reason, other.finish_reason) for one, other in sides]
 
 
 def _row(sample: Sample, pair: Pair) -> dict[str, Any]:
@@ -103,13 +96,8 @@ def _table(bias: LengthBias, unit: str) -> Table:
         table.add_row("all, cut ones as such (Gehan score)", str(bias.pairs), "", "", f"{bias.score.p:.4f}")
     signs = bias.signs
     counts = f"{signs.target_longer} longer, {signs.target_shorter} shorter, {signs.equal} equal"
-    table.add_row(
-        "which is longer (sign test)",
-        f"{bias.pairs - signs.unknown}",
-        counts,
-        f"{signs.unknown} unknown",
-        f"{signs.p:.4f}",
-    )
+    known, unknown = str(bias.pairs - signs.unknown), f"{signs.unknown} unknown"
+    table.add_row("which is longer (sign test)", known, counts, unknown, f"{signs.p:.4f}")
     return table
 
 

@@ -50,9 +50,7 @@ class ProxySource:
 Source = FileSource | ProxySource
 
 
-def source_flags(
-    *names: str, flag: str = "--report", limit_flag: str = "--limit"
-) -> Any:
+def source_flags(*names: str, flag: str = "--report", limit_flag: str = "--limit") -> Any:
     return flags(partial(add_source_flags, names=names, limit_flag=limit_flag), partial(source_of, flag=flag))
 
 

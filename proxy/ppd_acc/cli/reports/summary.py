@@ -19,7 +19,7 @@ from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags
 from ppd_acc.cli.reports.source import Source, add_source_flags, report_from, source_of
 from ppd_acc.data.from_proxy import notes_of
-from ppd_acc.data.report import Report, Totals
+from ppd_acc.data.report import Report
 from ppd_acc.data.report_files import totals_in
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
@@ -33,6 +33,8 @@ _LABELS: Mapping[str, str] = MappingProxyType(
     }
 )  # fmt: skip
 _IN_NATS = frozenset(("max_delta", "noise_largest_shift", "noise_largest_delta"))
+_NOISE = ("answers", "flips", "largest_shift", "largest_delta")
+_COUNTS = ("samples", "compared", "equal", "tie", "real", "unclassified", "error", "empty")
 FORMATS = ("oneline", "json", "kv", "table")
 
 
@@ -73,7 +75,7 @@ def summary_of(report: Report) -> dict[str, Any]:
         "dataset": ", ".join(each.path for each in report.datasets) or None,
         "imported_from": report.imported_from,
         "unit": "words" if any(sample.unit == "words" for sample in report.samples) else "tokens",
-        **_counts(totals),
+        **{name: getattr(totals, name) for name in _COUNTS},
         "confidence": totals.confidence,
         "rate": totals.rate,
         "rate_low": totals.rate_interval.low,
@@ -85,18 +87,10 @@ def summary_of(report: Report) -> dict[str, Any]:
         "prefix_share": _prefix_share(report),
         "max_delta": max(deltas, default=None),
         "not_numbers": sum(sample.not_numbers for sample in report.samples),
-        "noise_answers": report.noise.answers,
-        "noise_flips": report.noise.flips,
-        "noise_largest_shift": report.noise.largest_shift,
-        "noise_largest_delta": report.noise.largest_delta,
+        **{f"noise_{name}": getattr(report.noise, name) for name in _NOISE},
         "gate": report.gate.get("outcome"),
         "error_reasons": dict(Counter(sample.error_reason or "unknown" for sample in report.samples if sample.error)),
     }
-
-
-def _counts(totals: Totals) -> dict[str, int]:
-    names = ("samples", "compared", "equal", "tie", "real", "unclassified", "error", "empty")
-    return {name: getattr(totals, name) for name in names}
 
 
 def _prefix_share(report: Report) -> float | None:

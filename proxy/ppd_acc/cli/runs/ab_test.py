@@ -6,7 +6,7 @@ in common, or --unpaired: Fisher's exact test. The divergence rate alone decides
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,32 +17,26 @@ from rich.text import Text
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import alpha_flag
 from ppd_acc.cli.options import flag, nested
+from ppd_acc.compare.decisions import worst
 from ppd_acc.data.report import Report, Sample, read_report
 from ppd_acc.outcome import Result, Trouble
 from ppd_acc.reports.matching import (
     Matched,
     Rate,
-    changes,
     columns,
     ends,
-    exit_of,
     match,
+    mcnemar,
     notes_of,
     plain,
     rate_of,
     rates_table,
     require_pairs,
-    span,
 )
 from ppd_acc.surroundings import Surroundings
+from ppd_acc.views import span
 from ppd_accuracy.statistics import gates
-from ppd_accuracy.statistics.significance import (
-    Ratio,
-    holm,
-    odds_ratio,
-    paired_odds_ratio,
-    sign_flip,
-)
+from ppd_accuracy.statistics.significance import Ratio, holm, odds_ratio, paired_odds_ratio, sign_flip
 
 _SEED = 42
 
@@ -87,9 +81,7 @@ class Test:
 class Options:
     report_a: str = flag(required=True, metavar="FILE", help="batch report of A")
     report_b: str = flag(required=True, metavar="FILE", help="batch report of B")
-    unpaired: bool = flag(
-        action="store_true", help="the reports are of different samples, even where ids are the same"
-    )
+    unpaired: bool = flag(action="store_true", help="the reports are of different samples, even where ids are the same")
     test: Test = nested(Test)
 
 
@@ -122,61 +114,51 @@ def run(options: Options, _: Surroundings) -> Result:
     view: list[RenderableType] = [rates_table([("A", one), ("B", other)])]
     view.append(Text(f"{data['design']} ({tested.test}): {tested.decision.reason}"))
     if tested.decision.interval is not None:
-        view.append(Text(f"B minus A: {100 * difference:+.2f} points, interval {span(tested.decision.interval)}"))
+        view.append(Text(f"B minus A: {100 * difference:+.2f} points, interval {span(*tested.decision.interval)}"))
     if tested.metrics:
         view.append(_metrics_table(tested.metrics))
     notes = notes_of(matched, "A", "B") if is_paired else ()
-    return Result(exit=exit_of(tested.decision), data=data, view=tuple(view), notes=notes)
+    return Result(exit=worst((tested.decision.outcome,)), data=data, view=tuple(view), notes=notes)
 
 
 def metrics_of(pairs: Sequence[tuple[Sample, Sample]]) -> tuple[Metric, ...]:
     """What the samples tell beside whether they diverged: sign flips of B minus A, Holm over all of them."""
     found = []
-    for name, unit in (
-        ("mean logprob difference", "nats"),
-        ("largest logprob difference", "nats"),
-        ("share of tokens before the first difference", "share"),
-        ("length of the target's answer", "tokens"),
-    ):
-        values = [(_value(one, name), _value(other, name)) for one, other in pairs]
-        differences = [after - before for before, after in values if before is not None and after is not None]
-        if differences:
-            tested = sign_flip(differences, _SEED)
-            found.append((name, unit, len(differences), sum(differences) / len(differences), tested))
-    adjusted = holm([tested.p for *_, tested in found])
+    for name, unit, value in _METRICS:
+        values = [(value(one), value(other)) for one, other in pairs]
+        changes = [after - before for before, after in values if before is not None and after is not None]
+        if changes:
+            found.append((name, unit, len(changes), sum(changes) / len(changes), sign_flip(changes, _SEED)))
+    adjusted = holm([flips.p for *_, flips in found])
     return tuple(
-        Metric(
-            name=name, unit=unit, pairs=count, difference=mean, p=tested.p, p_holm=p_holm, resamples=tested.resamples
-        )
-        for (name, unit, count, mean, tested), p_holm in zip(found, adjusted, strict=True)
+        Metric(name=name, unit=unit, pairs=count, difference=mean, p=flips.p, p_holm=p_holm, resamples=flips.resamples)
+        for (name, unit, count, mean, flips), p_holm in zip(found, adjusted, strict=True)
     )
 
 
-def _value(sample: Sample, name: str) -> float | None:
-    """None where the report does not say it; words are not counted as tokens."""
-    if name == "mean logprob difference":
-        return sample.mean_delta
-    if name == "largest logprob difference":
-        return sample.max_delta
-    if sample.unit == "words":
-        return None
-    if name == "length of the target's answer":
-        return float(len(sample.target.tokens))
+def _shared(sample: Sample) -> float | None:
     longest = max(len(sample.baseline.tokens), len(sample.target.tokens))
-    return sample.compared_tokens / longest if longest else None
+    return sample.compared_tokens / longest if longest and sample.unit != "words" else None
+
+
+_METRICS: tuple[tuple[str, str, Callable[[Sample], float | None]], ...] = (
+    ("mean logprob difference", "nats", lambda sample: sample.mean_delta),
+    ("largest logprob difference", "nats", lambda sample: sample.max_delta),
+    ("share of tokens before the first difference", "share", _shared),
+    ("length of the target's answer", "tokens",
+     lambda sample: None if sample.unit == "words" else float(len(sample.target.tokens))),
+)  # fmt: skip
+"""None where the report does not say it; words are not counted as tokens."""
 
 
 def _paired(matched: Matched, test: Test) -> _Tested:
     require_pairs(matched, "--report-a", "--report-b")
-    found = changes(matched.pairs, count_ties=test.count_ties)
+    found, rates, decision = mcnemar(matched.pairs, test.alpha, count_ties=test.count_ties)
     harms, gains, both = len(found.regressions), len(found.fixes), len(found.both)
-    one, other = (
-        rate_of([pair[side] for pair in matched.pairs], 1 - test.alpha, count_ties=test.count_ties) for side in (0, 1)
-    )
     return _Tested(
         test="mcnemar",
-        rates=(one, other),
-        decision=gates.paired(harms, gains, both, len(matched.pairs), test.alpha),
+        rates=rates,
+        decision=decision,
         odds_ratio=paired_odds_ratio(gains, harms, 1 - test.alpha),
         discordant={"a_only": gains, "b_only": harms, "both": both, "neither": len(found.neither)},
         metrics=metrics_of(matched.pairs),

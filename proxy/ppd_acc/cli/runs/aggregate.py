@@ -17,9 +17,9 @@ from ppd_acc.cli.command import command
 from ppd_acc.cli.options import flag
 from ppd_acc.data.report import Sample, read_report
 from ppd_acc.outcome import Exit, Result, Trouble
-from ppd_acc.reports.matching import columns, ends, is_hit, plain, rate_of, rates_table, span
+from ppd_acc.reports.matching import columns, ends, is_hit, plain, rate_of, rates_table
 from ppd_acc.surroundings import Surroundings
-from ppd_acc.views import counted, percent
+from ppd_acc.views import counted, percent, span
 from ppd_accuracy.statistics.intervals import Interval, wilson
 from ppd_accuracy.statistics.significance import student
 from ppd_accuracy.statistics.survival import Watched, kaplan_meier
@@ -69,15 +69,10 @@ def run(options: Options, _: Surroundings) -> Result:
         "by_sample": [plain(each) for each in samples],
     }
     view: list[RenderableType] = [rates_table(rates)]
-    shown = "unknown" if interval is None else span(interval)
+    shown = "unknown" if interval is None else span(*interval)
     view.append(Text(f"together: {percent(rate)} of {len(compared)} runs, interval {shown} over {method}"))
-    view.append(
-        Text(
-            f"{counted(len(samples), 'sample')}: "
-            + ", ".join(f"{len(ids)} {kind}" for kind, ids in kinds.items())
-            + " divergent"
-        )
-    )
+    counts = ", ".join(f"{len(ids)} {kind}" for kind, ids in kinds.items())
+    view.append(Text(f"{counted(len(samples), 'sample')}: {counts} divergent"))
     worst = [each for each in samples if each.kind != "never"]
     if worst and len(reports) > 1:
         view.append(_table(worst))
@@ -92,9 +87,7 @@ def repeated(compared: Sequence[Sample], *, count_ties: bool) -> tuple[Repeated,
     found = []
     for name, seen in runs.items():
         hits = sum(is_hit(sample, count_ties=count_ties) for sample in seen)
-        kind: Literal["always", "flaky", "never"] = "flaky"
-        if hits in (0, len(seen)):
-            kind = "always" if hits else "never"
+        kind: Literal["always", "flaky", "never"] = "never" if not hits else "always" if hits == len(seen) else "flaky"
         statuses = tuple(sample.status for sample in seen)
         found.append(Repeated(sample_id=name, runs=len(seen), divergent=hits, kind=kind, statuses=statuses))
     return tuple(sorted(found, key=lambda each: -each.divergent / each.runs))
@@ -117,14 +110,9 @@ def _curve(samples: Sequence[Sample]) -> Mapping[str, Any] | None:
     """How far answers stay equal, over all reports; ties are differences here."""
     if not samples:
         return None
-    curve = kaplan_meier(
-        [
-            Watched(sample.compared_tokens if place is None else place, place is not None)
-            for sample in samples
-            for place in (sample.first_divergence,)
-        ],
-        _CONFIDENCE,
-    )
+    ends = ((sample.first_divergence, sample.compared_tokens) for sample in samples)
+    watched = [Watched(compared if place is None else place, place is not None) for place, compared in ends]
+    curve = kaplan_meier(watched, _CONFIDENCE)
     return {"median": curve.median, "median_interval": curve.median_interval, "divergent": curve.diverged}
 
 

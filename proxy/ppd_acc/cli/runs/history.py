@@ -120,12 +120,8 @@ def _table(runs: Sequence[Run]) -> Table:
 class Trend:
     tag: str | None = flag(metavar="T", help="only runs of this tag")
     last: int | None = flag(type=positive, metavar="N", help="only the newest N runs of each kind (default all)")
-    metric: str = flag(
-        choices=dict(_BAD), default="real", help="what counts: all but ties (default), or ties too"
-    )
-    alpha: float = flag(
-        type=between(1e-6, 0.5), default=0.05, metavar="A", help="level of the tests (default 0.05)"
-    )
+    metric: str = flag(choices=dict(_BAD), default="real", help="what counts: all but ties (default), or ties too")
+    alpha: float = flag(type=between(1e-6, 0.5), default=0.05, metavar="A", help="level of the tests (default 0.05)")
     fail_on_regression: bool = flag(action="store_true", help="accepted; it always does")
     db: Path = flags(_add_db, _path)
 
@@ -179,9 +175,7 @@ def _adjusted(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purge:
-    older_than: float = flag(
-        type=between(0, 1e6), required=True, metavar="DAYS", help="remove runs that are older"
-    )
+    older_than: float = flag(type=between(0, 1e6), required=True, metavar="DAYS", help="remove runs that are older")
     keep_last: int = flag(type=not_negative, default=0, metavar="N", help="but never the newest N")
     dry_run: bool = flag(action="store_true", help="only say which")
     db: Path = flags(_add_db, _path)

@@ -17,23 +17,21 @@ from rich.text import Text
 from ppd_acc.cli.command import command
 from ppd_acc.cli.options import flag, nested
 from ppd_acc.cli.runs.ab_test import Test
+from ppd_acc.compare.decisions import worst
 from ppd_acc.data.report import Sample, read_report
 from ppd_acc.outcome import Result
 from ppd_acc.reports.matching import (
-    changes,
     columns,
     ends,
-    exit_of,
     match,
+    mcnemar,
     notes_of,
     plain,
-    rate_of,
     rates_table,
     require_pairs,
-    span,
 )
 from ppd_acc.surroundings import Surroundings
-from ppd_accuracy.statistics import gates
+from ppd_acc.views import span
 
 _SHOWN = 20
 _PROMPT_CHARACTERS = 60
@@ -51,11 +49,7 @@ def run(options: Options, _: Surroundings) -> Result:
     before, now = read_report(options.baseline, "--baseline"), read_report(options.current, "--current")
     matched = match(before, now)
     require_pairs(matched, "--baseline", "--current")
-    found = changes(matched.pairs, count_ties=test.count_ties)
-    decision = gates.paired(len(found.regressions), len(found.fixes), len(found.both), len(matched.pairs), test.alpha)
-    rates = [
-        rate_of([pair[side] for pair in matched.pairs], 1 - test.alpha, count_ties=test.count_ties) for side in (0, 1)
-    ]
+    found, rates, decision = mcnemar(matched.pairs, test.alpha, count_ties=test.count_ties)
     pairs = {one.sample_id: (one, other) for one, other in matched.pairs}
     regressions = [change_of(*pairs[name]) for name in found.regressions]
     fixes = [change_of(*pairs[name]) for name in found.fixes]
@@ -79,10 +73,10 @@ def run(options: Options, _: Surroundings) -> Result:
     }
     view: list[RenderableType] = [rates_table([("baseline", rates[0]), ("current", rates[1])]), Text(decision.reason)]
     if decision.interval is not None:
-        view.append(Text(f"current minus baseline: interval {span(decision.interval)}"))
+        view.append(Text(f"current minus baseline: interval {span(*decision.interval)}"))
     view += [changes_table(what, rows) for what, rows in (("regression", regressions), ("fix", fixes)) if rows]
     notes = notes_of(matched, "the baseline report", "the current report")
-    return Result(exit=exit_of(decision), data=data, view=tuple(view), notes=notes)
+    return Result(exit=worst((decision.outcome,)), data=data, view=tuple(view), notes=notes)
 
 
 def change_of(before: Sample, now: Sample) -> dict[str, Any]:
@@ -92,15 +86,8 @@ def change_of(before: Sample, now: Sample) -> dict[str, Any]:
         "unit": now.unit,
         "before": {"status": before.status, "first_divergence": before.first_divergence},
         "now": {"status": now.status, "first_divergence": now.first_divergence},
-        "prompt": prompt_of(before) or prompt_of(now),
+        "prompt": before.question or now.question,
     }
-
-
-def prompt_of(sample: Sample) -> str:
-    """The prompt's text, or the conversation's last message."""
-    if sample.prompt is not None:
-        return sample.prompt
-    return str(sample.messages[-1].get("content") or "") if sample.messages else ""
 
 
 def changes_table(what: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -27,14 +27,7 @@ from ppd_acc.outcome import Mistake, Result
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted, nats, noise_line
 from ppd_acc.watch.rounds import End, Plan, Sink, Watcher, exit_of, judged
-from ppd_acc.watch.sinks import (
-    ConsoleLine,
-    LogFile,
-    MetricsFile,
-    WatchMetrics,
-    metrics_server,
-    window_data,
-)
+from ppd_acc.watch.sinks import ConsoleLine, LogFile, MetricsFile, WatchMetrics, metrics_server, window_data
 
 _INTERVAL_S, _NOISE_ANSWERS, _NOISE_EVERY, _WINDOW = 60.0, 12, 60, 100
 _ENDS = (
@@ -52,9 +45,7 @@ class Options:
         type=between(0, 1e7), default=_INTERVAL_S, metavar="S", help="from round to round (default 60)"
     )
     max_iterations: int | None = flag(type=positive, metavar="N", help="rounds after which it ends")
-    alert_threshold: int | None = flag(
-        type=positive, metavar="N", help="failures in a row after which it ends with 1"
-    )
+    alert_threshold: int | None = flag(type=positive, metavar="N", help="failures in a row after which it ends with 1")
     fail_threshold: float | None = flag(type=between(0, 1), metavar="F", help="highest rate of real differences")
     confidence_level: float = confidence_flag()
     window: int = flag(type=positive, default=_WINDOW, metavar="N", help=f"comparisons the gate is over ({_WINDOW})")
