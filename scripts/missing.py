@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Names what of pyproject.toml's requirements is missing or too old where this runs, on one line.
+"""Names what of pyproject.toml's requirements is missing, too old or too new where this runs, on one line.
 
     .venv/bin/python scripts/missing.py EXTRA     ("": without one)
 
 Also says `ppd-proxy` where that is not installed from this very checkout: sources that change would not be run. Needs
-nothing but the standard library; requirements are a name and at most a lowest version.
+nothing but the standard library; requirements are a name, at most with a lowest version and the first that is too new.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ def requirements(project: dict[str, Any], extra: str) -> Iterator[str]:
 
 
 def is_met(requirement: str) -> bool:
-    name, _, lowest = requirement.partition(">=")
+    name, _, bounds = requirement.partition(">=")
+    lowest, _, too_new = bounds.partition(",<")
     try:
-        return numbers(version(name)) >= numbers(lowest)
+        installed = numbers(version(name))
     except PackageNotFoundError:
         return False
+    return numbers(lowest) <= installed and not (too_new and numbers(too_new) <= installed)
 
 
 def numbers(text: str) -> list[int]:

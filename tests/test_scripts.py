@@ -60,10 +60,11 @@ while extras:
             extras.append(each[10:-1])
         else:
             wanted.append(each)
-for name in ["ppd-proxy", *(re.split("[><=]", each)[0] for each in wanted)]:
+for each in ["ppd-proxy>=99", *wanted]:
+    name, lowest = re.match("(.*?)>=([^,]*)", each).groups()
     folder = Path(".venv/site", f"{name.replace('-', '_')}-99.dist-info")
     folder.mkdir(exist_ok=True)
-    (folder / "METADATA").write_text(f"Name: {name}\nVersion: 99\n")
+    (folder / "METADATA").write_text(f"Name: {name}\nVersion: {lowest}\n")
 for package, folder in folders.items():
     source = Path(".venv/site", package)
     source.unlink(missing_ok=True)
