@@ -1,7 +1,7 @@
 """The plan for a request as things stand now, and what its legs tell about their engines.
 
 The one place where fleet, loads and the retry budget are asked and told on behalf of requests. Decides nothing:
-`policy/decide.py` does, and the fleet says what an engine's failures make of it.
+`ppd_core/policy/decide.py` does, and the fleet says what an engine's failures make of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Holds the prompt counts of one request's two legs against each other, and tells the rest of the proxy.
 
-The rule about pairs is `policy/prompts.py`; what a count is, `core/prompts.py`. Here a difference becomes a failed leg,
-a new salt for the decode engine, and two engines that the next try of this request avoids.
+The rule about pairs is `ppd_core/policy/prompt_pairs.py`; what a count is, `ppd_wire/answers/prompt_counts.py`. Here
+a difference becomes a failed leg, a new salt for the decode engine, and two engines that the next try avoids.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Errors for callers: each says which status it means, why, whose fault it is and whether a retry is safe.
 
-Nothing else in the package defines an error that reaches a client; `server/render.py` turns these into bytes.
+Nothing else defines an error that reaches a client; `ppd_proxy/server/render.py` turns these into bytes.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ UNKNOWN_TOKEN = "?"
 
 
 class JournalRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What the proxy tells of one sample: shadow/rows.py, NaN as null. Storages leave out what they do not keep."""
+    """What the proxy tells of one sample (ppd_accuracy/verdicts/rows.py), NaN as null, without what its storage does
+    not keep."""
 
     sample_id: str
     seq: int = 0

@@ -1,8 +1,8 @@
 """Entropies of answers of which engines tell the likeliest tokens only, and whether one engine's are higher. Pure.
 
-Of each position three figures, in nats: bounds of the entropy (accuracy/distributions.py), and `bucket`, the entropy
-with everything that is not listed as one token. `bucket` is a lower bound that needs no assumption; it is what two
-engines are compared by, as far as the bounds allow, which differ by the unknown rest only.
+Of each position three figures, in nats: bounds of the entropy (ppd_accuracy/answers/distributions.py), and `bucket`,
+the entropy with everything that is not listed as one token. `bucket` is a lower bound that needs no assumption; it is
+what two engines are compared by, as far as the bounds allow, which differ by the unknown rest only.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def compare(pairs: Sequence[tuple[Series, Series]], confidence: float) -> Compar
 
 
 def compare_spreads(samples: Sequence[Sample], confidence: float) -> Comparison | None:
-    """The same from what a proxy kept of its samples (`accuracy/spread.py`); None where it kept nothing of the kind."""
+    """The same from what a proxy kept of its samples (ppd_accuracy/answers/spread.py); None where it kept none."""
     told = [spread for sample in samples if (spread := sample.metadata.get("spread")) is not None]
     if not told:
         return None

@@ -1,6 +1,6 @@
 """The signs by which an engine is judged: signals that must fail or succeed several times, and how its answers ended.
 
-Owns the counting; what follows from it for the engine's state is `core/fleet.py`'s. Reads no clock.
+Owns the counting; what follows from it for the engine's state is `fleet.py`'s. Reads no clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which pairs render two prompts: a rule of its own beside the guard's, on every request and without a baseline.
 
 Pure. It knows no answers, only whether both legs of a request counted the same prompt tokens
-(`core.prompts.PromptCheck`), and never enters the sampled evidence, whose rate it would bias.
+(`ppd_wire.answers.prompt_counts.PromptCheck`), and never enters the sampled evidence, whose rate it would bias.
 
 Rules:
 - A decode engine that took KV of another prompt keeps it under the hashes of its own, where later requests would find

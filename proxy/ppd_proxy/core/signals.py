@@ -21,7 +21,7 @@ Deadline = Literal["prefill", "first_token", "idle", "release"]
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan, and what its handoff says about cancelling and reuse (see handoff/rules.py)."""
+    """A plan, and what its handoff says about cancelling and reuse (see ppd_core/handoff/rules.py)."""
 
     plan: Plan
     holds_kv: bool = False

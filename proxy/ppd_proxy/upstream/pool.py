@@ -33,7 +33,7 @@ class Origin:
 
 @lru_cache(maxsize=4096)
 def parse_origin(url: str) -> Origin:
-    """The origin of an engine's base URL, which `core/fleet.py` has checked."""
+    """The origin of an engine's base URL, which `ppd_core/fleet/fleet.py` has checked."""
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
     port = parts.port or (443 if is_tls else 80)

@@ -3,7 +3,7 @@
 What is left is byte for byte what vLLM 0.32 sends when nobody asks. There both fields are always written, as null:
 `token_ids` and `logprobs` in each choice, `prompt_token_ids` in each choice (completions) or beside the choices (chat,
 in a stream in its first event only). So values become null and nothing is added or removed; where a field is absent
-(`token_ids` in chat's first event) it is absent either way. `core/asked.py` says which requests may be asked so. No IO.
+(`token_ids` in chat's first event) it is absent either way. `requests/asked.py` says which requests may be asked so.
 """
 
 from __future__ import annotations

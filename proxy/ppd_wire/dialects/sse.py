@@ -1,4 +1,4 @@
-"""Streams of chat completions and completions on their way to the client. The rules are those of `core/relay.py`.
+"""Streams of chat completions and completions on their way to the client. The rules are those of `relay.py`.
 
 vLLM answers a failed KV load with status 200, a role chunk, an error event and `[DONE]`; only the first decisive event
 tells it from success. What the client may not see (engine-side ids, `kv_transfer_params`, usage, token ids or logprobs

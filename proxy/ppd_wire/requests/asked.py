@@ -1,7 +1,7 @@
 """What the proxy asks a decode engine for beyond the client's own wishes.
 
 Two reasons: the next turn of a token-id prompt can only be recognised by the answer's ids, and a sampled answer is
-compared with a baseline by its token ids and logprobs. `core/removal.py` takes both out again on the way to the client.
+compared with a baseline by its token ids and logprobs. `answers/removal.py` takes both out again on the way back.
 Source of which requests allow that without a trace: vLLM 0.32's OpenAI serving code. No IO.
 """
 
