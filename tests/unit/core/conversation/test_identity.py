@@ -267,3 +267,13 @@ def test_token_ids_that_are_none_are_named(ids):
 def test_an_answer_of_the_other_kind_is_refused():
     with pytest.raises(ValueError, match="answer: list given, but the prompt is text"):
         raw_end(raw_steps(SCOPE, "a"), [1])
+
+
+def test_arguments_that_would_decode_to_millions_of_values_are_compared_as_they_are_written():
+    written = "[" + "[]," * 400_000 + "[]]"
+    call = {"id": "c", "type": "function"}
+    first, second = (
+        step(assistant(content=None, tool_calls=[{**call, "function": {"name": "f", "arguments": arguments}}]))
+        for arguments in (written, written.replace("[],", "[], "))
+    )
+    assert first != second
