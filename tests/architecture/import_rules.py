@@ -14,9 +14,10 @@ PACKAGE_RANKS = {package: rank for rank, packages in enumerate(PACKAGES) for pac
 LAYERS = (
     ("core", "config", "keys"),
     ("admission",),
-    ("upstream", "discovery", "store", "shadow", "telemetry"),
+    ("upstream", "discovery", "store", "shadow"),
     ("director", "handling", "planning", "collaborators", "offering", "prompt_watch", "remember"),
     ("server",),
+    ("telemetry",),  # shows what others know: nobody asks it
     ("runtime",),
     ("cli",),
 )

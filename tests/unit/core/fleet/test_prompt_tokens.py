@@ -84,8 +84,8 @@ def test_over_time_the_sources_add_up_to_what_the_engine_reports(steps, pace_s, 
     def end():
         route, local, computed = in_flight.pop(0)
         if route != "pd":
-            told = PromptTokens(local_cache=local, computed=computed)
-            others.append(PromptTokens(unknown=local + computed) if route == "silent" else told)
+            split = PromptTokens(local_cache=local, computed=computed)
+            others.append(PromptTokens(unknown=local + computed) if route == "silent" else split)
             ledger.add_other(others[-1])
 
     for step in steps:

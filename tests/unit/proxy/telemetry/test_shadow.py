@@ -21,9 +21,9 @@ class World:
         return self.registry.get_sample_value(name, labels)
 
     def verdict(self, scope):
-        told = {verdict: self.value("ppd_shadow_verdict", scope=scope, verdict=verdict) for verdict in VERDICTS}
-        assert sum(told.values()) == 1
-        return max(told, key=told.get)
+        shown = {verdict: self.value("ppd_shadow_verdict", scope=scope, verdict=verdict) for verdict in VERDICTS}
+        assert sum(shown.values()) == 1
+        return max(shown, key=shown.get)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ GOLDEN = Path(__file__).parents[3] / "data" / "vllm" / "vllm_0_32_decode_metrics
 
 
 def line(name, value, **labels):
-    told = ",".join(f'{key}="{text}"' for key, text in {"engine": "0", "model_name": "m", **labels}.items())
-    return f"{name}{{{told}}} {value}\n"
+    written = ",".join(f'{key}="{text}"' for key, text in {"engine": "0", "model_name": "m", **labels}.items())
+    return f"{name}{{{written}}} {value}\n"
 
 
 def by_source(local, external, computed, **labels):
@@ -129,8 +129,8 @@ def test_figures_of_our_connector_are_read_by_peer_direction_and_reason():
 
 
 def test_models_and_ranks_are_summed_in_labelled_series_too():
-    told = {"direction": "recv", "peer": "10.0.0.1:21001"}
-    text = connector_line("transfer_bytes", 500, **told) + connector_line("transfer_bytes", 7, **told, engine="1")
+    peer = {"direction": "recv", "peer": "10.0.0.1:21001"}
+    text = connector_line("transfer_bytes", 500, **peer) + connector_line("transfer_bytes", 7, **peer, engine="1")
     assert parse(text).connector.received_bytes == {("recv", "10.0.0.1:21001"): 507}
 
 

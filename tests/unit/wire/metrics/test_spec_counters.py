@@ -11,15 +11,15 @@ TEN = SpecCounters(10, 30, 14, (8, 5, 1))
 
 
 def line(name, value, **labels):
-    told = ",".join(f'{key}="{text}"' for key, text in {"engine": "0", "model_name": "m", **labels}.items())
-    return f"vllm:spec_decode_num_{name}_total{{{told}}} {value}\n"
+    written = ",".join(f'{key}="{text}"' for key, text in {"engine": "0", "model_name": "m", **labels}.items())
+    return f"vllm:spec_decode_num_{name}_total{{{written}}} {value}\n"
 
 
 def counted(drafts=10, per_position=(8, 5, 1), **labels):
     totals = (("drafts", drafts), ("draft_tokens", drafts * len(per_position)), ("accepted_tokens", sum(per_position)))
     text = "".join(line(name, value, **labels) for name, value in totals)
-    told = enumerate(per_position)
-    return text + "".join(line("accepted_tokens_per_pos", n, position=at, **labels) for at, n in told)
+    positions = enumerate(per_position)
+    return text + "".join(line("accepted_tokens_per_pos", n, position=at, **labels) for at, n in positions)
 
 
 def test_counters_of_a_real_engine_are_read():
