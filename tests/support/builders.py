@@ -33,7 +33,7 @@ def aggregated(name: str = "a1", **facts: Any) -> Engine:
 
 
 def fleet(*engines: Engine) -> FleetView:
-    """The engines by role and ordered by id, as `core/fleet.py` shows them."""
+    """The engines by role and ordered by id, as `ppd_core/fleet/fleet.py` shows them."""
     ordered = sorted(engines, key=lambda each: each.id)
     return FleetView(
         prefill=tuple(each for each in ordered if each.role == "prefill"),

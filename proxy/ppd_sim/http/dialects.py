@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from ppd_wire.events import frame
+
 Json = dict[str, Any]
 
 
@@ -57,5 +59,4 @@ def response_events(whole: Json) -> bytes:
 
 
 def _stream(*events: Json) -> bytes:
-    lines = (f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) for event in events)
-    return b"".join(line + b"\n\n" for line in lines)
+    return b"".join(frame(msgspec.json.encode(event), event["type"].encode()) for event in events)
