@@ -28,6 +28,20 @@ def flag(*names: str, read: Callable[[Given], Any] | None = None, **details: Any
     return field(metadata={"add": add, "read": read})
 
 
+def switch(help_text: str) -> Any:
+    """True where it is given."""
+    return flag(action="store_true", help=help_text)
+
+
+def value(
+    metavar: str, help_text: str, kind: Callable[[str], Any] | None = None, default: Any = None,
+    read: Callable[[Given], Any] | None = None,
+) -> Any:  # fmt: skip
+    """A flag with a value of this kind, by default text; the help tells the default."""
+    shown = "" if default is None else f" (default {default})"
+    return flag(read=read, type=kind, default=default, metavar=metavar, help=help_text + shown)
+
+
 def flags(add: Callable[[argparse.ArgumentParser], None], read: Callable[[Given], Any]) -> Any:
     """A field that several flags come to: `add` adds them, `read` makes the value, and may raise Mistake."""
     return field(metadata={"add": lambda parser, _: add(parser), "read": read})

@@ -23,7 +23,7 @@ from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.command import command
 from ppd_acc.cli.compare.compare_output import headline
 from ppd_acc.cli.flags import asked_prompt, between, pair_flags, prompt_text, terms_flags
-from ppd_acc.cli.options import flag
+from ppd_acc.cli.options import flag, value
 from ppd_acc.compare.compare import compare_answers, forced_of, noise_of
 from ppd_acc.compare.floors import floor_of
 from ppd_acc.compare.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
@@ -47,15 +47,14 @@ def _node(name: str) -> Any:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     pair: Mapping[str, str] = pair_flags()
-    prompt: str = flag(type=prompt_text, metavar="TEXT", help="asked on both engines", read=asked_prompt)
-    kl_threshold: float | None = flag(
-        type=between(0, float("inf")), metavar="NATS",
-        help=f"a limit of the KL divergence per token; without it, more than {_SHOWN_DIVERGENCE} is only marked",
+    prompt: str = value("TEXT", "asked on both engines", prompt_text, read=asked_prompt)
+    kl_threshold: float | None = value(
+        "NATS", f"a limit of the KL divergence per token; without it, more than {_SHOWN_DIVERGENCE} is only marked",
+        between(0, float("inf")),
     )  # fmt: skip
-    alpha: float = flag(
-        type=between(1e-9, 0.5), metavar="P", default=DEFAULT_ALPHA,
-        help=f"chance at which differences beyond the noise floor count (default {DEFAULT_ALPHA})",
-    )  # fmt: skip
+    alpha: float = value(
+        "P", "chance at which differences beyond the noise floor count", between(1e-9, 0.5), DEFAULT_ALPHA
+    )
     prefill_node: str | None = _node("prefill_node")
     decode_node: str | None = _node("decode_node")
     terms: Terms = terms_flags(_NOISE_ANSWERS)

@@ -20,7 +20,7 @@ from ppd_acc.ask.timings import figures, figures_table
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, pair_flags, prompt_text, terms_flags
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.options import flag, flags, switch
 from ppd_acc.compare.broken_numbers import broken_sentence
 from ppd_acc.compare.compare import compare_answers, noise_of
 from ppd_acc.compare.floors import measured_floor
@@ -74,8 +74,8 @@ def _matching(given: Given) -> Matching:
 class Options:
     urls: Mapping[str, str] = pair_flags()
     prompt: str = flag(type=prompt_text, metavar="TEXT", required=True, help="asked on both engines at the same time")
-    timing: bool = flag(action="store_true", help="times to the first token and between tokens, too")
-    skip_healthcheck: bool = flag(action="store_true", help="accepted; there is no check before the prompt")
+    timing: bool = switch("times to the first token and between tokens, too")
+    skip_healthcheck: bool = switch("accepted; there is no check before the prompt")
     matching: Matching = flags(_add_matching, _matching)
     terms: Terms = terms_flags(_NOISE_ANSWERS)
 

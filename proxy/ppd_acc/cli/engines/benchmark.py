@@ -20,7 +20,7 @@ from ppd_acc.ask.timings import CONFIDENCE, figures, figures_table
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import add_access_flags, add_sampling_flags, between, not_negative, positive, prompt_text
 from ppd_acc.cli.given import Given, url_of
-from ppd_acc.cli.options import derived, flag, flags
+from ppd_acc.cli.options import derived, flag, flags, switch, value
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress
@@ -91,15 +91,14 @@ class Options:
     url: str = flags(_add_url, _url)
     requests: int = flag(type=positive, default=_REQUESTS, metavar="N", help=f"default {_REQUESTS}")
     prompt: str = flag(type=prompt_text, default="Hello", metavar="TEXT", help="asked behind a number of its own")
-    same_prompt: bool = flag(action="store_true", help="ask the prompt as it is: hits of the prefix cache are measured")
-    rate_limit: float | None = flag(
-        type=between(1e-6, 1e9), metavar="F", help="requests sent per second, at most",
-        read=lambda given: given.option("rate_limit"),
-    )  # fmt: skip
+    same_prompt: bool = switch("ask the prompt as it is: hits of the prefix cache are measured")
+    rate_limit: float | None = value(
+        "F", "requests sent per second, at most", between(1e-6, 1e9), read=lambda given: given.option("rate_limit")
+    )
     warmup: int = flag(
         type=not_negative, default=_WARM_UP, metavar="N", help=f"answers first, not counted ({_WARM_UP})"
     )
-    ignore_eos: bool = flag(action="store_true", help="every answer has --max-tokens tokens")
+    ignore_eos: bool = switch("every answer has --max-tokens tokens")
     sampling: Sampling = flags(add_sampling_flags, Given.sampling)
     access: Access = flags(add_access_flags, _access)
     top_k: int | None = derived(lambda given: given.flag("top_k"))

@@ -17,7 +17,7 @@ from ppd_acc.ask.health import DEPTH, Health, check_health, differences
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import SIDES, add_access_flags, whole_number_of
 from ppd_acc.cli.given import Given, url_of
-from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.options import flags, value
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
 
@@ -52,10 +52,7 @@ def _add_urls(parser: argparse.ArgumentParser) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     urls: Sequence[str] = flags(_add_urls, urls_of)
-    top_k: int = flag(
-        type=whole_number_of("top_k"), metavar="N", default=DEPTH,
-        help=f"logprobs per token asked for (default {DEPTH})",
-    )  # fmt: skip
+    top_k: int = value("N", "logprobs per token asked for", whole_number_of("top_k"), DEPTH)
     access: Access = flags(add_access_flags, quick_access)
 
 

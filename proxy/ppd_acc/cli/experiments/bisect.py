@@ -21,7 +21,7 @@ from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, pair_flags, positive, prompt_text, terms_flags
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import derived, flag, flags
+from ppd_acc.cli.options import derived, flag, flags, switch, value
 from ppd_acc.cli.prompts import read_text
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.floors import measured_floor
@@ -75,21 +75,17 @@ class Options:
     prompt: str = flags(_add_prompt, _prompt)
     over: str = flag(choices=("length", "concurrency", "blocks"), default="length", help="default length")
     min_length: int = flag(type=positive, default=1, metavar="N", help="tokens (default 1)")
-    max_length: int | None = flag(
-        type=positive, metavar="N",
-        help="tokens (default: the whole prompt); where it is longer than the prompt, that begins again",
-    )  # fmt: skip
+    max_length: int | None = value(
+        "N", "tokens (default: the whole prompt); where it is longer than the prompt, that begins again", positive
+    )
     repeats: int = flag(type=positive, default=_REPEATS, metavar="N", help=f"a length ({_REPEATS})")
     max_runs: int = flag(type=positive, default=_MOST_RUNS, metavar="N", help=f"in all ({_MOST_RUNS})")
-    max_level: int = flag(
-        type=positive, default=_LEVELS, metavar="N",
-        help=f"requests at once, with --over concurrency (default {_LEVELS})",
-    )  # fmt: skip
-    block_size: int = flag(type=positive, default=_BLOCK, metavar="N", help=f"tokens (default {_BLOCK})")
+    max_level: int = value("N", "requests at once, with --over concurrency", positive, _LEVELS)
+    block_size: int = value("N", "tokens", positive, _BLOCK)
     share: float = flag(
         type=between(0.01, 0.99), default=0.5, metavar="F", help="of runs that diverge at the threshold (0.5)"
     )
-    same_prompt: bool = flag(action="store_true", help="every cut of a length is the prompt's beginning")
+    same_prompt: bool = switch("every cut of a length is the prompt's beginning")
     count: str = flag(
         choices=("real", "all"), default="real",
         help="which differences count: those that the noise floor does not explain (default), or all",

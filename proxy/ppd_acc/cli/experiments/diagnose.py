@@ -27,7 +27,7 @@ from ppd_acc.cli.engines.healthcheck import health_table
 from ppd_acc.cli.experiments.kv_flags import add_kv_flags, dumps_of
 from ppd_acc.cli.flags import add_terms_flags, between, pair_flags, positive, terms_of
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.options import flag, flags, switch, value
 from ppd_acc.cli.prompts import prompts_flags
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.floors import floor_of
@@ -69,20 +69,16 @@ def _terms(given: Given) -> Terms:
 class Options:
     pair: Mapping[str, str] = pair_flags()
     prompts: Sequence[str] = prompts_flags("asked in every stage")
-    repeats: int = flag(
-        type=positive, metavar="N", default=_REPEATS,
-        help=f"questions per prompt: the prompt, and variations with another first line (default {_REPEATS})",
-    )  # fmt: skip
+    repeats: int = value(
+        "N", "questions per prompt: the prompt, and variations with another first line", positive, _REPEATS
+    )
     prefill_node: str | None = _node("prefill_node", "for the first token, instead of the target")
     decode_node: str | None = _node("decode_node", "by itself, too")
-    alpha: float = flag(
-        type=between(1e-9, 0.5), metavar="P", default=DEFAULT_ALPHA,
-        help=f"chance at which logprobs beyond the noise floor count, over all stages (default {DEFAULT_ALPHA})",
-    )  # fmt: skip
-    salt: str | None = flag(metavar="TEXT", help="keeps caches of this run apart (default: the time)")
-    no_cache_salt: bool = flag(
-        action="store_true", help="for engines that refuse cache_salt: caches may not be cold then"
+    alpha: float = value(
+        "P", "chance at which logprobs beyond the noise floor count, over all stages", between(1e-9, 0.5), DEFAULT_ALPHA
     )
+    salt: str | None = value("TEXT", "keeps caches of this run apart (default: the time)")
+    no_cache_salt: bool = switch("for engines that refuse cache_salt: caches may not be cold then")
     dumps: Dumps | None = flags(add_kv_flags, dumps_of)
     terms: Terms = flags(partial(add_terms_flags, _NOISE_ANSWERS), _terms)
 

@@ -24,7 +24,7 @@ from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import add_pair_flags, between, confidence_flag, positive, terms_flags, urls_of
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.options import flag, flags, value
 from ppd_acc.cli.prompts import prompts_flags
 from ppd_acc.compare.compare import compare_answers, noise_of
 from ppd_acc.compare.decisions import decision_data, worst
@@ -70,12 +70,8 @@ def _runs(given: Given) -> int:
 class Options:
     urls: Mapping[str, str] = flags(_add_urls, _urls)
     prompts: Sequence[str] = prompts_flags("asked again and again")
-    runs: int = flag(
-        type=positive, default=_RUNS, metavar="N", help=f"of every prompt (default {_RUNS})", read=_runs
-    )  # fmt: skip
-    threshold: float | None = flag(
-        type=between(0, 1), metavar="F", help="least share of runs equal to the most frequent answer"
-    )
+    runs: int = value("N", "of every prompt", positive, _RUNS, read=_runs)
+    threshold: float | None = value("F", "least share of runs equal to the most frequent answer", between(0, 1))
     schedules: Sequence[Schedule] = flag(
         "--schedule", choices=("both", "sequential", "at-once"), default="both",
         help="one run after the other, all at once (other batches), or both, as separate figures (default)",

@@ -21,7 +21,7 @@ from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import pair_flags, positive, prompt_text, terms_flags
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import flag
+from ppd_acc.cli.options import flag, value
 from ppd_acc.compare.broken_numbers import broken_sentence
 from ppd_acc.compare.compare import compare, noise_of
 from ppd_acc.compare.decisions import decision_data
@@ -50,10 +50,7 @@ def _prompt(given: Given) -> str:
 class Options:
     urls: Mapping[str, str] = pair_flags()
     prompt: str = flag(type=prompt_text, metavar="TEXT", required=True, help="what is changed", read=_prompt)
-    perturbations: int = flag(
-        type=positive, default=_PERTURBATIONS, metavar="N",
-        help=f"changed prompts, drawn by --seed (default {_PERTURBATIONS})",
-    )  # fmt: skip
+    perturbations: int = value("N", "changed prompts, drawn by --seed", positive, _PERTURBATIONS)
     terms: Terms = terms_flags(_NOISE_ANSWERS)
 
 

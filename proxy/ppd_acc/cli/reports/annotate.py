@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_acc.cli.command import command
-from ppd_acc.cli.options import flag
+from ppd_acc.cli.options import flag, switch, value
 from ppd_acc.data.report import read_report
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports.annotations import NOTHING, Annotation, read_annotations, sample_of, sidecar, write_annotations
@@ -23,13 +23,13 @@ class Options:
     sample: Sequence[str] = flag(
         action="append", metavar="ID", help="which sample, repeatable", read=lambda given: given.flag("sample") or ()
     )
-    note: str | None = flag(metavar="TEXT", help="replaces the sample's note")
+    note: str | None = value("TEXT", "replaces the sample's note")
     label: Sequence[str] = flag(
         action="append", metavar="WORD", help="added to the sample's labels, repeatable",
         read=lambda given: given.flag("label") or (),
     )  # fmt: skip
-    clear: bool = flag(action="store_true", help="remove note and labels first; without --sample, of all")
-    list: bool = flag(action="store_true", help="show all annotations")
+    clear: bool = switch("remove note and labels first; without --sample, of all")
+    list: bool = switch("show all annotations")
 
 
 def run(options: Options, surroundings: Surroundings) -> Result:

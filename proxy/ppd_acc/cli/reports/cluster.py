@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import positive
-from ppd_acc.cli.options import flag
+from ppd_acc.cli.options import value
 from ppd_acc.cli.reports.source import Source, report_from, source_flags
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.data.report import Sample
@@ -57,11 +57,10 @@ def _count(text: str) -> int | None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     source: Source = source_flags()
-    clusters: int | None = flag(
-        type=_count, default=None, metavar="K|auto",
-        help=f"how many (default auto: up to {clusters.MOST_GROUPS}, or one where there is no structure)",
-    )  # fmt: skip
-    seed: int = flag(type=int, default=_SEED, metavar="N", help=f"of the first centres (default {_SEED})")
+    clusters: int | None = value(
+        "K|auto", f"how many (default auto: up to {clusters.MOST_GROUPS}, or one where there is no structure)", _count
+    )
+    seed: int = value("N", "of the first centres", int, _SEED)
 
 
 async def run(options: Options, _: Surroundings) -> Result:

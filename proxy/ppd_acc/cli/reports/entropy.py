@@ -16,7 +16,7 @@ from rich.text import Text
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import SIDES, confidence_flag, not_negative, positive
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.options import flag, flags, value
 from ppd_acc.cli.reports.source import ProxySource, Source, add_source_flags, report_from, source_of
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.outcome import Exit, Mistake, Result
@@ -61,12 +61,11 @@ def _source(given: Given) -> Source | tuple[Path, ...]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     source: Source | tuple[Path, ...] = flags(_add_sources, _source)
-    divergence_index: int | None = flag(type=not_negative, metavar="N", help="position of the first difference")
+    divergence_index: int | None = value("N", "position of the first difference", not_negative)
     context_window: int = flag(type=not_negative, default=5, metavar="N", help="positions around it (default 5)")
-    vocabulary: int = flag(
-        type=positive, default=VOCABULARY, metavar="N",
-        help=f"tokens of the model, for the upper bounds: only its logarithm matters (default {VOCABULARY})",
-    )  # fmt: skip
+    vocabulary: int = value(
+        "N", "tokens of the model, for the upper bounds: only its logarithm matters", positive, VOCABULARY
+    )
     confidence_level: float = confidence_flag("default 0.95")
 
 
@@ -223,12 +222,12 @@ def _read(path: Path, flag: str, vocabulary: int) -> Series:
     for position, each in enumerate(told):
         if not isinstance(each, dict):
             raise Mistake(f"{name}: position {position} is {type(each).__name__}; it must be an object")
-        for token, value in each.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise Mistake(f"{name}: position {position}, token {token!r} is {value!r}; it must be a number")
-            if _ROUNDING < value < float("inf"):
-                raise Mistake(f"{name}: position {position}, token {token!r} is {value!r}; a logprob is 0 or less")
-        tops.append({token: _number(value) for token, value in each.items()})
+        for token, logprob in each.items():
+            if isinstance(logprob, bool) or not isinstance(logprob, int | float):
+                raise Mistake(f"{name}: position {position}, token {token!r} is {logprob!r}; it must be a number")
+            if _ROUNDING < logprob < float("inf"):
+                raise Mistake(f"{name}: position {position}, token {token!r} is {logprob!r}; a logprob is 0 or less")
+        tops.append({token: _number(logprob) for token, logprob in each.items()})
     return series_of(tops, vocabulary)
 
 

@@ -16,7 +16,7 @@ from ppd_acc.ask.access import Access
 from ppd_acc.ask.engines import EngineTrouble, engines
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import not_negative
-from ppd_acc.cli.options import derived, flag
+from ppd_acc.cli.options import derived, flag, value
 from ppd_acc.cli.reports.source import ProxySource, Source, report_from, source_flags
 from ppd_acc.data.from_proxy import notes_of, with_sample
 from ppd_acc.data.report import Report, Sample
@@ -37,8 +37,8 @@ class Options:
     source: Source = source_flags()
     sample: str = flag(required=True, metavar="ID", help="which sample")
     context_window: int = flag(type=not_negative, default=5, metavar="N", help="tokens around it (default 5)")
-    url: str | None = flag(
-        metavar="URL", help="an engine that names token ids by /detokenize (default: the proxy, if one is read)",
+    url: str | None = value(
+        "URL", "an engine that names token ids by /detokenize (default: the proxy, if one is read)",
         read=lambda given: given.url("url") or given.url("from_proxy"),
     )  # fmt: skip
     access: Access | None = derived(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import alpha_flag, between
-from ppd_acc.cli.options import flag
+from ppd_acc.cli.options import value
 from ppd_acc.cli.reports.source import Source, report_from, source_flags
 from ppd_acc.compare.decisions import worst
 from ppd_acc.data.from_proxy import notes_of as proxy_notes_of
@@ -29,9 +29,7 @@ _SEED = 42
 class Options:
     source: Source = source_flags(limit_flag="--proxy-limit")
     alpha: float = alpha_flag()
-    limit: float | None = flag(
-        type=between(0, 1e9), metavar="N", help="mean difference that is allowed either way, in tokens"
-    )
+    limit: float | None = value("N", "mean difference that is allowed either way, in tokens", between(0, 1e9))
 
 
 async def run(options: Options, _: Surroundings) -> Result:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import positive
-from ppd_acc.cli.options import flag
+from ppd_acc.cli.options import flag, value
 from ppd_acc.cli.reports.source import FileSource, Source, report_from, source_flags
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.data.report import Report
@@ -26,16 +26,12 @@ _OUTPUT = "report.html"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     source: Source = source_flags("--input", "--report", flag="--input")
-    output: str = flag(
-        metavar="FILE", help=f"the page (default {_OUTPUT})",
-        read=lambda given: given.option("output", _OUTPUT, table="report"),
-    )  # fmt: skip
-    kv: str | None = flag(metavar="FILE", help="what check-kv --json wrote: adds a map of layers by position")
+    output: str = value(
+        "FILE", f"the page (default {_OUTPUT})", read=lambda given: given.option("output", _OUTPUT, table="report")
+    )
+    kv: str | None = value("FILE", "what check-kv --json wrote: adds a map of layers by position")
     title: str = flag(metavar="TEXT", default="ppd-acc report", help="stands above the verdict")
-    max_samples: int = flag(
-        type=positive, metavar="N", default=MOST_SAMPLES,
-        help=f"samples listed with their texts, those that differ first (default {MOST_SAMPLES})",
-    )  # fmt: skip
+    max_samples: int = value("N", "samples listed with their texts, those that differ first", positive, MOST_SAMPLES)
 
 
 async def run(options: Options, surroundings: Surroundings) -> Result:

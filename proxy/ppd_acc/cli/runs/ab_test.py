@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import alpha_flag
-from ppd_acc.cli.options import flag, nested
+from ppd_acc.cli.options import flag, nested, switch
 from ppd_acc.compare.decisions import worst
 from ppd_acc.data.report import Report, Sample, read_report
 from ppd_acc.outcome import Result, Trouble
@@ -72,16 +72,14 @@ class Test:
     """How two reports are tested."""
 
     alpha: float = alpha_flag()
-    count_ties: bool = flag(
-        action="store_true", help="ties are divergences, too (default: they are within the noise floor)"
-    )
+    count_ties: bool = switch("ties are divergences, too (default: they are within the noise floor)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     report_a: str = flag(required=True, metavar="FILE", help="batch report of A")
     report_b: str = flag(required=True, metavar="FILE", help="batch report of B")
-    unpaired: bool = flag(action="store_true", help="the reports are of different samples, even where ids are the same")
+    unpaired: bool = switch("the reports are of different samples, even where ids are the same")
     test: Test = nested(Test)
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_acc.cli.command import command
-from ppd_acc.cli.options import flag
+from ppd_acc.cli.options import flag, switch
 from ppd_acc.data.report import Sample, read_report
 from ppd_acc.outcome import Exit, Result, Trouble
 from ppd_acc.reports.matching import columns, ends, is_hit, plain, rate_of, rates_table
@@ -42,7 +42,7 @@ class Repeated:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     reports: Sequence[str] = flag(required=True, nargs="+", metavar="FILE", help="batch reports")
-    count_ties: bool = flag(action="store_true", help="ties are divergences, too")
+    count_ties: bool = switch("ties are divergences, too")
 
 
 def run(options: Options, _: Surroundings) -> Result:

@@ -17,7 +17,7 @@ from rich.text import Text
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, not_negative, positive
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.options import flag, flags, switch, value
 from ppd_acc.compare.decisions import worst
 from ppd_acc.data.report import Status, report_of
 from ppd_acc.outcome import Exit, Mistake, Result
@@ -85,7 +85,7 @@ def save(options: Save, surroundings: Surroundings) -> Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class List:
-    tag: str | None = flag(metavar="T", help="only runs of this tag")
+    tag: str | None = value("T", "only runs of this tag")
     db: Path = flags(_add_db, _path)
 
 
@@ -118,11 +118,11 @@ def _table(runs: Sequence[Run]) -> Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trend:
-    tag: str | None = flag(metavar="T", help="only runs of this tag")
-    last: int | None = flag(type=positive, metavar="N", help="only the newest N runs of each kind (default all)")
+    tag: str | None = value("T", "only runs of this tag")
+    last: int | None = value("N", "only the newest N runs of each kind (default all)", positive)
     metric: str = flag(choices=dict(_BAD), default="real", help="what counts: all but ties (default), or ties too")
     alpha: float = flag(type=between(1e-6, 0.5), default=0.05, metavar="A", help="level of the tests (default 0.05)")
-    fail_on_regression: bool = flag(action="store_true", help="accepted; it always does")
+    fail_on_regression: bool = switch("accepted; it always does")
     db: Path = flags(_add_db, _path)
 
 
@@ -177,7 +177,7 @@ def _adjusted(
 class Purge:
     older_than: float = flag(type=between(0, 1e6), required=True, metavar="DAYS", help="remove runs that are older")
     keep_last: int = flag(type=not_negative, default=0, metavar="N", help="but never the newest N")
-    dry_run: bool = flag(action="store_true", help="only say which")
+    dry_run: bool = switch("only say which")
     db: Path = flags(_add_db, _path)
 
 

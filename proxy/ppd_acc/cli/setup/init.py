@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import add_pair_flags
-from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.options import flag, flags, switch
 from ppd_acc.cli.settings import FILE_NAMES, mistakes_of, unknown_of
 from ppd_acc.files import write_whole
 from ppd_acc.outcome import Exit, Mistake, Result
@@ -56,7 +56,7 @@ _URLS = (("baseline", "http://aggregated:8000"), ("target", "http://pd-endpoint:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     output: str = flag("-o", "--output", metavar="FILE", default=FILE_NAMES[0], help=f"default {FILE_NAMES[0]}")
-    force: bool = flag(action="store_true", help="overwrite a file that is there")
+    force: bool = switch("overwrite a file that is there")
     urls: Mapping[str, str] = flags(
         add_pair_flags, lambda given: {side: given.url(side) or url for side, url in _URLS}
     )  # fmt: skip

@@ -19,7 +19,7 @@ from ppd_acc.ask.engines import engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, confidence_flag, pair_flags, positive, terms_flags, whole_number_of
-from ppd_acc.cli.options import derived, flag
+from ppd_acc.cli.options import derived, flag, switch, value
 from ppd_acc.cli.prompts import prompts_flags
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.decisions import decision_data
@@ -44,22 +44,17 @@ class Options:
     interval: float = flag(
         type=between(0, 1e7), default=_INTERVAL_S, metavar="S", help="from round to round (default 60)"
     )
-    max_iterations: int | None = flag(type=positive, metavar="N", help="rounds after which it ends")
-    alert_threshold: int | None = flag(type=positive, metavar="N", help="failures in a row after which it ends with 1")
-    fail_threshold: float | None = flag(type=between(0, 1), metavar="F", help="highest rate of real differences")
+    max_iterations: int | None = value("N", "rounds after which it ends", positive)
+    alert_threshold: int | None = value("N", "failures in a row after which it ends with 1", positive)
+    fail_threshold: float | None = value("F", "highest rate of real differences", between(0, 1))
     confidence_level: float = confidence_flag()
     window: int = flag(type=positive, default=_WINDOW, metavar="N", help=f"comparisons the gate is over ({_WINDOW})")
-    noise_every: int = flag(
-        type=positive, default=_NOISE_EVERY, metavar="N",
-        help=f"rounds after which the noise floor is measured anew (default {_NOISE_EVERY})",
-    )  # fmt: skip
-    log: str | None = flag(metavar="FILE", help="one JSON line a round, appended")
-    metrics_port: int | None = flag(
-        type=whole_number_of("metrics_port"), metavar="N", help="Prometheus metrics at /metrics; 0: any"
-    )
+    noise_every: int = value("N", "rounds after which the noise floor is measured anew", positive, _NOISE_EVERY)
+    log: str | None = value("FILE", "one JSON line a round, appended")
+    metrics_port: int | None = value("N", "Prometheus metrics at /metrics; 0: any", whole_number_of("metrics_port"))
     metrics_host: str = flag(default="127.0.0.1", metavar="HOST", help="default 127.0.0.1")
-    metrics_file: str | None = flag(metavar="FILE", help="the same metrics, replaced after every round")
-    skip_healthcheck: bool = flag(action="store_true", help="accepted; an engine that fails is a round's error")
+    metrics_file: str | None = value("FILE", "the same metrics, replaced after every round")
+    skip_healthcheck: bool = switch("accepted; an engine that fails is a round's error")
     terms: Terms = terms_flags(_NOISE_ANSWERS)
     is_quiet: bool = derived(lambda given: given.flag("quiet"))
 
