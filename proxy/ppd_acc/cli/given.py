@@ -106,6 +106,11 @@ class Given:
         url = self.flag(name)
         return None if url is None else url_of("--" + name.replace("_", "-"), url)
 
+    def path(self, name: str) -> Path | None:
+        """The file that the flag names, if it is given."""
+        file = self.flag(name)
+        return None if file is None else self.directory / file
+
     def _headers(self) -> dict[str, str]:
         headers = {str(name): str(value) for name, value in (self.settings.get("defaults", "headers") or {}).items()}
         for header in self.flag("header") or ():

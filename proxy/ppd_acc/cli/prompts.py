@@ -24,10 +24,9 @@ def prompts_flags(what: str) -> Any:
 
 
 def _prompts(given: Given) -> tuple[str, ...]:
-    prompts, file = given.flag("prompt") or (), given.flag("prompts")
-    if file is not None:
-        lines = read_text(given.directory / file, "--prompts").splitlines()
-        prompts += tuple(line for line in lines if line.strip())
+    prompts, path = given.flag("prompt") or (), given.path("prompts")
+    if path is not None:
+        prompts += tuple(line for line in read_text(path, "--prompts").splitlines() if line.strip())
     if not prompts:
         raise Mistake("--prompt is missing; give a text, or --prompts FILE with one a line")
     if "" in prompts:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
-from ppd_acc.cli.command import Command
+from ppd_acc.cli.command import Command, command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +28,15 @@ def _listed(name: str, module: str, summary: str) -> Listed:
 
 
 def _load(name: str, module: str) -> Command:
-    commands: tuple[Command, ...] = import_module(f"ppd_acc.cli.{module}").COMMANDS
-    (found,) = [command for command in commands if command.name == name]
-    return found
+    """A module has `Options` and `run`, or of its subcommand `save` `SaveOptions` and `run_save`."""
+    loaded = import_module(f"ppd_acc.cli.{module}")
+    for each in getattr(loaded, "COMMANDS", ()):
+        if isinstance(each, Command) and each.name == name:
+            return each
+    if hasattr(loaded, "Options"):
+        return command(name, loaded.Options, loaded.run)
+    sub = name.partition(" ")[2]
+    return command(name, getattr(loaded, f"{sub.title()}Options"), getattr(loaded, f"run_{sub}"))
 
 
 COMMANDS: tuple[Listed, ...] = (

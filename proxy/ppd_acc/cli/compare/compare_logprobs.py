@@ -20,7 +20,6 @@ from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer, Position
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import command
 from ppd_acc.cli.compare.compare_output import headline
 from ppd_acc.cli.flags import asked_prompt, between, pair_flags, prompt_text, terms_flags
 from ppd_acc.cli.options import flag, value
@@ -175,6 +174,3 @@ def _size(row: Row) -> float:
 
 def _token(token: object) -> str:
     return "-" if token is None else str(token)
-
-
-COMMANDS = (command("compare-logprobs", Options, run),)

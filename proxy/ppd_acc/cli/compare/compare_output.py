@@ -14,9 +14,9 @@ from ppd_acc.ask.access import Terms
 from ppd_acc.ask.answers import Answer
 from ppd_acc.ask.engines import Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import Command
 from ppd_acc.cli.flags import SIDES, add_pair_flags, add_terms_flags, asked_prompt, prompt_text, terms_of, urls_of
 from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flags
 from ppd_acc.compare.broken_numbers import broken_sentence
 from ppd_acc.compare.compare import compare, compare_answers, noise_of
 from ppd_acc.compare.floors import floor_of
@@ -30,7 +30,7 @@ from ppd_accuracy.answers.said import EMPTY, part_of, sentence
 _NOISE_ANSWERS = 8
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
     parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="asked on both engines")
     for side in SIDES:
@@ -53,7 +53,7 @@ class Texts:
     target: str
 
 
-def options_of(given: Given) -> Asked | Texts:
+def _what(given: Given) -> Asked | Texts:
     baseline, target = (_text(given, side) for side in SIDES)
     if baseline is not None and target is not None:
         return Texts(baseline=baseline, target=target)
@@ -63,22 +63,27 @@ def options_of(given: Given) -> Asked | Texts:
 
 
 def _text(given: Given, side: str) -> str | None:
-    text, file = given.flag(f"{side}_text"), given.flag(f"{side}_file")
-    if file is None:
-        return None if text is None else str(text)
+    path = given.path(f"{side}_file")
     try:
-        return str((given.directory / file).read_text(encoding="utf-8"))
+        text: str | None = given.flag(f"{side}_text") if path is None else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Mistake(f"--{side}-file {file}: {error}") from None
+        raise Mistake(f"--{side}-file {path}: {error}") from None
+    return text
 
 
-async def run(options: Asked | Texts, surroundings: Surroundings) -> Result:
-    if isinstance(options, Texts):
-        texts = (options.baseline, options.target)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    what: Asked | Texts = flags(_add_arguments, _what)
+
+
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    what = options.what
+    if isinstance(what, Texts):
+        texts = (what.baseline, what.target)
         ones, others = (Answer(text=text, tokens=[*text.split()], unit="words") for text in texts)
         return _result_of_texts(compare_answers("0", Question(), ones, others, Floor(), is_greedy=True))
-    question, terms = Question(prompt=options.prompt), options.terms
-    async with engines_by_side(terms.access, options.urls) as (baseline, target):
+    question, terms = Question(prompt=what.prompt), what.terms
+    async with engines_by_side(terms.access, what.urls) as (baseline, target):
         floor = await floor_of(baseline, [question], terms, surroundings)
         sample = await compare(baseline, target, "0", question, terms.sampling, floor)
     if sample.error is not None:
@@ -137,6 +142,3 @@ def headline(sample: Sample) -> str:
     others = [each for each in sample.differences if each.part != "content"]
     also = f"; {sentence(others)}" if others else ""
     return f"{sample.status}{why}: {sample.place} is the first that differs{margins}{also}"
-
-
-COMMANDS = (Command(name="compare-output", add_arguments=add_arguments, options=options_of, run=run),)

@@ -17,7 +17,6 @@ from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.ask.streams import Streamed
 from ppd_acc.ask.timings import figures, figures_table
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, pair_flags, prompt_text, terms_flags
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags, switch
@@ -232,6 +231,3 @@ def _rows(timing: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any
         rows[f"{name}: between tokens"] = told["inter_token_ms"]
         rows[f"{name}: whole answer"] = figures([told["total_ms"]])
     return rows
-
-
-COMMANDS = (command("compare-streaming", Options, run),)

@@ -17,7 +17,6 @@ from ppd_acc.ask.access import Access, Sampling
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
 from ppd_acc.ask.streams import Streamed
 from ppd_acc.ask.timings import CONFIDENCE, figures, figures_table
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import add_access_flags, add_sampling_flags, between, not_negative, positive, prompt_text
 from ppd_acc.cli.given import Given, url_of
 from ppd_acc.cli.options import derived, flag, flags, switch, value
@@ -206,6 +205,3 @@ def _result(head: dict[str, Any], measured: Measured) -> Result:
     if head["settings"]["has_same_prompt"]:
         notes.append("every request has the same prompt: times to the first token may be of the prefix cache")
     return Result(exit=Exit.INFRASTRUCTURE if failed else Exit.PASS, data=data, view=tuple(view), notes=tuple(notes))
-
-
-COMMANDS = (command("benchmark", Options, run),)

@@ -14,7 +14,6 @@ from rich.text import Text
 from ppd_acc.ask.access import Access
 from ppd_acc.ask.detection import Detection, detect
 from ppd_acc.ask.engines import EngineTrouble, engines
-from ppd_acc.cli.command import command
 from ppd_acc.cli.engines.healthcheck import quick_access, urls_of
 from ppd_acc.cli.flags import add_access_flags
 from ppd_acc.cli.options import flag, flags
@@ -62,6 +61,3 @@ def _table(found: Detection) -> Table:
     for sign in found.signs:
         table.add_row(sign.source, sign.told, sign.says or "-")
     return table
-
-
-COMMANDS = (command("detect", Options, run),)

@@ -14,7 +14,6 @@ from rich.text import Text
 from ppd_acc.ask.access import Access
 from ppd_acc.ask.engines import engines
 from ppd_acc.ask.health import DEPTH, Health, check_health, differences
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import SIDES, add_access_flags, whole_number_of
 from ppd_acc.cli.given import Given, url_of
 from ppd_acc.cli.options import flags, value
@@ -96,6 +95,3 @@ def _told(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else str(value)
-
-
-COMMANDS = (command("healthcheck", Options, run),)

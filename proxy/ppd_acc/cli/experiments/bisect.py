@@ -18,7 +18,6 @@ from rich.text import Text
 from ppd_acc.ask.access import Terms
 from ppd_acc.ask.engines import EngineTrouble, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, pair_flags, positive, prompt_text, terms_flags
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import derived, flag, flags, switch, value
@@ -60,10 +59,10 @@ def _add_prompt(parser: argparse.ArgumentParser) -> None:
 
 
 def _prompt(given: Given) -> str:
-    text, file = given.flag("prompt"), given.flag("prompt_file")
-    if (text is None) == (file is None):
+    text, path = given.flag("prompt"), given.path("prompt_file")
+    if (text is None) == (path is None):
         raise Mistake("give one text that is cut, as --prompt or as --prompt-file")
-    prompt: str = text if text is not None else read_text(given.directory / file, "--prompt-file")
+    prompt: str = text if path is None else read_text(path, "--prompt-file")
     if not prompt.split():
         raise Mistake("--prompt is empty; give a text that can be cut")
     return prompt
@@ -300,6 +299,3 @@ def _table(title: str, trials: Trials, threshold: dose.Threshold | None) -> Tabl
             str(each["statuses"].get("tie", 0)),
         )  # fmt: skip
     return table
-
-
-COMMANDS = (command("bisect", Options, run),)

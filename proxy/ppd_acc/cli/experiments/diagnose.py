@@ -22,7 +22,6 @@ from ppd_acc.ask.access import Terms
 from ppd_acc.ask.engines import Engine, Question, engines_by_side
 from ppd_acc.ask.health import Health, check_health, differences
 from ppd_acc.ask.variations import variations
-from ppd_acc.cli.command import command
 from ppd_acc.cli.engines.healthcheck import health_table
 from ppd_acc.cli.experiments.kv_flags import add_kv_flags, dumps_of
 from ppd_acc.cli.flags import add_terms_flags, between, pair_flags, positive, terms_of
@@ -275,6 +274,3 @@ def _routes(each: StageResult) -> str:
 
 def _name(stage: str) -> str:
     return dict(_NAMES)[stage]
-
-
-COMMANDS = (command("diagnose", Options, run),)

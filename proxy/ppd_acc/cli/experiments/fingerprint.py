@@ -22,7 +22,6 @@ from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer, identity
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import SIDES, add_access_flags, add_noise_flag, add_pair_flags, terms_of, whole_number_of
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flags
@@ -213,6 +212,3 @@ def _probes(samples: Sequence[Sample]) -> Table:
         prompt = Text((sample.prompt or "")[:48])
         table.add_row(str(place), prompt, sample.status, Text(at), number(sample.max_delta))
     return table
-
-
-COMMANDS = (command("fingerprint", Options, run),)

@@ -21,7 +21,6 @@ from rich.text import Text
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.engines import Engine, Question, engines
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import add_pair_flags, between, confidence_flag, positive, terms_flags, urls_of
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags, value
@@ -253,6 +252,3 @@ def _table(tallies: Sequence[Tally], confidence: float) -> Table:
             str(len(each.errors)), ", ".join(flips[:_SHOWN]) + (", ..." if len(flips) > _SHOWN else ""),
         )  # fmt: skip
     return table
-
-
-COMMANDS = (command("reproducibility", Options, run),)

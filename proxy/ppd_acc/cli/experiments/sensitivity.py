@@ -18,7 +18,6 @@ from rich.text import Text
 from ppd_acc.ask.access import Terms
 from ppd_acc.ask.engines import Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import pair_flags, positive, prompt_text, terms_flags
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, value
@@ -160,6 +159,3 @@ def _table(asked: Sequence[Perturbation], samples: Sequence[Sample]) -> Table:
             cells = (sample.place or "", nats(flip.shift), chance)
         table.add_row(each.kind, sample.status, *map(Text, cells), Text(repr(each.text)))
     return table
-
-
-COMMANDS = (command("sensitivity", Options, run),)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppd_acc.cli.command import Command
 from ppd_acc.cli.flags import SIDES, between, not_negative, positive
 from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flags, value
 from ppd_acc.kv.blend import blend_data, blend_view
 from ppd_acc.kv.check import KvReport, check_dumps
 from ppd_acc.kv.check import Options as Checking
@@ -30,11 +30,18 @@ from ppd_accuracy.kv.tolerance import Limits
 _BLEND_FLAGS = ("cacheblend", "recomp_ratio", "check_layers", "suffix_len", "timings", "quality_drop")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_dumps(parser: argparse.ArgumentParser) -> None:
     for side, letter in (("baseline", "a"), ("target", "b")):
         group = parser.add_mutually_exclusive_group(required=True)
         group.add_argument(f"--kv-dump-{letter}", dest=side, metavar="FILE", help=f"the {side}: .npz or .safetensors")
         group.add_argument(f"--{side}", dest=side, metavar="FILE", help="the same")
+
+
+def _dumps(given: Given) -> tuple[Path, ...]:
+    return tuple(given.directory / given.flag(side) for side in SIDES)
+
+
+def _add_checking(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("tolerance (by default that of the element type's rounding)")
     limits.add_argument("--max-abs-threshold", type=between(0, float("inf")), metavar="F", help="largest difference")
     limits.add_argument("--cosine-threshold", type=between(-1, 1), metavar="F", help="smallest cosine")
@@ -53,9 +60,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per", action="append", choices=AXES, default=None, help="also figures per head, block or token; repeatable"
     )
-    parser.add_argument(
-        "--plot", metavar="FILE", help="heat map, or with the CacheBlend view its histogram (.png, .svg)"
+
+
+def _checking(given: Given) -> Checking:
+    return Checking(
+        dtype=given.flag("dtype"),
+        limits=Limits(
+            max_abs=given.option("max_abs_threshold", table="kv"), cosine=given.option("cosine_threshold", table="kv")
+        ),
+        block_size=given.flag("block_size"),
+        details=tuple(dict.fromkeys(given.flag("per") or ())),
+        has_deviations=_has_view(given),
+        layout=given.flag("layout"),
     )
+
+
+def _plot(given: Given) -> Path | None:
+    path = given.path("plot")
+    if path is not None:
+        check_plot(path)
+    return path
+
+
+def _has_view(given: Given) -> bool:
+    return any(given.flag(name) is not None for name in _BLEND_FLAGS)
+
+
+def _add_blend(parser: argparse.ArgumentParser) -> None:
     view = parser.add_argument_group("CacheBlend view (any of these switches it on)")
     view.add_argument("--cacheblend", action="store_true", default=None, help="with the values below as they are")
     view.add_argument("--recomp-ratio", type=between(0, 1), metavar="F", help="share of tokens (default 0.16)")
@@ -86,44 +117,24 @@ class BlendView:
     quality_drop: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    baseline: Path
-    target: Path
-    checking: Checking
-    plot: Path | None
-    blend: BlendView | None
-
-
-def options_of(given: Given) -> Options:
-    plot, directory = given.flag("plot"), given.directory
-    if plot is not None:
-        plot = directory / plot
-        check_plot(plot)
-    has_view = any(given.flag(name) is not None for name in _BLEND_FLAGS)
-    timings = given.flag("timings")
-    ratio = given.flag("recomp_ratio")
-    blended = BlendView(
-        timings=_timings(directory / timings) if timings is not None else None,
+def _blend_view(given: Given) -> BlendView | None:
+    timings, ratio = given.path("timings"), given.flag("recomp_ratio")
+    view = BlendView(
+        timings=_timings(timings) if timings is not None else None,
         check_layers=_layers(given.flag("check_layers") or ()),
         ratio=RECOMPUTE_RATIO if ratio is None else ratio,
         suffix_len=given.flag("suffix_len") or 0,
         quality_drop=given.flag("quality_drop"),
     )
-    checking = Checking(
-        dtype=given.flag("dtype"),
-        limits=Limits(
-            max_abs=given.option("max_abs_threshold", table="kv"), cosine=given.option("cosine_threshold", table="kv")
-        ),
-        block_size=given.flag("block_size"),
-        details=tuple(dict.fromkeys(given.flag("per") or ())),
-        has_deviations=has_view,
-        layout=given.flag("layout"),
-    )
-    baseline, target = (directory / given.flag(side) for side in SIDES)
-    return Options(
-        baseline=baseline, target=target, checking=checking, plot=plot, blend=blended if has_view else None
-    )  # fmt: skip
+    return view if _has_view(given) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    dumps: tuple[Path, Path] = flags(_add_dumps, _dumps)
+    checking: Checking = flags(_add_checking, _checking)
+    plot: Path | None = value("FILE", "heat map, or with the CacheBlend view its histogram (.png, .svg)", read=_plot)
+    blend: BlendView | None = flags(_add_blend, _blend_view)
 
 
 def run(options: Options, surroundings: Surroundings) -> Result:
@@ -152,11 +163,11 @@ def check(options: Options, surroundings: Surroundings) -> KvReport:
         progress[0](done)
 
     try:
-        report = check_dumps(options.baseline, options.target, options.checking, tell)
+        report = check_dumps(*options.dumps, options.checking, tell)
     except KvFileError as error:
         raise Mistake(str(error)) from None
     if not report.checked:
-        raise Mistake(f"{options.baseline} and {options.target} hold no arrays; there is nothing to compare")
+        raise Mistake(f"{options.dumps[0]} and {options.dumps[1]} hold no arrays; there is nothing to compare")
     return report
 
 
@@ -186,6 +197,3 @@ def _blend(report: KvReport, options: BlendView) -> tuple[Blend, Recommendation,
     except ValueError as error:
         raise Mistake(f"CacheBlend view: {error}") from None
     return view, recommend(view, timings=options.timings, quality_drop=options.quality_drop), notes
-
-
-COMMANDS = (Command(name="check-kv", add_arguments=add_arguments, options=options_of, run=run),)

@@ -9,7 +9,6 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.options import flag, switch, value
 from ppd_acc.data.report import read_report
 from ppd_acc.outcome import Exit, Mistake, Result
@@ -84,6 +83,3 @@ def _table(annotations: Mapping[str, Annotation]) -> Table:
     for sample_id, each in sorted(annotations.items()):
         table.add_row(Text(sample_id), Text(", ".join(each.labels)), Text(each.note or ""))
     return table
-
-
-COMMANDS = (command("annotate", Options, run),)

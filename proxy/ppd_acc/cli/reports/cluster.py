@@ -14,7 +14,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import positive
 from ppd_acc.cli.options import value
 from ppd_acc.cli.reports.source import Source, report_from, source_flags
@@ -147,6 +146,3 @@ def _shown(spread: Mapping[str, float | None]) -> str:
     if spread["low"] == spread["high"]:
         return f"{spread['median']:.4g}"
     return f"{spread['median']:.4g} ({spread['low']:.4g} to {spread['high']:.4g})"
-
-
-COMMANDS = (command("cluster", Options, run),)

@@ -13,7 +13,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import SIDES, confidence_flag, not_negative, positive
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags, value
@@ -236,6 +235,3 @@ def _number(value: float) -> float:
     if value < -1e300:
         return float("-inf")
     return min(0.0, float(value)) if value <= _ROUNDING else float(value)
-
-
-COMMANDS = (command("entropy", Options, run),)

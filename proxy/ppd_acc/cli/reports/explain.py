@@ -14,7 +14,6 @@ from rich.text import Text
 
 from ppd_acc.ask.access import Access
 from ppd_acc.ask.engines import EngineTrouble, engines
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import not_negative
 from ppd_acc.cli.options import derived, flag, value
 from ppd_acc.cli.reports.source import ProxySource, Source, report_from, source_flags
@@ -172,6 +171,3 @@ def _data(
         "error": sample.error,
         "metadata": sample.metadata,
     }
-
-
-COMMANDS = (command("explain", Options, run),)

@@ -13,7 +13,6 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, not_negative
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags
@@ -195,6 +194,3 @@ def _table(samples: list[Sample]) -> Table:
     if len(samples) > _SHOWN:
         table.add_row(f"and {len(samples) - _SHOWN} more")
     return table
-
-
-COMMANDS = (command("filter", Options, run),)

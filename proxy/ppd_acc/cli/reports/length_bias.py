@@ -9,7 +9,6 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import alpha_flag, between
 from ppd_acc.cli.options import value
 from ppd_acc.cli.reports.source import Source, report_from, source_flags
@@ -109,6 +108,3 @@ def _finish_table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(*(Text(str(row[side] or "unknown")) for side in ("baseline", "target")), str(row["pairs"]))
     return table
-
-
-COMMANDS = (command("length-bias", Options, run),)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import positive
 from ppd_acc.cli.options import flag, value
 from ppd_acc.cli.reports.source import FileSource, Source, report_from, source_flags
@@ -79,6 +78,3 @@ def _files(options: Options, *, has_annotations: bool) -> list[tuple[str, str]]:
     if has_annotations:
         files.append(("annotations", str(sidecar(source.name))))
     return files
-
-
-COMMANDS = (command("report", Options, run),)

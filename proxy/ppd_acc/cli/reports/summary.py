@@ -14,7 +14,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags
 from ppd_acc.cli.reports.source import Source, add_source_flags, report_from, source_of
@@ -155,6 +154,3 @@ def _shown(name: str, value: Any) -> str:
     if value is not None and name in _IN_NATS:
         return nats(value)
     return f"{value:.4g}" if isinstance(value, float) else ("" if value is None else str(value))
-
-
-COMMANDS = (command("summary", Options, run),)

@@ -14,7 +14,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import alpha_flag
 from ppd_acc.cli.options import flag, nested, switch
 from ppd_acc.compare.decisions import worst
@@ -183,6 +182,3 @@ def _metrics_table(metrics: Sequence[Metric]) -> Table:
         difference = f"{metric.difference:+.4g} {metric.unit}"
         table.add_row(metric.name, str(metric.pairs), difference, f"{metric.p:.4f}", f"{metric.p_holm:.4f}")
     return table
-
-
-COMMANDS = (command("ab-test", Options, run),)

@@ -13,7 +13,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.options import flag, switch
 from ppd_acc.data.report import Sample, read_report
 from ppd_acc.outcome import Exit, Result, Trouble
@@ -123,6 +122,3 @@ def _table(samples: Sequence[Repeated]) -> Table:
     if len(samples) > _SHOWN:
         table.add_row(f"and {len(samples) - _SHOWN} more", "", "", "")
     return table
-
-
-COMMANDS = (command("aggregate", Options, run),)

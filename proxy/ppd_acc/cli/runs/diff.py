@@ -12,7 +12,6 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.options import flag
 from ppd_acc.cli.runs.regression import change_of, changes_table
 from ppd_acc.data.report import STATUSES, Report, Sample, read_report
@@ -114,6 +113,3 @@ def _statuses(table: Counter[tuple[str, str]]) -> Table:
     for before in present:
         shown.add_row(before, *(str(table[before, now]) for now in present))
     return shown
-
-
-COMMANDS = (command("diff", Options, run),)

@@ -14,7 +14,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, not_negative, positive
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags, switch, value
@@ -51,7 +50,7 @@ def _path(given: Given) -> Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Save:
+class SaveOptions:
     report: str = flag("--report", "--input", required=True, metavar="FILE", help="what batch-compare wrote")
     tag: str = flag(default="", metavar="T", help="runs are compared with those of the same tag")
     storage: Storage = flag(
@@ -61,7 +60,7 @@ class Save:
     db: Path = flags(_add_db, _path)
 
 
-def save(options: Save, surroundings: Surroundings) -> Result:
+def run_save(options: SaveOptions, surroundings: Surroundings) -> Result:
     source = surroundings.directory / options.report
     try:
         body = source.read_bytes()
@@ -84,12 +83,12 @@ def save(options: Save, surroundings: Surroundings) -> Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class List:
+class ListOptions:
     tag: str | None = value("T", "only runs of this tag")
     db: Path = flags(_add_db, _path)
 
 
-def list_runs(options: List, _: Surroundings) -> Result:
+def run_list(options: ListOptions, _: Surroundings) -> Result:
     with opened(options.db, is_made=False) as history:
         runs = history.runs(tag=options.tag)
     data = {"runs": [asdict(run) for run in runs]}
@@ -117,7 +116,7 @@ def _table(runs: Sequence[Run]) -> Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trend:
+class TrendOptions:
     tag: str | None = value("T", "only runs of this tag")
     last: int | None = value("N", "only the newest N runs of each kind (default all)", positive)
     metric: str = flag(choices=dict(_BAD), default="real", help="what counts: all but ties (default), or ties too")
@@ -126,7 +125,7 @@ class Trend:
     db: Path = flags(_add_db, _path)
 
 
-def trend(options: Trend, _: Surroundings) -> Result:
+def run_trend(options: TrendOptions, _: Surroundings) -> Result:
     """A group is runs of one dataset, model and tag; Holm over the groups. The worst group decides."""
     bad = dict(_BAD)[options.metric]
     with opened(options.db, is_made=False) as history:
@@ -174,14 +173,14 @@ def _adjusted(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purge:
+class PurgeOptions:
     older_than: float = flag(type=between(0, 1e6), required=True, metavar="DAYS", help="remove runs that are older")
     keep_last: int = flag(type=not_negative, default=0, metavar="N", help="but never the newest N")
     dry_run: bool = switch("only say which")
     db: Path = flags(_add_db, _path)
 
 
-def purge(options: Purge, surroundings: Surroundings) -> Result:
+def run_purge(options: PurgeOptions, surroundings: Surroundings) -> Result:
     with opened(options.db, is_made=False) as history:
         runs = history.runs()
         newest = {run.run for run in runs[len(runs) - min(options.keep_last, len(runs)) :]}
@@ -193,11 +192,3 @@ def purge(options: Purge, surroundings: Surroundings) -> Result:
     told = Text(f"{word} {len(gone)} of {len(runs)} runs")
     data = {"is_dry_run": options.dry_run, "removed": [asdict(run) for run in gone], "kept": len(runs) - len(gone)}
     return Result(exit=Exit.PASS, data=data, view=(_table(gone), told) if gone else (told,))
-
-
-COMMANDS = (
-    command("history save", Save, save),
-    command("history list", List, list_runs),
-    command("history trend", Trend, trend),
-    command("history purge", Purge, purge),
-)

@@ -14,22 +14,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.options import flag, nested
 from ppd_acc.cli.runs.ab_test import Test
 from ppd_acc.compare.decisions import worst
 from ppd_acc.data.report import Sample, read_report
 from ppd_acc.outcome import Result
-from ppd_acc.reports.matching import (
-    columns,
-    ends,
-    match,
-    mcnemar,
-    notes_of,
-    plain,
-    rates_table,
-    require_pairs,
-)
+from ppd_acc.reports.matching import columns, ends, match, mcnemar, notes_of, plain, rates_table, require_pairs
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import span
 
@@ -106,6 +96,3 @@ def _where(row: Mapping[str, Any]) -> str:
     places = [row[side]["first_divergence"] for side in ("before", "now")]
     told = ["none" if place is None else f"{row['unit'][:-1]} {place}" for place in places]
     return told[0] if told[0] == told[1] else " -> ".join(told)
-
-
-COMMANDS = (command("regression", Options, run),)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.completions import SHELLS, Shell, script_of
 from ppd_acc.cli.options import flag
 from ppd_acc.files import write_whole
@@ -30,6 +29,3 @@ def run(options: Options, surroundings: Surroundings) -> Result:
         return Result(exit=Exit.PASS, data=data, view=(verbatim(script.rstrip("\n")),))
     write_whole(surroundings.directory / options.output, (script.encode(),), "--output")
     return Result(exit=Exit.PASS, data=data, view=(Text(f"wrote {options.output}"),))
-
-
-COMMANDS = (command("completion", Options, run),)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag
 from ppd_acc.cli.settings import FILE_NAMES, mistakes_of, read_tables, unknown_of
@@ -46,6 +45,3 @@ def run(options: Options, _: Surroundings) -> Result:
         view=(Text(verdict),),
         notes=tuple(f"{path}: {each}" for each in unknown),
     )
-
-
-COMMANDS = (command("config validate", Options, run),)

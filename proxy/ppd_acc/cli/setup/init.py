@@ -9,7 +9,6 @@ from string import Template
 
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import add_pair_flags
 from ppd_acc.cli.options import flag, flags, switch
 from ppd_acc.cli.settings import FILE_NAMES, mistakes_of, unknown_of
@@ -85,6 +84,3 @@ def _quoted(text: str) -> str:
     """A TOML string."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in escaped) + '"'
-
-
-COMMANDS = (command("init", Options, run),)

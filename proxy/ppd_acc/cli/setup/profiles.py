@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.command import command
 from ppd_acc.cli.options import derived
 from ppd_acc.cli.settings import BUILT_IN_PROFILES, Settings
 from ppd_acc.outcome import Exit, Result
@@ -33,6 +32,3 @@ def run(options: Options, _: Surroundings) -> Result:
     replaced = [name for name in own if name in BUILT_IN_PROFILES]
     notes = tuple(f"profiles.{name} of the file replaces the built-in one" for name in replaced)
     return Result(exit=Exit.PASS, data={"profiles": profiles}, view=(table,), notes=notes)
-
-
-COMMANDS = (command("profiles", Options, run),)

@@ -17,7 +17,6 @@ from rich.text import Text
 from ppd_acc.ask.access import Terms
 from ppd_acc.ask.engines import engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
-from ppd_acc.cli.command import command
 from ppd_acc.cli.flags import between, confidence_flag, pair_flags, positive, terms_flags, whole_number_of
 from ppd_acc.cli.options import derived, flag, switch, value
 from ppd_acc.cli.prompts import prompts_flags
@@ -169,6 +168,3 @@ def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     )
     notes = (f"{counted(lost, 'round')} could not be written to --log",) if lost else ()
     return Result(exit=exit_of(end, state, decision), data=data, view=view, notes=notes)
-
-
-COMMANDS = (command("watch", Options, run),)
