@@ -31,7 +31,7 @@ class Trouble(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """`data` is what `--json` writes: plain JSON types, msgspec Structs or dataclasses; `main` adds kind and version.
-    `view` is what people read, in order. `notes` are warnings, shown in both."""
+    `view` is what people read, in order: tables, and text that is no markup. `notes` are warnings, shown in both."""
 
     exit: Exit
     data: Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -56,6 +56,11 @@ def number(value: float | None) -> str:
 def verbatim(text: str) -> Text:
     """Text that is neither wrapped nor cut, however long its lines: what programs read."""
     return Text(text, no_wrap=True)
+
+
+def shown(part: RenderableType) -> RenderableType:
+    """A part of a view; in plain text nothing is markup."""
+    return Text(part) if isinstance(part, str) else part
 
 
 def is_verbatim(part: object) -> bool:

@@ -130,6 +130,15 @@ class Engine:
             raise EngineTrouble("bad_answer", f"{self.url}/v1/models has no list of models", is_passing=False)
         return [each for each in data if isinstance(each, dict)]
 
+    async def version(self) -> str | None:
+        """The release that it says it is; None where it does not tell."""
+        try:
+            body = await self.get("/version")
+        except EngineTrouble:
+            return None
+        version = body.get("version") if isinstance(body, dict) else None
+        return version if isinstance(version, str) else None
+
     async def ask(self, question: Question, sampling: Sampling, *, request_id: str | None = None) -> Answer:
         """One answer with token ids and logprobs, as far as the engine gives them. Raises EngineTrouble.
 

@@ -73,25 +73,15 @@ async def check_health(engine: Engine, *, depth: int = DEPTH) -> Health:
             "max_model_len": length if isinstance(length, int) else None,
             "root": root if isinstance(root, str) else None,
         }
-        found["version"] = await _version(engine, missing)
+        found["version"] = await engine.version()
+        if found["version"] is None:
+            missing.append("no /version: engines of different releases cannot be told apart")
         answer = await _generate(engine, depth, found, missing)
         found["tokenizer"] = await _tokenizer(engine, name, missing)
         found["has_prompt_logprobs"] = await _can_score(engine, answer, found, missing)
     except EngineTrouble as trouble:
         found |= {"error": str(trouble), "is_reachable": trouble.reason not in _UNREACHABLE}
     return Health(**found, missing=tuple(missing))
-
-
-async def _version(engine: Engine, missing: list[str]) -> str | None:
-    try:
-        told = await engine.get("/version")
-    except EngineTrouble:
-        told = None
-    version = told.get("version") if isinstance(told, dict) else None
-    if not isinstance(version, str):
-        missing.append("no /version: engines of different releases cannot be told apart")
-        return None
-    return version
 
 
 async def _generate(engine: Engine, depth: int, found: dict[str, Any], missing: list[str]) -> Answer:

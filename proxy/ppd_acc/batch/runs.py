@@ -14,7 +14,7 @@ import msgspec
 
 from ppd_acc.ask.access import Access, Sampling
 from ppd_acc.ask.cache import Cache
-from ppd_acc.ask.engines import Engine, EngineTrouble, engines
+from ppd_acc.ask.engines import Engine, engines
 from ppd_acc.batch.batch import Asked, Batch, Pace, Recalled, Rules, Source
 from ppd_acc.batch.gating import Gate, stopping
 from ppd_acc.batch.options import Options
@@ -169,12 +169,7 @@ async def _journal(work: Work, options: Options) -> AsyncIterator[tuple[RunJourn
 async def info_of(engine: Engine) -> EngineInfo:
     """Its model and version; the version is None where it does not tell. Raises EngineTrouble without a model."""
     model = await engine.model()
-    try:
-        told = await engine.get("/version")
-    except EngineTrouble:
-        told = None
-    version = told.get("version") if isinstance(told, dict) else None
-    return EngineInfo(url=engine.url, model=model, version=version if isinstance(version, str) else None)
+    return EngineInfo(url=engine.url, model=model, version=await engine.version())
 
 
 async def _floor(

@@ -26,7 +26,7 @@ from ppd_acc.cli.parser import build_parser
 from ppd_acc.cli.registry import COMMANDS, Listed
 from ppd_acc.cli.settings import Settings, load_settings
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
-from ppd_acc.views import is_verbatim
+from ppd_acc.views import is_verbatim, shown
 from ppd_shell.settings import ConfigError
 from ppd_wire.json.strict import to_json
 
@@ -122,7 +122,7 @@ class _Ending:
                     self.err.print(Text(f"note: {note}"))
                 if self.json != "-":
                     for part in result.view:
-                        self.out.print(part, soft_wrap=is_verbatim(part))
+                        self.out.print(shown(part), soft_wrap=is_verbatim(part))
             sys.stdout.flush()
         except BrokenPipeError:  # of JSON; people who have read enough change no verdict
             _silence(sys.stdout)

@@ -128,6 +128,11 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.status == "unclassified" and bool(self.differences) and not has_token
 
     @property
+    def longest(self) -> int:
+        """Tokens, or words, of the longer answer."""
+        return max(len(self.baseline.tokens), len(self.target.tokens))
+
+    @property
     def question(self) -> str:
         """The prompt's text, or the conversation's last message."""
         if self.prompt is not None:

@@ -46,7 +46,7 @@ def places(sample: Sample, around: int = AROUND_TOKENS) -> list[Place]:
     centre = sample.flip.position if sample.flip is not None else sample.max_delta_at
     if centre is None:
         return []
-    last = max(len(sample.baseline.tokens), len(sample.target.tokens)) - 1
+    last = sample.longest - 1
     return [_place(sample, number) for number in range(max(0, centre - around), min(last, centre + around) + 1)]
 
 

@@ -17,7 +17,7 @@ from ppd_acc.cli.given import Given
 from ppd_acc.cli.registry import COMMANDS
 from ppd_acc.cli.settings import Settings
 from ppd_acc.outcome import Result
-from ppd_acc.views import is_verbatim
+from ppd_acc.views import is_verbatim, shown
 
 
 def command_of(name: str) -> Command:
@@ -62,5 +62,5 @@ def lines_of(result: Result) -> Iterator[str]:
     console = Console(file=None, width=160, highlight=False)
     with console.capture() as captured:
         for part in result.view:
-            console.print(part, soft_wrap=is_verbatim(part))
+            console.print(shown(part), soft_wrap=is_verbatim(part))
     yield from captured.get().splitlines()

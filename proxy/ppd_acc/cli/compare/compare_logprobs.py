@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer, Position
@@ -103,8 +102,8 @@ def _result(found: list[Comparison], floor: Floor, options: Options, notes: list
     target, alpha, limit = found[0], options.alpha, options.kl_threshold
     verdicts = [judge(each, floor, alpha=alpha, limit=limit) for each in found]
     code, reasons = verdicts[0]
-    lines: list[RenderableType] = [Text(f"{_OUTCOMES[code]}: {reason}") for reason in reasons]
-    lines += [Text(headline(target.sample)), Text(noise_line(floor)), Text(_quantiles(floor))]
+    lines: list[RenderableType] = [f"{_OUTCOMES[code]}: {reason}" for reason in reasons]
+    lines += [headline(target.sample), noise_line(floor), _quantiles(floor)]
     lines.append(_summary(found, verdicts))
     lines.append(_table(target, _SHOWN_DIVERGENCE if limit is None else limit))
     if len(target.rows) > _SHOWN_ROWS:

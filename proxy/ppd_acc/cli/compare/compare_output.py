@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from rich.text import Text
 
 from ppd_acc.ask.access import Terms
 from ppd_acc.ask.answers import Answer
@@ -96,16 +95,16 @@ def _result_of_texts(sample: Sample) -> Result:
     code = {"equal": Exit.PASS, "empty": Exit.INCONCLUSIVE}.get(sample.status, Exit.DIFFERENT)
     place = f"word {sample.flip.position} is the first that differs" if sample.flip is not None else "not in the words"
     what = f"different: {place}" if code == Exit.DIFFERENT else headline(sample)
-    return Result(exit=code, data=_data(sample, Floor()), view=(Text(what), *_both(sample)))
+    return Result(exit=code, data=_data(sample, Floor()), view=(what, *_both(sample)))
 
 
-def _both(sample: Sample) -> Iterator[Text]:
+def _both(sample: Sample) -> Iterator[str]:
     """Each part that differs, and the contents where only tokens do."""
     parts = [each.part for each in sample.differences] or (["content"] if sample.flip is not None else [])
     for part in parts:
         label = "" if part == "content" else f" {part.replace('_', ' ')}"
         for name, side in (("baseline", sample.baseline), ("target", sample.target)):
-            yield Text(f"{f'{name}{label}:':{len(f'baseline{label}:')}} {part_of(side.said, part)!r}")
+            yield f"{f'{name}{label}:':{len(f'baseline{label}:')}} {part_of(side.said, part)!r}"
 
 
 def result_of(sample: Sample, floor: Floor) -> Result:
@@ -114,7 +113,7 @@ def result_of(sample: Sample, floor: Floor) -> Result:
     code = {"equal": Exit.PASS, "tie": Exit.PASS, "real": Exit.DIFFERENT}.get(sample.status, Exit.INCONCLUSIVE)
     if sample.is_unexplained:
         code = Exit.DIFFERENT
-    lines = [Text(headline(sample)), Text(noise_line(floor)), *_both(sample)]
+    lines = [headline(sample), noise_line(floor), *_both(sample)]
     return Result(exit=code, data=_data(sample, floor), view=tuple(lines))
 
 

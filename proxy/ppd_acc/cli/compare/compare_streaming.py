@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import msgspec
-from rich.text import Text
 
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer
@@ -119,9 +118,8 @@ def _result(asked: tuple[Asked, ...], question: Question, floor: Floor, options:
         for name, pair in pairs.items()
     ]  # fmt: skip
     findings += _protocol(baseline.streamed, target.streamed)
-    lines: list[Any] = [Text(f"{each.outcome}: {each.check}: {each.detail}") for each in findings]
-    lines += [Text(line) for line in _counts(asked)]
-    lines.append(Text(noise_line(floor)))
+    lines: list[Any] = [f"{each.outcome}: {each.check}: {each.detail}" for each in findings]
+    lines += [*_counts(asked), noise_line(floor)]
     data: dict[str, Any] = {
         "matching": list(matching.names),
         "findings": [asdict(each) for each in findings],

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from rich.text import Text
-
 from ppd_acc.ask.access import Access, Sampling
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
 from ppd_acc.ask.streams import Streamed
@@ -194,13 +192,13 @@ def _result(head: dict[str, Any], measured: Measured) -> Result:
     names = ("first token", "between tokens", "per token of an answer", "whole answer")
     rows = dict(zip(names, latencies.values(), strict=True))
     counted = " and ".join(sorted(measured.units)) or "tokens"
-    view: list[Any] = [Text(f"{completed} of {completed + failed} requests answered in {wall_s:.3f} s")]
+    view: list[Any] = [f"{completed} of {completed + failed} requests answered in {wall_s:.3f} s"]
     if completed and wall_s:
         view += [
-            Text(f"{completed / wall_s:.4g} requests/s, {measured.output_tokens / wall_s:.4g} output {counted}/s"),
+            f"{completed / wall_s:.4g} requests/s, {measured.output_tokens / wall_s:.4g} output {counted}/s",
             figures_table(f"Latency, intervals of {CONFIDENCE:.0%}", rows),
         ]
-    view += [Text(f"{times} failed: {measured.examples[reason]}") for reason, times in measured.failures.items()]
+    view += [f"{times} failed: {measured.examples[reason]}" for reason, times in measured.failures.items()]
     notes = []
     if head["settings"]["has_same_prompt"]:
         notes.append("every request has the same prompt: times to the first token may be of the prefix cache")

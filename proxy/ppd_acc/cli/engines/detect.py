@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.ask.access import Access
 from ppd_acc.ask.detection import Detection, detect
@@ -50,8 +49,8 @@ async def run(options: Options, _: Surroundings) -> Result:
             raise each
     lines: list[RenderableType] = []
     for each in known:
-        lines += [Text(f"{each.url}: {each.statement}"), _table(each)]
-    lines += [Text(f"{url}: unreachable: {reason}") for url, reason in failures.items()]
+        lines += [f"{each.url}: {each.statement}", _table(each)]
+    lines += [f"{url}: unreachable: {reason}" for url, reason in failures.items()]
     data = {"endpoints": [asdict(each) for each in known], "failures": failures}
     return Result(exit=Exit.INFRASTRUCTURE if failures else Exit.PASS, data=data, view=tuple(lines))
 

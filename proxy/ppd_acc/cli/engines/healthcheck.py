@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.ask.access import Access
 from ppd_acc.ask.engines import engines
@@ -70,8 +69,8 @@ def _result(healths: list[Health]) -> Result:
     elif different:
         code = Exit.DIFFERENT
     lines: list[RenderableType] = [health_table(healths)]
-    lines += [Text(f"{health.url}: {health.error}") for health in healths if health.error is not None]
-    lines += [Text(f"different: {sentence}") for sentence in different]
+    lines += [f"{health.url}: {health.error}" for health in healths if health.error is not None]
+    lines += [f"different: {sentence}" for sentence in different]
     notes += [f"{health.url}: {sentence}" for health in healths for sentence in health.missing]
     data = {"endpoints": [health.data() for health in healths], "differences": different}
     return Result(exit=code, data=data, view=tuple(lines), notes=tuple(notes))

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import msgspec
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.ask.access import Terms
 from ppd_acc.ask.engines import EngineTrouble, engines_by_side
@@ -277,7 +276,7 @@ def _result(options: Options, verdict: Verdict, trials: Trials, longest: int, no
         "noise": msgspec.to_builtins(noise_of(trials.floor)),
     }
     title = "requests at once" if options.over == "concurrency" else f"length in {trials.cuts.unit}"
-    headline, noise = Text(f"{verdict.found}: {verdict.sentence}"), Text(noise_line(trials.floor))
+    headline, noise = f"{verdict.found}: {verdict.sentence}", noise_line(trials.floor)
     return Result(exit=code, data=data, view=(headline, _table(title, trials, threshold), noise), notes=tuple(notes))
 
 

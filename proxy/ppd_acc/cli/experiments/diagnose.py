@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.ask.access import Terms
 from ppd_acc.ask.engines import Engine, Question, engines_by_side
@@ -136,7 +135,7 @@ def _parts(asked: Sequence[Engine]) -> Parts:
 
 
 def _unhealthy(healths: Sequence[Health]) -> Result:
-    ill = (Text(f"{health.url}: {health.error}") for health in healths if not health.is_healthy)
+    ill = (f"{health.url}: {health.error}" for health in healths if not health.is_healthy)
     data = {"endpoints": [health.data() for health in healths], "stages": [], "located": None, "guide": []}
     return Result(exit=Exit.INFRASTRUCTURE, data=data, view=(health_table(healths), *ill))
 
@@ -233,17 +232,17 @@ def _contrasts(stages: Sequence[StageResult]) -> list[dict[str, Any]]:
 
 def _view(found: _Found, located: Located, guide: Sequence[Advice]) -> tuple[RenderableType, ...]:
     lines: list[RenderableType] = [
-        health_table(found.healths), Text(noise_line(found.floor)), _stages_table(found.stages)
+        health_table(found.healths), noise_line(found.floor), _stages_table(found.stages)
     ]  # fmt: skip
     for each in found.stages:
-        lines += [Text(f"{_name(each.stage)}: {reason}") for reason in each.reasons if each.state != "clean"]
+        lines += [f"{_name(each.stage)}: {reason}" for reason in each.reasons if each.state != "clean"]
     for told in _contrasts(found.stages):
         names = f"{_name(told['stage'])} minus {_name(told['minus'])}"
         interval = span(told["low"], told["high"])
-        lines.append(Text(f"divergent, {names}: {percent(told['difference'])} (95 %: {interval})"))
+        lines.append(f"divergent, {names}: {percent(told['difference'])} (95 %: {interval})")
     if found.kv is not None:
-        lines.append(Text(f"KV dumps: {found.kv.statement}"))
-    lines.append(Text(f"breaks: {located.place}: {located.why}" if located.place else located.why))
+        lines.append(f"KV dumps: {found.kv.statement}")
+    lines.append(f"breaks: {located.place}: {located.why}" if located.place else located.why)
     table = Table("applies", "rule", "why", title="quick decision guide", title_justify="left")
     for rule in guide:
         table.add_row({True: "yes", False: "no", None: "unknown"}[rule.applies], rule.rule, rule.why)

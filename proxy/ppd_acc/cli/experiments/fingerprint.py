@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer, identity
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
+from ppd_acc.ask.engines import Engine, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.flags import SIDES, add_access_flags, add_noise_flag, add_pair_flags, terms_of, whole_number_of
 from ppd_acc.cli.given import Given
@@ -92,7 +92,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
     async with engines_by_side(terms.access, options.urls) as asked:
         answers = await asyncio.gather(*(_answers(engine, terms.sampling) for engine in asked))
         prints = [
-            {"url": engine.url, "model": await engine.model(), "version": await _version(engine), **_print_of(each)}
+            {"url": engine.url, "model": await engine.model(), "version": await engine.version(), **_print_of(each)}
             for engine, each in zip(asked, answers, strict=True)
         ]
         floor = await floor_of(asked[0], _QUESTIONS, terms, surroundings)
@@ -101,7 +101,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
     if has_target:
         return with_model_notes(_compared(head, prints, answers, floor), *asked)
     if all(answer.is_empty for answer in answers[0]):
-        return Result(exit=Exit.INCONCLUSIVE, data=head, view=(Text(f"empty: {NOTHING_SAID}"), _table(prints)))
+        return Result(exit=Exit.INCONCLUSIVE, data=head, view=(f"empty: {NOTHING_SAID}", _table(prints)))
     return Result(exit=Exit.PASS, data=head, view=(_table(prints),))
 
 
@@ -110,15 +110,6 @@ _QUESTIONS = tuple(Question(prompt=probe) for probe in PROBES)
 
 async def _answers(engine: Engine, sampling: Sampling) -> list[Answer]:
     return list(await asyncio.gather(*(engine.ask(question, sampling) for question in _QUESTIONS)))
-
-
-async def _version(engine: Engine) -> str | None:
-    try:
-        body = await engine.get("/version")
-    except EngineTrouble:
-        return None
-    version = body.get("version") if isinstance(body, dict) else None
-    return version if isinstance(version, str) else None
 
 
 def _print_of(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -172,8 +163,8 @@ def _compared(
         code = Exit.DIFFERENT
         reasons.insert(0, "the probes have other tokens on the target: tokenizer or chat template differ")
     outcome = "empty" if verdict.is_empty and code == Exit.INCONCLUSIVE else _OUTCOMES[code]
-    lines: list[RenderableType] = [Text(f"{outcome}: {reason}") for reason in reasons]
-    lines += [_table(prints), _probes(samples), Text(noise_line(floor))]
+    lines: list[RenderableType] = [f"{outcome}: {reason}" for reason in reasons]
+    lines += [_table(prints), _probes(samples), noise_line(floor)]
     is_same = prints[0]["tokens_digest"] == prints[1]["tokens_digest"]
     notes = () if is_same or code != Exit.PASS else ("the digests differ by near ties only, within the noise",)
     data = {

@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.engines import Engine, Question, engines
@@ -132,18 +131,18 @@ def _result(tallies: Sequence[Tally], floor: Floor, options: Options) -> Result:
         "between_schedules": list(_across(tallies, sampling, floor)),
         "noise": msgspec.to_builtins(noise_of(floor)),
     }
-    lines = [Text(f"{verdict.outcome}: {name}: {verdict.reason}") for name, verdict in verdicts]
+    lines = [f"{verdict.outcome}: {name}: {verdict.reason}" for name, verdict in verdicts]
     if sampling.is_greedy and is_flaky(floor):
         again = f"{floor.flips} of {counted(floor.answers, 'answer')} came out differently when asked again"
         own = "" if tallies[0].engine == "url" else f"{tallies[0].engine}, "
-        lines.insert(0, Text(f"not reproducible: {own}{again}; its own noise floor excuses nearly everything"))
+        lines.insert(0, f"not reproducible: {own}{again}; its own noise floor excuses nearly everything")
     notes = []
     if errors:
         first = next(each.errors[0] for each in tallies if each.errors)
         notes.append(f"{counted(errors, 'run')} failed, the first: {first}")
     notes += [each["sentence"] for each in data["between_schedules"] if each["status"] not in ("equal", "tie")]
     return Result(
-        exit=code, data=data, view=(*lines, _table(tallies, confidence), Text(noise_line(floor))), notes=tuple(notes)
+        exit=code, data=data, view=(*lines, _table(tallies, confidence), noise_line(floor)), notes=tuple(notes)
     )
 
 

@@ -113,7 +113,7 @@ def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: Flo
     if floor.answers and against_noise.p is not None:
         itself = _told(rates["baseline_against_itself"])
         beside += f"; the baseline against itself {itself}: Fisher p {against_noise.p:.4f}"
-    view = (Text(headline), Text(beside), _table(asked, samples), Text(noise_line(floor)))
+    view = (headline, beside, _table(asked, samples), noise_line(floor))
     return Result(exit=code, data=data, view=view, notes=tuple(notes))
 
 

@@ -53,7 +53,7 @@ def run(options: Options, surroundings: Surroundings) -> Result:
     return Result(
         exit=Exit.PASS,
         data={"report": str(options.report), "file": str(sidecar(options.report)), "annotations": _plain(shown)},
-        view=(_table(shown) if shown else Text("no annotations"),),
+        view=(_table(shown) if shown else "no annotations",),
         notes=notes if strangers else (),
     )
 

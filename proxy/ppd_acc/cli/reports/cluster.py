@@ -31,8 +31,7 @@ _TAGS = 3
 
 
 def _relative_position(sample: Sample) -> float | None:
-    longest = max(len(sample.baseline.tokens), len(sample.target.tokens))
-    return sample.flip.position / longest if sample.flip is not None and longest else None
+    return sample.flip.position / sample.longest if sample.flip is not None and sample.longest else None
 
 
 FEATURES: Mapping[str, Figure] = MappingProxyType(
@@ -119,7 +118,7 @@ def _range(figure: Figure, members: Sequence[Sample]) -> dict[str, float | int |
 
 def _view(data: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     if not groups:
-        return [Text(f"no divergent sample among {data['samples']}")]
+        return [f"no divergent sample among {data['samples']}"]
     silhouette = data["silhouette"]
     how = "no structure: they are one kind" if silhouette is None else f"silhouette {silhouette:.2f}"
     table = Table("cluster", "samples", "statuses", *(name.replace("_", " ") for name in FEATURES), "typical")
@@ -131,12 +130,12 @@ def _view(data: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[
             *(_shown(group["features"][name]) for name in FEATURES),
             Text(group["typical"]),
         )
-    head = Text(f"{data['divergent']} divergent samples in {len(groups)} clusters; {how}")
+    head = f"{data['divergent']} divergent samples in {len(groups)} clusters; {how}"
     view: list[RenderableType] = [head, table]
     for number, group in enumerate(groups):
         ids = ", ".join(group["sample_ids"][:_LISTED]) + (", ..." if group["size"] > _LISTED else "")
         tags = ", ".join(f"{tag} {count}" for tag, count in group["tags"].items())
-        view.append(Text(f"{number}: {ids}" + (f" (tags: {tags})" if tags else "")))
+        view.append(f"{number}: {ids}" + (f" (tags: {tags})" if tags else ""))
     return view
 
 

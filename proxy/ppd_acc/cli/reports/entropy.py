@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.cli.flags import SIDES, confidence_flag, not_negative, positive
 from ppd_acc.cli.given import Given
@@ -145,9 +144,9 @@ def _result(
         data["at"] = {name: around(series[0], index, options.context_window) for name, series in sides if series}
     view: list[RenderableType] = [_table(data)]
     if comparison is not None:
-        view.append(Text(_sentence(comparison, options.confidence_level)))
+        view.append(_sentence(comparison, options.confidence_level))
     for name, at in data.get("at", {}).items():
-        view.append(Text(f"{name} at {index}: {_range(at)}; mean around it {nats(at['context_mean'])}"))
+        view.append(f"{name} at {index}: {_range(at)}; mean around it {nats(at['context_mean'])}")
     dropped = sum(one.dropped for one in (*baselines, *targets))
     if dropped:
         some = counted(dropped, "logprob that is no finite number", "logprobs that are no finite numbers")

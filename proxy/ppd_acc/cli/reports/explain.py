@@ -56,13 +56,13 @@ async def run(options: Options, _: Surroundings) -> Result:
     names, note = await _names(options, token_ids(shown))
     sample = _named(sample, names)
     sentences, ideas = story(sample, report), advice(sample, report)
-    view: list[RenderableType] = [Text(f"sample {sample.sample_id}")]
-    view += [Text(f"annotation: {annotation.line}")] if not annotation.is_empty else []
-    view += [Text(f"- {sentence}") for sentence in sentences]
+    view: list[RenderableType] = [f"sample {sample.sample_id}"]
+    view += [f"annotation: {annotation.line}"] if not annotation.is_empty else []
+    view += [f"- {sentence}" for sentence in sentences]
     view += _context_view(sample, shown, names)
     if ideas:
-        view.append(Text("what to try next:"))
-        view += [Text(f"- {each.why}" + (f"\n    {each.command}" if each.command else "")) for each in ideas]
+        view.append("what to try next:")
+        view += [f"- {each.why}" + (f"\n    {each.command}" if each.command else "") for each in ideas]
     notes = (*notes_of(report), *([note] if note else []))
     data = _data(sample, report, sentences, shown, names, ideas)
     data["annotation"] = None if annotation.is_empty else msgspec.to_builtins(annotation)
@@ -104,24 +104,22 @@ def _context_view(sample: Sample, shown: Sequence[Place], names: Mapping[int, st
         table = Table("token", "baseline", "target", "baseline logprob", "target logprob", "difference")
         for place in shown:
             is_first = place.position == sample.first_divergence
-            table.add_row(
-                f"{'> ' if is_first else '  '}{place.position}",
-                _token(place.baseline, names),
-                _token(place.target, names),
-                *(_number(each) for each in (place.baseline_logprob, place.target_logprob, place.delta)),
-                style="bold" if is_first else None,
-            )
+            tokens = (_token(each, names) for each in (place.baseline, place.target))
+            numbers = (place.baseline_logprob, place.target_logprob, place.delta)
+            shown_numbers = ("" if each is None else f"{each:.4f}" for each in numbers)
+            mark, style = ("> ", "bold") if is_first else ("  ", None)
+            table.add_row(f"{mark}{place.position}", *tokens, *shown_numbers, style=style)
         view.append(table)
     if sample.baseline.text and sample.target.text and sample.baseline.text != sample.target.text:
         shared, one, other = split_texts(sample)
         before = ("..." if len(shared) > _TEXT_CHARACTERS else "") + shared[-_TEXT_CHARACTERS:]
-        view += [Text(f"both:     {before!r}"), Text(f"baseline: {_cut(one)!r}"), Text(f"target:   {_cut(other)!r}")]
+        view += [f"both:     {before!r}", f"baseline: {_cut(one)!r}", f"target:   {_cut(other)!r}"]
     for each in sample.differences:
         if each.part != "content":
             one, other = (part_of(side.said, each.part) for side in (sample.baseline, sample.target))
             at = max(0, (each.at or 0) - _TEXT_CHARACTERS // 2) if each.part == "reasoning" else 0
             name = each.part.replace("_", " ")
-            view += [Text(f"baseline {name}: {_cut(one[at:])!r}"), Text(f"target {name}:   {_cut(other[at:])!r}")]
+            view += [f"baseline {name}: {_cut(one[at:])!r}", f"target {name}:   {_cut(other[at:])!r}"]
     return view
 
 
@@ -130,15 +128,9 @@ def _cut(text: str) -> str:
 
 
 def _token(token: Token | None, names: Mapping[int, str]) -> Text:
-    if token is None:
-        return Text("")
-    if isinstance(token, int) and token in names:
-        return Text(f"{token} {names[token]!r}")
-    return Text(str(token) if isinstance(token, int) else repr(token))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    if isinstance(token, int):
+        return Text(f"{token} {names[token]!r}" if token in names else str(token))
+    return Text("" if token is None else repr(token))
 
 
 def _data(
@@ -146,6 +138,10 @@ def _data(
     ideas: Sequence[Advice],
 ) -> dict[str, Any]:  # fmt: skip
     shared, one, other = split_texts(sample)
+
+    def text(token: Token | None) -> str | None:
+        return names.get(token) if isinstance(token, int) else token
+
     return {
         **{name: getattr(sample, name) for name in ("sample_id", "status", "unit", "prompt_tokens")},
         "story": list(sentences),
@@ -157,11 +153,7 @@ def _data(
         },
         "forced": msgspec.to_builtins(sample.forced),
         "context": [
-            {
-                **asdict(place),
-                "baseline_text": names.get(place.baseline) if isinstance(place.baseline, int) else place.baseline,
-                "target_text": names.get(place.target) if isinstance(place.target, int) else place.target,
-            }
+            {**asdict(place), "baseline_text": text(place.baseline), "target_text": text(place.target)}
             for place in shown
         ],
         "texts": {"shared": shared, "baseline": one, "target": other},

@@ -151,7 +151,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
     if not kept.samples:
         notes.append("no sample meets the conditions")
     totals = totals_of((each.status for each in kept.samples), report.totals.confidence if report.totals else 0.95)
-    view = [Text(f"{len(kept.samples)} of {len(report.samples)} samples" + (f": {'; '.join(names)}" if names else ""))]
+    view = [f"{len(kept.samples)} of {len(report.samples)} samples" + (f": {'; '.join(names)}" if names else "")]
     if options.output is not None:
         path = surroundings.directory / options.output
         if path.is_dir() or not path.parent.is_dir():
@@ -163,7 +163,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
         ids = {sample.sample_id for sample in kept.samples}
         if carried := {name: each for name, each in annotations.items() if name in ids}:
             write_annotations(path, carried)
-        view.append(Text(f"wrote {options.output}"))
+        view.append(f"wrote {options.output}")
     return Result(
         exit=Exit.PASS,
         data={

@@ -70,7 +70,7 @@ def result_of(report: Report, name: str, alpha: float, limit_tokens: float | Non
     ):
         if count:
             notes.append(f"{count} of {len(report.samples)} samples {what}")
-    view = (_table(bias, unit), _finish_table(reasons), Text(decision.reason.replace("tokens", unit)))
+    view = (_table(bias, unit), _finish_table(reasons), decision.reason.replace("tokens", unit))
     return Result(exit=worst((decision.outcome,)), data=data, view=view, notes=tuple(notes))
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.text import Text
-
 from ppd_acc.cli.flags import positive
 from ppd_acc.cli.options import flag, value
 from ppd_acc.cli.reports.source import FileSource, Source, report_from, source_flags
@@ -60,7 +58,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
             "verdict": page.headline.outcome,
             "reason": page.headline.reason,
         },
-        view=(Text(f"{page.headline.told}: {_size(report, page.shown)}; {output}, {len(body) / 1024:,.0f} KiB"),),
+        view=(f"{page.headline.told}: {_size(report, page.shown)}; {output}, {len(body) / 1024:,.0f} KiB",),
         notes=notes,
     )
 

@@ -97,12 +97,11 @@ def _prefix_share(report: Report) -> float | None:
     longest = shared = 0
     for sample in report.samples:
         if sample.error is None:
-            length = max(len(sample.baseline.tokens), len(sample.target.tokens))
-            longest += length
+            longest += sample.longest
             if sample.flip is not None:
                 shared += sample.flip.position
             else:  # a difference may have no known token
-                shared += sample.compared_tokens if sample.is_divergent else length
+                shared += sample.compared_tokens if sample.is_divergent else sample.longest
     return min(1.0, shared / longest) if longest else None
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.cli.flags import alpha_flag
 from ppd_acc.cli.options import flag, nested, switch
@@ -109,9 +108,9 @@ def run(options: Options, _: Surroundings) -> Result:
         "decision": plain(tested.decision),
     }
     view: list[RenderableType] = [rates_table([("A", one), ("B", other)])]
-    view.append(Text(f"{data['design']} ({tested.test}): {tested.decision.reason}"))
+    view.append(f"{data['design']} ({tested.test}): {tested.decision.reason}")
     if tested.decision.interval is not None:
-        view.append(Text(f"B minus A: {100 * difference:+.2f} points, interval {span(*tested.decision.interval)}"))
+        view.append(f"B minus A: {100 * difference:+.2f} points, interval {span(*tested.decision.interval)}")
     if tested.metrics:
         view.append(_metrics_table(tested.metrics))
     notes = notes_of(matched, "A", "B") if is_paired else ()
@@ -134,8 +133,8 @@ def metrics_of(pairs: Sequence[tuple[Sample, Sample]]) -> tuple[Metric, ...]:
 
 
 def _shared(sample: Sample) -> float | None:
-    longest = max(len(sample.baseline.tokens), len(sample.target.tokens))
-    return sample.compared_tokens / longest if longest and sample.unit != "words" else None
+    is_told = sample.longest and sample.unit != "words"
+    return sample.compared_tokens / sample.longest if is_told else None
 
 
 _METRICS: tuple[tuple[str, str, Callable[[Sample], float | None]], ...] = (

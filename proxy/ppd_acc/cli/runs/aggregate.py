@@ -69,9 +69,9 @@ def run(options: Options, _: Surroundings) -> Result:
     }
     view: list[RenderableType] = [rates_table(rates)]
     shown = "unknown" if interval is None else span(*interval)
-    view.append(Text(f"together: {percent(rate)} of {len(compared)} runs, interval {shown} over {method}"))
+    view.append(f"together: {percent(rate)} of {len(compared)} runs, interval {shown} over {method}")
     counts = ", ".join(f"{len(ids)} {kind}" for kind, ids in kinds.items())
-    view.append(Text(f"{counted(len(samples), 'sample')}: {counts} divergent"))
+    view.append(f"{counted(len(samples), 'sample')}: {counts} divergent")
     worst = [each for each in samples if each.kind != "never"]
     if worst and len(reports) > 1:
         view.append(_table(worst))

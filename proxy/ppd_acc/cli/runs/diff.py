@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ppd_acc.cli.options import flag
 from ppd_acc.cli.runs.regression import change_of, changes_table
@@ -51,11 +50,11 @@ def run(options: Options, _: Surroundings) -> Result:
         "not_compared": matched.not_compared,
     }
     view: list[RenderableType] = [rates_table([("old", rates[0]), ("new", rates[1])]), _statuses(table)]
-    view.append(Text(f"{len(changed)} of {len(matched.pairs)} samples changed"))
+    view.append(f"{len(changed)} of {len(matched.pairs)} samples changed")
     if rows:
         view.append(changes_table("changed", rows))
-        view += [Text(f"{row['sample_id']} {line}") for row in rows[:_SHOWN] for line in _lines(row)]
-    view += [Text(f"{name}: {each['old']!r} in old, {each['new']!r} in new") for name, each in data["settings"].items()]
+        view += [f"{row['sample_id']} {line}" for row in rows[:_SHOWN] for line in _lines(row)]
+    view += [f"{name}: {each['old']!r} in old, {each['new']!r} in new" for name, each in data["settings"].items()]
     return Result(exit=Exit.PASS, data=data, view=tuple(view), notes=notes_of(matched, "old", "new"))
 
 

@@ -28,6 +28,8 @@ from ppd_accuracy.statistics.gates import Decision
 from ppd_accuracy.statistics.significance import holm
 from ppd_accuracy.verdicts.rows import STORAGES, Storage
 
+Group = tuple[str, str, str]
+"""Runs are compared within one dataset (by its SHA-256), model and tag."""
 _DAY_S = 86_400
 _SEED = 42
 _BAD: tuple[tuple[str, tuple[Status, ...]], ...] = (
@@ -69,17 +71,13 @@ def run_save(options: SaveOptions, surroundings: Surroundings) -> Result:
     report = report_of(body, f"--report {options.report}")
     with opened(options.db, is_made=True) as history:
         run, is_new = history.save(
-            report,
-            path=str(options.report),
-            sha256=hashlib.sha256(body).hexdigest(),
-            tag=options.tag,
-            storage=options.storage,
-            now=surroundings.wall_clock(),
-        )
+            report, path=options.report, sha256=hashlib.sha256(body).hexdigest(), tag=options.tag,
+            storage=options.storage, now=surroundings.wall_clock(),
+        )  # fmt: skip
     notes = () if is_new else (f"this report is there already as run {run}; saved twice it would count twice",)
     what = f"run {run}: {counted(len(report.samples), 'sample')} {'saved in' if is_new else 'are in'} {options.db}"
     data = {"db": str(options.db), "run": run, "is_new": is_new, "samples": len(report.samples), "tag": options.tag}
-    return Result(exit=Exit.PASS, data=data, view=(Text(what),), notes=notes)
+    return Result(exit=Exit.PASS, data=data, view=(what,), notes=notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,26 +90,20 @@ def run_list(options: ListOptions, _: Surroundings) -> Result:
     with opened(options.db, is_made=False) as history:
         runs = history.runs(tag=options.tag)
     data = {"runs": [asdict(run) for run in runs]}
-    return Result(exit=Exit.PASS, data=data, view=(_table(runs) if runs else Text("no runs"),))
+    return Result(exit=Exit.PASS, data=data, view=(_table(runs) if runs else "no runs",))
 
 
 def _table(runs: Sequence[Run]) -> Table:
     table = Table("run", "at", "tag", "model", "dataset", "samples", "equal", "tie", "real", "unclassified", "error",
                   "empty", "divergence", "real rate")  # fmt: skip
     for run in runs:
-        totals = run.totals
+        texts = (run.tag, run.model, f"{run.dataset} {run.dataset_sha256[:8]}".strip())
         names = ("samples", "equal", "tie", "real", "unclassified", "error", "empty")
-        counts = (str(totals.get(name, 0)) for name in names)
         table.add_row(
-            str(run.run),
-            datetime.fromtimestamp(run.at, UTC).strftime("%Y-%m-%d %H:%M"),
-            Text(run.tag),
-            Text(run.model),
-            Text(f"{run.dataset} {run.dataset_sha256[:8]}".strip()),
-            *counts,
-            percent(totals["rate"]),
-            percent(totals["real_rate"]),
-        )
+            str(run.run), datetime.fromtimestamp(run.at, UTC).strftime("%Y-%m-%d %H:%M"), *map(Text, texts),
+            *(str(run.totals.get(name, 0)) for name in names),
+            *(percent(run.totals[name]) for name in ("rate", "real_rate")),
+        )  # fmt: skip
     return table
 
 
@@ -129,46 +121,37 @@ def run_trend(options: TrendOptions, _: Surroundings) -> Result:
     """A group is runs of one dataset, model and tag; Holm over the groups. The worst group decides."""
     bad = dict(_BAD)[options.metric]
     with opened(options.db, is_made=False) as history:
-        groups: dict[tuple[str, str, str], list[Run]] = {}
+        groups: dict[Group, list[Run]] = {}
         for run in history.runs(tag=options.tag):
             groups.setdefault(run.group, []).append(run)
         if not groups:
             raise Mistake("no runs to compare" + (f" with --tag {options.tag}" if options.tag is not None else ""))
         kept = {group: runs[-options.last :] if options.last else runs for group, runs in groups.items()}
         hits = {run.run: hits_of(history.statuses(run.run), bad) for runs in kept.values() for run in runs}
-    found = {
-        group: judge([hits[run.run] for run in runs[:-1]], hits[runs[-1].run], options.alpha, _SEED)
-        for group, runs in kept.items()
-    }
-    judged = _adjusted(found, kept, hits, options.alpha)
+    judged = _judged({group: [hits[run.run] for run in runs] for group, runs in kept.items()}, options.alpha)
     view: list[Any] = []
     groups_data = []
     for group, decision in judged.items():
         runs = kept[group]
-        view += [_table(runs), Text(f"{decision.outcome}: {decision.reason}")]
+        view += [_table(runs), f"{decision.outcome}: {decision.reason}"]
         names = dict(zip(("dataset_sha256", "model", "tag"), group, strict=True))
         groups_data.append({**names, "runs": [asdict(run) for run in runs], "decision": asdict(decision)})
     data = {"metric": options.metric, "alpha": options.alpha, "groups": groups_data}
     return Result(exit=worst(each.outcome for each in judged.values()), data=data, view=tuple(view))
 
 
-def _adjusted(
-    found: Mapping[tuple[str, str, str], Decision],
-    kept: Mapping[tuple[str, str, str], Sequence[Run]],
-    hits: Mapping[int, Mapping[str, bool]],
-    alpha: float,
-) -> dict[tuple[str, str, str], Decision]:
+def _judged(hits: Mapping[Group, Sequence[Mapping[str, bool]]], alpha: float) -> dict[Group, Decision]:
     """Several groups are several chances of a false alarm: each is judged again at the level that Holm leaves it."""
-    tested = [group for group, decision in found.items() if decision.p is not None]
-    adjusted = holm([found[group].p or 0.0 for group in tested])
-    judged = dict(found)
-    for group, p in zip(tested, adjusted, strict=True):
-        decision = found[group]
-        raw = decision.p or 0.0
-        if raw <= alpha < p:
-            runs = kept[group]
-            again = judge([hits[run.run] for run in runs[:-1]], hits[runs[-1].run], alpha * raw / p, _SEED)
-            judged[group] = again
+
+    def at(group: Group, level: float) -> Decision:
+        *earlier, latest = hits[group]
+        return judge(earlier, latest, level, _SEED)
+
+    judged = {group: at(group, alpha) for group in hits}
+    raw = {group: decision.p for group, decision in judged.items() if decision.p is not None}
+    for (group, p), adjusted in zip(raw.items(), holm([*raw.values()]), strict=True):
+        if p <= alpha < adjusted:
+            judged[group] = at(group, alpha * p / adjusted)
     return judged
 
 
@@ -189,6 +172,6 @@ def run_purge(options: PurgeOptions, surroundings: Surroundings) -> Result:
         if not options.dry_run:
             history.delete([run.run for run in gone])
     word = "would remove" if options.dry_run else "removed"
-    told = Text(f"{word} {len(gone)} of {len(runs)} runs")
+    what = f"{word} {len(gone)} of {len(runs)} runs"
     data = {"is_dry_run": options.dry_run, "removed": [asdict(run) for run in gone], "kept": len(runs) - len(gone)}
-    return Result(exit=Exit.PASS, data=data, view=(_table(gone), told) if gone else (told,))
+    return Result(exit=Exit.PASS, data=data, view=(_table(gone), what) if gone else (what,))

@@ -61,9 +61,9 @@ def run(options: Options, _: Surroundings) -> Result:
         "not_compared": matched.not_compared,
         "decision": plain(decision),
     }
-    view: list[RenderableType] = [rates_table([("baseline", rates[0]), ("current", rates[1])]), Text(decision.reason)]
+    view: list[RenderableType] = [rates_table([("baseline", rates[0]), ("current", rates[1])]), decision.reason]
     if decision.interval is not None:
-        view.append(Text(f"current minus baseline: interval {span(*decision.interval)}"))
+        view.append(f"current minus baseline: interval {span(*decision.interval)}")
     view += [changes_table(what, rows) for what, rows in (("regression", regressions), ("fix", fixes)) if rows]
     notes = notes_of(matched, "the baseline report", "the current report")
     return Result(exit=worst((decision.outcome,)), data=data, view=tuple(view), notes=notes)

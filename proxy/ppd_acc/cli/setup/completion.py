@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.text import Text
-
 from ppd_acc.cli.completions import SHELLS, Shell, script_of
 from ppd_acc.cli.options import flag
 from ppd_acc.files import write_whole
@@ -28,4 +26,4 @@ def run(options: Options, surroundings: Surroundings) -> Result:
     if options.output is None:
         return Result(exit=Exit.PASS, data=data, view=(verbatim(script.rstrip("\n")),))
     write_whole(surroundings.directory / options.output, (script.encode(),), "--output")
-    return Result(exit=Exit.PASS, data=data, view=(Text(f"wrote {options.output}"),))
+    return Result(exit=Exit.PASS, data=data, view=(f"wrote {options.output}",))

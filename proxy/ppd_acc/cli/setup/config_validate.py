@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.text import Text
-
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag
 from ppd_acc.cli.settings import FILE_NAMES, mistakes_of, read_tables, unknown_of
@@ -42,6 +40,6 @@ def run(options: Options, _: Surroundings) -> Result:
     return Result(
         exit=Exit.PASS,
         data={"path": str(path), "tables": names, "unknown": list(unknown)},
-        view=(Text(verdict),),
+        view=(verdict,),
         notes=tuple(f"{path}: {each}" for each in unknown),
     )

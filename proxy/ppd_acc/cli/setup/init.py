@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Template
 
-from rich.text import Text
-
 from ppd_acc.cli.flags import add_pair_flags
 from ppd_acc.cli.options import flag, flags, switch
 from ppd_acc.cli.settings import FILE_NAMES, mistakes_of, unknown_of
@@ -68,7 +66,7 @@ def run(options: Options, surroundings: Surroundings) -> Result:
     if path.exists() and not options.force:
         raise Mistake(f"--output {output}: it exists; --force overwrites it")
     write_whole(path, (starter(**options.urls).encode(),), "--output")
-    lines = [Text(f"wrote {output}"), Text(f"ppd-acc config validate {output} checks it")]
+    lines = [f"wrote {output}", f"ppd-acc config validate {output} checks it"]
     return Result(exit=Exit.PASS, data={"path": output}, view=tuple(lines))
 
 

@@ -158,13 +158,11 @@ def _result(end: End, watcher: Watcher, plan: Plan, lost: int) -> Result:
     }  # fmt: skip
     counts = ", ".join(f"{count} {outcome}" for outcome, count in state.rounds.items()) or "none"
     view = (
-        Text(f"{decision.outcome}: {decision.reason}"),
-        Text(f"{counted(rounds, 'round')} ({counts}); ended: {dict(_ENDS)[end]}"),
-        Text(
-            f"largest logprob difference {nats(state.largest_delta)}, largest shift of a first difference"
-            f" {'none' if state.largest_shift is None else nats(state.largest_shift)}"
-        ),
-        Text(noise_line(state.floor)),
+        f"{decision.outcome}: {decision.reason}",
+        f"{counted(rounds, 'round')} ({counts}); ended: {dict(_ENDS)[end]}",
+        f"largest logprob difference {nats(state.largest_delta)}, largest shift of a first difference"
+            f" {'none' if state.largest_shift is None else nats(state.largest_shift)}",
+        noise_line(state.floor),
     )
     notes = (f"{counted(lost, 'round')} could not be written to --log",) if lost else ()
     return Result(exit=exit_of(end, state, decision), data=data, view=view, notes=notes)
