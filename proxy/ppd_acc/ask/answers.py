@@ -1,6 +1,6 @@
 """What an engine answered, read from its JSON: text, tokens, what it thought of them, and how it ended.
 
-Shapes: vLLM 0.32 (`return_token_ids`, `return_tokens_as_token_ids`, `prompt_logprobs`), and whatever else speaks the
+Shapes: vLLM 0.32 (`return_token_ids`, `return_tokens_as_token_ids`), and whatever else speaks the
 same API with less. Where an engine gives no token ids, tokens are the names in its logprobs (by their bytes, where it
 tells these), else words. What makes two answers the same is `accuracy.said`'s to say.
 """
@@ -8,7 +8,7 @@ tells these), else words. What makes two answers the same is `accuracy.said`'s t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 import msgspec
@@ -130,31 +130,8 @@ class Reply(msgspec.Struct, gc=False):
     prompt_token_ids: list[int] | None = None
 
 
-class Position(msgspec.Struct, frozen=True, gc=False):
-    """One token of an answer as another engine's prefill sees it. `margin`: how much likelier its best token is."""
-
-    logprob: float | None
-    rank: int | None
-    margin: float | None
-    top: dict[str, float]
-
-
-class _PromptEntry(msgspec.Struct, gc=False):
-    logprob: float | None = None
-    rank: int | None = None
-
-
-class _ScoredChoice(msgspec.Struct, gc=False):
-    prompt_logprobs: list[dict[str, _PromptEntry] | None] | None = None
-
-
-class _Scored(msgspec.Struct, gc=False):
-    choices: list[_ScoredChoice]
-
-
 _reply = msgspec.json.Decoder(Reply)
 _numbers = msgspec.json.Decoder(list[int] | None)
-_scored = msgspec.json.Decoder(_Scored)
 
 
 def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
@@ -210,18 +187,6 @@ def _is_hollow(message: Message, token_ids: list[int] | None) -> bool:
     return message.content is None and not has_other and (token_ids is None or len(token_ids) > 1)
 
 
-def read_scores(body: bytes, prompt_tokens: int, answer: Sequence[int]) -> list[Position]:
-    """How a prefill over prompt and answer sees each answer token. Raises ValueError where the body does not tell."""
-    try:
-        told = _scored.decode(body).choices[0].prompt_logprobs
-    except (msgspec.MsgspecError, IndexError, RecursionError) as error:
-        raise ValueError(f"no prompt logprobs: {error}") from None
-    positions = (told or [])[prompt_tokens:]
-    if len(positions) != len(answer):
-        raise ValueError(f"prompt logprobs of {len(positions)} tokens; the answer has {len(answer)}")
-    return [_position(token, known) for token, known in zip(answer, positions, strict=True)]
-
-
 def _text(entry: Entry) -> str | None:
     """What the token reads as, also where it is named by its id; a stand-in for its text is none."""
     told = _bytes(entry)
@@ -242,15 +207,6 @@ def _bytes(entry: Entry) -> bytes | None:
 
 def _name(entry: Entry) -> str:
     return entry.token if entry.token.startswith(_PREFIX) else name_of(entry.token, _bytes(entry))
-
-
-def _position(token: int, known: Mapping[str, _PromptEntry] | None) -> Position:
-    entries = known or {}
-    top = {name: number for name, entry in entries.items() if (number := _finite(entry.logprob)) is not None}
-    own = entries.get(str(token))
-    logprob = _finite(own.logprob) if own is not None else None
-    margin = max(top.values()) - logprob if logprob is not None else None
-    return Position(logprob, own.rank if own is not None else None, margin, top)
 
 
 def _scores(given: Logprobs | None) -> tuple[list[str], list[float | None], list[dict[str, float]]]:

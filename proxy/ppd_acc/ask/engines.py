@@ -19,12 +19,14 @@ import aiohttp
 import msgspec
 
 from ppd_acc.ask.access import Access, Sampling
-from ppd_acc.ask.answers import Answer, Position, read_answer, read_scores
+from ppd_acc.ask.answers import Answer, read_answer
 from ppd_acc.ask.error_bodies import told_by
 from ppd_acc.ask.streams import Streamed, StreamReader
 from ppd_acc.outcome import Trouble
 from ppd_shell.http import engine_headers, make_session
 from ppd_wire.answers.answer import is_not_a_number
+from ppd_wire.answers.scored import Position, read_scored
+from ppd_wire.requests.checks import score_body
 
 _encode = msgspec.json.Encoder().encode
 _Told = TypeVar("_Told")
@@ -194,16 +196,11 @@ class Engine:
 
     async def score(self, prompt: Sequence[int], answer: Sequence[int], *, top: int = 1) -> list[Position]:
         """How this engine's prefill sees each of the answer's tokens (teacher forcing). Raises EngineTrouble."""
-        body = _encode(
-            {
-                "model": await self.model(), "prompt": [*prompt, *answer], "max_tokens": 1, "temperature": 0,
-                "prompt_logprobs": top,
-            }
-        )  # fmt: skip
+        body = _encode(score_body(await self.model(), prompt, answer, top))
 
         async def once() -> list[Position]:
-            told = await self._send("POST", "/v1/completions", body, {})
-            return _read(self.url + "/v1/completions", lambda: read_scores(told, len(prompt), answer))
+            scored = await self._send("POST", "/v1/completions", body, {})
+            return _read(self.url + "/v1/completions", lambda: read_scored(scored, len(prompt), answer))
 
         return await self._with_retries(once)
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ppd_acc.ask.access import Sampling
-from ppd_acc.ask.answers import Answer, Position
+from ppd_acc.ask.answers import Answer
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question
 from ppd_acc.ask.variations import vary_question
 from ppd_acc.compare.broken_numbers import judge_broken_numbers
@@ -29,7 +29,8 @@ from ppd_acc.data.report import (
 )
 from ppd_accuracy.answers import flips
 from ppd_accuracy.answers.said import Difference, differences
-from ppd_accuracy.answers.scores import Floats, Scores, summarize
+from ppd_accuracy.answers.scores import Floats, scores_of, summarize
+from ppd_wire.answers.scored import Position
 
 _FLOOR_WORKERS = 512
 """Answers of a noise floor at once, at most."""
@@ -217,30 +218,15 @@ async def force(baseline: Engine, sample: Sample, prompt_token_ids: Sequence[int
 
 def forced_of(logprobs: Sequence[float | None], positions: Sequence[Position]) -> Forced:
     """One answer's logprobs against what another engine's prefill makes of the same tokens, at least one."""
-    told = summarize(scores_of(logprobs, positions))
+    statistics = summarize(scores_of(logprobs, positions))
     return Forced(
-        tokens=told.tokens,
-        mean_delta=told.mean_delta,
-        max_delta=told.max_delta,
-        max_delta_at=told.max_delta_at,
-        likelihood_delta=told.likelihood_delta,
-        token_accuracy=told.token_accuracy,
-        not_numbers=0 if told.is_finite else sum(each.logprob is None for each in positions) or 1,
-    )
-
-
-def scores_of(logprobs: Sequence[float | None], positions: Sequence[Position]) -> Scores:
-    """One answer as its own engine and another one's prefill see it."""
-
-    def array(values: Sequence[float | int | None]) -> Floats:
-        return np.array([math.nan if value is None else value for value in values], dtype=float)
-
-    ranks = np.nan_to_num(array([each.rank for each in positions]), nan=0.0)
-    return Scores(
-        candidate=array(logprobs),
-        baseline=array([each.logprob for each in positions]),
-        margin=array([each.margin for each in positions]),
-        rank=ranks.astype(np.int64),
+        tokens=statistics.tokens,
+        mean_delta=statistics.mean_delta,
+        max_delta=statistics.max_delta,
+        max_delta_at=statistics.max_delta_at,
+        likelihood_delta=statistics.likelihood_delta,
+        token_accuracy=statistics.token_accuracy,
+        not_numbers=0 if statistics.is_finite else sum(each.logprob is None for each in positions) or 1,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ppd_acc.ask.answers import Answer, Position
+from ppd_acc.ask.answers import Answer
 from ppd_acc.compare.broken_numbers import is_targets_fault
 from ppd_acc.data.report import Forced, Sample
 from ppd_acc.outcome import Exit
@@ -16,6 +16,7 @@ from ppd_accuracy.answers.distributions import divergence
 from ppd_accuracy.answers.flips import Floor, Token
 from ppd_accuracy.answers.precision import Excess, excess, suspicion
 from ppd_accuracy.answers.said import EMPTY, sentence
+from ppd_wire.answers.scored import Position
 
 DEFAULT_ALPHA = 0.01
 

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from ppd_acc.ask.access import Endpoint, Sampling
-from ppd_acc.ask.answers import Position
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question
 from ppd_acc.compare.compare import compare
 from ppd_acc.compare.pools import Verdict, judge_together
@@ -21,6 +20,7 @@ from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.verdicts.diagnosis import Stage, State, Tally
+from ppd_wire.answers.scored import Position
 
 FOLLOW_UP = "Go on, and give one more example."
 _STATES: Mapping[Exit, State] = MappingProxyType(

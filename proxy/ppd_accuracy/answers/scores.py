@@ -7,7 +7,9 @@ in the same context and nothing compounds after a first difference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,29 @@ class Scores:
         lengths = {len(self.candidate), len(self.baseline), len(self.margin), len(self.rank)}
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(f"scores of {sorted(lengths)} tokens; all must be of the same tokens, at least one")
+
+
+class Seen(Protocol):
+    """One token of an answer as another engine's prefill sees it; None where that has no finite number."""
+
+    @property
+    def logprob(self) -> float | None: ...
+
+    @property
+    def margin(self) -> float | None: ...
+
+    @property
+    def rank(self) -> int | None: ...
+
+
+def scores_of(candidate: Sequence[float | None], baseline: Sequence[Seen]) -> Scores:
+    """One answer, by its own engine's logprobs and another one's prefill; a rank that is not known is 0."""
+    return Scores(
+        candidate=np.array(candidate, dtype=float),
+        baseline=np.array([each.logprob for each in baseline], dtype=float),
+        margin=np.array([each.margin for each in baseline], dtype=float),
+        rank=np.array([each.rank or 0 for each in baseline], dtype=np.int64),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,34 +9,22 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import msgspec
-import numpy as np
 
-from ppd_accuracy.answers.scores import Scores
 from ppd_accuracy.answers.spread import Spread, likeliest, spread_of
 from ppd_shell.http import engine_headers
 from ppd_wire.answers.answer import is_too_many_logprobs
 from ppd_wire.answers.candidate import BY_ID, Candidate, read_candidate
+from ppd_wire.answers.scored import Position, read_scored
+from ppd_wire.requests.checks import score_body
 from ppd_wire.requests.generation import Kind
 
 _DOWN_FOR_S = 5.0
 _MAX_ANSWER_BYTES = 64 * 2**20
 _encoder = msgspec.json.Encoder()
-
-
-class _Choice(msgspec.Struct):
-    prompt_logprobs: list[msgspec.Raw]
-
-
-class _Scored(msgspec.Struct):
-    choices: list[_Choice]
-
-
-_scored = msgspec.json.Decoder(_Scored)
-_positions = msgspec.json.Decoder(dict[str, dict[str, Any]] | None)
 
 
 class BaselineError(Exception):
@@ -47,16 +35,6 @@ class BaselineError(Exception):
         super().__init__(message)
         self.reason = reason
         self.body = body
-
-
-class Told(NamedTuple):
-    """What a baseline thinks of an answer's tokens: logprobs, ranks and margins, NaN where it has no number; `tops` are
-    its own likeliest tokens at each place, by `token_id:<n>`, empty where not asked for."""
-
-    logprobs: list[float]
-    ranks: list[float]
-    margins: list[float]
-    tops: list[dict[str, float]]
 
 
 class Baselines:
@@ -75,26 +53,19 @@ class Baselines:
     def urls(self) -> tuple[str, ...]:
         return tuple(self._inflight)
 
-    async def score(self, model: str, prompt: Sequence[int], answer: Sequence[int], *, top: int = 0) -> Told:
+    async def score(self, model: str, prompt: Sequence[int], answer: Sequence[int], *, top: int = 0) -> list[Position]:
         """What it thinks of each answer token, in one prefill, and of the `top` likeliest. Raises BaselineError; with
         `top`, `too_many_logprobs` and `too_large` are gone without."""
         count = top + 1 if top else 1
-        body = {
-            "model": model,
-            "prompt": [*prompt, *answer],
-            "max_tokens": 1,
-            "temperature": 0,
-            "prompt_logprobs": count,
-        }
         try:
-            told = await self._post("/v1/completions", _encoder.encode(body))
+            scored = await self._post("/v1/completions", _encoder.encode(score_body(model, prompt, answer, count)))
         except BaselineError as error:
             if top and is_too_many_logprobs(error.body, "prompt", count):
                 raise BaselineError("too_many_logprobs", f"{count} prompt logprobs are more than it allows") from None
             raise
         if top:  # thousands of lists, which would keep the loop from clients
-            return await asyncio.to_thread(_read_scores, told, len(prompt), answer, top)
-        return _read_scores(told, len(prompt), answer, top)
+            return await asyncio.to_thread(_read_scores, scored, len(prompt), answer)
+        return _read_scores(scored, len(prompt), answer)
 
     async def generate(self, path: str, kind: Kind, body: Mapping[str, Any]) -> Candidate:
         """An answer of the baseline's own. Raises BaselineError."""
@@ -114,10 +85,10 @@ class Baselines:
             async with self._session.post(
                 url + path, data=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
             ) as response:
-                told = await response.content.read(_MAX_ANSWER_BYTES)
-                while chunk := await response.content.read(_MAX_ANSWER_BYTES - len(told) + 1):
-                    told += chunk
-                    if len(told) > _MAX_ANSWER_BYTES:
+                answer = await response.content.read(_MAX_ANSWER_BYTES)
+                while chunk := await response.content.read(_MAX_ANSWER_BYTES - len(answer) + 1):
+                    answer += chunk
+                    if len(answer) > _MAX_ANSWER_BYTES:
                         raise BaselineError("too_large", f"{url}{path} answered more than {_MAX_ANSWER_BYTES} bytes")
         except TimeoutError:
             raise BaselineError("baseline_slow", f"{url} took more than {self._timeout.total:g} s") from None
@@ -128,59 +99,30 @@ class Baselines:
             self._inflight[url] -= 1
         if response.status != 200:
             reason = "refused" if 400 <= response.status < 500 else "baseline_error"
-            raise BaselineError(reason, f"{url}{path} answered {response.status}", told)
-        return told
+            raise BaselineError(reason, f"{url}{path} answered {response.status}", answer)
+        return answer
 
 
-def _read_scores(told: bytes, prompt_tokens: int, answer: Sequence[int], top: int) -> Told:
+def _read_scores(scored: bytes, prompt_tokens: int, answer: Sequence[int]) -> list[Position]:
     try:
-        # Of the prompt's own positions, which are most of it, nothing is read.
-        raw = _scored.decode(told).choices[0].prompt_logprobs[prompt_tokens:]
-        return read_positions([_positions.decode(each) for each in raw], answer, top)
-    except (msgspec.DecodeError, LookupError, TypeError, ValueError) as error:
+        return read_scored(scored, prompt_tokens, answer, is_strict=True)
+    except ValueError as error:
         raise BaselineError("bad_answer", f"no prompt logprobs of the answer: {error}") from None
 
 
-def read_positions(
-    positions: Sequence[Mapping[str, Mapping[str, Any]] | None], answer: Sequence[int], top: int = 0
-) -> Told:
-    """From vLLM's `prompt_logprobs`, which list the answer's token and, with `top`, one more than so many likeliest."""
-    if len(positions) != len(answer):
-        raise ValueError(f"{len(positions)} positions for {len(answer)} tokens")
-    told = Told([], [], [], [])
-    for token, position in zip(answer, positions, strict=True):
-        if position is None:
-            raise ValueError("a position without logprobs")
-        own = position[str(token)]
-        logprob = _number(own.get("logprob"))
-        best = max((_number(each.get("logprob")) for each in position.values()), default=math.nan)
-        told.logprobs.append(logprob)
-        told.ranks.append(_number(own.get("rank")))
-        told.margins.append(best - logprob)
-        if top:
-            listed = {f"{BY_ID}{each}": _number(said.get("logprob")) for each, said in position.items()}
-            told.tops.append(likeliest(listed, top))
-    return told
+def tops_of(positions: Sequence[Position], top: int) -> list[dict[str, float]]:
+    """Its `top` likeliest tokens at each place, by `token_id:<n>`; empty where the answer's own has no number."""
+    return [
+        likeliest({f"{BY_ID}{token}": logprob for token, logprob in each.top.items()}, top)
+        if each.logprob is not None else {}
+        for each in positions
+    ]  # fmt: skip
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
-
-
-def scores_of(candidate: Candidate, told: Told) -> Scores:
-    """Both engines' view of one answer."""
-    return Scores(
-        candidate=np.array(candidate.logprobs),
-        baseline=np.array(told.logprobs),
-        margin=np.array(told.margins),
-        rank=np.nan_to_num(np.array(told.ranks), nan=0).astype(np.int64),
-    )
-
-
-def spread_of_both(candidate: Candidate, told: Told, top: int) -> Spread | None:
+def spread_of_both(candidate: Candidate, positions: Sequence[Position], top: int) -> Spread | None:
     """Of the `top` likeliest tokens of both; None where one did not tell them. Where the client asked for logprobs
     itself, the candidate may have told fewer, or named them by their texts."""
-    if not told.tops or len(candidate.tops) != len(told.tops):
+    if not top or len(candidate.tops) != len(positions):
         return None
     listed = (each if all(name.startswith(BY_ID) for name in each) else {} for each in candidate.tops)
-    return spread_of([likeliest(each, top) for each in listed], told.tops)
+    return spread_of([likeliest(each, top) for each in listed], tops_of(positions, top))

@@ -7,30 +7,12 @@ baseline tells what it thinks of the candidate's token, if that is among its lik
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from ppd_accuracy.answers.replays import Difference, Side, compare
 from ppd_accuracy.answers.scores import Scores
-from ppd_proxy.shadow.sample import Sample
 from ppd_wire.answers.candidate import BY_ID, Candidate
-
-TOP_LOGPROBS = 5
-
-
-def replay_body(sample: Sample) -> dict[str, Any]:
-    """The client's request, answered as JSON with token ids and logprobs."""
-    fields: dict[str, Any] = {
-        name: raw for name, raw in sample.fields.items() if name not in ("stream", "stream_options", "cache_salt")
-    }
-    fields["return_token_ids"] = True
-    fields["return_tokens_as_token_ids"] = True
-    if sample.kind == "chat":
-        fields |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-    else:
-        fields["logprobs"] = TOP_LOGPROBS
-    return fields
 
 
 def difference_of(candidate: Candidate, other: Candidate) -> Difference:

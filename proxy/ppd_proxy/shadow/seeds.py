@@ -15,11 +15,10 @@ from typing import Any
 import msgspec
 
 from ppd_accuracy.verdicts.noise import Key, key_of
-from ppd_proxy.shadow.replay import replay_body
 from ppd_proxy.shadow.sample import Sample
+from ppd_wire.requests.checks import answer_body, replay_body
 from ppd_wire.requests.generation import Kind
 
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 _SEEDS = 1000
 _SUSPECTS = 50
 _SEED_TOKENS = 4_000_000
@@ -80,19 +79,12 @@ class Seeds:
     def _noise(self, key: Key, seed: _Seed) -> Noise:
         sample = seed.sample
         if key.sampling == "shaped":
-            return Noise(key=key, path=sample.path, kind=sample.kind, body=replay_body(sample))
+            return Noise(key=key, path=sample.path, kind=sample.kind, body=replay_body(sample.kind, sample.fields))
         prompt = list(sample.candidate.prompt_token_ids or ())
         if seed.uses:
             prompt = prompt[: self._cut(key, len(prompt))]
         seed.uses += 1
-        body = {
-            "model": key.model,
-            "prompt": prompt,
-            "max_tokens": len(sample.candidate.token_ids),
-            **{name: msgspec.json.decode(sample.fields[name]) for name in _SAMPLING if name in sample.fields},
-            "logprobs": 0,
-            "return_token_ids": True,
-        }
+        body = answer_body(key.model, prompt, len(sample.candidate.token_ids), sample.fields)
         return Noise(key=key, path="/v1/completions", kind="completion", body=body)
 
     def _cut(self, key: Key, length: int) -> int:

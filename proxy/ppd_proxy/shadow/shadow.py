@@ -16,17 +16,19 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from ppd_accuracy.answers.scores import BROKEN, Scores, Statistics, summarize
+from ppd_accuracy.answers.scores import BROKEN, Scores, Statistics, scores_of, summarize
 from ppd_accuracy.verdicts.noise import Judgement, Key, key_of, reference_of
 from ppd_accuracy.verdicts.rows import Row
 from ppd_accuracy.verdicts.verdicts import Verdicts
 from ppd_core.policy.plan import Route
-from ppd_proxy.shadow.baseline import BaselineError, Baselines, Told, scores_of, spread_of_both
+from ppd_proxy.shadow.baseline import BaselineError, Baselines, spread_of_both
 from ppd_proxy.shadow.check import Check, row_of
-from ppd_proxy.shadow.replay import difference_of, replay_body, scores_of_replay
+from ppd_proxy.shadow.replay import difference_of, scores_of_replay
 from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, is_sampled, scopes_of
 from ppd_proxy.shadow.seeds import Noise, Seeds
 from ppd_wire.answers.candidate import Candidate
+from ppd_wire.answers.scored import Position
+from ppd_wire.requests.checks import replay_body
 
 log = logging.getLogger(__name__)
 
@@ -255,8 +257,8 @@ class Shadow:
         answer = await self._baselines.generate(noise.path, noise.kind, noise.body)
         if answer.prompt_token_ids is None:
             raise BaselineError("bad_answer", "an answer without its prompt's token ids")
-        told = await self._baselines.score(noise.key.model, answer.prompt_token_ids, answer.token_ids)
-        await self.learn(noise.key, summarize(scores_of(answer, told)))
+        positions = await self._baselines.score(noise.key.model, answer.prompt_token_ids, answer.token_ids)
+        await self.learn(noise.key, summarize(scores_of(answer.logprobs, positions)))
 
     async def learn(self, key: Key, statistics: Statistics) -> None:
         """A healthy sample, wherever it was measured; what waited for the noise floor is judged once that stands."""
@@ -291,14 +293,14 @@ class Shadow:
         method: Literal["score", "replay"]
         if is_scored:
             candidate, method, top = sample.candidate, "score", self.budget.top_logprobs
-            told = await self._score(sample.model, candidate, top)
-            scores: Scores | None = scores_of(candidate, told)
-            spread = await asyncio.to_thread(spread_of_both, candidate, told, top) if told.tops else None
+            positions, top = await self._score(sample.model, candidate, top)
+            scores: Scores | None = scores_of(candidate.logprobs, positions)
+            spread = await asyncio.to_thread(spread_of_both, candidate, positions, top) if top else None
         elif not is_repeatable(sample.fields):
             raise BaselineError("unscorable", "neither scorable nor greedy nor seeded")
         else:
             method = "replay"
-            other = await self._baselines.generate(sample.path, sample.kind, replay_body(sample))
+            other = await self._baselines.generate(sample.path, sample.kind, replay_body(sample.kind, sample.fields))
             difference = difference_of(sample.candidate, other)
             scores = scores_of_replay(sample.candidate, other, difference)
         if scores is None:
@@ -308,16 +310,17 @@ class Shadow:
         self.checks[method] += 1
         self._take(Check(sample, method, summarize(scores), scores, difference, took_ms, spread))
 
-    async def _score(self, model: str, candidate: Candidate, top: int) -> Told:
+    async def _score(self, model: str, candidate: Candidate, top: int) -> tuple[list[Position], int]:
+        """How the baseline sees it, and of how many of the likeliest tokens."""
         prompt, answer = candidate.prompt_token_ids or (), candidate.token_ids
         try:
-            return await self._baselines.score(model, prompt, answer, top=top)
+            return await self._baselines.score(model, prompt, answer, top=top), top
         except BaselineError as error:
             if not top or error.reason not in ("too_many_logprobs", "too_large"):
                 raise
             if error.reason == "too_many_logprobs":
                 self.ask_no_tops("a baseline", top + 1)
-        return await self._baselines.score(model, prompt, answer)
+        return await self._baselines.score(model, prompt, answer), 0
 
     def _take(self, check: Check) -> None:
         """A finished check: a seed of noise, and judged as soon as there is a noise floor for it."""

@@ -16,7 +16,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from ppd_acc.ask.access import Sampling, Terms
-from ppd_acc.ask.answers import Answer, Position
+from ppd_acc.ask.answers import Answer
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.compare.compare_output import headline
@@ -29,6 +29,7 @@ from ppd_acc.outcome import Exit, Result
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import nats, noise_line, number
 from ppd_accuracy.answers.flips import Floor
+from ppd_wire.answers.scored import Position
 
 _NOISE_ANSWERS = 8
 _SHOWN_DIVERGENCE = 0.1

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from ppd_acc.ask.answers import Answer, Position
+from ppd_acc.ask.answers import Answer
 from ppd_acc.compare.positions import rows_of
+from ppd_wire.answers.scored import Position
 
 
 def answer(*tops):
