@@ -166,8 +166,8 @@ class Director:
         return handling
 
 
-def _note(record: Record, told: ProxyError) -> None:
+def _note(record: Record, error: ProxyError) -> None:
     """What the client was told. A stream that the proxy itself ended is no success, whatever its head said."""
-    record.error = record.error or told.message
-    if told.reason == Failure.STOPPING:
-        record.status, record.error = told.status, told.message
+    record.error = record.error or error.message
+    if error.reason == Failure.STOPPING:
+        record.status, record.error = error.status, error.message

@@ -76,20 +76,20 @@ class EngineConfig:
         return self.handoff == "p2p_nccl" and self.is_ppd
 
     def _mistakes(self) -> list[str]:
-        found: list[str] = []
+        mistakes: list[str] = []
         for setting in _own(type(self)):
             value = getattr(self, setting.name)
             if setting.choices and value not in setting.choices:
-                found.append(f"{setting.name}: {value!r} is not one of {', '.join(setting.choices)}")
+                mistakes.append(f"{setting.name}: {value!r} is not one of {', '.join(setting.choices)}")
             if setting.note.low is not None and value < setting.note.low:
-                found.append(f"{setting.name}: {value!r} must be at least {setting.note.low:g}")
+                mistakes.append(f"{setting.name}: {value!r} must be at least {setting.note.low:g}")
         if self.handoff == "p2p_nccl" and self.role != "aggregated" and self.kv_port is None:
-            found.append("kv_port: p2p_nccl needs one, 0 picks a free port")
+            mistakes.append("kv_port: p2p_nccl needs one, 0 picks a free port")
         if self.announce is not None and self.kv_port is None:
-            found.append("kv_port: announce needs one, it is the engine's identity on the discovery socket")
+            mistakes.append("kv_port: announce needs one, it is the engine's identity on the discovery socket")
         if self.announce is not None and not self.announce.rpartition(":")[2].isdigit():
-            found.append(f"announce: {self.announce!r} must be HOST:PORT")
-        return found
+            mistakes.append(f"announce: {self.announce!r} must be HOST:PORT")
+        return mistakes
 
 
 def load(path: Path, base: EngineConfig) -> EngineConfig:

@@ -103,16 +103,16 @@ class Settings:
 def load_settings(path: str | None, directory: Path) -> Settings:
     """The file at `path`, else the one in the directory, else nothing. Raises ConfigError."""
     if path is None:
-        found = next((directory / name for name in FILE_NAMES if (directory / name).is_file()), None)
-        if found is None:
+        file = next((directory / name for name in FILE_NAMES if (directory / name).is_file()), None)
+        if file is None:
             return Settings()
     else:
-        found = directory / path
-    tables = read_tables(found)
-    mistakes = [f"{found}: {mistake}" for mistake in mistakes_of(tables)]
+        file = directory / path
+    tables = read_tables(file)
+    mistakes = [f"{file}: {mistake}" for mistake in mistakes_of(tables)]
     if mistakes:
         raise ConfigError(mistakes)
-    return Settings(tables=tables, source=found)
+    return Settings(tables=tables, source=file)
 
 
 def read_tables(path: Path) -> dict[str, Any]:

@@ -126,11 +126,11 @@ class History:
     ) -> tuple[int, bool]:
         """The run's number, and whether it was saved now; the same report under the same tag is saved once."""
         with transaction(self._connection):
-            found = self._connection.execute(
+            saved = self._connection.execute(
                 "SELECT run FROM runs WHERE report_sha256 = ? AND tag = ?", (sha256, tag)
             ).fetchone()
-            if found is not None:
-                return int(found["run"]), False
+            if saved is not None:
+                return int(saved["run"]), False
             engine = report.target or report.baseline
             model = (engine.model if engine is not None else None) or ""
             cursor = self._connection.execute(
@@ -159,19 +159,19 @@ class History:
 
     def runs(self, *, tag: str | None = None) -> list[Run]:
         """The oldest first."""
-        found = self._connection.execute(
+        saved = self._connection.execute(
             "SELECT * FROM runs WHERE ? IS NULL OR tag = ? ORDER BY at, run", (tag, tag)
         ).fetchall()
         names = Run.__dataclass_fields__
         return [
             Run(**{name: row[name] for name in names if name != "totals"}, totals=msgspec.json.decode(row["totals"]))
-            for row in found
+            for row in saved
         ]
 
     def statuses(self, run: int) -> dict[str, Status]:
         """By the ids of the report."""
-        found = self._connection.execute("SELECT id, status FROM run_samples WHERE run = ?", (run,))
-        return {row["id"]: row["status"] for row in found}
+        saved = self._connection.execute("SELECT id, status FROM run_samples WHERE run = ?", (run,))
+        return {row["id"]: row["status"] for row in saved}
 
     def delete(self, runs: Sequence[int]) -> None:
         """With their samples."""
@@ -188,8 +188,8 @@ def dataset_of(report: Report) -> str:
     known = sorted(each.sha256 for each in report.datasets if each.sha256)
     if len(known) == 1:
         return known[0]
-    told: object = known or sorted((each.sample_id, each.prompt or _json(each.messages)) for each in report.samples)
-    return hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+    asked: object = known or sorted((each.sample_id, each.prompt or _json(each.messages)) for each in report.samples)
+    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
 
 def row_of(sample: Sample, run: int, *, at: float, model: str) -> Row:

@@ -48,13 +48,13 @@ def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth, shared: Collaborat
 
     @blueprint.get("/samples")
     async def samples() -> dict[str, Any]:
-        found = await running().samples(
+        listed = await running().samples(
             _count("limit", LISTED_SAMPLES, MAX_LISTED_SAMPLES),
             outcome=request.args.get("outcome"),
             route=request.args.get("route"),
             before=_count("before", 1, 2**62) if "before" in request.args else None,
         )
-        return {"samples": found}
+        return {"samples": listed}
 
     @blueprint.get("/samples/<path:sample_id>")
     async def sample(sample_id: str) -> dict[str, Any]:

@@ -50,14 +50,14 @@ class HeldPrompts:
         self._held[prompt.key] = (prompt, timer)
 
     def peek(self, key: str) -> HeldPrompt | None:
-        found = self._held.get(key)
-        return found[0] if found else None
+        held = self._held.get(key)
+        return held[0] if held else None
 
     def take(self, key: str) -> HeldPrompt | None:
         """Hand the prompt out; a second time there is nothing."""
-        found = self.peek(key)
+        prompt = self.peek(key)
         self._forget(key, "consumed")
-        return found
+        return prompt
 
     def free(self, key: str) -> bool:
         """Give the blocks back unread."""
@@ -65,11 +65,11 @@ class HeldPrompts:
 
     def renew(self, key: str, lease_s: float) -> bool:
         """A decode engine that waits keeps the lease alive."""
-        found = self._held.get(key)
-        if found is None:
+        if key not in self._held:
             return False
-        found[1].cancel()
-        self._held[key] = (found[0], asyncio.get_running_loop().call_later(lease_s, self._expire, key))
+        prompt, timer = self._held[key]
+        timer.cancel()
+        self._held[key] = (prompt, asyncio.get_running_loop().call_later(lease_s, self._expire, key))
         return True
 
     def why_gone(self, key: str) -> Gone:
@@ -85,10 +85,10 @@ class HeldPrompts:
             self._on_expiry()
 
     def _forget(self, key: str, why: Gone) -> bool:
-        found = self._held.pop(key, None)
-        if found is None:
+        if key not in self._held:
             return False
-        found[1].cancel()
+        _, timer = self._held.pop(key)
+        timer.cancel()
         self._gone[key] = why
         self._gone.move_to_end(key)
         while len(self._gone) > _REMEMBERED:

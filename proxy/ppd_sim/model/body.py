@@ -116,12 +116,12 @@ class Reader:
 
     def strings(self, name: str) -> tuple[str, ...]:
         value = self.body.get(name)
-        found = [value] if isinstance(value, str) else value or []
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        texts = [value] if isinstance(value, str) else value or []
+        if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
             raise Refused(_type_error(name, "a valid string", value), error_type="Bad Request", param=f"body.{name}")
-        if not all(found):
+        if not all(texts):
             raise Refused(f"{name} cannot contain an empty string.", param=name)
-        return tuple(found)
+        return tuple(texts)
 
     def mapping(self, name: str) -> Json | None:
         value = self.body.get(name)

@@ -105,12 +105,12 @@ class Model:
         digest = position.digest
         words = _word_form(position.last)
         start, step = digest % len(words), 1 + (digest >> 16) % (len(words) - 1)
-        found = [words[(start + place * step) % len(words)] for place in range(CANDIDATES)]
+        token_ids = [words[(start + place * step) % len(words)] for place in range(CANDIDATES)]
         forced = self._forced(position)
         if forced is not None:
-            found.insert(0, forced)
-            found.pop()
-        return found
+            token_ids.insert(0, forced)
+            token_ids.pop()
+        return token_ids
 
     def _forced(self, position: Position) -> int | None:
         if position.last == _DONE:

@@ -95,10 +95,10 @@ class Decoding:
     def _find_stop(self) -> str | None:
         if not self._request.stop or len(self.token_ids) < self._request.min_tokens:
             return None
-        found = [(self._text.find(stop), stop) for stop in self._request.stop if stop in self._text]
-        if not found:
+        places = [(self._text.find(stop), stop) for stop in self._request.stop if stop in self._text]
+        if not places:
             return None
-        place, stop = min(found)
+        place, stop = min(places)
         self._text = self._text[: place + len(stop) if self._request.keeps_stop else place]
         return stop
 

@@ -81,14 +81,14 @@ def read_whole(dialect: Dialect, body: bytes, asked: Asked = NOTHING) -> EngineA
 def read_prefill(body: bytes) -> Prefilled:
     """What a whole prefill answer with status 200 hands over. Raises BrokenAnswer as `read_whole` does."""
     try:
-        told = _prefill_answer.decode(body)
+        answer = _prefill_answer.decode(body)
     except _BROKEN:
         _check_choices(body)
         raise BrokenAnswer("the engine answered 200 with something that is no answer") from None
-    if told.error is not None:
+    if answer.error is not None:
         raise BrokenAnswer("the engine answered 200 with an error")
-    params = bytes(told.params)
-    return Prefilled(None if params == b"null" else params, counted(told.usage))
+    params = bytes(answer.params)
+    return Prefilled(None if params == b"null" else params, counted(answer.usage))
 
 
 def _check_choices(body: bytes) -> None:

@@ -160,7 +160,7 @@ class SseRelay(Relay):
             return b"".join([*self._ending, event.raw]) if self.is_done else None
         if event.name == b"error":
             return self._failed(event)
-        told = event
+        whole = event
         if self._asked.is_anything:
             shown = take_out(event.data, self._asked)
             if shown is None:
@@ -175,7 +175,7 @@ class SseRelay(Relay):
             return None
         if fields.get("error") is not None:
             return self._failed(event)
-        self._keep(told)
+        self._keep(whole)
         choices = fields.get("choices")
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
             self._break("the engine sent an event without a list of choices")
@@ -211,9 +211,9 @@ class SseRelay(Relay):
         self.is_decisive = self.is_decisive or _is_decisive(choices)
         if self._drop_usage and not choices and "usage" in fields:
             return None
-        told = take_out_handoff(event.data)
-        if told is not event.data:
-            event = event.with_data(told)
+        data = take_out_handoff(event.data)
+        if data is not event.data:
+            event = event.with_data(data)
         elif self.is_decisive and not self._prefix and not self._asked.is_anything:
             self._learn_prefix(event)
         return event.raw.replace(self._hidden_id, self._public_id)

@@ -54,10 +54,10 @@ def value(raw: msgspec.Raw, level: int = 0) -> Steps[Any]:
     parts = (yield from members(raw)) if kind == b"{" and level < MAX_LEVELS else None
     if parts is None:
         return raw
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, part in parts.items():
-        found[name] = yield from value(part, level + 1)
-    return found
+        values[name] = yield from value(part, level + 1)
+    return values
 
 
 def members(raw: msgspec.Raw) -> Steps[dict[str, msgspec.Raw] | None]:
@@ -66,9 +66,9 @@ def members(raw: msgspec.Raw) -> Steps[dict[str, msgspec.Raw] | None]:
     if text.count(b":") > MAX_FIELDS and (yield from _commas(text)) > MAX_FIELDS:
         return None
     yield
-    found = _members(text)
+    decoded = _members(text)
     yield
-    return found
+    return decoded
 
 
 def items(raw: msgspec.Raw) -> Steps[list[msgspec.Raw] | None]:
@@ -77,9 +77,9 @@ def items(raw: msgspec.Raw) -> Steps[list[msgspec.Raw] | None]:
     if text.count(b",") > MAX_ITEMS and (yield from _commas(text)) > MAX_ITEMS:
         return None
     yield
-    found = _items(text)
+    decoded = _items(text)
     yield
-    return found
+    return decoded
 
 
 def _list(raw: msgspec.Raw, level: int) -> Steps[Any]:
@@ -90,14 +90,14 @@ def _list(raw: msgspec.Raw, level: int) -> Steps[Any]:
     parts = yield from items(raw)
     if parts is None:
         return raw
-    found: list[Any] = []
+    values: list[Any] = []
     for group in groups(parts):
         if is_large(group[0]):
-            found.append((yield from value(group[0], level + 1)))
+            values.append((yield from value(group[0], level + 1)))
         else:
-            found += _decode(b"[%b]" % b",".join(group))
+            values += _decode(b"[%b]" % b",".join(group))
         yield
-    return found
+    return values
 
 
 def groups(parts: list[msgspec.Raw]) -> Generator[list[msgspec.Raw], None, None]:
@@ -117,13 +117,13 @@ def groups(parts: list[msgspec.Raw]) -> Generator[list[msgspec.Raw], None, None]
 
 def _numbers(text: bytes) -> Steps[list[Any]]:
     """An array without arrays, objects and strings, cut at its commas."""
-    found: list[Any] = []
+    values: list[Any] = []
     start, end = 1, text.rindex(b"]")
     while (cut := text.find(b",", start + LARGE_BYTES, end)) >= 0:
-        found += _decode(b"[%b]" % text[start:cut])
+        values += _decode(b"[%b]" % text[start:cut])
         start = cut + 1
         yield
-    return found + [*_decode(b"[%b%b" % (b"" if start == 1 else b"0,", text[start:]))][start > 1 :]
+    return values + [*_decode(b"[%b%b" % (b"" if start == 1 else b"0,", text[start:]))][start > 1 :]
 
 
 def _commas(text: bytes) -> Steps[int]:

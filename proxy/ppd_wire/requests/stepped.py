@@ -56,16 +56,16 @@ def _messages(raw: msgspec.Raw) -> Steps[list[dict[str, Any]]]:
         parts = (yield from stepwise.items(raw)) if stepwise.first(raw) == b"[" else None
         if parts is None:
             raise msgspec.ValidationError("Expected `array` of less than a few hundred thousand messages")
-        found: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
         for group in stepwise.groups(parts):
             if stepwise.is_large(group[0]):
-                found.append((yield from _large_message(group[0])))
+                messages.append((yield from _large_message(group[0])))
             else:
-                found += _decode_messages(b"[%b]" % b",".join(group))
+                messages += _decode_messages(b"[%b]" % b",".join(group))
             yield
     except chat.BROKEN as error:
         raise chat.wrong_messages(error) from None
-    return found
+    return messages
 
 
 def _large_message(raw: msgspec.Raw) -> Steps[dict[str, Any]]:
