@@ -15,6 +15,7 @@ from ppd_acc.cli.settings import ENDPOINTS, RANGES, Settings
 from ppd_acc.outcome import Mistake
 
 SIDES = ("baseline", "target")
+NODES = ("prefill_node", "decode_node")
 ALPHA = 0.05
 
 
@@ -158,6 +159,16 @@ def pair_flags() -> Any:
 def urls_of(given: Given) -> dict[str, str]:
     """Raises Mistake where one is missing."""
     return {side: given.needed(side) for side in SIDES}
+
+
+def node_flags(prefill_help: str, decode_help: str) -> Any:
+    """`--prefill-node` and `--decode-node`: the URLs of those that are given, by side."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--prefill-node", metavar="URL", help=prefill_help)
+        parser.add_argument("--decode-node", metavar="URL", help=decode_help)
+
+    return flags(add, lambda given: {side: url for side in NODES if (url := given.url(side)) is not None})
 
 
 def terms_flags(noise_answers: int) -> Any:

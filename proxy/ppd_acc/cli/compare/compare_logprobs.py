@@ -20,8 +20,8 @@ from ppd_acc.ask.answers import Answer
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.compare.compare_output import headline
-from ppd_acc.cli.flags import asked_prompt, between, pair_flags, prompt_text, terms_flags
-from ppd_acc.cli.options import flag, value
+from ppd_acc.cli.flags import asked_prompt, between, node_flags, pair_flags, prompt_text, terms_flags
+from ppd_acc.cli.options import value
 from ppd_acc.compare.compare import compare_answers, forced_of, noise_of
 from ppd_acc.compare.floors import floor_of
 from ppd_acc.compare.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
@@ -34,13 +34,7 @@ from ppd_wire.answers.scored import Position
 _NOISE_ANSWERS = 8
 _SHOWN_DIVERGENCE = 0.1
 _SHOWN_ROWS = 64
-
-
-def _node(name: str) -> Any:
-    return flag(
-        metavar="URL", read=lambda given: given.url(name),
-        help="asked by itself, too, and shown beside the target; not a stock P2pNccl engine, which ends on that",
-    )  # fmt: skip
+_NODE_HELP = "asked by itself, too, and shown beside the target; not a stock P2pNccl engine, which ends on that"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +48,13 @@ class Options:
     alpha: float = value(
         "P", "chance at which differences beyond the noise floor count", between(1e-9, 0.5), DEFAULT_ALPHA
     )
-    prefill_node: str | None = _node("prefill_node")
-    decode_node: str | None = _node("decode_node")
+    nodes: Mapping[str, str] = node_flags(_NODE_HELP, _NODE_HELP)
     terms: Terms = terms_flags(_NOISE_ANSWERS)
-
-    @property
-    def urls(self) -> dict[str, str]:
-        nodes = {"prefill_node": self.prefill_node, "decode_node": self.decode_node}
-        return {**self.pair, **{name: url for name, url in nodes.items() if url is not None}}
 
 
 async def run(options: Options, surroundings: Surroundings) -> Result:
     question = Question(prompt=options.prompt)
-    async with engines_by_side(options.terms.access, options.urls) as asked:
+    async with engines_by_side(options.terms.access, {**options.pair, **options.nodes}) as asked:
         floor = await floor_of(asked[0], [question], options.terms, surroundings)
         found, notes = await _compared(asked, question, options.terms.sampling, floor)
     return with_model_notes(_result(found, floor, options, notes), *asked)

@@ -23,9 +23,9 @@ from ppd_acc.ask.health import Health, check_health, differences
 from ppd_acc.ask.variations import variations
 from ppd_acc.cli.engines.healthcheck import health_table
 from ppd_acc.cli.experiments.kv_flags import add_kv_flags, dumps_of
-from ppd_acc.cli.flags import add_terms_flags, between, pair_flags, positive, terms_of
+from ppd_acc.cli.flags import add_terms_flags, between, node_flags, pair_flags, positive, terms_of
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import flag, flags, switch, value
+from ppd_acc.cli.options import flags, switch, value
 from ppd_acc.cli.prompts import prompts_flags
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.floors import floor_of
@@ -42,18 +42,12 @@ from ppd_accuracy.verdicts.diagnosis import Advice, Conditions, Located, decisio
 
 _REPEATS, _NOISE_ANSWERS = 4, 24
 _STAGES = 5
+_NO_P2P = "not a stock P2pNccl engine, which ends on a request without a tag"
 _NAMES = (
     ("prefill", "P-only: first token"), ("pd", "pd: cold caches"), ("warm", "pd: the same again, warm"),
     ("direct", "direct: second turn"), ("decode", "D-only: the decode engine"), ("aggregated", "unsplit engines"),
 )  # fmt: skip
 _CONTRASTS = (("pd", "prefill"), ("warm", "pd"), ("direct", "pd"), ("decode", "prefill"))
-
-
-def _node(name: str, what: str) -> Any:
-    return flag(
-        metavar="URL", read=lambda given: given.url(name),
-        help=f"asked {what}; not a stock P2pNccl engine, which ends on a request without a tag",
-    )  # fmt: skip
 
 
 def _terms(given: Given) -> Terms:
@@ -70,8 +64,9 @@ class Options:
     repeats: int = value(
         "N", "questions per prompt: the prompt, and variations with another first line", positive, _REPEATS
     )
-    prefill_node: str | None = _node("prefill_node", "for the first token, instead of the target")
-    decode_node: str | None = _node("decode_node", "by itself, too")
+    nodes: Mapping[str, str] = node_flags(
+        f"asked for the first token, instead of the target; {_NO_P2P}", f"asked by itself, too; {_NO_P2P}"
+    )
     alpha: float = value(
         "P", "chance at which logprobs beyond the noise floor count, over all stages", between(1e-9, 0.5), DEFAULT_ALPHA
     )
@@ -79,12 +74,6 @@ class Options:
     no_cache_salt: bool = switch("for engines that refuse cache_salt: caches may not be cold then")
     dumps: Dumps | None = flags(add_kv_flags, dumps_of)
     terms: Terms = flags(partial(add_terms_flags, _NOISE_ANSWERS), _terms)
-
-    @property
-    def nodes(self) -> dict[str, str]:
-        """By side; only those that are given."""
-        nodes = {"prefill_node": self.prefill_node, "decode_node": self.decode_node}
-        return {name: url for name, url in nodes.items() if url is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
