@@ -1,4 +1,4 @@
-"""The little IO that all programs need: settings from files, environment and flags, the HTTP session, background tasks.
+"""The little IO that all programs need: settings, private SQLite files, the HTTP session, background tasks.
 
 Knows no subject: no engine, no request.
 """

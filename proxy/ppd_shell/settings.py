@@ -28,8 +28,9 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a text must be, as the end of a sentence; `read` gives the value that it stands for, None where it is
-    nothing of the kind. `metavar` is what help shows in its place, the setting's name unless it is given."""
+    """What a text must be: `expected` ends a sentence with it, `read` gives the value that a text stands for, None
+    where it is nothing of the kind. `metavar` is what help shows in its place, the setting's name unless it is given.
+    """
 
     expected: str
     read: Callable[[str], str | None]

@@ -153,7 +153,7 @@ class History:
                 self._connection.execute(rows.INSERT, columns)
                 self._connection.execute(
                     "INSERT INTO run_samples VALUES (?, ?, ?, ?)",
-                    (run, _readable(sample.sample_id), sample.status, row.sample_id),
+                    (run, rows.readable(sample.sample_id), sample.status, row.sample_id),
                 )
         return run, True
 
@@ -201,7 +201,7 @@ def row_of(sample: Sample, run: int, *, at: float, model: str) -> Row:
     asked: dict[str, Any] = {"prompt": sample.prompt} if sample.messages is None else {"messages": sample.messages}
     times = {"baseline": sample.baseline.total_ms, "target": sample.target.total_ms}
     return Row(
-        sample_id=_readable(f"{run}/{sample.sample_id}"),
+        sample_id=rows.readable(f"{run}/{sample.sample_id}"),
         at=at,
         model=model,
         route="compare",
@@ -233,8 +233,3 @@ def row_of(sample: Sample, run: int, *, at: float, model: str) -> Row:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _readable(text: str) -> str:
-    """Half a surrogate pair, which JSON may carry, is no UTF-8."""
-    return text.encode(errors="backslashreplace").decode()

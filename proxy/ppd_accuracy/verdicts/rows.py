@@ -169,14 +169,14 @@ def encode(row: Row, storage: Storage) -> dict[str, Any]:
         if told[name] is not None and math.isnan(told[name]):
             told[name] = "nan"
     if row.error is not None:
-        told["error"] = _readable(row.error[:MAX_ERROR_CHARACTERS])
+        told["error"] = readable(row.error[:MAX_ERROR_CHARACTERS])
     told["prompt_hash"], told["answer_hash"] = token_hash(row.prompt_token_ids), token_hash(row.token_ids)
     told["replay"] = None if row.replay is None else msgspec.msgpack.encode(_kept_replay(row.replay, storage))
     for names, kind, unknown in ((_INTEGERS, "I", 0), (_FLOATS, "f", math.nan)):
         for name in names:
             told[name] = _packed(told[name], kind, unknown) if storage in ("tokens", "text") else None
     told["body"] = row.body if storage == "text" else None
-    told["text"] = _readable(row.text) if storage == "text" and row.text is not None else None
+    told["text"] = readable(row.text) if storage == "text" and row.text is not None else None
     return told
 
 
@@ -211,7 +211,7 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Half a surrogate pair, which JSON may carry, is no UTF-8."""
     return text.encode(errors="backslashreplace").decode()
 

@@ -1,1 +1,1 @@
-"""The proxy's settings, by section. The engine that reads them is `ppd_shell.settings`."""
+"""The proxy's settings, by section. They are read by `ppd_shell.settings` and `ppd_shell.sources`."""
