@@ -22,7 +22,15 @@ LAYERS = (
     ("cli",),
 )
 RANKS = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
-PURE = ("ppd_wire", "ppd_accuracy", "ppd_core", "ppd_proxy.core", "ppd_proxy.server.guarding", "ppd_proxy.server.heads")
+PURE = (
+    "ppd_wire",
+    "ppd_accuracy",
+    "ppd_core",
+    "ppd_proxy.core",
+    "ppd_proxy.server.guarding",
+    "ppd_proxy.server.heads",
+    *(f"ppd_proxy.shadow.{each}" for each in ("canary", "check", "judge", "replay", "sample", "schedule", "seeds")),
+)
 ARGPARSE_HOMES = ("proxy/ppd_proxy/cli/", "proxy/ppd_acc/cli/", "proxy/ppd_sim/command.py")
 IO_MODULES = frozenset(
     "asyncio socket ssl select selectors subprocess threading multiprocessing concurrent time logging random secrets "

@@ -1,45 +1,37 @@
 """The shadow: takes samples, has the baseline check them, and keeps verdicts, journal and metrics.
 
 Nothing here is on a client's way: a sample is offered after the client has its answer, and is dropped, and counted,
-when the queue is full, the baseline is slow, busy or down. Workers take checks of samples and of the baseline alone
-(the noise floor) from two piles; which comes first is `_next_job`.
+when the queue is full, the baseline is slow, busy or down. Workers take jobs from the schedule, ask the baseline, and
+hand what they found to the judge.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
 from ppd_accuracy.answers.scores import BROKEN, Scores, Statistics, scores_of, summarize
-from ppd_accuracy.verdicts.noise import Judgement, Key, key_of, reference_of
+from ppd_accuracy.verdicts.noise import Key, reference_of
 from ppd_accuracy.verdicts.rows import Row
 from ppd_accuracy.verdicts.verdicts import Verdicts
 from ppd_core.policy.plan import Route
 from ppd_proxy.shadow.baseline import BaselineError, Baselines, spread_of_both
-from ppd_proxy.shadow.check import Check, row_of
+from ppd_proxy.shadow.check import Check
+from ppd_proxy.shadow.judge import Judge, method_of, noise_key, says_nothing
 from ppd_proxy.shadow.replay import difference_of, scores_of_replay
-from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, is_sampled, scopes_of
+from ppd_proxy.shadow.sample import Sample, is_sampled
+from ppd_proxy.shadow.schedule import NOISE_PAUSE_S, Job, Schedule
 from ppd_proxy.shadow.seeds import Noise, Seeds
 from ppd_wire.answers.candidate import Candidate
 from ppd_wire.answers.scored import Position
 from ppd_wire.requests.checks import replay_body
 
 log = logging.getLogger(__name__)
-
-_PARKED = 500
-_BATCH = 50
-"""Calibration alternates between so many noise samples one at a time and so many at once: noise depends on the load."""
-_NOISE_PAUSE_S = 5.0
-"""After a noise measurement that failed: a baseline that is down would be asked without end."""
-_LOSSES = frozenset({"baseline_down", "baseline_slow", "baseline_error"})
-"""Failures that say nothing of the sample: it is dropped. All others make it `unscorable`."""
-
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """How much is checked, and how. `rate` may change while running; `top_logprobs` (how many of the likeliest tokens
@@ -80,9 +72,6 @@ class Ledger(Protocol):
     def add(self, row: Row) -> None: ...
 
 
-_Job = Sample | Noise
-
-
 class Shadow:
     """What `work` gives has to run. `clock` gives monotonic seconds; `on_judged` is called when a verdict may have
     changed, `ledger` gets every judged sample, `red_in_use` gives the scopes that are red though nobody took them out
@@ -101,18 +90,13 @@ class Shadow:
         self.budget = budget
         self.verdicts = verdicts
         self._baselines = baselines
-        self._seeds = seeds
+        self._schedule = Schedule(seeds, queue=budget.queue)
+        self._judge = Judge(verdicts)
         self._telemetry = telemetry
         self._clock = clock
         self.ledger: Ledger | None = None
         self.on_judged: Callable[[], None] = lambda: None
         self.red_in_use: Callable[[], Iterable[str]] = tuple
-        self._samples: deque[Sample] = deque()
-        self._parked: dict[Key, deque[Check]] = {}
-        self._calibrating: Counter[Key] = Counter()
-        self._noise_due = 0.0
-        self._no_noise_before = -math.inf
-        self._last_key: Key | None = None
         self._wake = asyncio.Event()
         self._learning = asyncio.Lock()
         """One healthy sample at a time: each makes the next reference of all before it."""
@@ -133,7 +117,7 @@ class Shadow:
         """Whether there is room for a sample of a request of that size; one without is counted as dropped."""
         if body_bytes > self.budget.max_body_bytes:
             self.drop("body_too_large")
-        elif len(self._samples) >= self.budget.queue:
+        elif self._schedule.is_full:
             self.drop("queue_full")
         else:
             return True
@@ -142,7 +126,7 @@ class Shadow:
     def offer(self, sample: Sample) -> None:
         """Take a sample, or drop it; never waits. Others may have come since `takes` said that there is room."""
         if self.takes(len(sample.body)):
-            self._samples.append(sample)
+            self._schedule.add(sample)
             self._wake.set()
 
     def broke(self, sample: Sample) -> None:
@@ -172,25 +156,22 @@ class Shadow:
 
     def calibrate(self, count: int) -> dict[str, int]:
         """Have `count` more noise samples taken for every key that samples are known of; what was ordered, by key."""
-        ordered: dict[str, int] = {}
-        for key in self._seeds.keys:
-            self._calibrating[key] = count
-            ordered[key.label] = count
+        ordered = self._schedule.calibrate(count)
         self._wake.set()
         return ordered
 
     @property
     def waiting(self) -> int:
-        return len(self._samples)
+        return self._schedule.waiting
 
     @property
     def parked(self) -> int:
         """Samples that wait for a noise floor."""
-        return sum(len(each) for each in self._parked.values())
+        return self._judge.parked
 
     @property
     def calibrating(self) -> Mapping[str, int]:
-        return {key.label: count for key, count in self._calibrating.items() if count > 0}
+        return self._schedule.calibrating
 
     # Working
 
@@ -201,14 +182,17 @@ class Shadow:
     async def _remind(self) -> None:
         """Noise that was put off becomes due without anything happening."""
         while True:
-            await asyncio.sleep(_NOISE_PAUSE_S)
+            await asyncio.sleep(NOISE_PAUSE_S)
             self._wake.set()
 
     async def _work(self, number: int) -> None:
         turn = 0
         while True:
             turn += 1
-            job = self._next_job(number, turn)
+            suspicious = self.verdicts.wanted_noise()
+            job = self._schedule.take(
+                number, turn, now=self._clock(), suspicious=suspicious[0] if suspicious is not None else None
+            )
             if job is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -226,32 +210,6 @@ class Shadow:
                 self.checking -= 1
             self._wake.set()
             await asyncio.sleep(0)  # a check that fails at once must not keep the loop to itself
-
-    def _next_job(self, number: int, turn: int) -> _Job | None:
-        """Samples first, but every second job is noise while some is due; every job while nothing else waits."""
-        if turn % 2 == 0 or not self._samples:
-            noise = self._next_noise(number)
-            if noise is not None:
-                return noise
-        return self._samples.popleft() if self._samples else None
-
-    def _next_noise(self, number: int) -> Noise | None:
-        if self._clock() < self._no_noise_before:
-            return None
-        wanted = self.verdicts.wanted_noise()
-        if wanted is not None:
-            return self._seeds.take(wanted[0], is_doubted=True)
-        for key, count in list(self._calibrating.items()):
-            if count <= 0 or not self._seeds.count(key):
-                del self._calibrating[key]
-            elif number == 0 or count // _BATCH % 2 == 0:
-                self._calibrating[key] -= 1
-                return self._seeds.take(key)
-        key_now = self._last_key
-        if key_now is not None and self._noise_due >= 1:
-            self._noise_due -= 1
-            return self._seeds.take(key_now)
-        return None
 
     async def _measure_noise(self, noise: Noise) -> None:
         answer = await self._baselines.generate(noise.path, noise.kind, noise.body)
@@ -280,29 +238,26 @@ class Shadow:
 
     async def _release(self, key: Key) -> None:
         """Judge what waited for this noise floor, without keeping the loop from clients."""
-        parked = self._parked.pop(key, deque())
-        while parked:
-            self._judge(parked.popleft(), key)
+        for check in self._judge.released(key):
+            self._conclude(check, key)
             await asyncio.sleep(0)
 
     async def _check(self, sample: Sample) -> None:
         started_at = self._clock()
-        has_ids = sample.candidate.prompt_token_ids is not None
-        is_scored = sample.is_scorable and has_ids and self.budget.method == "score"
+        method = method_of(sample, self.budget.method)
         difference = spread = None
-        method: Literal["score", "replay"]
-        if is_scored:
-            candidate, method, top = sample.candidate, "score", self.budget.top_logprobs
-            positions, top = await self._score(sample.model, candidate, top)
-            scores: Scores | None = scores_of(candidate.logprobs, positions)
+        scores: Scores | None
+        if method == "score":
+            candidate = sample.candidate
+            positions, top = await self._score(sample.model, candidate, self.budget.top_logprobs)
+            scores = scores_of(candidate.logprobs, positions)
             spread = await asyncio.to_thread(spread_of_both, candidate, positions, top) if top else None
-        elif not is_repeatable(sample.fields):
-            raise BaselineError("unscorable", "neither scorable nor greedy nor seeded")
-        else:
-            method = "replay"
+        elif method == "replay":
             other = await self._baselines.generate(sample.path, sample.kind, replay_body(sample.kind, sample.fields))
             difference = difference_of(sample.candidate, other)
             scores = scores_of_replay(sample.candidate, other, difference)
+        else:
+            raise BaselineError("unscorable", "neither scorable nor greedy nor seeded")
         if scores is None:
             raise BaselineError("unscorable", "two answers without a token in common")
         took_ms = (self._clock() - started_at) * 1000
@@ -325,65 +280,39 @@ class Shadow:
     def _take(self, check: Check) -> None:
         """A finished check: a seed of noise, and judged as soon as there is a noise floor for it."""
         sample = check.sample
-        key = key_of(sample.model, sample.prompt_tokens, sample.sampling)
+        key = noise_key(sample)
         if sample.is_scorable:
-            self._seeds.add(key, sample)
-            self._last_key = key
-            self._noise_due += 1.0 if self.verdicts.floor.missing(key) else self.budget.noise_share
-        if self.verdicts.floor.reference(key) is not None:
-            self._judge(check, key)
-            return
-        parked = self._parked.setdefault(key, deque())
-        if len(parked) >= _PARKED:
-            parked.popleft()
+            self._schedule.checked(key, sample, 1.0 if self.verdicts.floor.missing(key) else self.budget.noise_share)
+        if self._judge.has_floor(key):
+            self._conclude(check, key)
+        elif self._judge.park(check, key):
             self.drop("no_noise_floor")
-        parked.append(check)
 
-    def _judge(self, check: Check, key: Key) -> None:
-        sample, statistics = check.sample, check.statistics
-        judgement = self.verdicts.add(
-            key,
-            statistics,
-            prompt_tokens=sample.prompt_tokens,
-            scopes=scopes_of(sample, self.red_in_use()),
-            now=self._clock(),
-            identity=identity_of(sample),
-            entropy_change=None if check.spread is None else check.spread.entropy_change,
-        )
-        if judgement is None:
+    def _conclude(self, check: Check, key: Key) -> None:
+        judged = self._judge.judge(check, key, self.red_in_use(), self._clock())
+        if judged is None:
             self.drop("no_noise_floor")
             return
+        sample, judgement = check.sample, judged.judgement
         if judgement.category != "within":
-            self._seeds.suspect(key, sample)
+            self._schedule.doubt(key, sample)
         self._count(sample.route, judgement.outcome)
-        self._telemetry.judged(
-            sample.route,
-            token_accuracy=statistics.token_accuracy,
-            max_delta=statistics.max_delta if statistics.is_finite else math.inf,
-            first_divergence=statistics.first_difference,
-            length_delta=None if check.difference is None else check.difference.length_delta,
-        )
-        self._write(check, key, judgement)
-        self.on_judged()
-
-    def _write(self, check: Check, key: Key, judgement: Judgement) -> None:
+        self._telemetry.judged(sample.route, **judged.figures)
         if judgement.category == "far":
             log.warning(
                 "shadow %s id=%s route=%s pair=%s delta=%.3f margin=%.3f at=%d tokens=%d",
-                judgement.outcome, check.sample.id, check.sample.route, check.sample.pair,
-                check.statistics.max_delta, check.statistics.margin, check.statistics.max_delta_at,
-                check.statistics.tokens,
+                judgement.outcome, sample.id, sample.route, sample.pair, check.statistics.max_delta,
+                check.statistics.margin, check.statistics.max_delta_at, check.statistics.tokens,
             )  # fmt: skip
         if self.ledger is not None:
-            self.ledger.add(row_of(check, judgement, self.verdicts.floor.reference(key)))
+            self.ledger.add(judged.row)
+        self.on_judged()
 
-    def _failed(self, job: _Job, error: BaselineError) -> None:
+    def _failed(self, job: Job, error: BaselineError) -> None:
         log.info("shadow check failed reason=%s: %s", error.reason, error)
         if isinstance(job, Noise):
-            self._no_noise_before = self._clock() + _NOISE_PAUSE_S
-            if job.key in self._calibrating:
-                self._calibrating[job.key] += 1
-        elif error.reason in _LOSSES:
+            self._schedule.noise_failed(job, self._clock())
+        elif says_nothing(error.reason):
             self.drop(error.reason)
         else:
             self._count(job.route, "unscorable")
