@@ -27,9 +27,9 @@ class _Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
             return
         close = [each for each in known if each.startswith(f"{value}-")] or get_close_matches(str(value), known, n=1)
-        told = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
         is_group = len(known) <= _FEW_COMMANDS
-        self.error(f"no command {value!a}" + (f"; {told}" if close or is_group else ""))
+        self.error(f"no command {value!a}" + (f"; {hint}" if close or is_group else ""))
 
 
 class _CommandParser(_Parser):

@@ -56,8 +56,8 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
     question = Question(prompt=options.prompt)
     async with engines_by_side(options.terms.access, {**options.pair, **options.nodes}) as asked:
         floor = await floor_of(asked[0], [question], options.terms, surroundings)
-        found, notes = await _compared(asked, question, options.terms.sampling, floor)
-    return with_model_notes(_result(found, floor, options, notes), *asked)
+        comparisons, notes = await _compared(asked, question, options.terms.sampling, floor)
+    return with_model_notes(_result(comparisons, floor, options, notes), *asked)
 
 
 async def _compared(
@@ -67,7 +67,7 @@ async def _compared(
     for engine, answer in zip(asked, answers, strict=True):
         if answer.tokens and (answer.unit == "words" or not answer.logprobs):
             raise EngineTrouble("bad_answer", f"{engine.url} gives no logprobs; this command compares nothing else")
-    found, notes = [], []
+    comparisons, notes = [], []
     for engine, answer in zip(asked[1:], answers[1:], strict=True):
         sample = compare_answers("0", question, answers[0], answer, floor, is_greedy=sampling.is_greedy)
         try:
@@ -76,8 +76,8 @@ async def _compared(
             positions = []
             notes.append(f"nothing is scored by teacher forcing: {trouble}")
         sample.forced = forced_of(answer.logprobs, positions) if positions else None
-        found.append(comparison_of(engine.side, sample, answers[0], answer, positions, sample.forced, floor))
-    return found, list(dict.fromkeys(notes))
+        comparisons.append(comparison_of(engine.side, sample, answers[0], answer, positions, sample.forced, floor))
+    return comparisons, list(dict.fromkeys(notes))
 
 
 async def _forced(baseline: Engine, own: Answer, answer: Answer, sampling: Sampling) -> list[Position]:
@@ -87,13 +87,13 @@ async def _forced(baseline: Engine, own: Answer, answer: Answer, sampling: Sampl
     return await baseline.score(own.prompt_token_ids, answer.ids, top=max(2, sampling.top_k))
 
 
-def _result(found: list[Comparison], floor: Floor, options: Options, notes: list[str]) -> Result:
-    target, alpha, limit = found[0], options.alpha, options.kl_threshold
-    verdicts = [judge(each, floor, alpha=alpha, limit=limit) for each in found]
+def _result(comparisons: list[Comparison], floor: Floor, options: Options, notes: list[str]) -> Result:
+    target, alpha, limit = comparisons[0], options.alpha, options.kl_threshold
+    verdicts = [judge(each, floor, alpha=alpha, limit=limit) for each in comparisons]
     code, reasons = verdicts[0]
     lines: list[RenderableType] = [f"{_OUTCOMES[code]}: {reason}" for reason in reasons]
     lines += [headline(target.sample), noise_line(floor), _quantiles(floor)]
-    lines.append(_summary(found, verdicts))
+    lines.append(_summary(comparisons, verdicts))
     lines.append(_table(target, _SHOWN_DIVERGENCE if limit is None else limit))
     if len(target.rows) > _SHOWN_ROWS:
         notes = [*notes, f"the table shows {_SHOWN_ROWS} of {len(target.rows)} tokens; --json FILE has all of them"]
@@ -104,10 +104,10 @@ def _result(found: list[Comparison], floor: Floor, options: Options, notes: list
         "noise": msgspec.to_builtins(noise_of(floor)),
         "sample": msgspec.to_builtins(target.sample),
         "comparisons": [
-            {**each.data(), "outcome": told.name.lower(), "reasons": why, "status": each.sample.status,
+            {**each.data(), "outcome": outcome.name.lower(), "reasons": why, "status": each.sample.status,
              "max_delta": each.sample.max_delta, "mean_delta": each.sample.mean_delta,
              "forced": msgspec.to_builtins(each.forced)}
-            for each, (told, why) in zip(found, verdicts, strict=True)
+            for each, (outcome, why) in zip(comparisons, verdicts, strict=True)
         ],
     }  # fmt: skip
     return Result(exit=code, data=data, view=tuple(lines), notes=tuple(notes))
@@ -117,14 +117,14 @@ _OUTCOMES = ("equal", "different", "usage", "trouble", "inconclusive")
 
 
 def _quantiles(floor: Floor) -> str:
-    told = noise_of(floor).delta_quantiles
-    return "healthy |delta|: " + ", ".join(f"{name} {nats(value)}" for name, value in told.items()) if told else ""
+    quantiles = [f"{name} {nats(value)}" for name, value in (noise_of(floor).delta_quantiles or {}).items()]
+    return f"healthy |delta|: {', '.join(quantiles)}" if quantiles else ""
 
 
-def _summary(found: list[Comparison], verdicts: list[tuple[Exit, list[str]]]) -> Table:
+def _summary(comparisons: list[Comparison], verdicts: list[tuple[Exit, list[str]]]) -> Table:
     table = Table("engine", "outcome", "equal tokens", "mean |delta|", "max |delta|", "max KL", "forced mean",
                   "forced max", "token accuracy", "beyond the floor", "p")  # fmt: skip
-    for each, (code, _) in zip(found, verdicts, strict=True):
+    for each, (code, _) in zip(comparisons, verdicts, strict=True):
         sample, forced = each.sample, each.forced
         table.add_row(
             each.name, _OUTCOMES[code], str(sample.compared_tokens), nats(sample.mean_delta), nats(sample.max_delta),
@@ -135,15 +135,15 @@ def _summary(found: list[Comparison], verdicts: list[tuple[Exit, list[str]]]) ->
     return table
 
 
-def _table(found: Comparison, limit: float) -> Table:
+def _table(comparison: Comparison, limit: float) -> Table:
     table = Table("token", "baseline", "target", "lp baseline", "lp target", "delta", "KL", "lead over the next",
                   "rank", "forced", "forced delta", "forced rank")  # fmt: skip
-    rows = found.rows
+    rows = comparison.rows
     if len(rows) > _SHOWN_ROWS:
         rows = sorted(sorted(rows, key=_size, reverse=True)[:_SHOWN_ROWS], key=lambda row: row.position)
     for row in rows:
         is_marked = row.divergence is not None and not row.divergence <= limit
-        is_flip = found.sample.flip is not None and row.position == found.sample.flip.position
+        is_flip = comparison.sample.flip is not None and row.position == comparison.sample.flip.position
         table.add_row(
             f"{row.position}{' <' if is_flip else ''}", _token(row.baseline_token), _token(row.target_token),
             number(row.baseline_logprob), number(row.target_logprob), number(row.delta),

@@ -125,10 +125,10 @@ def headline(sample: Sample) -> str:
     """One line: where two answers part, and what that is taken for."""
     if sample.flip is None:
         compared = f"{sample.compared_tokens} {sample.unit}"
-        found = [*filter(None, (broken_sentence(sample), sentence(sample.differences)))]
+        apart = [*filter(None, (broken_sentence(sample), sentence(sample.differences)))]
         if sample.status == "empty":
-            return f"empty: {'; '.join((EMPTY, *found))}"
-        return f"{sample.status}: the same {compared}, but {'; '.join(found)}" if found else f"equal: {compared}"
+            return f"empty: {'; '.join((EMPTY, *apart))}"
+        return f"{sample.status}: the same {compared}, but {'; '.join(apart)}" if apart else f"equal: {compared}"
     flip = sample.flip
     margins = ""
     if flip.shift is not None:

@@ -166,11 +166,11 @@ def _protocol(baseline: Streamed, target: Streamed) -> Iterator[Finding]:
 
 
 def _usage(streamed: Streamed) -> str:
-    told = streamed.counted_tokens
+    counted = streamed.counted_tokens
     came = sum(chunk.tokens for chunk in streamed.chunks)
-    if told is None:
+    if counted is None:
         return "not told"
-    return "counts the tokens that came" if told == came or not came else f"counts {told} tokens, {came} came"
+    return "counts the tokens that came" if counted == came or not came else f"counts {counted} tokens, {came} came"
 
 
 def _exit(findings: list[Finding]) -> Exit:
@@ -192,10 +192,10 @@ def _notes(asked: tuple[Asked, ...], sampling: Sampling) -> Iterator[str]:
 
 def _counts(asked: tuple[Asked, ...]) -> Iterator[str]:
     for each in asked:
-        told = _stream(each.streamed)
+        stream = _stream(each.streamed)
         yield (
-            f"{each.name}: {told['tokens']} tokens ({told['reasoning_tokens']} of reasoning)"
-            f" in {told['chunks']} chunks, up to {told['most_tokens_of_a_chunk']} in one"
+            f"{each.name}: {stream['tokens']} tokens ({stream['reasoning_tokens']} of reasoning)"
+            f" in {stream['chunks']} chunks, up to {stream['most_tokens_of_a_chunk']} in one"
         )
 
 
@@ -223,9 +223,9 @@ def _timing(streamed: Streamed) -> dict[str, Any]:
 
 def _rows(timing: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     rows: dict[str, Mapping[str, Any]] = {}
-    for name, told in timing.items():
-        first = told["first_token_ms"]
+    for name, times in timing.items():
+        first = times["first_token_ms"]
         rows[f"{name}: first token"] = figures([] if first is None else [first])
-        rows[f"{name}: between tokens"] = told["inter_token_ms"]
-        rows[f"{name}: whole answer"] = figures([told["total_ms"]])
+        rows[f"{name}: between tokens"] = times["inter_token_ms"]
+        rows[f"{name}: whole answer"] = figures([times["total_ms"]])
     return rows

@@ -39,10 +39,10 @@ class Options:
 async def run(options: Options, _: Surroundings) -> Result:
     async with engines(options.access, *options.urls) as asked:
         looks = (detect(engine, has_leave=options.ask) for engine in asked)
-        found = await asyncio.gather(*looks, return_exceptions=True)
-    known = [each for each in found if isinstance(each, Detection)]
+        answers = await asyncio.gather(*looks, return_exceptions=True)
+    known = [each for each in answers if isinstance(each, Detection)]
     failures = {}
-    for url, each in zip(options.urls, found, strict=True):
+    for url, each in zip(options.urls, answers, strict=True):
         if isinstance(each, EngineTrouble):
             failures[url] = str(each)
         elif isinstance(each, BaseException):
@@ -55,8 +55,8 @@ async def run(options: Options, _: Surroundings) -> Result:
     return Result(exit=Exit.INFRASTRUCTURE if failures else Exit.PASS, data=data, view=tuple(lines))
 
 
-def _table(found: Detection) -> Table:
+def _table(detection: Detection) -> Table:
     table = Table("asked", "told", "a sign of")
-    for sign in found.signs:
+    for sign in detection.signs:
         table.add_row(sign.source, sign.told, sign.says or "-")
     return table

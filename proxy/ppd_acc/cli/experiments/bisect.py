@@ -159,30 +159,30 @@ async def _search(options: Options, trials: Trials, longest: int) -> Verdict:
             await trials.at_length(step.dose, options.repeats)
         else:
             await trials.at_once(step.dose, longest, options.repeats)
-    found = dose.fit(trials.tried(), options.share, _CONFIDENCE, seed)
-    return judge(trials, found, step.reason, "tokens" if is_length else "requests at once")
+    threshold = dose.fit(trials.tried(), options.share, _CONFIDENCE, seed)
+    return judge(trials, threshold, step.reason, "tokens" if is_length else "requests at once")
 
 
-def judge(trials: Trials, found: dose.Threshold | None, reason: str, what: str) -> Verdict:
+def judge(trials: Trials, threshold: dose.Threshold | None, reason: str, what: str) -> Verdict:
     """What the trials over lengths or requests at once come to."""
     plain = _all_or_nothing(trials)
     if plain is not None:
-        return replace(plain, threshold=found)
-    if found is None:
+        return replace(plain, threshold=threshold)
+    if threshold is None:
         return Verdict(found="unclear", sentence="a single length was tried")
-    if _is_everywhere(trials, found.target):
+    if _is_everywhere(trials, threshold.target):
         runs, diverged = (sum(each[part] for each in trials.tried()) for part in (1, 2))
-        sentence = f"more than {percent(found.target)} diverge everywhere, {diverged} of {runs} in all"
-        return Verdict(found="always", sentence=sentence, threshold=found)
-    if found.monotone_p < 1 - _CONFIDENCE:
-        sentence = f"the share that diverges does not rise with the {what} (p {found.monotone_p:.3g}): no threshold"
-        return Verdict(found="not monotone", sentence=sentence, threshold=found)
-    if found.dose is None or found.is_extrapolated or found.dependence_p > 1 - _CONFIDENCE:
-        sentence = f"some diverge, but no threshold shows (dependence p {found.dependence_p:.3g}); ended: {reason}"
-        return Verdict(found="unclear", sentence=sentence, threshold=found)
-    ends = [f"{end:.4g}" if end is not None else "open" for end in (found.low, found.high)]
-    sentence = f"{percent(found.target)} diverge from {found.dose:.4g} {what} on (interval {ends[0]} to {ends[1]})"
-    return Verdict(found="threshold", sentence=f"{sentence}; ended: {reason}", threshold=found)
+        sentence = f"more than {percent(threshold.target)} diverge everywhere, {diverged} of {runs} in all"
+        return Verdict(found="always", sentence=sentence, threshold=threshold)
+    if threshold.monotone_p < 1 - _CONFIDENCE:
+        sentence = f"the share that diverges does not rise with the {what} (p {threshold.monotone_p:.3g}): no threshold"
+        return Verdict(found="not monotone", sentence=sentence, threshold=threshold)
+    if threshold.dose is None or threshold.is_extrapolated or threshold.dependence_p > 1 - _CONFIDENCE:
+        sentence = f"some diverge, but no threshold shows (dependence p {threshold.dependence_p:.3g}); ended: {reason}"
+        return Verdict(found="unclear", sentence=sentence, threshold=threshold)
+    low, high = (f"{end:.4g}" if end is not None else "open" for end in (threshold.low, threshold.high))
+    sentence = f"{percent(threshold.target)} diverge from {threshold.dose:.4g} {what} on (interval {low} to {high})"
+    return Verdict(found="threshold", sentence=f"{sentence}; ended: {reason}", threshold=threshold)
 
 
 def _all_or_nothing(trials: Trials) -> Verdict | None:
@@ -247,8 +247,9 @@ def judge_blocks(trials: Trials, steps: dict[int, list[Step]], block: int) -> Ve
     if not apart:
         sentence = f"{hits} of {total} runs diverge, at no offset from multiples of {block} more than elsewhere"
         return Verdict(found="unclear", sentence=sentence, offsets=offsets)
-    told = ", ".join(f"{each['offset']:+d} ({each['diverged']} of {each['runs']}, p {each['p']:.3g})" for each in apart)
-    return Verdict(found="boundary", sentence=f"more diverge at multiples of {block}, offset {told}", offsets=offsets)
+    shown = (f"{each['offset']:+d} ({each['diverged']} of {each['runs']}, p {each['p']:.3g})" for each in apart)
+    sentence = f"more diverge at multiples of {block}, offset {', '.join(shown)}"
+    return Verdict(found="boundary", sentence=sentence, offsets=offsets)
 
 
 def _result(options: Options, verdict: Verdict, trials: Trials, longest: int, notes: list[str]) -> Result:

@@ -77,7 +77,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _Measured:
     """Everything that was measured."""
 
     healths: Sequence[Health]
@@ -110,7 +110,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
         "alpha": options.alpha, "nodes": nodes, "endpoint": terms.access.endpoint,
     }  # fmt: skip
     return _result(
-        _Found(
+        _Measured(
             healths=healths, floor=floor, stages=stages, troubles=experiments.troubles, nodes=nodes, settings=settings,
             kv=check_kv(options.dumps) if options.dumps is not None else None,
         )
@@ -129,16 +129,16 @@ def _unhealthy(healths: Sequence[Health]) -> Result:
     return Result(exit=Exit.INFRASTRUCTURE, data=data, view=(health_table(healths), *ill))
 
 
-def _result(found: _Found) -> Result:
-    different, notes = differences(found.healths, has_one_name=False)
-    states = {each.stage: each.state for each in found.stages}
-    is_same = found.kv.is_match if found.kv is not None else None
-    tallies = {each.stage: tally for each in found.stages if (tally := each.tally) is not None}
+def _result(measured: _Measured) -> Result:
+    different, notes = differences(measured.healths, has_one_name=False)
+    states = {each.stage: each.state for each in measured.stages}
+    is_same = measured.kv.is_match if measured.kv is not None else None
+    tallies = {each.stage: tally for each in measured.stages if (tally := each.tally) is not None}
     known = Conditions(
-        is_model_different=bool(different), is_kv_same=is_same, is_prefill_alone="prefill_node" in found.nodes
+        is_model_different=bool(different), is_kv_same=is_same, is_prefill_alone="prefill_node" in measured.nodes
     )
     located = locate(states, tallies, known)
-    guide = _guide(found, is_same)
+    guide = _guide(measured, is_same)
     code = Exit.PASS
     if located.place is not None:
         code = Exit.DIFFERENT
@@ -147,49 +147,50 @@ def _result(found: _Found) -> Result:
     elif "inconclusive" in states.values():
         code = Exit.INCONCLUSIVE
     notes += different
-    notes += [f"{health.url}: {health.error}" for health in found.healths if not health.is_healthy]
-    notes += [f"P-only: not scored by teacher forcing: {trouble}" for trouble in dict.fromkeys(found.troubles)]
+    notes += [f"{health.url}: {health.error}" for health in measured.healths if not health.is_healthy]
+    notes += [f"P-only: not scored by teacher forcing: {trouble}" for trouble in dict.fromkeys(measured.troubles)]
     notes += [
         f"{_name(each.stage)}: answers differ more often than the baseline's replays do, by ties only"
-        for each in found.stages
+        for each in measured.stages
         if each.state == "clean" and each.verdict is not None and each.verdict.is_above_floor
     ]
-    refused = any(sample.error_reason == "status_400" for each in found.stages for sample in each.samples)
-    if refused and found.settings["salt"] is not None:
+    refused = any(sample.error_reason == "status_400" for each in measured.stages for sample in each.samples)
+    if refused and measured.settings["salt"] is not None:
         notes.append("an engine refused requests (400); if it is cache_salt that it refuses: --no-cache-salt")
     notes += [
         f"{_name(each.stage)}: {empty_pairs(each.verdict.counts['empty'])}"
-        for each in found.stages
+        for each in measured.stages
         if each.verdict is not None and each.verdict.counts["empty"]
     ]
-    notes += [f"{_name(each.stage)}: skipped: {each.reasons[0]}" for each in found.stages if each.state == "skipped"]
-    return Result(exit=code, data=_data(found, located, guide), view=_view(found, located, guide), notes=tuple(notes))
+    notes += [f"{_name(each.stage)}: skipped: {each.reasons[0]}" for each in measured.stages if each.state == "skipped"]
+    data, view = _data(measured, located, guide), _view(measured, located, guide)
+    return Result(exit=code, data=data, view=view, notes=tuple(notes))
 
 
-def _guide(found: _Found, is_same: bool | None) -> list[Advice]:
-    through = [each for each in found.stages if each.stage in ("pd", "warm", "direct")]
+def _guide(measured: _Measured, is_same: bool | None) -> list[Advice]:
+    through = [each for each in measured.stages if each.stage in ("pd", "warm", "direct")]
     samples = [sample for each in through for sample in each.samples if sample.prompt_tokens is not None]
     lengths: dict[bool, list[int]] = {False: [], True: []}
     for sample in samples:
         if sample.is_compared:
             lengths[sample.status == "real"].append(sample.prompt_tokens or 0)
     return decision_guide(
-        {each.stage: each.state for each in found.stages},
+        {each.stage: each.state for each in measured.stages},
         is_divergent=any(
             each.verdict is not None and (each.verdict.counts["real"] or each.verdict.not_numbers) for each in through
         ),
-        has_latent=any(each.has_latent for each in found.stages),
+        has_latent=any(each.has_latent for each in measured.stages),
         is_kv_same=is_same,
         equal_lengths=lengths[False],
         divergent_lengths=lengths[True],
     )
 
 
-def _data(found: _Found, located: Located, guide: Sequence[Advice]) -> dict[str, Any]:
+def _data(measured: _Measured, located: Located, guide: Sequence[Advice]) -> dict[str, Any]:
     return {
-        "settings": found.settings,
-        "endpoints": [health.data() for health in found.healths],
-        "noise": msgspec.to_builtins(noise_of(found.floor)),
+        "settings": measured.settings,
+        "endpoints": [health.data() for health in measured.healths],
+        "noise": msgspec.to_builtins(noise_of(measured.floor)),
         "stages": [
             {
                 "stage": each.stage, "name": _name(each.stage), "state": each.state, "reasons": each.reasons,
@@ -197,10 +198,10 @@ def _data(found: _Found, located: Located, guide: Sequence[Advice]) -> dict[str,
                 "scored_tokens": each.scored_tokens, "scored_real": each.scored_real,
                 "samples": each.builtin_samples(),
             }
-            for each in found.stages
+            for each in measured.stages
         ],
-        "contrasts": _contrasts(found.stages),
-        "kv": found.kv.data if found.kv is not None else None,
+        "contrasts": _contrasts(measured.stages),
+        "kv": measured.kv.data if measured.kv is not None else None,
         "located": asdict(located),
         "guide": [asdict(each) for each in guide],
     }  # fmt: skip
@@ -209,28 +210,28 @@ def _data(found: _Found, located: Located, guide: Sequence[Advice]) -> dict[str,
 def _contrasts(stages: Sequence[StageResult]) -> list[dict[str, Any]]:
     """Share of divergent answers of one stage minus that of the one before it, with Newcombe's interval."""
     verdicts = {str(each.stage): each.verdict for each in stages if each.verdict is not None and each.verdict.compared}
-    found = []
+    contrasts = []
     for later, earlier in _CONTRASTS:
         if later in verdicts and earlier in verdicts:
             one, other = verdicts[later], verdicts[earlier]
             low, high = difference(one.divergent, one.compared, other.divergent, other.compared, CONFIDENCE)
             share = one.divergent / one.compared - other.divergent / other.compared
-            found.append({"stage": later, "minus": earlier, "difference": share, "low": low, "high": high})
-    return found
+            contrasts.append({"stage": later, "minus": earlier, "difference": share, "low": low, "high": high})
+    return contrasts
 
 
-def _view(found: _Found, located: Located, guide: Sequence[Advice]) -> tuple[RenderableType, ...]:
+def _view(measured: _Measured, located: Located, guide: Sequence[Advice]) -> tuple[RenderableType, ...]:
     lines: list[RenderableType] = [
-        health_table(found.healths), noise_line(found.floor), _stages_table(found.stages)
+        health_table(measured.healths), noise_line(measured.floor), _stages_table(measured.stages)
     ]  # fmt: skip
-    for each in found.stages:
+    for each in measured.stages:
         lines += [f"{_name(each.stage)}: {reason}" for reason in each.reasons if each.state != "clean"]
-    for told in _contrasts(found.stages):
-        names = f"{_name(told['stage'])} minus {_name(told['minus'])}"
-        interval = span(told["low"], told["high"])
-        lines.append(f"divergent, {names}: {percent(told['difference'])} (95 %: {interval})")
-    if found.kv is not None:
-        lines.append(f"KV dumps: {found.kv.statement}")
+    for contrast in _contrasts(measured.stages):
+        names = f"{_name(contrast['stage'])} minus {_name(contrast['minus'])}"
+        interval = span(contrast["low"], contrast["high"])
+        lines.append(f"divergent, {names}: {percent(contrast['difference'])} (95 %: {interval})")
+    if measured.kv is not None:
+        lines.append(f"KV dumps: {measured.kv.statement}")
     lines.append(f"breaks: {located.place}: {located.why}" if located.place else located.why)
     table = Table("applies", "rule", "why", title="quick decision guide", title_justify="left")
     for rule in guide:
@@ -242,16 +243,16 @@ def _stages_table(stages: Sequence[StageResult]) -> Table:
     table = Table("stage", "state", "answers", "equal", "tie", "real", "?", "error", "empty", "divergent, 95 %",
                   "minus replays'", "max |delta|", "p", "route")  # fmt: skip
     for each in stages:
-        told = each.verdict
-        if told is None:
+        verdict = each.verdict
+        if verdict is None:
             table.add_row(_name(each.stage), each.state, *[""] * 11, _routes(each))
             continue
-        counts = [str(told.counts[name]) for name in ("equal", "tie", "real", "unclassified", "error", "empty")]
-        above = told.above_floor
+        counts = [str(verdict.counts[name]) for name in ("equal", "tie", "real", "unclassified", "error", "empty")]
+        above = verdict.above_floor
         table.add_row(
-            _name(each.stage), each.state, str(told.compared), *counts,
-            span(*told.interval), span(*above) if above is not None else "-", number(told.largest_delta),
-            "-" if told.precision.chance is None else f"{told.precision.chance:.3g}", _routes(each),
+            _name(each.stage), each.state, str(verdict.compared), *counts,
+            span(*verdict.interval), span(*above) if above is not None else "-", number(verdict.largest_delta),
+            "-" if verdict.precision.chance is None else f"{verdict.precision.chance:.3g}", _routes(each),
         )  # fmt: skip
     return table
 

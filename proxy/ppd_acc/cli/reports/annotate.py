@@ -62,20 +62,20 @@ def changed(
     annotations: Mapping[str, Annotation], ids: list[str], options: Options
 ) -> dict[str, Annotation]:  # fmt: skip
     """The annotations with what the arguments say about `ids`."""
-    found = dict(annotations)
+    kept = dict(annotations)
     for sample_id in ids:
-        before = NOTHING if options.clear else found.get(sample_id, NOTHING)
-        found[sample_id] = Annotation(
+        before = NOTHING if options.clear else kept.get(sample_id, NOTHING)
+        kept[sample_id] = Annotation(
             sample_id=sample_id,
             note=options.note if options.note is not None else before.note,
             labels=list(dict.fromkeys([*before.labels, *options.label])),
         )
-    return {sample_id: each for sample_id, each in found.items() if not each.is_empty}
+    return {sample_id: each for sample_id, each in kept.items() if not each.is_empty}
 
 
 def _plain(annotations: Mapping[str, Annotation]) -> dict[str, object]:
-    told: dict[str, object] = msgspec.to_builtins(dict(annotations))
-    return told
+    plain: dict[str, object] = msgspec.to_builtins(dict(annotations))
+    return plain
 
 
 def _table(annotations: Mapping[str, Annotation]) -> Table:

@@ -65,20 +65,20 @@ async def run(options: Options, _: Surroundings) -> Result:
     report = await report_from(options.source)
     divergent = [sample for sample in report.samples if sample.is_divergent]
     notes = [*notes_of(report)]
-    found = clusters.group([features_of(sample) for sample in divergent], abs(options.seed), options.clusters)
-    if options.clusters is not None and len(found.groups) < options.clusters:
-        notes.append(f"--clusters {options.clusters}: there are only {len(found.groups)} different kinds of samples")
+    grouped = clusters.group([features_of(sample) for sample in divergent], abs(options.seed), options.clusters)
+    if options.clusters is not None and len(grouped.groups) < options.clusters:
+        notes.append(f"--clusters {options.clusters}: there are only {len(grouped.groups)} different kinds of samples")
     for name, figure in FEATURES.items():
         missing = sum(figure(sample) is None for sample in divergent)
         if missing:
             notes.append(f"{missing} of {len(divergent)} samples do not tell their {name.replace('_', ' ')}")
-    groups = [_group(group, divergent) for group in found.groups]
+    groups = [_group(group, divergent) for group in grouped.groups]
     data = {
         "samples": len(report.samples),
         "divergent": len(divergent),
         "clusters": groups,
-        "silhouette": found.silhouette,
-        "tried": [{"clusters": number, "silhouette": score} for number, score in found.tried],
+        "silhouette": grouped.silhouette,
+        "tried": [{"clusters": number, "silhouette": score} for number, score in grouped.tried],
         "seed": options.seed,
     }
     return Result(exit=Exit.PASS, data=data, view=tuple(_view(data, groups)), notes=tuple(notes))

@@ -191,13 +191,13 @@ def _range(at: dict[str, float | None]) -> str:
 def _table(data: dict[str, Any]) -> Table:
     table = Table("engine", "positions", "entropy, mean", "median", "p95", "max", "not listed, mean", "not listed, max")
     for name in ("baseline", "target"):
-        told = data[name]
-        if told is None:
+        entropies = data[name]
+        if entropies is None:
             continue
-        ranges = (_pair(told["low"][key], told["high"][key]) for key in ("mean", "median", "p95", "max"))
-        rest = (told["rest"][key] for key in ("mean", "max"))
+        ranges = (_pair(entropies["low"][key], entropies["high"][key]) for key in ("mean", "median", "p95", "max"))
+        rest = (entropies["rest"][key] for key in ("mean", "max"))
         shares = ("" if each is None else f"{each:.3%}" for each in rest)
-        table.add_row(name, str(told["count"]), *ranges, *shares)
+        table.add_row(name, str(entropies["count"]), *ranges, *shares)
     return table
 
 
@@ -209,15 +209,15 @@ def _read(path: Path, flag: str, vocabulary: int) -> Series:
     """A JSON list of objects; Python's NaN and Infinity are read, and counted. Raises Mistake."""
     name = f"{flag} {path}"
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        positions = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Mistake(f"{name}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise Mistake(f"{name}: not valid JSON: {error}") from None
-    if not isinstance(told, list) or not told:
+    if not isinstance(positions, list) or not positions:
         raise Mistake(f"{name}: it must be a list of objects, one per position, with at least one")
     tops: list[dict[str, float]] = []
-    for position, each in enumerate(told):
+    for position, each in enumerate(positions):
         if not isinstance(each, dict):
             raise Mistake(f"{name}: position {position} is {type(each).__name__}; it must be an object")
         for token, logprob in each.items():

@@ -77,10 +77,10 @@ async def _names(options: Options, ids: Sequence[int]) -> tuple[dict[int, str], 
         try:
             model = await engine.model()
             bodies = [{"model": model, "tokens": [each]} for each in ids]
-            told = await asyncio.gather(*(engine.post("/detokenize", body) for body in bodies))
+            replies = await asyncio.gather(*(engine.post("/detokenize", body) for body in bodies))
         except EngineTrouble as trouble:
             return {}, f"token ids stay without texts: {trouble}"
-    texts = [each.get("prompt") if isinstance(each, dict) else None for each in told]
+    texts = [each.get("prompt") if isinstance(each, dict) else None for each in replies]
     return {token: text for token, text in zip(ids, texts, strict=True) if isinstance(text, str)}, None
 
 

@@ -119,16 +119,16 @@ def run(options: Options, _: Surroundings) -> Result:
 
 def metrics_of(pairs: Sequence[tuple[Sample, Sample]]) -> tuple[Metric, ...]:
     """What the samples tell beside whether they diverged: sign flips of B minus A, Holm over all of them."""
-    found = []
+    tested = []
     for name, unit, value in _METRICS:
         values = [(value(one), value(other)) for one, other in pairs]
         changes = [after - before for before, after in values if before is not None and after is not None]
         if changes:
-            found.append((name, unit, len(changes), sum(changes) / len(changes), sign_flip(changes, _SEED)))
-    adjusted = holm([flips.p for *_, flips in found])
+            tested.append((name, unit, len(changes), sum(changes) / len(changes), sign_flip(changes, _SEED)))
+    adjusted = holm([flips.p for *_, flips in tested])
     return tuple(
         Metric(name=name, unit=unit, pairs=count, difference=mean, p=flips.p, p_holm=p_holm, resamples=flips.resamples)
-        for (name, unit, count, mean, flips), p_holm in zip(found, adjusted, strict=True)
+        for (name, unit, count, mean, flips), p_holm in zip(tested, adjusted, strict=True)
     )
 
 
@@ -149,14 +149,14 @@ _METRICS: tuple[tuple[str, str, Callable[[Sample], float | None]], ...] = (
 
 def _paired(matched: Matched, test: Test) -> _Tested:
     require_pairs(matched, "--report-a", "--report-b")
-    found, rates, decision = mcnemar(matched.pairs, test.alpha, count_ties=test.count_ties)
-    harms, gains, both = len(found.regressions), len(found.fixes), len(found.both)
+    became, rates, decision = mcnemar(matched.pairs, test.alpha, count_ties=test.count_ties)
+    harms, gains, both = len(became.regressions), len(became.fixes), len(became.both)
     return _Tested(
         test="mcnemar",
         rates=rates,
         decision=decision,
         odds_ratio=paired_odds_ratio(gains, harms, 1 - test.alpha),
-        discordant={"a_only": gains, "b_only": harms, "both": both, "neither": len(found.neither)},
+        discordant={"a_only": gains, "b_only": harms, "both": both, "neither": len(became.neither)},
         metrics=metrics_of(matched.pairs),
     )
 

@@ -83,13 +83,13 @@ def repeated(compared: Sequence[Sample], *, count_ties: bool) -> tuple[Repeated,
     runs: dict[str, list[Sample]] = {}
     for sample in compared:
         runs.setdefault(sample.sample_id, []).append(sample)
-    found = []
+    repeats = []
     for name, seen in runs.items():
         hits = sum(is_hit(sample, count_ties=count_ties) for sample in seen)
         kind: Literal["always", "flaky", "never"] = "never" if not hits else "always" if hits == len(seen) else "flaky"
         statuses = tuple(sample.status for sample in seen)
-        found.append(Repeated(sample_id=name, runs=len(seen), divergent=hits, kind=kind, statuses=statuses))
-    return tuple(sorted(found, key=lambda each: -each.divergent / each.runs))
+        repeats.append(Repeated(sample_id=name, runs=len(seen), divergent=hits, kind=kind, statuses=statuses))
+    return tuple(sorted(repeats, key=lambda each: -each.divergent / each.runs))
 
 
 def pooled(samples: Sequence[Repeated]) -> tuple[float, Interval | None, str]:

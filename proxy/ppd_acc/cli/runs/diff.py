@@ -67,14 +67,14 @@ def settings_changed(old: Report, new: Report) -> dict[str, dict[str, Any]]:
 
 
 def _told(report: Report) -> Mapping[str, Any]:
-    told: dict[str, Any] = dict(report.settings)
+    setting: dict[str, Any] = dict(report.settings)
     for side in ("baseline", "target"):
         engine = getattr(report, side)
         if engine is not None:
-            told |= {f"{side} url": engine.url, f"{side} model": engine.model, f"{side} version": engine.version}
+            setting |= {f"{side} url": engine.url, f"{side} model": engine.model, f"{side} version": engine.version}
     if report.datasets:
-        told["dataset sha256"] = [dataset.sha256 for dataset in report.datasets]
-    return told
+        setting["dataset sha256"] = [dataset.sha256 for dataset in report.datasets]
+    return setting
 
 
 def _is_changed(one: Sample, other: Sample) -> bool:
@@ -88,21 +88,21 @@ def _is_changed(one: Sample, other: Sample) -> bool:
 
 def _answers(one: Sample, other: Sample) -> dict[str, Any]:
     """Whole answers that differ, the parts of them that are no content marked, and in which parts they do."""
-    told: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     for side in ("baseline", "target"):
         before, now = getattr(one, side).said, getattr(other, side).said
-        found = differences(before, now)
-        if found:
-            told[side] = {"old": str(before), "new": str(now)}
-            told[f"{side}_differences"] = msgspec.to_builtins(found)
-    return told
+        apart = differences(before, now)
+        if apart:
+            answers[side] = {"old": str(before), "new": str(now)}
+            answers[f"{side}_differences"] = msgspec.to_builtins(apart)
+    return answers
 
 
 def _lines(row: Mapping[str, Any]) -> Iterator[str]:
     """What changed in the target's answer, old and new."""
-    found = msgspec.convert(row.get("target_differences", []), list[Difference])
-    if found:
-        yield f"target, old / new: {sentence(found)}"
+    apart = msgspec.convert(row.get("target_differences", []), list[Difference])
+    if apart:
+        yield f"target, old / new: {sentence(apart)}"
 
 
 def _statuses(table: Counter[tuple[str, str]]) -> Table:

@@ -39,18 +39,18 @@ def run(options: Options, _: Surroundings) -> Result:
     before, now = read_report(options.baseline, "--baseline"), read_report(options.current, "--current")
     matched = match(before, now)
     require_pairs(matched, "--baseline", "--current")
-    found, rates, decision = mcnemar(matched.pairs, test.alpha, count_ties=test.count_ties)
+    became, rates, decision = mcnemar(matched.pairs, test.alpha, count_ties=test.count_ties)
     pairs = {one.sample_id: (one, other) for one, other in matched.pairs}
-    regressions = [change_of(*pairs[name]) for name in found.regressions]
-    fixes = [change_of(*pairs[name]) for name in found.fixes]
+    regressions = [change_of(*pairs[name]) for name in became.regressions]
+    fixes = [change_of(*pairs[name]) for name in became.fixes]
     data: dict[str, Any] = {
         "baseline": {"path": options.baseline, **plain(rates[0])},
         "current": {"path": options.current, **plain(rates[1])},
         "pairs": len(matched.pairs),
         "regressions": regressions,
         "fixes": fixes,
-        "still_divergent": found.both,
-        "still_equal": len(found.neither),
+        "still_divergent": became.both,
+        "still_equal": len(became.neither),
         "test": "mcnemar",
         "p": decision.p,
         "alpha": test.alpha,
@@ -94,5 +94,5 @@ def changes_table(what: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _where(row: Mapping[str, Any]) -> str:
     places = [row[side]["first_divergence"] for side in ("before", "now")]
-    told = ["none" if place is None else f"{row['unit'][:-1]} {place}" for place in places]
-    return told[0] if told[0] == told[1] else " -> ".join(told)
+    words = ["none" if place is None else f"{row['unit'][:-1]} {place}" for place in places]
+    return words[0] if words[0] == words[1] else " -> ".join(words)
