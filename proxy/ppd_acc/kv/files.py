@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Annotated, Any, BinaryIO, Literal, get_args
 
+import msgspec
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
@@ -40,6 +41,16 @@ _SAFETENSORS: Mapping[str, str] = MappingProxyType(
 )  # fmt: skip
 _DECLARING = ("BF16", "F8_E4M3", "F8_E5M2")
 _LONGEST_HEADER = 100_000_000
+_Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Tensor(msgspec.Struct):
+    """A tensor in a safetensors header. The format's own library tells no place to read a piece from, and maps the
+    file, so that one cut short meanwhile would end the process."""
+
+    dtype: str
+    shape: tuple[_Size, ...]
+    data_offsets: tuple[_Size, _Size]
 
 
 class KvFileError(Exception):
@@ -279,14 +290,12 @@ class KvFile:
             found[name] = entry if is_declared else _typed(entry, self.declared, dtype)
         return found
 
-    def _safetensor(self, name: str, about: Any, data_start: int, file_size: int) -> Entry:
+    def _safetensor(self, name: str, header: Any, data_start: int, file_size: int) -> Entry:
         try:
-            kind, shape, (start, stop) = about["dtype"], tuple(about["shape"]), about["data_offsets"]
-            is_sound = all(isinstance(number, int) and number >= 0 for number in (*shape, start, stop))
-        except (TypeError, KeyError, ValueError):
-            is_sound, kind, shape, start, stop = False, "", (), 0, 0
-        if not is_sound or not isinstance(kind, str):
-            raise KvFileError(f"{self.path}: tensor {name!r} needs dtype, shape and data_offsets")
+            about = msgspec.convert(header, _Tensor)
+        except msgspec.ValidationError:
+            raise KvFileError(f"{self.path}: tensor {name!r} needs dtype, shape and data_offsets") from None
+        kind, shape, (start, stop) = about.dtype, about.shape, about.data_offsets
         if kind not in _SAFETENSORS:
             raise KvFileError(f"{self.path}: tensor {name!r} has dtype {kind}; known are {', '.join(_SAFETENSORS)}")
         dtype = np.dtype(_SAFETENSORS[kind])

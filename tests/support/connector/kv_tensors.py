@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from ppd_accuracy.kv import elements
 from ppd_accuracy.kv.elements import ElementType
@@ -98,18 +98,10 @@ def write_npz(
 def write_safetensors(
     path: Path, arrays: Mapping[str, tuple[str, NDArray[Any]]], about: Mapping[str, str] | None = None
 ) -> Path:
-    """Name -> (dtype as the format spells it, the raw array)."""
-    header: dict[str, Any] = {} if about is None else {"__metadata__": dict(about)}
-    data = b""
-    for name, (dtype, array) in arrays.items():
-        payload = np.ascontiguousarray(array).tobytes()
-        header[name] = {
-            "dtype": dtype,
-            "shape": list(array.shape),
-            "data_offsets": [len(data), len(data) + len(payload)],
-        }
-        data += payload
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    """Name -> (dtype as the format spells it, the raw array), by the format's own writer."""
+    tensors = {
+        name: np.ascontiguousarray(array).view(elements.element_type(dtype).dtype)
+        for name, (dtype, array) in arrays.items()
+    }
+    save_file(tensors, path, None if about is None else dict(about))
     return path
