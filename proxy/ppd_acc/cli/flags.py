@@ -115,11 +115,10 @@ def add_access_flags(parser: argparse.ArgumentParser, *, has_target: bool = Fals
     )
 
 
-def add_pair_flags(parser: argparse.ArgumentParser, *, has_target: bool = True) -> None:
+def add_pair_flags(parser: argparse.ArgumentParser) -> None:
     """`--baseline` and `--target`; whether they are needed is `urls_of`'s."""
     parser.add_argument("--baseline", metavar="URL", help="the unsplit engine")
-    if has_target:
-        parser.add_argument("--target", metavar="URL", help="what is held against it")
+    parser.add_argument("--target", metavar="URL", help="what is held against it")
 
 
 def add_noise_flag(parser: argparse.ArgumentParser, default: int) -> None:

@@ -22,7 +22,7 @@ def is_flaky(floor: Floor) -> bool:
     return floor.answers > 0 and wilson(floor.flips, floor.answers, 0.95).low > _FLAKY_SHARE
 
 
-async def floor_of(
+async def terms_floor(
     engine: Engine, questions: Sequence[Question], terms: Terms, surroundings: Surroundings
 ) -> Floor:  # fmt: skip
     """As the terms have it. Raises EngineTrouble."""
@@ -36,7 +36,7 @@ async def measured_floor(
     """The same for a command that could do without one. `name` is the flag that the engine was given by. Raises
     Trouble."""
     try:
-        return await floor_of(engine, questions, terms, surroundings)
+        return await terms_floor(engine, questions, terms, surroundings)
     except EngineTrouble as trouble:
         # Without a key nothing else would be answered either.
         way_out = "" if trouble.reason in ("status_401", "status_403") else " (--noise-floor 0 does without it)"

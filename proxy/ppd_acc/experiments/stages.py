@@ -89,17 +89,14 @@ def stage_of(expected: Stage, decision: str | None) -> Stage:
 
 
 async def run_stages(
-    parts: Parts, questions: Sequence[Question], asking: Asking, floor: Floor, report: Callable[[int], None]
+    parts: Parts, questions: Sequence[Question], asking: Asking, floor: Floor, report: Callable[[], None]
 ) -> Experiments:
-    """Every experiment on every question; `report` hears how many questions are done. A failure is an error sample."""
+    """Every experiment on every question; `report` hears of each that is done. A failure is an error sample."""
     found = Experiments()
-    done = 0
 
     async def one(number: int, question: Question) -> None:
-        nonlocal done
         await _experiment(parts, str(number), question, asking, floor, found)
-        done += 1
-        report(done)
+        report()
 
     await asyncio.gather(*(one(number, question) for number, question in enumerate(questions)))
     return found

@@ -23,7 +23,7 @@ from ppd_acc.cli.compare.compare_output import headline
 from ppd_acc.cli.flags import asked_prompt, between, node_flags, pair_flags, prompt_text, terms_flags
 from ppd_acc.cli.options import value
 from ppd_acc.compare.compare import compare_answers, forced_of, noise_of
-from ppd_acc.compare.floors import floor_of
+from ppd_acc.compare.floors import terms_floor
 from ppd_acc.compare.positions import DEFAULT_ALPHA, Comparison, Row, comparison_of, judge
 from ppd_acc.outcome import Exit, Result
 from ppd_acc.surroundings import Surroundings
@@ -55,7 +55,7 @@ class Options:
 async def run(options: Options, surroundings: Surroundings) -> Result:
     question = Question(prompt=options.prompt)
     async with engines_by_side(options.terms.access, {**options.pair, **options.nodes}) as asked:
-        floor = await floor_of(asked[0], [question], options.terms, surroundings)
+        floor = await terms_floor(asked[0], [question], options.terms, surroundings)
         comparisons, notes = await _compared(asked, question, options.terms.sampling, floor)
     return with_model_notes(_result(comparisons, floor, options, notes), *asked)
 

@@ -18,7 +18,7 @@ from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flags
 from ppd_acc.compare.broken_numbers import broken_sentence
 from ppd_acc.compare.compare import compare, compare_answers, noise_of
-from ppd_acc.compare.floors import floor_of
+from ppd_acc.compare.floors import terms_floor
 from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.surroundings import Surroundings
@@ -83,7 +83,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
         return _result_of_texts(compare_answers("0", Question(), ones, others, Floor(), is_greedy=True))
     question, terms = Question(prompt=what.prompt), what.terms
     async with engines_by_side(terms.access, what.urls) as (baseline, target):
-        floor = await floor_of(baseline, [question], terms, surroundings)
+        floor = await terms_floor(baseline, [question], terms, surroundings)
         sample = await compare(baseline, target, "0", question, terms.sampling, floor)
     if sample.error is not None:
         raise Trouble(f"--{sample.failed}: {sample.error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from array import array
 from collections import Counter
@@ -15,7 +14,7 @@ from ppd_acc.ask.access import Access, Sampling
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
 from ppd_acc.ask.streams import Streamed
 from ppd_acc.ask.timings import CONFIDENCE, figures, figures_table
-from ppd_acc.cli.flags import add_access_flags, add_sampling_flags, between, not_negative, positive, prompt_text
+from ppd_acc.cli.flags import add_access_flags, between, not_negative, positive, prompt_text, sampling_flags
 from ppd_acc.cli.given import Given, url_of
 from ppd_acc.cli.options import derived, flag, flags, switch, value
 from ppd_acc.outcome import Exit, Mistake, Result
@@ -65,11 +64,6 @@ class Measured:
         self.examples.setdefault(trouble.reason, str(trouble))
 
 
-def _add_url(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("address", nargs="?", metavar="URL", help="the engine; --url is the same")
-    parser.add_argument("--url", metavar="URL", help="the engine")
-
-
 def _url(given: Given) -> str:
     address, url = given.flag("address"), given.flag("url")
     if (address is None) == (url is None):
@@ -85,7 +79,8 @@ def _access(given: Given) -> Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    url: str = flags(_add_url, _url)
+    address: str = flag("address", nargs="?", metavar="URL", help="the engine; --url is the same", read=_url)
+    url: str | None = value("URL", "the engine")
     requests: int = flag(type=positive, default=_REQUESTS, metavar="N", help=f"default {_REQUESTS}")
     prompt: str = flag(type=prompt_text, default="Hello", metavar="TEXT", help="asked behind a number of its own")
     same_prompt: bool = switch("ask the prompt as it is: hits of the prefix cache are measured")
@@ -96,14 +91,14 @@ class Options:
         type=not_negative, default=_WARM_UP, metavar="N", help=f"answers first, not counted ({_WARM_UP})"
     )
     ignore_eos: bool = switch("every answer has --max-tokens tokens")
-    sampling: Sampling = flags(add_sampling_flags, Given.sampling)
+    sampling: Sampling = sampling_flags()
     access: Access = flags(add_access_flags, _access)
     top_k: int | None = derived(lambda given: given.flag("top_k"))
 
 
 async def run(options: Options, surroundings: Surroundings) -> Result:
     access, sampling, measured = options.access, options.sampling, Measured()
-    async with engines(access, options.url) as (engine,):
+    async with engines(access, options.address) as (engine,):
         model = await engine.model()
         questions = _questions(options, int(surroundings.wall_clock() * 1000))
         for _ in range(options.warmup):
@@ -117,7 +112,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
         "seed": sampling.seed, "top_k": options.top_k, "endpoint": access.endpoint, "retries": access.retries,
         "timeout_s": access.timeout_s,
     }  # fmt: skip
-    return _result({"url": options.url, "model": model, "settings": settings}, measured)
+    return _result({"url": options.address, "model": model, "settings": settings}, measured)
 
 
 def _questions(options: Options, run_number: int) -> Iterator[Question]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,14 +19,12 @@ from ppd_acc.outcome import Exit, Result
 from ppd_acc.surroundings import Surroundings
 
 
-def _add_urls(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("urls", nargs="*", metavar="URL", help="what to look at, as many as there are")
-    parser.add_argument("--url", action="append", metavar="URL", help="the same, repeatable")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    urls: Sequence[str] = flags(_add_urls, urls_of)
+    urls: Sequence[str] = flag(
+        "urls", nargs="*", metavar="URL", help="what to look at, as many as there are", read=urls_of
+    )
+    url: Sequence[str] | None = flag(action="append", metavar="URL", help="the same, repeatable")
     ask: bool = flag(
         action="store_true",
         help="also ask for one token, with the offer that another engine decodes on: a NIXL engine holds the prompt's"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from ppd_acc.ask.engines import engines
 from ppd_acc.ask.health import DEPTH, Health, check_health, differences
 from ppd_acc.cli.flags import SIDES, add_access_flags, whole_number_of
 from ppd_acc.cli.given import Given, url_of
-from ppd_acc.cli.options import flags, value
+from ppd_acc.cli.options import flag, flags, value
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
 
@@ -38,18 +37,16 @@ def quick_access(given: Given) -> Access:
     return replace(given.access(), timeout_s=timeout_s, retries=given.option("retries", 0))
 
 
-def _add_urls(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("urls", nargs="*", metavar="URL", help="engines or proxies, as many as there are")
-    parser.add_argument(
-        "--url", action="append", metavar="URL",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    urls: Sequence[str] = flag(
+        "urls", nargs="*", metavar="URL", help="engines or proxies, as many as there are", read=urls_of
+    )
+    url: Sequence[str] | None = flag(
+        action="append", metavar="URL",
         help="the same, repeatable; without any: [defaults] baseline and target. Each generates a few tokens: a stock"
         " P2pNccl engine ends on a request without a tag",
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    urls: Sequence[str] = flags(_add_urls, urls_of)
     top_k: int = value("N", "logprobs per token asked for", whole_number_of("top_k"), DEPTH)
     access: Access = flags(add_access_flags, quick_access)
 

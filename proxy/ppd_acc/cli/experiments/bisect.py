@@ -6,7 +6,6 @@ Statistical: several cuts of the prompt at each length, a logistic fit, and the 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from ppd_acc.ask.engines import EngineTrouble, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
 from ppd_acc.cli.flags import between, pair_flags, positive, prompt_text, terms_flags
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import derived, flag, flags, switch, value
+from ppd_acc.cli.options import derived, flag, switch, value
 from ppd_acc.cli.prompts import read_text
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.floors import measured_floor
@@ -52,11 +51,6 @@ class Verdict:
     offsets: tuple[dict[str, Any], ...] = ()
 
 
-def _add_prompt(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompt", type=prompt_text, metavar="TEXT", help="what is cut to a length")
-    parser.add_argument("--prompt-file", metavar="FILE", help="the same, from a file (UTF-8)")
-
-
 def _prompt(given: Given) -> str:
     text, path = given.flag("prompt"), given.path("prompt_file")
     if (text is None) == (path is None):
@@ -70,7 +64,8 @@ def _prompt(given: Given) -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     urls: Mapping[str, str] = pair_flags()
-    prompt: str = flags(_add_prompt, _prompt)
+    prompt: str = value("TEXT", "what is cut to a length", prompt_text, read=_prompt)
+    prompt_file: str | None = value("FILE", "the same, from a file (UTF-8)")
     over: str = flag(choices=("length", "concurrency", "blocks"), default="length", help="default length")
     min_length: int = flag(type=positive, default=1, metavar="N", help="tokens (default 1)")
     max_length: int | None = value(
@@ -108,8 +103,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
             questions = [cuts.question(length, 0) for length in lengths]
         except EngineTrouble as trouble:
             raise Trouble(f"--baseline: {trouble}") from None
-        floor = await measured_floor(baseline, questions, terms, surroundings)
-        floor = floor.of_run(options.max_runs)
+        floor = (await measured_floor(baseline, questions, terms, surroundings)).of_run(options.max_runs)
         if not floor.answers and options.count == "real":
             notes.append("without a noise floor no difference is real: all of them count (--count all)")
         trials = Trials(

@@ -28,7 +28,7 @@ from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flags, switch, value
 from ppd_acc.cli.prompts import prompts_flags
 from ppd_acc.compare.compare import noise_of
-from ppd_acc.compare.floors import floor_of
+from ppd_acc.compare.floors import terms_floor
 from ppd_acc.compare.pools import CONFIDENCE, verdict_data
 from ppd_acc.compare.positions import DEFAULT_ALPHA
 from ppd_acc.experiments.kv_stage import Dumps, KvOutcome, check_kv
@@ -99,11 +99,11 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
         healths = await asyncio.gather(*(check_health(engine) for engine in asked))
         if not healths[0].is_healthy or not all(health.is_healthy or health.has_broken_numbers for health in healths):
             return _unhealthy(healths)
-        floor = await floor_of(asked[0], [Question(prompt=prompt) for prompt in prompts], terms, surroundings)
+        plain = [Question(prompt=prompt) for prompt in prompts]
         questions = variations(prompts, len(prompts) * repeats)
-        floor = floor.of_run(_STAGES * len(questions))
+        floor = (await terms_floor(asked[0], plain, terms, surroundings)).of_run(_STAGES * len(questions))
         progress = Progress(surroundings.errors, "stages", len(questions))
-        experiments = await run_stages(_parts(asked), questions, asking, floor, progress)
+        experiments = await run_stages(_parts(asked), questions, asking, floor, progress.step)
     stages = judge_stages(experiments, floor, has_decode="decode_node" in nodes, alpha=options.alpha)
     settings = {
         "sampling": asdict(terms.sampling), "salt": salt, "repeats": repeats, "prompts": prompts,

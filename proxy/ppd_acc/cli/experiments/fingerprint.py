@@ -26,7 +26,7 @@ from ppd_acc.cli.flags import SIDES, add_access_flags, add_noise_flag, add_pair_
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flags
 from ppd_acc.compare.compare import compare_answers, noise_of
-from ppd_acc.compare.floors import floor_of
+from ppd_acc.compare.floors import terms_floor
 from ppd_acc.compare.pools import judge_together, verdict_data
 from ppd_acc.compare.positions import DEFAULT_ALPHA
 from ppd_acc.data.report import Sample
@@ -95,8 +95,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
             {"url": engine.url, "model": await engine.model(), "version": await engine.version(), **_print_of(each)}
             for engine, each in zip(asked, answers, strict=True)
         ]
-        floor = await floor_of(asked[0], _QUESTIONS, terms, surroundings)
-    floor = floor.of_run(len(PROBES))
+        floor = (await terms_floor(asked[0], _QUESTIONS, terms, surroundings)).of_run(len(PROBES))
     head = {"probes_version": VERSION, "max_tokens": terms.sampling.max_tokens, "baseline": prints[0]}
     if has_target:
         return with_model_notes(_compared(head, prints, answers, floor), *asked)

@@ -7,7 +7,6 @@ are held against each other, too: the target may not differ from itself signific
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,11 +39,6 @@ _NOISE_ANSWERS, _RUNS, _SHOWN = 12, 5, 5
 _SCHEDULES = (("both", SCHEDULES), ("sequential", SCHEDULES[:1]), ("at-once", SCHEDULES[1:]))
 
 
-def _add_urls(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", metavar="URL", help="one engine; instead of it --baseline and --target")
-    add_pair_flags(parser)
-
-
 def _urls(given: Given) -> dict[str, str]:
     """Name to URL: one engine or two."""
     url = given.url("url")
@@ -66,7 +60,8 @@ def _runs(given: Given) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    urls: Mapping[str, str] = flags(_add_urls, _urls)
+    url: str | None = value("URL", "one engine; instead of it --baseline and --target")
+    urls: Mapping[str, str] = flags(add_pair_flags, _urls)
     prompts: Sequence[str] = prompts_flags("asked again and again")
     runs: int = value("N", "of every prompt", positive, _RUNS, read=_runs)
     threshold: float | None = value("F", "least share of runs equal to the most frequent answer", between(0, 1))

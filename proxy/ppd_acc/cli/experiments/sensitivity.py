@@ -58,8 +58,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
     asked = [Perturbation(kind=_ORIGINAL, text=options.prompt), *changed]
     questions = [Question(prompt=each.text) for each in asked]
     async with engines_by_side(options.terms.access, options.urls) as (baseline, target):
-        floor = await measured_floor(baseline, questions, options.terms, surroundings)
-        floor = floor.of_run(len(asked))
+        floor = (await measured_floor(baseline, questions, options.terms, surroundings)).of_run(len(asked))
         progress = Progress(surroundings.errors, "sensitivity", len(asked))
 
         async def one(number: int, each: Perturbation) -> Sample:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections import Counter
 from collections.abc import Mapping
@@ -37,11 +36,6 @@ _COUNTS = ("samples", "compared", "equal", "tie", "real", "unclassified", "error
 FORMATS = ("oneline", "json", "kv", "table")
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", nargs="?", metavar="FILE", help="what batch-compare wrote (or --report)")
-    add_source_flags(parser)
-
-
 def _source(given: Given) -> Source:
     if given.flag("file") is not None and given.flag("report") is not None:
         raise Mistake("the report is given twice; give FILE or --report")
@@ -50,7 +44,8 @@ def _source(given: Given) -> Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    source: Source = flags(_add_source, _source)
+    file: str | None = flag("file", nargs="?", metavar="FILE", help="what batch-compare wrote (or --report)")
+    source: Source = flags(add_source_flags, _source)
     format: str = flag(choices=FORMATS, default="oneline", help="default oneline")
 
 
