@@ -13,14 +13,14 @@ from ppd_sim.config import EngineConfig
 from ppd_sim.faults import Faults
 from ppd_sim.http.server import Spawn
 from ppd_sim.kv.cache import PrefixCache, block_hashes, chain_start
-from ppd_sim.kv.handoff import Plan
+from ppd_sim.kv.handoff import KvPlan
 from ppd_sim.kv.held import HeldPrompt, HeldPrompts
 from ppd_sim.kv.peer import Peers, Pulled, RemoteKv, TransferFailed
 from ppd_sim.metrics import EngineMetrics
-from ppd_sim.model.body import GenerationRequest, Limits
+from ppd_sim.model.body import GenerationRequest, Served
 from ppd_sim.model.model import Model, pack_tokens
 from ppd_sim.model.tokens import Tokenizer
-from ppd_sim.state import Counts, Received
+from ppd_sim.state import EngineCounts, Received
 from ppd_sim.timing import PrefillLane, Slots
 from ppd_wire.answers.transfer import Transfer
 
@@ -28,7 +28,7 @@ _P2P_RETRY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prefilled:
+class ReadyPrompt:
     """One prompt that is ready to decode: where its tokens came from and the chain its answer's blocks continue."""
 
     tokens: int
@@ -66,14 +66,14 @@ class EngineCore:
         self.lane = PrefillLane()
         self.peers = Peers()
         self.faults = Faults(config.seed)
-        self.counts = Counts()
+        self.counts = EngineCounts()
         self.requests: list[Received] = []
         self.metrics = EngineMetrics(config)
         self.held = HeldPrompts(config.kv_lease_s, self._on_lease_expiry)
         self.running_blocks = 0
         self.is_closing = False
         self._next_block = 0
-        self.limits = Limits(
+        self.limits = Served(
             model_name=config.model_name,
             adapters=config.adapters,
             max_model_len=config.max_model_len,
@@ -90,7 +90,7 @@ class EngineCore:
     def blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.config.block_tokens)
 
-    async def prefill(self, request: GenerationRequest, prompt: int, plan: Plan) -> Prefilled:
+    async def prefill(self, request: GenerationRequest, prompt: int, plan: KvPlan) -> ReadyPrompt:
         """Make one prompt ready; `TransferFailed` when its KV should have come from elsewhere and did not."""
         token_ids = request.prompts[prompt]
         start = chain_start(request.adapter, request.cache_salt)
@@ -118,7 +118,7 @@ class EngineCore:
                     is_damaged = True
             is_nixl = self.config.handoff == "nixl"
             reported = (plan.remote.cached_tokens or 0) if is_nixl else local_tokens + external_tokens
-        ready = Prefilled(
+        ready = ReadyPrompt(
             tokens=len(token_ids),
             local_tokens=local_tokens,
             external_tokens=external_tokens,
@@ -136,7 +136,7 @@ class EngineCore:
         self._count_prompt(ready)
         return ready
 
-    def _transfer(self, plan: Plan, tokens: int) -> tuple[Transfer, int]:
+    def _transfer(self, plan: KvPlan, tokens: int) -> tuple[Transfer, int]:
         """What moving a prompt of `tokens` takes with our connector, and how many of them are moved: all but the whole
         blocks that the decode engine is said to hold. The last block is never one of them."""
         timing = self.config.timing
@@ -150,7 +150,7 @@ class EngineCore:
         )
         return transfer, moved_tokens
 
-    def hold(self, ready: Prefilled, plan: Plan) -> HeldPrompt:
+    def hold(self, ready: ReadyPrompt, plan: KvPlan) -> HeldPrompt:
         """Keep a finished prompt's KV for a decode engine."""
         count = self.blocks_for(ready.tokens)
         block_ids = tuple((self._next_block + place) % self.config.cache_blocks for place in range(count))
@@ -167,7 +167,7 @@ class EngineCore:
         self.held.hold(prompt)
         return prompt
 
-    def remember_answer(self, ready: Prefilled, request: GenerationRequest, prompt: int, answer: list[int]) -> None:
+    def remember_answer(self, ready: ReadyPrompt, request: GenerationRequest, prompt: int, answer: list[int]) -> None:
         """Put the blocks an answer filled into the prefix cache; its last token's KV was never computed."""
         size = self.config.block_tokens
         rest = [*request.prompts[prompt][len(ready.hashes) * size :], *answer[:-1]]
@@ -235,13 +235,13 @@ class EngineCore:
             self.metrics.nixl_bytes.observe(tokens * timing.kv_bytes_per_token)
             self.metrics.nixl_descriptors.observe(self.blocks_for(tokens))
 
-    def count_again(self, ready: Prefilled) -> None:
+    def count_again(self, ready: ReadyPrompt) -> None:
         """Each further choice is a request of its own in vLLM: it finds the full blocks in the cache."""
         size = self.config.block_tokens
         local_tokens = (ready.tokens - 1) // size * size if self.config.has_prefix_cache else 0
         self._count_prompt(replace(ready, local_tokens=local_tokens, external_tokens=0))
 
-    def _count_prompt(self, ready: Prefilled) -> None:
+    def _count_prompt(self, ready: ReadyPrompt) -> None:
         metrics = self.metrics
         metrics.prompt_tokens.inc(ready.tokens)
         if self.config.has_prefix_cache:

@@ -10,19 +10,19 @@ import msgspec
 
 from ppd_sim.core import EngineCore
 from ppd_sim.faults import Fault, parse_faults
-from ppd_sim.generation import Generation
+from ppd_sim.generation import RunningGeneration
 from ppd_sim.http.dialects import message, message_events, response, response_events
-from ppd_sim.http.server import Exchange
-from ppd_sim.kv.handoff import Plan, plan_handoff
+from ppd_sim.http.server import HttpExchange
+from ppd_sim.kv.handoff import KvPlan, plan_handoff
 from ppd_sim.kv.peer import FREE_PATH, PULL_PATH, RENEW_PATH
-from ppd_sim.model.body import Endpoint, Json, Refused, error_json, read
+from ppd_sim.model.body import Endpoint, Json, Rejected, error_json, read
 from ppd_sim.model.chat import TemplateError, chat_tokens
 from ppd_sim.model.model import uniform
 from ppd_sim.state import Received
 
 VLLM_VERSION: Final = "0.32.0"
 _EMBEDDING_SIZE: Final = 32
-Route = Callable[[Exchange, Fault | None], Awaitable[None] | None]
+Route = Callable[[HttpExchange, Fault | None], Awaitable[None] | None]
 
 
 class Endpoints:
@@ -52,7 +52,7 @@ class Endpoints:
             ("POST", RENEW_PATH): self._renew,
         }
 
-    async def __call__(self, exchange: Exchange) -> None:
+    async def __call__(self, exchange: HttpExchange) -> None:
         """Answer one request."""
         core = self._core
         core.counts.requests[exchange.path] += 1
@@ -63,7 +63,7 @@ class Endpoints:
         try:
             if route is None:
                 is_known = any(path == exchange.path for _, path in self._routes)
-                raise Refused(
+                raise Rejected(
                     "Method Not Allowed" if is_known else "Not Found",
                     status=405 if is_known else 404,
                     error_type="Method Not Allowed" if is_known else "Not Found",
@@ -72,15 +72,15 @@ class Endpoints:
             done = route(exchange, fault)
             if done is not None:
                 await done
-        except Refused as error:
+        except Rejected as error:
             exchange.json(error.status, error.to_json())
 
-    def _check_key(self, exchange: Exchange) -> None:
+    def _check_key(self, exchange: HttpExchange) -> None:
         key = self._core.config.api_key
         if key and exchange.path.startswith("/v1/") and exchange.headers.get("authorization") != f"Bearer {key}":
-            raise Refused("Unauthorized", status=401, error_type="Unauthorized")
+            raise Rejected("Unauthorized", status=401, error_type="Unauthorized")
 
-    async def _survives(self, exchange: Exchange, fault: Fault) -> bool:
+    async def _survives(self, exchange: HttpExchange, fault: Fault) -> bool:
         """Act on faults that come before the answer; False when there is nothing left to do."""
         if fault.kind == "delay":
             await asyncio.sleep(fault.delay_s)
@@ -104,7 +104,7 @@ class Endpoints:
             self._core.counts.aborts += 1
             raise
 
-    async def _generate(self, exchange: Exchange, endpoint: Endpoint, fault: Fault | None) -> None:
+    async def _generate(self, exchange: HttpExchange, endpoint: Endpoint, fault: Fault | None) -> None:
         core = self._core
         body = self._received(exchange)
         request = read(endpoint, body, core.tokenizer, core.limits)
@@ -117,31 +117,31 @@ class Endpoints:
         plan = plan_handoff(core.config, request, request_id, kind.format(request_id, core.random.getrandbits(32)))
         self._refuse_several(plan, request.sequences)
         headers = {"x-request-id": request_id} if core.config.echoes_request_id else {}
-        await Generation(core, exchange, request, plan, fault).serve(request_id, headers)
+        await RunningGeneration(core, exchange, request, plan, fault).serve(request_id, headers)
 
-    def _refuse_several(self, plan: Plan, sequences: int) -> None:
+    def _refuse_several(self, plan: KvPlan, sequences: int) -> None:
         if plan.kind == "local" or sequences == 1:
             return
         self._core.counts.multi_sequence_handoffs += 1
-        raise Refused(
+        raise Rejected(
             f"EngineCore encountered an issue: {sequences} sequences share one KV handoff",
             status=500,
             error_type="InternalServerError",
         )
 
-    def _received(self, exchange: Exchange) -> Json:
+    def _received(self, exchange: HttpExchange) -> Json:
         body = _object(exchange)
         if self._core.config.keeps_requests:
             self._core.requests.append(Received(path=exchange.path, headers=exchange.headers, body=body))
         return body
 
-    def _health(self, exchange: Exchange, _: Fault | None) -> None:
+    def _health(self, exchange: HttpExchange, _: Fault | None) -> None:
         exchange.send(200, b"", "text/plain")
 
-    def _metrics(self, exchange: Exchange, _: Fault | None) -> None:
+    def _metrics(self, exchange: HttpExchange, _: Fault | None) -> None:
         exchange.send(200, self._core.metrics.exposition(), "text/plain; version=0.0.4; charset=utf-8")
 
-    def _models(self, exchange: Exchange, _: Fault | None) -> None:
+    def _models(self, exchange: HttpExchange, _: Fault | None) -> None:
         config, created = self._core.config, int(self._core.wall_clock())
         cards = []
         for name in (config.model_name, *config.adapters):
@@ -154,7 +154,7 @@ class Endpoints:
             )  # fmt: skip
         exchange.json(200, {"object": "list", "data": cards})
 
-    def _embeddings(self, exchange: Exchange, _: Fault | None) -> None:
+    def _embeddings(self, exchange: HttpExchange, _: Fault | None) -> None:
         body = self._received(exchange)
         value = body.get("input")
         several = value if isinstance(value, list) and value and not isinstance(value[0], int) else [value]
@@ -162,7 +162,7 @@ class Endpoints:
         for index, text in enumerate(several):
             token_ids = self._core.tokenizer.encode(text) if isinstance(text, str) else text
             if not isinstance(token_ids, list) or not token_ids:
-                raise Refused("input must be a non-empty string, or a list of strings or token ids", param="input")
+                raise Rejected("input must be a non-empty string, or a list of strings or token ids", param="input")
             total += len(token_ids)
             seed = sum((place + 1) * token_id for place, token_id in enumerate(token_ids)) & 0xFFFF_FFFF
             vector = [2.0 * uniform(seed, place) - 1.0 for place in range(_EMBEDDING_SIZE)]
@@ -172,17 +172,17 @@ class Endpoints:
         answer = {"id": "embd-sim", "object": "list", "created": int(self._core.wall_clock()), "model": model}
         exchange.json(200, {**answer, "data": data, "usage": usage})
 
-    def _tokenize(self, exchange: Exchange, _: Fault | None) -> None:
+    def _tokenize(self, exchange: HttpExchange, _: Fault | None) -> None:
         core, body = self._core, _object(exchange)
         if "messages" in body:
             try:
                 token_ids = chat_tokens(core.tokenizer, body, core.config.tokens_per_image)[1]
             except TemplateError as error:
-                raise Refused(str(error), param="messages") from error
+                raise Rejected(str(error), param="messages") from error
         elif isinstance(body.get("prompt"), str):
             token_ids = core.tokenizer.encode(body["prompt"])
         else:
-            raise Refused("prompt must be a string", error_type="Bad Request", param="body.prompt")
+            raise Rejected("prompt must be a string", error_type="Bad Request", param="body.prompt")
         names = [core.tokenizer.decode((token_id,)) for token_id in token_ids]
         exchange.json(
             200,
@@ -194,13 +194,13 @@ class Endpoints:
             },
         )
 
-    def _detokenize(self, exchange: Exchange, _: Fault | None) -> None:
+    def _detokenize(self, exchange: HttpExchange, _: Fault | None) -> None:
         token_ids = _object(exchange).get("tokens")
         if not isinstance(token_ids, list) or not all(isinstance(item, int) and item >= 0 for item in token_ids):
-            raise Refused("tokens must be a list of token ids", error_type="Bad Request", param="body.tokens")
+            raise Rejected("tokens must be a list of token ids", error_type="Bad Request", param="body.tokens")
         exchange.json(200, {"prompt": self._core.tokenizer.decode(token_ids)})
 
-    async def _other_generation(self, exchange: Exchange, kind: str) -> None:
+    async def _other_generation(self, exchange: HttpExchange, kind: str) -> None:
         """`/v1/responses` and `/v1/messages`: a valid answer, computed like a chat answer."""
         body = self._received(exchange)
         asked = body.get("input") if kind == "responses" else body.get("messages")
@@ -212,7 +212,7 @@ class Endpoints:
             self._core.counts.untagged_requests += 1
             self._core.kill()
             return
-        answer = await Generation(self._core, exchange, request, Plan(kind="local"), None).compute()
+        answer = await RunningGeneration(self._core, exchange, request, KvPlan(kind="local"), None).compute()
         text = answer["choices"][0]["message"]["content"]
         usage = {"input_tokens": answer["usage"]["prompt_tokens"]}
         usage["output_tokens"] = answer["usage"]["completion_tokens"]
@@ -226,11 +226,11 @@ class Endpoints:
         else:
             exchange.json(200, whole)
 
-    def _reset_cache(self, exchange: Exchange, _: Fault | None) -> None:
+    def _reset_cache(self, exchange: HttpExchange, _: Fault | None) -> None:
         self._core.cache.clear()
         exchange.send(200, b"", "text/plain")
 
-    def _state(self, exchange: Exchange, _: Fault | None) -> None:
+    def _state(self, exchange: HttpExchange, _: Fault | None) -> None:
         core = self._core
         exchange.json(
             200,
@@ -247,19 +247,19 @@ class Endpoints:
             },
         )
 
-    def _add_faults(self, exchange: Exchange, _: Fault | None) -> None:
+    def _add_faults(self, exchange: HttpExchange, _: Fault | None) -> None:
         try:
             faults = parse_faults(exchange.body)
         except ValueError as error:
-            raise Refused(str(error), param="faults") from error
+            raise Rejected(str(error), param="faults") from error
         self._core.faults.add(*faults)
         exchange.json(200, {"added": len(faults)})
 
-    def _clear_faults(self, exchange: Exchange, _: Fault | None) -> None:
+    def _clear_faults(self, exchange: HttpExchange, _: Fault | None) -> None:
         self._core.faults.clear()
         exchange.json(200, {})
 
-    def _pull(self, exchange: Exchange, _: Fault | None) -> None:
+    def _pull(self, exchange: HttpExchange, _: Fault | None) -> None:
         core, body = self._core, _object(exchange)
         key = str(body.get("key"))
         held = core.held.peek(key)
@@ -279,21 +279,21 @@ class Endpoints:
             core.metrics.connector.count("send", held.peer, held.transfer)
         exchange.json(200, {"digest": held.digest, "num_tokens": held.num_tokens})
 
-    def _free(self, exchange: Exchange, _: Fault | None) -> None:
+    def _free(self, exchange: HttpExchange, _: Fault | None) -> None:
         exchange.json(200, {"freed": self._core.held.free(str(_object(exchange).get("key")))})
 
-    def _renew(self, exchange: Exchange, _: Fault | None) -> None:
+    def _renew(self, exchange: HttpExchange, _: Fault | None) -> None:
         lease_s = self._core.config.kv_lease_s * 2 / 3
         exchange.json(200, {"renewed": self._core.held.renew(str(_object(exchange).get("key")), lease_s)})
 
 
-def _object(exchange: Exchange) -> dict[str, Any]:
+def _object(exchange: HttpExchange) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(exchange.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(
+        raise Rejected(
             f"1 validation error:\n  JSON decode error: {error}", error_type="Bad Request", param="body"
         ) from error
     if not isinstance(body, dict):
-        raise Refused("1 validation error:\n  the body must be an object", error_type="Bad Request", param="body")
+        raise Rejected("1 validation error:\n  the body must be an object", error_type="Bad Request", param="body")
     return body

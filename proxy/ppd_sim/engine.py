@@ -21,7 +21,7 @@ from ppd_sim.http.server import Connections
 from ppd_sim.kv.announcer import announce_forever
 from ppd_sim.kv.cache import PrefixCache
 from ppd_sim.kv.held import HeldPrompts
-from ppd_sim.state import Counts, Received
+from ppd_sim.state import EngineCounts, Received
 
 
 def _utc_seconds() -> float:
@@ -60,7 +60,7 @@ class SimEngine:
         return self.core.faults
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> EngineCounts:
         return self.core.counts
 
     @property

@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import dataclass
 
 from ppd_connector.wire import TRANSFER_FIELD
-from ppd_sim.core import EngineCore, Prefilled
+from ppd_sim.core import EngineCore, ReadyPrompt
 from ppd_sim.faults import Fault
-from ppd_sim.http.answers import Choice, PromptScores, Shaper, Usage
-from ppd_sim.http.server import Exchange
-from ppd_sim.kv.handoff import Plan, nixl_params
+from ppd_sim.http.answers import Answered, AnswerShaper, PromptScores, TokenUsage
+from ppd_sim.http.server import HttpExchange
+from ppd_sim.kv.handoff import KvPlan, nixl_params
 from ppd_sim.kv.peer import TransferFailed
-from ppd_sim.model.body import GenerationRequest, Json, Refused, error_json
-from ppd_sim.model.sequence import Decoding, Step, score_prompt
+from ppd_sim.model.body import GenerationRequest, Json, Rejected, error_json
+from ppd_sim.model.sequence import Decoded, Decoding, score_prompt
 
 _YIELD_EVERY_STEPS = 128
 
@@ -29,11 +29,11 @@ class _Times:
     first_token_at: float = 0.0
 
 
-class Generation:
+class RunningGeneration:
     """One request in flight. `serve` sends the whole answer; cancelling it is the client's going away."""
 
     def __init__(
-        self, core: EngineCore, exchange: Exchange, request: GenerationRequest, plan: Plan, fault: Fault | None
+        self, core: EngineCore, exchange: HttpExchange, request: GenerationRequest, plan: KvPlan, fault: Fault | None
     ) -> None:
         self._core = core
         self._exchange = exchange
@@ -44,14 +44,14 @@ class Generation:
         self._chunks = 0
         self._loop = asyncio.get_running_loop()
         self._times = _Times(self._loop.time())
-        self._shaper: Shaper
-        self._ready: list[Prefilled] = []
+        self._shaper: AnswerShaper
+        self._ready: list[ReadyPrompt] = []
         self._prompt_scores: list[PromptScores | None] = []
-        self._choices: list[Choice] = []
+        self._choices: list[Answered] = []
         self._decodings: list[Decoding] = []
 
     async def serve(self, request_id: str, headers: dict[str, str]) -> None:
-        """Run the request; `Refused` when there is no answer and nothing has been sent yet."""
+        """Run the request; `Rejected` when there is no answer and nothing has been sent yet."""
         self._shaper = self._make_shaper(request_id, int(self._core.wall_clock()))
         if self._request.is_stream:
             self._exchange.start_stream(headers)
@@ -70,7 +70,7 @@ class Generation:
             return
 
     async def compute(self) -> Json:
-        """The answer as a JSON body, not sent; `Refused` when there is none."""
+        """The answer as a JSON body, not sent; `Rejected` when there is none."""
         self._shaper = self._make_shaper("inner", 0)
         await self._core.slots.acquire()
         self._times.scheduled_at = self._loop.time()
@@ -82,10 +82,10 @@ class Generation:
             self._core.slots.release()
         return self._shaper.body(self._choices, self._usage(), self._prompt_scores, None)
 
-    def _make_shaper(self, request_id: str, created: int) -> Shaper:
+    def _make_shaper(self, request_id: str, created: int) -> AnswerShaper:
         core = self._core
         thinking = core.config.reasoning_tokens
-        return Shaper(
+        return AnswerShaper(
             self._request, core.tokenizer, request_id=request_id, created=created, reasoning_tokens=thinking
         )
 
@@ -145,7 +145,7 @@ class Generation:
                 if ready.is_damaged or (self._fault is not None and self._fault.kind == "corrupt"):
                     decoding.corrupt()
                 self._decodings.append(decoding)
-                self._choices.append(Choice(index=len(self._choices), prompt=prompt))
+                self._choices.append(Answered(index=len(self._choices), prompt=prompt))
 
     async def _pass_decode_time(self, step: int) -> None:
         """Wait until decoding step `step` is due. The first token comes with the prefill, if there was one."""
@@ -163,9 +163,9 @@ class Generation:
         elif not self._request.is_stream and step % _YIELD_EVERY_STEPS == 0:
             await asyncio.sleep(0)
 
-    def _steps(self) -> list[tuple[Choice, Step]]:
+    def _steps(self) -> list[tuple[Answered, Decoded]]:
         """One decoding step of every choice that is not finished."""
-        made: list[tuple[Choice, Step]] = []
+        made: list[tuple[Answered, Decoded]] = []
         for choice, decoding in zip(self._choices, self._decodings, strict=True):
             if choice.finish_reason is None:
                 step = decoding.step()
@@ -228,7 +228,7 @@ class Generation:
     async def _answer(self, headers: dict[str, str]) -> None:
         fault = self._fault
         if fault is not None and fault.kind == "error_after":
-            raise Refused(fault.message, status=500, error_type="InternalServerError")
+            raise Rejected(fault.message, status=500, error_type="InternalServerError")
         if fault is not None and fault.kind == "stall_after":
             await asyncio.Event().wait()
         kv_params = self._hand_over()
@@ -253,7 +253,7 @@ class Generation:
         """vLLM's way to fail: an error object, or after the headers of a stream an error event and `[DONE]`."""
         self._core.counts.errors += 1
         if not self._request.is_stream:
-            raise Refused(message, status=500, error_type="InternalServerError")
+            raise Rejected(message, status=500, error_type="InternalServerError")
         if not self._decodings and self._request.endpoint == "chat":
             self._exchange.event(self._shaper.role_event(0, self._running_usage()))
         error = error_json(message, 500, "InternalServerError")
@@ -261,14 +261,14 @@ class Generation:
         self._exchange.event(b"[DONE]")
         self._exchange.end_stream()
 
-    def _usage(self) -> Usage:
-        return Usage(
+    def _usage(self) -> TokenUsage:
+        return TokenUsage(
             prompt_tokens=sum(map(len, self._request.prompts)),
             completion_tokens=sum(len(choice.token_ids) for choice in self._choices),
             cached_tokens=self._ready[-1].reported_cached_tokens if self._ready else None,
         )
 
-    def _running_usage(self) -> Usage | None:
+    def _running_usage(self) -> TokenUsage | None:
         return self._usage() if self._request.has_continuous_usage else None
 
     def _finish(self) -> None:

@@ -17,7 +17,7 @@ class Received:
 
 
 @dataclass(slots=True, kw_only=True)
-class Counts:
+class EngineCounts:
     """Counters since the start.
 
     `transfers` and `transferred_tokens` are pulls into this engine; `released` are notices to a prefill engine that

@@ -9,7 +9,7 @@ from tests.support.cluster import Cluster
 
 from ppd_accuracy.answers.scores import Scores, Statistics, summarize
 from ppd_accuracy.verdicts.noise import key_of
-from ppd_sim.model.model import History, Model, ModelConfig
+from ppd_sim.model.model import Model, ModelConfig, TokenHistory
 
 PROMPT_TOKENS, ANSWER_TOKENS = 20, 12
 
@@ -26,7 +26,7 @@ async def inject_floor(cluster: Cluster, samples: int) -> None:
 def _healthy(config: ModelConfig, number: int) -> Statistics:
     """Of a greedy answer to a prompt of that number, scored by the model itself."""
     model = Model(config)
-    history = History(model.weights_seed(), (number,) * PROMPT_TOKENS)
+    history = TokenHistory(model.weights_seed(), (number,) * PROMPT_TOKENS)
     candidate, baseline, margin, rank = [], [], [], []
     for _ in range(ANSWER_TOKENS):
         position = history.position()

@@ -11,7 +11,7 @@ import msgspec
 from ppd_sim.model.body import GenerationRequest, Json
 from ppd_sim.model.chat import tool_arguments
 from ppd_sim.model.model import Scored
-from ppd_sim.model.sequence import Step
+from ppd_sim.model.sequence import Decoded
 from ppd_sim.model.tokens import Tokenizer
 
 PromptScores = list[list[Scored] | None]
@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class TokenUsage:
     """Token counts of one request; `cached_tokens` as the engine reports it."""
 
     prompt_tokens: int
@@ -46,7 +46,7 @@ class Usage:
 
 
 @dataclass(slots=True, kw_only=True)
-class Choice:
+class Answered:
     """One finished answer."""
 
     index: int
@@ -61,7 +61,7 @@ class Choice:
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def add(self, step: Step) -> None:
+    def add(self, step: Decoded) -> None:
         """One step is one token, and one piece of text."""
         self.pieces.append(step.text)
         self.token_ids += step.token_ids
@@ -69,7 +69,7 @@ class Choice:
         self.finish_reason, self.stop_reason = step.finish_reason, step.stop_reason
 
 
-class Shaper:
+class AnswerShaper:
     """Shapes the answer of one request; one instance per request because id and time are the same in every chunk."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Shaper:
     def encode(self, value: Json) -> bytes:
         return _encode(value)
 
-    def role_event(self, index: int, usage: Usage | None) -> bytes:
+    def role_event(self, index: int, usage: TokenUsage | None) -> bytes:
         """The first chunk of a chat stream: the role and no text."""
         choice = {
             "index": index,
@@ -122,7 +122,7 @@ class Shaper:
         return _encode(chunk)
 
     def step_event(
-        self, choice: Choice, step: Step, usage: Usage | None, prompt_scores: PromptScores | None
+        self, choice: Answered, step: Decoded, usage: TokenUsage | None, prompt_scores: PromptScores | None
     ) -> bytes | None:
         """One chunk of a stream; None where a parser holds the step back and nobody asked for its ids or logprobs."""
         request = self._request
@@ -141,14 +141,14 @@ class Shaper:
             chunk["usage"] = usage.to_chunk()
         return _encode(chunk)
 
-    def usage_event(self, usage: Usage) -> bytes:
+    def usage_event(self, usage: TokenUsage) -> bytes:
         """The last chunk of a stream that asked for usage."""
         return _encode({**self._chunk_head, "choices": [], "usage": usage.to_chunk()})
 
     def body(
         self,
-        choices: Sequence[Choice],
-        usage: Usage,
+        choices: Sequence[Answered],
+        usage: TokenUsage,
         prompt_scores: Sequence[PromptScores | None],
         kv_params: Json | None,
     ) -> Json:
@@ -181,7 +181,7 @@ class Shaper:
             b'"prompt_token_ids":null,"token_ids":null}]}' % (self._plain_head, index, shown)
         )
 
-    def _chat_chunk_choice(self, choice: Choice, step: Step, delta: Json) -> Json:
+    def _chat_chunk_choice(self, choice: Answered, step: Decoded, delta: Json) -> Json:
         shaped: Json = {
             "index": choice.index,
             "delta": delta,
@@ -193,7 +193,7 @@ class Shaper:
         shaped["token_ids"] = step.token_ids if self._request.has_token_ids else None
         return shaped
 
-    def _delta(self, choice: Choice, step: Step) -> Json | None:
+    def _delta(self, choice: Answered, step: Decoded) -> Json | None:
         """What the step adds to the message; None while a reasoning or tool parser has nothing to tell."""
         if len(choice.token_ids) < self._reasoning_tokens:
             return {"reasoning": step.text}
@@ -226,7 +226,7 @@ class Shaper:
     def _chat_reason(self, reason: str | None) -> str | None:
         return "tool_calls" if reason == "stop" and self._is_tool_required else reason
 
-    def _chat_choice(self, choice: Choice) -> Json:
+    def _chat_choice(self, choice: Answered) -> Json:
         thinking = self._reasoning_tokens
         text = "".join(choice.pieces[thinking:])
         message: Json = {
@@ -252,7 +252,7 @@ class Shaper:
             "routed_experts": None,
         }
 
-    def _completion_chunk_choice(self, choice: Choice, step: Step, prompt_scores: PromptScores | None) -> Json:
+    def _completion_chunk_choice(self, choice: Answered, step: Decoded, prompt_scores: PromptScores | None) -> Json:
         is_first = choice.index not in self._has_sent_prompt
         self._has_sent_prompt.add(choice.index)
         prompt = self._request.prompts[choice.prompt]
@@ -273,7 +273,7 @@ class Shaper:
             "token_ids": step.token_ids if self._request.has_token_ids else None,
         }
 
-    def _completion_choice(self, choice: Choice, prompt_scores: PromptScores | None) -> Json:
+    def _completion_choice(self, choice: Answered, prompt_scores: PromptScores | None) -> Json:
         request = self._request
         prompt = request.prompts[choice.prompt]
         logprobs = None

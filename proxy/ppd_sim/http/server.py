@@ -1,6 +1,6 @@
 """The HTTP/1.1 server of the simulated engine: an `asyncio.Protocol` over httptools.
 
-It knows nothing of engines. A handler is called once per request with an `Exchange`, runs as one task, and is
+It knows nothing of engines. A handler is called once per request with an `HttpExchange`, runs as one task, and is
 cancelled when the client closes the connection, as vLLM aborts a request whose client is gone.
 """
 
@@ -22,7 +22,7 @@ class Spawn(Protocol):
     def __call__(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]: ...
 
 
-Handler = Callable[["Exchange"], Awaitable[None]]
+Handler = Callable[["HttpExchange"], Awaitable[None]]
 
 
 class Connections:
@@ -32,20 +32,20 @@ class Connections:
         self.keep_alive_s = keep_alive_s
         self.handler = handler
         self.spawn = spawn
-        self.open: set[Connection] = set()
+        self.open: set[ClientConnection] = set()
 
     def __call__(self) -> asyncio.Protocol:
-        return Connection(self)
+        return ClientConnection(self)
 
     def abort_all(self) -> None:
         for connection in tuple(self.open):
             connection.transport.abort()
 
 
-class Exchange:
+class HttpExchange:
     """One request and the way to answer it. `headers` has lower-case names."""
 
-    def __init__(self, connection: Connection, method: str, target: str, headers: dict[str, str]) -> None:
+    def __init__(self, connection: ClientConnection, method: str, target: str, headers: dict[str, str]) -> None:
         self._connection = connection
         self.method = method
         self.path, _, self.query = target.partition("?")
@@ -103,7 +103,7 @@ class Exchange:
         return ("\r\n".join(lines) + "\r\n").encode("latin-1")
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One client connection: parses requests, runs them one after another."""
 
     transport: asyncio.Transport
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._pending: deque[Exchange] = deque()
+        self._pending: deque[HttpExchange] = deque()
         self._task: asyncio.Task[None] | None = None
         self._resumed: asyncio.Event | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         method = self._parser.get_method().decode("latin-1")
-        exchange = Exchange(self, method, self._target.decode("latin-1"), self._headers)
+        exchange = HttpExchange(self, method, self._target.decode("latin-1"), self._headers)
         exchange.body = b"".join(self._body)
         exchange.keeps_alive = self._parser.should_keep_alive()
         self._pending.append(exchange)

@@ -13,7 +13,7 @@ from ppd_sim.model.body import GenerationRequest, Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class KvPlan:
     """`hold`: keep the prompt's KV under `key` for another engine. `pull`: fetch it from `remote`. `local`: neither.
 
     `peer` is the other engine's KV address as its P2pNccl tag tells it, `held_tokens` what the tag says that the decode
@@ -27,10 +27,10 @@ class Plan:
     held_tokens: int = 0
 
 
-LOCAL = Plan(kind="local")
+LOCAL = KvPlan(kind="local")
 
 
-def plan_handoff(config: EngineConfig, request: GenerationRequest, request_id: str, engine_request_id: str) -> Plan:
+def plan_handoff(config: EngineConfig, request: GenerationRequest, request_id: str, engine_request_id: str) -> KvPlan:
     """What this engine does for this request; an engine without a connector ignores all parameters, as vLLM does."""
     if config.role == "aggregated" or config.handoff == "none":
         return LOCAL
@@ -39,22 +39,22 @@ def plan_handoff(config: EngineConfig, request: GenerationRequest, request_id: s
     params = request.kv_params or {}
     if params.get("do_remote_prefill"):
         remote = RemoteKv.from_nixl(params)
-        return Plan(kind="pull", remote=remote) if remote is not None else LOCAL
+        return KvPlan(kind="pull", remote=remote) if remote is not None else LOCAL
     if params.get("do_remote_decode"):
-        return Plan(kind="hold", key=engine_request_id)
+        return KvPlan(kind="hold", key=engine_request_id)
     return LOCAL
 
 
-def _plan_p2p(config: EngineConfig, request_id: str) -> Plan:
+def _plan_p2p(config: EngineConfig, request_id: str) -> KvPlan:
     tag = parse_tag(request_id)
     if tag is None:
         return LOCAL
     tensor_key = f"{tag.prefill}>{tag.decode}>{tag.key}"
     held_tokens = tag.held_tokens if config.has_our_connector else 0
     if config.role == "prefill":
-        return Plan(kind="hold", key=tensor_key, peer=tag.decode, held_tokens=held_tokens)
+        return KvPlan(kind="hold", key=tensor_key, peer=tag.decode, held_tokens=held_tokens)
     remote = RemoteKv(address=tag.prefill, key=tensor_key)
-    return Plan(kind="pull", remote=remote, peer=tag.prefill, held_tokens=held_tokens)
+    return KvPlan(kind="pull", remote=remote, peer=tag.prefill, held_tokens=held_tokens)
 
 
 def nixl_params(prompt: HeldPrompt, *, engine_id: str, host: str, port: int) -> Json:

@@ -13,7 +13,7 @@ Endpoint = Literal["chat", "completions"]
 Json = dict[str, Any]
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """A request vLLM answers with an error object instead of an answer."""
 
     def __init__(
@@ -35,7 +35,7 @@ def error_json(message: str, status: int, error_type: str, param: str | None = N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Served:
     """What this engine serves."""
 
     model_name: str
@@ -93,9 +93,9 @@ class Reader:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise Refused(_type_error(name, "a valid number", value), error_type="Bad Request", param=f"body.{name}")
+            raise Rejected(_type_error(name, "a valid number", value), error_type="Bad Request", param=f"body.{name}")
         if not low <= value <= high:
-            raise Refused(f"{name} must be in [{low:g}, {high:g}], got {value}.", param=name)
+            raise Rejected(f"{name} must be in [{low:g}, {high:g}], got {value}.", param=name)
         return float(value)
 
     def integer(self, name: str, default: int | None, low: int) -> int | None:
@@ -103,31 +103,31 @@ class Reader:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int):
-            raise Refused(_type_error(name, "a valid integer", value), error_type="Bad Request", param=f"body.{name}")
+            raise Rejected(_type_error(name, "a valid integer", value), error_type="Bad Request", param=f"body.{name}")
         if value < low:
-            raise Refused(f"{name} must be at least {low}, got {value}.", param=name)
+            raise Rejected(f"{name} must be at least {low}, got {value}.", param=name)
         return value
 
     def flag(self, name: str) -> bool:
         value = self.body.get(name)
         if value is None or isinstance(value, bool):
             return bool(value)
-        raise Refused(_type_error(name, "a valid boolean", value), error_type="Bad Request", param=f"body.{name}")
+        raise Rejected(_type_error(name, "a valid boolean", value), error_type="Bad Request", param=f"body.{name}")
 
     def strings(self, name: str) -> tuple[str, ...]:
         value = self.body.get(name)
         texts = [value] if isinstance(value, str) else value or []
         if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
-            raise Refused(_type_error(name, "a valid string", value), error_type="Bad Request", param=f"body.{name}")
+            raise Rejected(_type_error(name, "a valid string", value), error_type="Bad Request", param=f"body.{name}")
         if not all(texts):
-            raise Refused(f"{name} cannot contain an empty string.", param=name)
+            raise Rejected(f"{name} cannot contain an empty string.", param=name)
         return tuple(texts)
 
     def mapping(self, name: str) -> Json | None:
         value = self.body.get(name)
         if value is None or isinstance(value, dict):
             return value
-        raise Refused(_type_error(name, "a valid dictionary", value), error_type="Bad Request", param=f"body.{name}")
+        raise Rejected(_type_error(name, "a valid dictionary", value), error_type="Bad Request", param=f"body.{name}")
 
 
 def _type_error(name: str, wanted: str, value: object) -> str:
@@ -138,24 +138,24 @@ def _type_error(name: str, wanted: str, value: object) -> str:
     )
 
 
-def read(endpoint: Endpoint, body: Json, tokenizer: Tokenizer, limits: Limits) -> GenerationRequest:
-    """The request in `body`, or `Refused`."""
+def read(endpoint: Endpoint, body: Json, tokenizer: Tokenizer, limits: Served) -> GenerationRequest:
+    """The request in `body`, or `Rejected`."""
     reader = Reader(body)
     model_name = _model(body, limits)
     prompt_text, prompts = _prompts(endpoint, body, tokenizer, limits)
     stream_options = reader.mapping("stream_options") or {}
     is_stream = reader.flag("stream")
     if stream_options and not is_stream:
-        raise Refused("Stream options can only be defined when `stream=True`.", param="stream_options")
+        raise Rejected("Stream options can only be defined when `stream=True`.", param="stream_options")
     min_tokens = reader.integer("min_tokens", 0, 0) or 0
     asked = _asked_max_tokens(endpoint, reader, limits)
     max_tokens = [_fit(asked, len(prompt), limits) for prompt in prompts]
     if min_tokens > min(max_tokens):
-        raise Refused(f"min_tokens must be less than or equal to max_tokens={min(max_tokens)}, got {min_tokens}.")
+        raise Rejected(f"min_tokens must be less than or equal to max_tokens={min(max_tokens)}, got {min_tokens}.")
     temperature = reader.number("temperature", 1.0, 0.0, 2.0)
     n = reader.integer("n", 1, 1) or 1
     if n > 1 and temperature < 1e-5:
-        raise Refused(f"n must be 1 when using greedy sampling, got {n}.")
+        raise Rejected(f"n must be 1 when using greedy sampling, got {n}.")
     stop_token_ids = body.get("stop_token_ids") or []
     return GenerationRequest(
         endpoint=endpoint,
@@ -188,13 +188,13 @@ def read(endpoint: Endpoint, body: Json, tokenizer: Tokenizer, limits: Limits) -
     )
 
 
-def _model(body: Json, limits: Limits) -> str:
+def _model(body: Json, limits: Served) -> str:
     name = body.get("model")
     if name is None or name == "":
         return limits.model_name
     if name == limits.model_name or name in limits.adapters:
         return str(name)
-    raise Refused(
+    raise Rejected(
         f"The model `{name}` does not exist. Valid aliases: {limits.model_name}.",
         status=404,
         error_type="NotFoundError",
@@ -202,38 +202,38 @@ def _model(body: Json, limits: Limits) -> str:
     )
 
 
-def _prompts(endpoint: Endpoint, body: Json, tokenizer: Tokenizer, limits: Limits) -> tuple[str, list[list[int]]]:
+def _prompts(endpoint: Endpoint, body: Json, tokenizer: Tokenizer, limits: Served) -> tuple[str, list[list[int]]]:
     if endpoint == "chat":
         try:
             text, token_ids = chat_tokens(tokenizer, body, limits.tokens_per_image)
         except TemplateError as error:
-            raise Refused(str(error), param="messages") from error
+            raise Rejected(str(error), param="messages") from error
         return text, [token_ids]
     prompt = body.get("prompt")
     if prompt is None or prompt in ("", []):
-        raise Refused("Either prompt or prompt_embeds must be provided and non-empty.", param="prompt")
+        raise Rejected("Either prompt or prompt_embeds must be provided and non-empty.", param="prompt")
     if isinstance(prompt, str):
         return prompt, [tokenizer.encode(prompt)]
     if not isinstance(prompt, list):
-        raise Refused(_type_error("prompt", "a valid string", prompt), error_type="Bad Request", param="body.prompt")
+        raise Rejected(_type_error("prompt", "a valid string", prompt), error_type="Bad Request", param="body.prompt")
     if isinstance(prompt[0], int):
         return "", [_token_ids(prompt, "prompt")]
     several = [tokenizer.encode(item) if isinstance(item, str) else _token_ids(item, "prompt") for item in prompt]
     if not all(several):
-        raise Refused("Either prompt or prompt_embeds must be provided and non-empty.", param="prompt")
+        raise Rejected("Either prompt or prompt_embeds must be provided and non-empty.", param="prompt")
     return "", several
 
 
 def _token_ids(value: object, name: str) -> list[int]:
     if not isinstance(value, list) or not all(isinstance(item, int) and not isinstance(item, bool) for item in value):
-        raise Refused(_type_error(name, "a valid list", value), error_type="Bad Request", param=f"body.{name}")
+        raise Rejected(_type_error(name, "a valid list", value), error_type="Bad Request", param=f"body.{name}")
     outside = next((item for item in value if not 0 <= item < VOCAB_SIZE), None)
     if outside is not None:
-        raise Refused(f"Token id {outside} is out of vocabulary", param=name)
+        raise Rejected(f"Token id {outside} is out of vocabulary", param=name)
     return value
 
 
-def _asked_max_tokens(endpoint: Endpoint, reader: Reader, limits: Limits) -> int | None:
+def _asked_max_tokens(endpoint: Endpoint, reader: Reader, limits: Served) -> int | None:
     if endpoint == "chat":
         asked = reader.integer("max_completion_tokens", None, 1)
         return reader.integer("max_tokens", limits.default_max_tokens, 1) if asked is None else asked
@@ -241,16 +241,16 @@ def _asked_max_tokens(endpoint: Endpoint, reader: Reader, limits: Limits) -> int
     return reader.integer("max_tokens", limits.default_max_tokens or 16, least)
 
 
-def _fit(asked: int | None, prompt_tokens: int, limits: Limits) -> int:
+def _fit(asked: int | None, prompt_tokens: int, limits: Served) -> int:
     room = limits.max_model_len - prompt_tokens
     if asked is not None and asked > limits.max_model_len:
-        raise Refused(
+        raise Rejected(
             f"max_tokens={asked} cannot be greater than max_model_len={limits.max_model_len}. "
             "Please request fewer output tokens.",
             param="max_tokens",
         )
     if room < 1:
-        raise Refused(
+        raise Rejected(
             f"This model's maximum context length is {limits.max_model_len} tokens. However, your request has "
             f"{prompt_tokens} input tokens. Please reduce the length of the input messages.",
             param="input_tokens",
@@ -263,7 +263,7 @@ def _salt(body: Json) -> str:
     if salt is None:
         return ""
     if not isinstance(salt, str) or not salt:
-        raise Refused("Parameter 'cache_salt' must be a non-empty string if provided.", param="cache_salt")
+        raise Rejected("Parameter 'cache_salt' must be a non-empty string if provided.", param="cache_salt")
     return salt
 
 
@@ -273,17 +273,17 @@ def _logprobs(endpoint: Endpoint, reader: Reader) -> int | None:
     else:
         top = reader.integer("top_logprobs", 0, -1) or 0
         if top and not reader.flag("logprobs"):
-            raise Refused("when using `top_logprobs`, `logprobs` must be set to true.", param="top_logprobs")
+            raise Rejected("when using `top_logprobs`, `logprobs` must be set to true.", param="top_logprobs")
         asked = top if reader.flag("logprobs") else None
     if asked is not None and asked > 20:
-        raise Refused(f"Requested sample logprobs of {asked}, which is greater than max allowed: 20", param="logprobs")
+        raise Rejected(f"Requested sample logprobs of {asked}, which is greater than max allowed: 20", param="logprobs")
     return asked
 
 
 def _prompt_logprobs(reader: Reader, *, is_stream: bool) -> int | None:
     asked = reader.integer("prompt_logprobs", None, -1)
     if asked is not None and is_stream and asked >= 0:
-        raise Refused("`prompt_logprobs` are not available when `stream=True`.", param="prompt_logprobs")
+        raise Rejected("`prompt_logprobs` are not available when `stream=True`.", param="prompt_logprobs")
     return asked
 
 

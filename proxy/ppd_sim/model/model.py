@@ -57,7 +57,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
+class Preceding:
     """Everything the model knows before one token: the hash of all tokens before it, and the last two."""
 
     digest: int
@@ -75,7 +75,7 @@ def pack_tokens(token_ids: Sequence[int]) -> bytes:
     return np.asarray(token_ids, dtype="<u4").tobytes()
 
 
-class History:
+class TokenHistory:
     """The tokens so far, hashed as they come."""
 
     def __init__(self, seed: int, token_ids: Sequence[int] = ()) -> None:
@@ -87,8 +87,8 @@ class History:
         self._hash.update(token_id.to_bytes(4, "little"))
         self._before_last, self._last = self._last, token_id
 
-    def position(self) -> Position:
-        return Position(digest=self._hash.intdigest(), last=self._last, before_last=self._before_last)
+    def position(self) -> Preceding:
+        return Preceding(digest=self._hash.intdigest(), last=self._last, before_last=self._before_last)
 
 
 class Model:
@@ -100,7 +100,7 @@ class Model:
     def weights_seed(self, adapter: str | None = None) -> int:
         return xxhash.xxh3_64_intdigest((adapter or "").encode(), seed=self.config.seed)
 
-    def candidates(self, position: Position) -> list[int]:
+    def candidates(self, position: Preceding) -> list[int]:
         """The likely tokens, most likely first (before noise): distinct, readable after what came before."""
         digest = position.digest
         words = _word_form(position.last)
@@ -112,7 +112,7 @@ class Model:
             token_ids.pop()
         return token_ids
 
-    def _forced(self, position: Position) -> int | None:
+    def _forced(self, position: Preceding) -> int | None:
         if position.last == _DONE:
             return _PERIOD
         if position.last == _PERIOD and position.before_last == _DONE:
@@ -129,28 +129,28 @@ class Model:
             return _DONE
         return {0: _PERIOD, 1: _COMMA, 2: _COMMA}.get(draw % 17)
 
-    def top_token(self, position: Position, banned: Iterable[int] = ()) -> int:
+    def top_token(self, position: Preceding, banned: Iterable[int] = ()) -> int:
         """The greedy choice while decoding on this engine."""
         if not banned and not self.config.engine_noise_nats:
             forced = self._forced(position)
             return _word_form(position.last)[position.digest % len(WORDS)] if forced is None else forced
         return self.decode_scores(position, banned)[0].token_id
 
-    def decode_scores(self, position: Position, banned: Iterable[int] = ()) -> list[Scored]:
+    def decode_scores(self, position: Preceding, banned: Iterable[int] = ()) -> list[Scored]:
         """The distribution as decoding computes it, most likely first, log-probabilities normalised."""
         return self._scores(position, self.config.engine_noise_nats, self.config.noise_seed, banned)
 
-    def prefill_scores(self, position: Position) -> list[Scored]:
+    def prefill_scores(self, position: Preceding) -> list[Scored]:
         """The distribution as prefilling the same tokens computes it: a little noise apart from decoding."""
         nats = self.config.prefill_noise_nats + self.config.engine_noise_nats
         return self._scores(position, nats, self.config.noise_seed + 1, ())
 
-    def tail_score(self, position: Position, token_id: int) -> Scored:
+    def tail_score(self, position: Preceding, token_id: int) -> Scored:
         """An unlikely token: everything that is not among the candidates."""
         draw = uniform(position.digest, token_id)
         return Scored(token_id, TAIL_LOGPROB - 6.0 * draw, CANDIDATES + 1 + int(draw * 30_000))
 
-    def _scores(self, position: Position, noise_nats: float, noise_seed: int, banned: Iterable[int]) -> list[Scored]:
+    def _scores(self, position: Preceding, noise_nats: float, noise_seed: int, banned: Iterable[int]) -> list[Scored]:
         token_ids = self.candidates(position)
         logits = self._logits(position.digest)
         if noise_nats:
@@ -179,7 +179,7 @@ def _word_form(last: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
+class SamplingRules:
     """How tokens are drawn. `seed` makes draws at temperature > 0 repeatable; `choice` tells the n answers apart."""
 
     temperature: float
@@ -189,7 +189,7 @@ class Sampling:
     choice: int = 0
 
 
-def draw(scores: Sequence[Scored], sampling: Sampling, step: int) -> Scored:
+def draw(scores: Sequence[Scored], sampling: SamplingRules, step: int) -> Scored:
     """The token sampled at output position `step`."""
     if sampling.temperature < 1e-5:
         return scores[0]

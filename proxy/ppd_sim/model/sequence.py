@@ -7,12 +7,12 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
 from ppd_sim.model.body import GenerationRequest
-from ppd_sim.model.model import History, Model, Sampling, Scored, draw
+from ppd_sim.model.model import Model, SamplingRules, Scored, TokenHistory, draw
 from ppd_sim.model.tokens import EOS_ID, Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Decoded:
     """What one decoding step adds. `scores` has, per token, the sampled token first and then the most likely ones."""
 
     token_ids: list[int]
@@ -32,8 +32,8 @@ class Decoding:
         self._tokenizer = tokenizer
         self._request = request
         self._max_tokens = request.max_tokens[prompt]
-        self._history = History(model.weights_seed(request.adapter), request.prompts[prompt])
-        self._sampling = Sampling(
+        self._history = TokenHistory(model.weights_seed(request.adapter), request.prompts[prompt])
+        self._sampling = SamplingRules(
             temperature=request.temperature, top_p=request.top_p, top_k=request.top_k, seed=seed, choice=choice
         )
         self._held_back = 0 if request.keeps_stop else max((len(stop) - 1 for stop in request.stop), default=0)
@@ -46,10 +46,10 @@ class Decoding:
         """Go on as if the KV cache held another sequence."""
         self._history.append(0)
 
-    def step(self) -> Step:
+    def step(self) -> Decoded:
         """The next token; the step with a `finish_reason` is the last one."""
         if not self._max_tokens:
-            return Step(token_ids=[], text="", scores=[], finish_reason="length")
+            return Decoded(token_ids=[], text="", scores=[], finish_reason="length")
         position = self._history.position()
         banned = self._banned()
         request = self._request
@@ -65,7 +65,7 @@ class Decoding:
         self._history.append(token_id)
         self.token_ids.append(token_id)
         finish_reason, stop_reason = self._finish(token_id)
-        return Step(
+        return Decoded(
             token_ids=[token_id],
             text=self._take_text(is_last=finish_reason is not None),
             scores=scores,
@@ -117,7 +117,7 @@ def with_top(sampled: Scored, ranked: Tokens[Scored], top: int) -> list[Scored]:
 
 def score_prompt(model: Model, adapter: str | None, prompt: Tokens[int], top: int) -> list[list[Scored] | None]:
     """Per prompt token its own score and the `top` most likely ones; None for the first token, as vLLM answers."""
-    history = History(model.weights_seed(adapter))
+    history = TokenHistory(model.weights_seed(adapter))
     scored: list[list[Scored] | None] = []
     for place, token_id in enumerate(prompt):
         if place:

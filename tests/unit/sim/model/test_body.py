@@ -2,10 +2,10 @@
 
 import pytest
 
-from ppd_sim.model.body import Limits, Refused, error_json, read
+from ppd_sim.model.body import Rejected, Served, error_json, read
 from ppd_sim.model.tokens import VOCAB_SIZE, Tokenizer
 
-LIMITS = Limits(model_name="m", adapters=("tuned",), max_model_len=100, default_max_tokens=None, tokens_per_image=16)
+LIMITS = Served(model_name="m", adapters=("tuned",), max_model_len=100, default_max_tokens=None, tokens_per_image=16)
 TOKENIZER = Tokenizer()
 HI = [{"role": "user", "content": "hi"}]
 
@@ -90,25 +90,25 @@ def test_a_tool_that_must_be_called_is_known(choice, name):
     ],
 )
 def test_what_vllm_refuses_is_refused_with_its_words(fields, param, words):
-    with pytest.raises(Refused, match=words) as refused:
+    with pytest.raises(Rejected, match=words) as refused:
         completion(**fields)
     assert (refused.value.status, refused.value.param) == (400, param)
     assert refused.value.to_json()["error"]["message"] == refused.value.message
 
 
 def test_top_logprobs_need_logprobs():
-    with pytest.raises(Refused, match="`logprobs` must be set to true"):
+    with pytest.raises(Rejected, match="`logprobs` must be set to true"):
         chat(top_logprobs=2)
 
 
 def test_an_unknown_model_is_not_found():
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Rejected) as refused:
         chat(model="other")
     told = error_json(refused.value.message, 404, "NotFoundError", "model")
     assert (refused.value.status, refused.value.to_json()) == (404, told)
 
 
 def test_messages_that_no_template_renders_are_refused():
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Rejected) as refused:
         chat(messages="hi")
     assert refused.value.param == "messages"

@@ -2,14 +2,14 @@ import math
 
 import pytest
 
-from ppd_sim.model.model import History, Model, ModelConfig, Sampling, draw
+from ppd_sim.model.model import Model, ModelConfig, SamplingRules, TokenHistory, draw
 from ppd_sim.model.tokens import EOS_ID, Tokenizer
 
 PROMPT = Tokenizer().encode("<|user|>\nTell me a story<|end|>\n<|assistant|>\n")
 
 
 def greedy(model, prompt, count):
-    history, answer = History(model.weights_seed(), prompt), []
+    history, answer = TokenHistory(model.weights_seed(), prompt), []
     for _ in range(count):
         answer.append(model.top_token(history.position()))
         history.append(answer[-1])
@@ -17,7 +17,7 @@ def greedy(model, prompt, count):
 
 
 def positions(model, count):
-    history = History(model.weights_seed(), PROMPT)
+    history = TokenHistory(model.weights_seed(), PROMPT)
     for _ in range(count):
         yield history.position()
         history.append(model.top_token(history.position()))
@@ -101,7 +101,7 @@ def test_sampling_is_repeatable_by_seed_and_differs_between_choices():
     scores = [model.decode_scores(position) for position in positions(model, 60)]
 
     def sampled(**how):
-        sampling = Sampling(temperature=1.0, **how)
+        sampling = SamplingRules(temperature=1.0, **how)
         return [draw(step, sampling, place).token_id for place, step in enumerate(scores)]
 
     assert sampled(seed=1) == sampled(seed=1)
@@ -109,4 +109,4 @@ def test_sampling_is_repeatable_by_seed_and_differs_between_choices():
     assert sampled(seed=1, choice=0) != sampled(seed=1, choice=1)
     assert sampled(seed=1, top_k=1) == [step[0].token_id for step in scores]
     assert sampled(seed=1, top_p=1e-9) == [step[0].token_id for step in scores]
-    assert draw(scores[0], Sampling(temperature=0.0), 0) == scores[0][0]
+    assert draw(scores[0], SamplingRules(temperature=0.0), 0) == scores[0][0]

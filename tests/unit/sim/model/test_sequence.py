@@ -2,12 +2,12 @@
 
 import pytest
 
-from ppd_sim.model.body import Limits, read
-from ppd_sim.model.model import History, Model, ModelConfig
+from ppd_sim.model.body import Served, read
+from ppd_sim.model.model import Model, ModelConfig, TokenHistory
 from ppd_sim.model.sequence import Decoding, score_prompt, with_top
 from ppd_sim.model.tokens import EOS_ID, Tokenizer
 
-LIMITS = Limits(model_name="m", adapters=("tuned",), max_model_len=1000, default_max_tokens=None, tokens_per_image=16)
+LIMITS = Served(model_name="m", adapters=("tuned",), max_model_len=1000, default_max_tokens=None, tokens_per_image=16)
 TOKENIZER = Tokenizer()
 MODEL = Model(ModelConfig(mean_answer_tokens=40))
 
@@ -93,7 +93,7 @@ def test_choices_differ_and_a_corrupted_cache_goes_on_otherwise():
 
 @pytest.mark.parametrize(("top", "count"), [(0, 1), (1, 2), (2, 2), (-1, 3)])
 def test_the_sampled_token_is_not_told_twice(top, count):
-    ranked = MODEL.decode_scores(History(MODEL.weights_seed(), [1, 2, 3]).position())[:3]
+    ranked = MODEL.decode_scores(TokenHistory(MODEL.weights_seed(), [1, 2, 3]).position())[:3]
     assert [score.token_id for score in with_top(ranked[1], ranked, top)][:1] == [ranked[1].token_id]
     assert len(with_top(ranked[1], ranked, top)) == count
 
