@@ -99,8 +99,8 @@ class Handling:
         self.record.choices = generation.choices
         history, spread_key = History(), b""
         if not generation.is_multi_sequence:
-            found = yield from look_up(shared.conversations, call, generation, shared.loop.time())
-            history, spread_key, self._steps = found.history, found.spread_key, found.steps
+            known = yield from look_up(shared.conversations, call, generation, shared.loop.time())
+            history, spread_key, self._steps = known.history, known.spread_key, known.steps
         self._demand = Demand(
             history=history,
             prompt_tokens=prompt_size_bytes(generation) // BYTES_PER_TOKEN,

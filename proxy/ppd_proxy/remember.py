@@ -18,7 +18,7 @@ Steps = list[bytes] | identity.RawSteps | None
 """A request's own steps, of its messages or of its raw prompt; None or empty: nothing to find it by."""
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
+class KnownHistory(msgspec.Struct, frozen=True, gc=False):
     """What is known of a request's history. `spread_key` is the digest of the conversation's start."""
 
     history: History
@@ -26,7 +26,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     steps: Steps
 
 
-def look_up(store: Conversations, call: Call, generation: chat.Generation, now: float) -> stepwise.Steps[Found]:
+def look_up(store: Conversations, call: Call, generation: chat.Generation, now: float) -> stepwise.Steps[KnownHistory]:
     """Raises BadRequest for a prompt that cannot be read."""
     explicit = call.named.get(b"x-session-id") or call.named.get(b"x-conversation-id") or b""
     scope = identity.scope(api_key=call.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1"))
@@ -34,13 +34,13 @@ def look_up(store: Conversations, call: Call, generation: chat.Generation, now: 
         steps = yield from stepped.chat_steps(scope, generation)
         last = identity.last_assistant(generation.messages)
         history = store.look_up_chat(steps, last_assistant=last, now=now)
-        return Found(history, steps[_first_user(generation)] if steps else scope, steps)
+        return KnownHistory(history, steps[_first_user(generation)] if steps else scope, steps)
     try:
         raw = yield from stepped.raw_steps(scope, generation.prompt)
     except ValueError as error:
         raise BadRequest(str(error), param="prompt") from None
     spread_key = xxhash.xxh3_128_digest(scope + raw.data[: identity.BLOCK_UNITS])
-    return Found(store.look_up_raw(raw, now=now), spread_key, raw)
+    return KnownHistory(store.look_up_raw(raw, now=now), spread_key, raw)
 
 
 def remember(

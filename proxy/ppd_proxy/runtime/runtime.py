@@ -137,7 +137,7 @@ class Runtime:
         noting = Noting(cast("App", quart), self.shared)
         data_path = DataPath(noting, director, config.auth, Bodies(config.server, self.buffered))
         side = config.server
-        limits = guarding.Limits(
+        limits = guarding.ClientLimits(
             max_head_bytes=side.max_head_bytes,
             keep_alive_s=side.keep_alive_s,
             head_timeout_s=side.head_timeout_s,

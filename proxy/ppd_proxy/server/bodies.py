@@ -9,7 +9,7 @@ from ppd_proxy.admission.buffered import Buffered
 from ppd_proxy.config.sections import Server
 from ppd_proxy.server.render import too_large
 from ppd_wire.errors import BadRequest, ProxyError, Refusal
-from ppd_wire.json.structure import Excess, Structure
+from ppd_wire.json.structure import Structure, TooMuch
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -112,7 +112,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _too_complex(excess: Excess) -> BadRequest:
+def _too_complex(excess: TooMuch) -> BadRequest:
     flag = {"levels of nesting": " (--max-json-depth)", "values": " (--max-json-values)"}.get(excess.what, "")
     return BadRequest(
         f"the request body has {excess.found} {excess.what} up to here, and at most {excess.limit} are taken{flag}",

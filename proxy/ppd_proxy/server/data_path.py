@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 Scope = Message
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-OnEnd = Callable[["Generation"], None]
+OnEnd = Callable[["ServedGeneration"], None]
 """Told of a request of which nothing is left."""
 
 GENERATION_PATHS: Mapping[str, Dialect] = MappingProxyType({
@@ -70,7 +70,7 @@ class DataPath:
         finally:
             self._bodies.free(body)
 
-    def begin(self, path: str, head: Head, reply: Reply, on_end: OnEnd) -> Generation | None:
+    def begin(self, path: str, head: Head, reply: Reply, on_end: OnEnd) -> ServedGeneration | None:
         """A request to one of GENERATION_PATHS, before its body. None: it is refused, and answered."""
         named = dict(head.headers)
         call = Call(
@@ -87,7 +87,7 @@ class DataPath:
             if head.method != "POST":
                 raise BadRequest(f"{path} takes POST, not {head.method}", status=405)
             check_client(self._auth, named)
-            return Generation(self, call, self._bodies.open(named), reply, on_end)
+            return ServedGeneration(self, call, self._bodies.open(named), reply, on_end)
         except ProxyError as error:
             self.turn_away(call, error, reply)
             return None
@@ -120,7 +120,7 @@ class DataPath:
         return [*error_headers(error), *handling.own_headers()], error_body(error, dialect)
 
 
-class Generation:
+class ServedGeneration:
     """One request to a generation endpoint on its connection, from its head to its end."""
 
     __slots__ = ("_body", "_call", "_data_path", "_on_end", "inbox", "reply")

@@ -11,7 +11,7 @@ Rules:
 3. A message ends where its head says, and two readings of that are refused: no obsolete folding, no line ends but CRLF,
    one length, one coding. An offer to upgrade changes nothing; the body is the body.
 4. Fields of a trailer are read past: nothing that comes after a body speaks for the request.
-5. Who sends nothing is waited for as long as `Limits` say, and no longer.
+5. Who sends nothing is waited for as long as `ClientLimits` say, and no longer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _BLANK_LINES = re.compile(rb"\A(?:\r\n)+")  # behind some clients' bodies; they 
 _BARE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])(?!\Z)")
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
     """`keep_alive_s`: without a byte of a request, the first included. `head_timeout_s`: from a head's first byte to
     its last. `body_timeout_s`: between two bytes of a body. `write_timeout_s`: with unsent bytes, none of which leaves.
     """
@@ -52,7 +52,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout_s: float
 
 
-class Phase(Enum):
+class ReadPhase(Enum):
     HEAD = "head"
     BODY = "body"
     CHUNK_LINE = "chunk line"
@@ -62,10 +62,10 @@ class Phase(Enum):
     """The request is complete, its answer is not."""
 
 
-_HEAD, _BODY, _CHUNK_LINE_PHASE, _CHUNK, _, _WHOLE = Phase
+_HEAD, _BODY, _CHUNK_LINE_PHASE, _CHUNK, _, _WHOLE = ReadPhase
 
 
-class Guard:
+class ClientGuard:
     """One connection. After `feed`, ask `head` while the phase is HEAD and `body` behind a head."""
 
     __slots__ = (
@@ -73,7 +73,7 @@ class Guard:
         "phase",
     )  # fmt: skip
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: ClientLimits, now: float) -> None:
         self._limits = limits
         self._buffer = b""
         self._known: Known | None = None
@@ -195,7 +195,7 @@ class Guard:
                 if self._framing_left < 0:
                     raise malformed("the chunks of the body are too small; send more bytes in each")
                 place = end + 2
-                self.phase = _CHUNK if self._left else Phase.TRAILER
+                self.phase = _CHUNK if self._left else ReadPhase.TRAILER
             else:
                 after = self._trailer_end(buffer, place)
                 if after is None:

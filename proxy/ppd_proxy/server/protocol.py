@@ -23,8 +23,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from ppd_proxy.core.signals import Stopping
 from ppd_proxy.director import InFlight
-from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, Generation
-from ppd_proxy.server.guarding import Guard, Limits, Phase
+from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, ServedGeneration
+from ppd_proxy.server.guarding import ClientGuard, ClientLimits, ReadPhase
 from ppd_proxy.server.heads import Head
 from ppd_proxy.server.reply import Reply
 from ppd_proxy.server.unframed import UnframedCycle, reset
@@ -43,7 +43,7 @@ class Door:
     """What all connections share: who answers behind them, their limits, and who is there."""
 
     def __init__(
-        self, data_path: DataPath, in_flight: InFlight, limits: Limits, on_stalled: Callable[[], None]
+        self, data_path: DataPath, in_flight: InFlight, limits: ClientLimits, on_stalled: Callable[[], None]
     ) -> None:
         self.data_path = data_path
         self.requests = in_flight
@@ -76,8 +76,8 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, door: Door) -> None:
         self._door = door
         self._loop = door.loop
-        self._guard = Guard(door.limits, door.loop.time())
-        self._generation: Generation | None = None
+        self._guard = ClientGuard(door.limits, door.loop.time())
+        self._generation: ServedGeneration | None = None
         """The request that is being answered, if that is the data path's ..."""
         self._cycle: Any = None
         """... and its answer: a `Reply`, or uvicorn's cycle, whose types ask for more than it takes."""
@@ -139,11 +139,11 @@ class ClientConnection(asyncio.Protocol):
     def _read_on(self) -> None:
         guard = self._guard
         try:
-            if guard.phase is Phase.HEAD:
+            if guard.phase is ReadPhase.HEAD:
                 head = guard.head(self._loop.time())
                 if head is not None:
                     self._begin(head)
-            elif guard.phase is not Phase.WHOLE:
+            elif guard.phase is not ReadPhase.WHOLE:
                 self._pass(guard.body())
             elif guard.is_full:
                 self.flow.pause_reading()
@@ -234,7 +234,7 @@ class ClientConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         self.transport.write(data)
 
-    def _forget(self, generation: Generation) -> None:
+    def _forget(self, generation: ServedGeneration) -> None:
         """Nothing of it is left; a stream that nobody ends any more is cut off."""
         if generation is not self._generation:
             return  # this one gave KV back behind its answer
@@ -272,7 +272,7 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse(self, error: ProxyError) -> None:
         """Answer in the application's place, and close. Nothing is added to an answer that has begun."""
-        is_answered = self._is_answered and self._guard.phase is not Phase.HEAD
+        is_answered = self._is_answered and self._guard.phase is not ReadPhase.HEAD
         is_begun = not self._is_answered and self._cycle is not None and self._cycle.response_started
         self._disconnect()
         if is_answered or is_begun:

@@ -26,7 +26,7 @@ _ALIKE: Final = bytes.maketrans(b"{}", b"[]")
 _COMMA, _OPEN, _CLOSE = b",[]"
 
 
-class Excess(msgspec.Struct, frozen=True):
+class TooMuch(msgspec.Struct, frozen=True):
     """What a text has too much of, and how much it has as far as it was read."""
 
     what: str
@@ -54,16 +54,16 @@ class Structure:
         self.fields = 0
         self.values = 0
 
-    def feed(self, data: bytes) -> Excess | None:
+    def feed(self, data: bytes) -> TooMuch | None:
         """Read on; what there is too much of, as soon as there is. Then nothing more may be fed."""
         for start in range(0, len(data), SLICE_BYTES):
             self.read(data[start : start + SLICE_BYTES])
             if self.deepest > self._max_depth:
-                return Excess("levels of nesting", self.deepest, self._max_depth)
+                return TooMuch("levels of nesting", self.deepest, self._max_depth)
             if self.values > self._max_values:
-                return Excess("values", self.values, self._max_values)
+                return TooMuch("values", self.values, self._max_values)
             if self.fields > MAX_FIELDS:
-                return Excess("fields", self.fields, MAX_FIELDS)
+                return TooMuch("fields", self.fields, MAX_FIELDS)
         return None
 
     def read(self, data: bytes) -> None:

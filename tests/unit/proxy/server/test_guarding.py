@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppd_proxy.server import guarding
-from ppd_proxy.server.guarding import FRAMING_BYTES, HELD_BYTES, TAKEN_BYTES, Guard, Limits, Phase
+from ppd_proxy.server.guarding import FRAMING_BYTES, HELD_BYTES, TAKEN_BYTES, ClientGuard, ClientLimits, ReadPhase
 from ppd_proxy.server.heads import MAX_FIELDS, read_head
 from ppd_wire.errors import BadRequest
 
-LIMITS = Limits(max_head_bytes=2048, keep_alive_s=75, head_timeout_s=10, body_timeout_s=30, write_timeout_s=60)
+LIMITS = ClientLimits(max_head_bytes=2048, keep_alive_s=75, head_timeout_s=10, body_timeout_s=30, write_timeout_s=60)
 GET = b"GET /health?x=1 HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nhello"
 CHUNKED = (
@@ -35,16 +35,16 @@ def read(guard, pieces):
         guard.feed(piece, 0.0)
         while True:
             try:
-                if guard.phase is Phase.HEAD:
+                if guard.phase is ReadPhase.HEAD:
                     head = guard.head(0.0)
                     if head is None:
                         break
                     body = b""
-                if guard.phase is not Phase.WHOLE:
+                if guard.phase is not ReadPhase.WHOLE:
                     body += guard.body()
             except BadRequest as error:
                 return [*found, error.status]
-            if guard.phase is not Phase.WHOLE:
+            if guard.phase is not ReadPhase.WHOLE:
                 break
             found.append((head.path, body))
             guard.answered(0.0)
@@ -60,7 +60,7 @@ def cut(data, places):
 def test_requests_are_the_same_however_their_bytes_are_cut(data, names):
     sent = b"".join(REQUESTS[name][0] for name in names)
     places = data.draw(st.lists(st.integers(0, len(sent)), max_size=12))
-    assert read(Guard(LIMITS, 0.0), cut(sent, places)) == [(name, REQUESTS[name][1]) for name in names]
+    assert read(ClientGuard(LIMITS, 0.0), cut(sent, places)) == [(name, REQUESTS[name][1]) for name in names]
 
 
 @given(
@@ -79,18 +79,18 @@ def test_what_is_read_of_any_bytes_does_not_depend_on_where_they_are_cut(data, s
     """Also whether they are refused, and after how many requests."""
     whole = b"".join(sent)
     places = data.draw(st.lists(st.integers(0, len(whole)), max_size=8))
-    assert read(Guard(LIMITS, 0.0), cut(whole, places)) == read(Guard(LIMITS, 0.0), [whole])
+    assert read(ClientGuard(LIMITS, 0.0), cut(whole, places)) == read(ClientGuard(LIMITS, 0.0), [whole])
 
 
 @given(sent=st.binary(max_size=300))
 @settings(max_examples=300, deadline=None)
 def test_noise_is_refused_or_waited_for(sent):
-    for found in read(Guard(LIMITS, 0.0), [sent]):
+    for found in read(ClientGuard(LIMITS, 0.0), [sent]):
         assert isinstance(found, tuple) or found in (400, 405, 414, 431, 505)
 
 
 def test_a_request_is_read_only_when_the_one_before_is_answered():
-    guard = Guard(LIMITS, 0.0)
+    guard = ClientGuard(LIMITS, 0.0)
     guard.feed(GET + POST, 0.0)
     assert guard.head(0.0).path == b"/health"
     assert guard.is_whole
@@ -125,7 +125,7 @@ def test_a_client_may_ask_for_the_end_of_its_connection(fields, keeps_alive):
 
 
 def test_each_wait_has_its_own_time():
-    guard = Guard(LIMITS, 100.0)
+    guard = ClientGuard(LIMITS, 100.0)
     assert guard.due_at == 175
     assert guard.late() is None
     guard.feed(b"P", 101.0)
@@ -133,7 +133,7 @@ def test_each_wait_has_its_own_time():
     assert guard.head(105.0) is None
     assert guard.due_at == 111  # a head's time does not begin anew
     assert "--head-timeout-s" in guard.late().message
-    guard = Guard(LIMITS, 100.0)
+    guard = ClientGuard(LIMITS, 100.0)
     guard.feed(POST[:-2], 101.0)
     guard.head(101.0)
     assert guard.body() == b"hel"
@@ -142,7 +142,7 @@ def test_each_wait_has_its_own_time():
     guard.body()
     assert guard.due_at == 150
     assert "--body-timeout-s" in guard.late().message
-    guard = Guard(LIMITS, 100.0)
+    guard = ClientGuard(LIMITS, 100.0)
     guard.feed(GET, 101.0)
     guard.head(101.0)
     assert guard.due_at == math.inf  # the answer is ours to give
@@ -153,7 +153,7 @@ def test_each_wait_has_its_own_time():
 
 
 def test_line_ends_alone_begin_a_head_that_nobody_is_told_of():
-    guard = Guard(LIMITS, 100.0)
+    guard = ClientGuard(LIMITS, 100.0)
     guard.feed(b"\r\n", 101.0)
     assert guard.head(101.0) is None
     assert guard.due_at == 111
@@ -161,7 +161,7 @@ def test_line_ends_alone_begin_a_head_that_nobody_is_told_of():
 
 
 def test_a_client_stalls_when_none_of_its_answer_leaves():
-    guard = Guard(LIMITS, 0.0)
+    guard = ClientGuard(LIMITS, 0.0)
     assert not guard.is_stalled(0, 1000.0)
     assert not guard.is_stalled(90_000, 1001.0)
     assert not guard.is_stalled(90_000, 1060.0)
@@ -173,7 +173,7 @@ def test_a_client_stalls_when_none_of_its_answer_leaves():
 
 
 def test_the_framing_of_a_body_is_bounded():
-    guard = Guard(LIMITS, 0.0)
+    guard = ClientGuard(LIMITS, 0.0)
     guard.feed(b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 0.0)
     assert guard.head(0.0).length is None
     guard.feed(b"1\r\nx\r\n" * FRAMING_BYTES, 0.0)
@@ -200,7 +200,7 @@ def test_small_chunks_cost_the_loop_little_each(monkeypatch):
 
     monkeypatch.setattr(guarding, "_CHUNK_LINE", Counting())
     for size in (5, 10, 300):
-        guard = Guard(LIMITS, 0.0)
+        guard = ClientGuard(LIMITS, 0.0)
         guard.feed(b"POST /c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 0.0)
         guard.head(0.0)
         read_singly.clear()
