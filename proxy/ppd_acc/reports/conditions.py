@@ -62,20 +62,9 @@ def within(
     return [] if low is None and high is None else [Condition(name=f"{name} {bounds[0]}..{bounds[1]}", holds=holds)]
 
 
-def position(sample: Sample) -> float | None:
-    """Of the first difference, in tokens (words in imported reports), from 0."""
-    return sample.first_divergence
-
-
 def shift(sample: Sample) -> float | None:
     """Nats; a lower bound where the flip says so."""
-    if sample.flip is not None and sample.flip.shift is not None:
-        return sample.flip.shift
-    return None
-
-
-def largest_delta(sample: Sample) -> float | None:
-    return sample.max_delta
+    return sample.flip.shift if sample.flip is not None else None
 
 
 def prompt_length(sample: Sample) -> float | None:

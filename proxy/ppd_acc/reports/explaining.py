@@ -6,8 +6,9 @@ Sentences rest on figures of the report; where a figure is missing, the sentence
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from ppd_acc.data.report import LONGER_THAN_FLOOR, SAME_TOKENS, Flip, Forced, Report, Sample, Side
@@ -33,8 +34,8 @@ class Place:
     delta: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Advice:
+@dataclass(frozen=True, slots=True)
+class Idea:
     """`why` rests on the sample's figures; `command` is a line to run, where there is one."""
 
     why: str
@@ -65,12 +66,6 @@ def _place(sample: Sample, position: int) -> Place:
 
 def _logprob(side: Side, position: int) -> float | None:
     return side.logprobs[position] if position < len(side.logprobs) else None
-
-
-def deltas(sample: Sample) -> list[float]:
-    """|logprob difference| of the tokens before the first difference, those that are numbers."""
-    found = (_place(sample, position).delta for position in range(sample.compared_tokens))
-    return [each for each in found if each is not None]
 
 
 def split_texts(sample: Sample) -> tuple[str, str, str]:
@@ -195,43 +190,41 @@ def _route(sample: Sample) -> str:
     return f"the proxy served it as {told.get('route')}{pair}, turn {told.get('turn')}: {told['outcome']}{beyond}"
 
 
-def advice(sample: Sample, report: Report) -> list[Advice]:
+def advice(sample: Sample, report: Report) -> list[Idea]:
     """What to try next, the most telling first. Empty where nothing is wrong."""
     if sample.error is not None:
         url = getattr(getattr(report, sample.failed or "", None), "url", None)
         why = f"the {sample.failed or 'check'} gave no answer ({sample.error_reason})"
-        return [Advice(why=why, command=_line("healthcheck", url) if url else None)]
-    found = _advice_on_measuring(sample, report)
+        return [Idea(why, _line("healthcheck", url) if url else None)]
+    ideas = [*_on_measuring(sample, report)]
     if sample.status in ("real", "unclassified") or _is_drifting(sample, report):
-        found += _advice_on_faults(sample, report)
-    if not found and sample.status == "tie":
-        found.append(Advice(why="nothing: healthy engines move as much; more of these are no evidence of a fault"))
-    return found
+        ideas += _on_faults(sample, report)
+    if not ideas and sample.status == "tie":
+        ideas.append(Idea("nothing: healthy engines move as much; more of these are no evidence of a fault"))
+    return ideas
 
 
-def _advice_on_measuring(sample: Sample, report: Report) -> list[Advice]:
-    found: list[Advice] = []
+def _on_measuring(sample: Sample, report: Report) -> Iterator[Idea]:
+    ask = partial(_ask, sample, report)
     if sample.status == "equal":
-        return found
+        return
     if sample.status == "empty":
         why = "neither engine answered anything: look at --max-tokens, stop words, and what the prompt asks for"
-        return [Advice(why=why, command=_ask(sample, report, "compare-output"))]
-    if SAME_TOKENS in sample.tags:
+        yield Idea(why, ask("compare-output"))
+    elif SAME_TOKENS in sample.tags:
         why = "the tokens are the same and read differently: compare tokenizers, tool and reasoning parsers, versions"
-        return [Advice(why=why, command=None)]
-    if sample.unit == "words":
+        yield Idea(why)
+    elif sample.unit == "words":
         why = "the report has words, not tokens: ask again with an engine that gives token ids"
-        found.append(Advice(why=why, command=_ask(sample, report, "compare-output")))
+        yield Idea(why, ask("compare-output"))
     elif report.noise.largest_shift is None:
-        why = "no noise floor: measure it"
-        found.append(Advice(why=why, command=_ask(sample, report, "compare-output", "--noise-floor 20")))
+        yield Idea("no noise floor: measure it", ask("compare-output", "--noise-floor 20"))
     elif LONGER_THAN_FLOOR in sample.tags:
         why = "the noise floor was measured on shorter prompts only: measure it on this one"
-        found.append(Advice(why=why, command=_ask(sample, report, "compare-output", "--noise-floor 20")))
+        yield Idea(why, ask("compare-output", "--noise-floor 20"))
     elif sample.flip is not None and sample.flip.is_bound and sample.status == "unclassified":
         why = "the margin is only a bound: ask for more logprobs per token"
-        found.append(Advice(why=why, command=_ask(sample, report, "compare-logprobs", "--top-k 20")))
-    return found
+        yield Idea(why, ask("compare-logprobs", "--top-k 20"))
 
 
 def _is_drifting(sample: Sample, report: Report) -> bool:
@@ -241,39 +234,36 @@ def _is_drifting(sample: Sample, report: Report) -> bool:
     )
 
 
-def _advice_on_faults(sample: Sample, report: Report) -> list[Advice]:
-    found: list[Advice] = []
-    if sample.not_numbers:
-        found.append(Advice(why="logprobs are no numbers: look at the KV itself", command="ppd-acc check-kv --help"))
-    if sample.forced is not None and sample.flip is not None and _is_backed(sample.forced, report):
+def _on_faults(sample: Sample, report: Report) -> Iterator[Idea]:
+    ask, flip = partial(_ask, sample, report), sample.flip
+    if sample.forced is not None and flip is not None and _is_backed(sample.forced, report):
         why = (
             "the baseline's own prefill finds every token of the target's answer the best one, and its logprobs as"
             " they are: the odd answer is the baseline's own; ask it again"
         )
         url = report.baseline.url if report.baseline is not None else None
-        return [Advice(why=why, command=_line("reproducibility", "--url", url) if url is not None else None)]
-    if sample.flip is not None and sample.flip.position == 0:
+        yield Idea(why, _line("reproducibility", "--url", url) if url is not None else None)
+        return
+    if sample.not_numbers:
+        yield Idea("logprobs are no numbers: look at the KV itself", "ppd-acc check-kv --help")
+    if flip is not None and flip.position == 0:
         why = "the first token differs: it comes from the prefill, before any token was decoded on moved KV"
-        found.append(Advice(why=why, command=_ask(sample, report, "diagnose")))
+        yield Idea(why, ask("diagnose"))
     elif _is_drifting(sample, report):
         why = (
             f"logprobs are {nats(sample.max_delta)} apart on equal tokens, beyond the noise: both read other numbers"
             " from the start, so compare KV dumps or token by token"
         )
-        found.append(Advice(why=why, command=_ask(sample, report, "compare-logprobs")))
-    elif sample.flip is not None and sample.max_delta is not None and report.noise.largest_delta is not None:
+        yield Idea(why, ask("compare-logprobs"))
+    elif flip is not None and sample.max_delta is not None and report.noise.largest_delta is not None:
         why = "logprobs were within the noise until this token: see whether it comes again at the same place"
-        found.append(Advice(why=why, command=_ask(sample, report, "reproducibility", "--runs 10")))
-    growth = _growth(sample)
-    if growth is not None:
-        found.append(Advice(why=growth, command=_ask(sample, report, "compare-logprobs")))
-    length = _length(sample, report)
-    if length is not None:
-        found.append(Advice(why=length, command=_ask(sample, report, "bisect")))
+        yield Idea(why, ask("reproducibility", "--runs 10"))
+    for seen, command in ((_growth(sample), "compare-logprobs"), (_length(sample, report), "bisect")):
+        if seen is not None:
+            yield Idea(seen, ask(command))
     share = _share(report)
     if share is not None:
-        found.append(Advice(why=share))
-    return found
+        yield Idea(share)
 
 
 def _is_backed(forced: Forced, report: Report) -> bool:
@@ -285,7 +275,7 @@ def _is_backed(forced: Forced, report: Report) -> bool:
 
 def _growth(sample: Sample) -> str | None:
     """Whether the last deltas before the difference are well above those before them."""
-    known = deltas(sample)
+    known = [delta for at in range(sample.compared_tokens) if (delta := _place(sample, at).delta) is not None]
     if len(known) < 3 * _RECENT:
         return None
     recent, earlier = median(known[-_RECENT:]), median(known[:-_RECENT])
@@ -337,5 +327,5 @@ def _line(*words: str) -> str:
 
 def token_ids(shown: Sequence[Place]) -> list[int]:
     """Every id in the context, once."""
-    found = (token for place in shown for token in (place.baseline, place.target))
-    return list(dict.fromkeys(token for token in found if isinstance(token, int)))
+    tokens = (token for place in shown for token in (place.baseline, place.target))
+    return list(dict.fromkeys(token for token in tokens if isinstance(token, int)))

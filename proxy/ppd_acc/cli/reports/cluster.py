@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import median
 from types import MappingProxyType
 from typing import Any
@@ -36,10 +37,10 @@ def _relative_position(sample: Sample) -> float | None:
 
 FEATURES: Mapping[str, Figure] = MappingProxyType(
     {
-        "position": conditions.position,
+        "position": attrgetter("first_divergence"),
         "relative_position": _relative_position,
         "shift": conditions.shift,
-        "max_delta": conditions.largest_delta,
+        "max_delta": attrgetter("max_delta"),
         "prompt_length": conditions.prompt_length,
         "answer_length": conditions.answer_length,
     }

@@ -21,7 +21,7 @@ from ppd_acc.data.from_proxy import notes_of, with_sample
 from ppd_acc.data.report import Report, Sample
 from ppd_acc.outcome import Exit, Result
 from ppd_acc.reports.annotations import NOTHING, sample_of
-from ppd_acc.reports.explaining import Advice, Place, advice, places, split_texts, story, token_ids
+from ppd_acc.reports.explaining import Idea, Place, advice, places, split_texts, story, token_ids
 from ppd_acc.surroundings import Surroundings
 from ppd_accuracy.answers.flips import Token
 from ppd_accuracy.answers.said import part_of
@@ -135,7 +135,7 @@ def _token(token: Token | None, names: Mapping[int, str]) -> Text:
 
 def _data(
     sample: Sample, report: Report, sentences: Sequence[str], shown: Sequence[Place], names: Mapping[int, str],
-    ideas: Sequence[Advice],
+    ideas: Sequence[Idea],
 ) -> dict[str, Any]:  # fmt: skip
     shared, one, other = split_texts(sample)
 

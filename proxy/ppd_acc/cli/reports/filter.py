@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 
 import msgspec
@@ -32,7 +33,7 @@ _CLASSIFICATIONS = ("match", "likely_bug", "likely_uncertainty", "unknown")
 _SHOWN = 20
 _FIGURES: Mapping[str, Figure] = MappingProxyType(
     {
-        "position": conditions.position, "shift": conditions.shift, "delta": conditions.largest_delta,
+        "position": attrgetter("first_divergence"), "shift": conditions.shift, "delta": attrgetter("max_delta"),
         "prompt tokens": conditions.prompt_length, "answer tokens": conditions.answer_length,
     }
 )  # fmt: skip
