@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from tests.architecture.code_rules import (
+    engines_words_stand_in_the_wire,
     files_and_functions_are_small,
     folders_can_be_seen_at_once,
     hashes_are_stable,
@@ -71,6 +72,9 @@ BREACHES: tuple[tuple[Rule, str, str], ...] = (
     (files_and_functions_are_small, "scripts/a.py", "def f():\n" + "    x = 1\n" * 70),
     (package_files_hold_a_docstring_at_most, "ppd_proxy/server/__init__.py", "from ppd_proxy.server.app import app"),
     (hashes_are_stable, "ppd_core/a.py", "x = hash('a')"),
+    (engines_words_stand_in_the_wire, "ppd_acc/a.py", "x = {'stream_options': {}}"),
+    (engines_words_stand_in_the_wire, "ppd_proxy/a.py", "class A:\n    prompt_logprobs: int"),
+    (engines_words_stand_in_the_wire, "ppd_core/a.py", "x = 'vllm:num_requests_running'"),
 )
 ALLOWED: tuple[tuple[Rule, str, str], ...] = (
     (packages_import_downwards, "ppd_proxy/cli/main.py", "from ppd_sim import command"),
@@ -88,6 +92,9 @@ ALLOWED: tuple[tuple[Rule, str, str], ...] = (
     (files_and_functions_are_small, "ppd_proxy/server/a.py", "def f():\n" + "    x = 1\n" * 69),
     (package_files_hold_a_docstring_at_most, "ppd_proxy/server/__init__.py", '"""What this room owns."""'),
     (hashes_are_stable, "ppd_core/a.py", "x = a.hash('a')"),
+    (engines_words_stand_in_the_wire, "ppd_wire/a.py", "x = {'stream_options': {}}"),
+    (engines_words_stand_in_the_wire, "ppd_core/handoff/a.py", "x = 'kv_transfer_params'"),
+    (engines_words_stand_in_the_wire, "ppd_proxy/a.py", "def f():\n    'Takes kv_transfer_params.'"),
 )
 RULES: tuple[Rule, ...] = (
     *dict.fromkeys(rule for rule, _, _ in BREACHES),

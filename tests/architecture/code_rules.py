@@ -10,6 +10,11 @@ from tests.architecture.sources import PROXY, Module, called, calls
 
 SESSION_HOMES = ("proxy/ppd_shell/http.py", "proxy/ppd_sim/", PROXY + "cli/")
 MUTABLE = ("dict", "list", "set", "bytearray", "defaultdict", "OrderedDict", "Counter", "deque", "WeakValueDictionary")
+WIRE_HOMES = ("ppd_wire.", "ppd_core.handoff.", "ppd_sim.", "ppd_core.policy.plan")  # one reason is called like a field
+WIRE_NAMES = frozenset(
+    "prompt_logprobs return_token_ids return_tokens_as_token_ids kv_transfer_params do_remote_prefill do_remote_decode "
+    "max_completion_tokens stream_options reasoning_content cache_salt".split()
+)
 MAX_MODULE_LINES = 400
 MAX_FOLDER_MODULES = 20
 MAX_FUNCTION_LINES = 70
@@ -67,6 +72,21 @@ def package_files_hold_a_docstring_at_most(modules: Sequence[Module]) -> Iterato
         is_package = module.path.endswith("/__init__.py")
         if is_package and len(module.tree.body) > (ast.get_docstring(module.tree) is not None):
             yield f"{module.path}: holds more than a docstring; import names from the module that defines them"
+
+
+def engines_words_stand_in_the_wire(modules: Sequence[Module]) -> Iterator[str]:
+    """As texts and as fields of structs; `top_logprobs` and the like are words of ours, too."""
+    for module in modules:
+        if not module.name or module.name.startswith(WIRE_HOMES):
+            continue
+        for node in module.nodes:
+            word = ""
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                word = node.value
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                word = node.target.id
+            if word in WIRE_NAMES or (word.startswith("vllm:") and " " not in word):
+                yield f"{module.path}:{node.lineno}: {word} is said by engines or clients; name it in ppd_wire"
 
 
 def hashes_are_stable(modules: Sequence[Module]) -> Iterator[str]:

@@ -1,8 +1,7 @@
 """What an engine answered, read from its JSON: text, tokens, what it thought of them, and how it ended.
 
-Shapes: vLLM 0.32 (`return_token_ids`, `return_tokens_as_token_ids`), and whatever else speaks the
-same API with less. Where an engine gives no token ids, tokens are the names in its logprobs (by their bytes, where it
-tells these), else words. What makes two answers the same is `accuracy.said`'s to say.
+Where an engine gives no token ids, tokens are the names in its logprobs (by their bytes, where it tells these), else
+words. What makes two answers the same is `ppd_accuracy.answers.said`'s to say.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ import msgspec
 
 from ppd_accuracy.answers.said import Said, is_nothing, said_of
 from ppd_accuracy.answers.token_names import is_spelled, name_of, spelled
+from ppd_wire.answers.detailed import Choice, Entry, Logprobs, Message, Reply
+from ppd_wire.answers.tokens import BY_ID, id_of
 
 Unit = Literal["tokens", "words"]
 Token = int | str
-_PREFIX = "token_id:"
-_PREFIX_LENGTH = len(_PREFIX)
-_NOT_TOLD = msgspec.Raw(b"null")
+_BY_ID_CHARS = len(BY_ID)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,64 +73,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return self.unit == "tokens" and set(map(type, self.tokens)) <= {int}
 
 
-class Entry(msgspec.Struct, gc=False):
-    """`bytes` are read where a name does not do: most engines tell ids, and lists of numbers are dear to read."""
-
-    token: str = ""
-    logprob: float | None = None
-    top_logprobs: list[Entry] | None = None
-    bytes: msgspec.Raw = _NOT_TOLD
-
-
-class Logprobs(msgspec.Struct, gc=False):
-    content: list[Entry] | None = None
-    tokens: list[str] | None = None
-    token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float | None] | None] | None = None
-
-
-class Message(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    function_call: dict[str, Any] | None = None
-    """The older API's only call."""
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        if self.tool_calls or not self.function_call:
-            return self.tool_calls or []
-        return [{"index": 0, "type": "function", "function": self.function_call}]
-
-
-class Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    message: Message | None = None
-    delta: Message | None = None
-    text: str | None = None
-    logprobs: Logprobs | None = None
-    finish_reason: str | None = None
-    token_ids: list[int] | None = None
-    prompt_token_ids: list[int] | None = None
-
-
-class Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class Reply(msgspec.Struct, gc=False):
-    """A JSON answer, or all chunks of a stream as one."""
-
-    choices: list[Choice]
-    id: str | None = None
-    usage: Usage | None = None
-    prompt_token_ids: list[int] | None = None
-
-
 _reply = msgspec.json.Decoder(Reply)
-_numbers = msgspec.json.Decoder(list[int] | None)
 
 
 def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
@@ -173,7 +115,7 @@ def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms:
         prompt_tokens=len(prompt_ids) if prompt_ids is not None else counted,
         prompt_token_ids=prompt_ids,
         finish_reason=choice.finish_reason,
-        reasoning=message.reasoning or message.reasoning_content,
+        reasoning=message.thought,
         tool_calls=message.calls,
         request_id=reply.id,
         total_ms=total_ms,
@@ -183,30 +125,19 @@ def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms:
 
 def _is_hollow(message: Message, token_ids: list[int] | None) -> bool:
     """Whether there is no text where there should be one. A single special token has none."""
-    has_other = message.reasoning is not None or message.reasoning_content is not None or message.calls
+    has_other = message.has_thought or message.calls
     return message.content is None and not has_other and (token_ids is None or len(token_ids) > 1)
 
 
 def _text(entry: Entry) -> str | None:
     """What the token reads as, also where it is named by its id; a stand-in for its text is none."""
-    told = _bytes(entry)
+    told = entry.spelling
     text = told.decode(errors="replace") if told is not None else None
-    return None if text == entry.token and text.startswith(_PREFIX) else text
-
-
-def _bytes(entry: Entry) -> bytes | None:
-    """None where the engine does not tell, or tells numbers that are no bytes."""
-    if bytes(entry.bytes) == b"null":  # nearly always where names are ids
-        return None
-    try:
-        told = _numbers.decode(entry.bytes)
-        return bytes(told) if told is not None else None
-    except (msgspec.MsgspecError, ValueError):
-        return None
+    return None if text == entry.token and text.startswith(BY_ID) else text
 
 
 def _name(entry: Entry) -> str:
-    return entry.token if entry.token.startswith(_PREFIX) else name_of(entry.token, _bytes(entry))
+    return entry.token if entry.token.startswith(BY_ID) else name_of(entry.token, entry.spelling)
 
 
 def _scores(given: Logprobs | None) -> tuple[list[str], list[float | None], list[dict[str, float]]]:
@@ -230,7 +161,7 @@ def _tops_of(entries: Iterable[Entry]) -> dict[str, float]:
         name, logprob = entry.token, entry.logprob
         if logprob is None or not math.isfinite(logprob):
             continue
-        key = name[_PREFIX_LENGTH:] if name.startswith(_PREFIX) else name_of(name, _bytes(entry))
+        key = name[_BY_ID_CHARS:] if name.startswith(BY_ID) else name_of(name, entry.spelling)
         if key not in found or found[key] < logprob:
             found[key] = logprob
     return found
@@ -242,15 +173,15 @@ def _tops(pairs: Iterable[tuple[str, float | None]]) -> dict[str, float]:
     for name, logprob in pairs:
         if logprob is None or not math.isfinite(logprob):
             continue
-        key = name[_PREFIX_LENGTH:] if name.startswith(_PREFIX) else name
+        key = name[_BY_ID_CHARS:] if name.startswith(BY_ID) else name
         if key not in found or found[key] < logprob:
             found[key] = logprob
     return found
 
 
 def _token(name: str) -> Token:
-    text = name.removeprefix(_PREFIX)
-    return int(text) if text is not name and text.isdigit() else name
+    token_id = id_of(name)
+    return token_id if token_id is not None else name
 
 
 def identity(answer: Answer) -> str:

@@ -7,7 +7,7 @@ is unknown, unsplit as far as it shows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,17 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ppd_acc.ask.access import Sampling
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_wire.metrics.roles import EndpointKind, Totals, signs_of
+from ppd_wire.requests.asking import HELD_FOR_ANOTHER, is_held_for_another
 
-Kind = Literal["aggregated", "prefill", "decode", "ppd-proxy", "router", "unknown"]
+Kind = EndpointKind | Literal["unknown"]
 _NODES = ("aggregated", "prefill", "decode")
-_ROUTERS = (
-    ("vllm:healthy_pods_total", "the router of production-stack"),
-    ("vllm:num_decoding_requests", "the router of production-stack"),
-    ("vllm_router_", "vLLM's router"),
-    ("sgl_router_", "SGLang's router"),
-    ("dynamo_frontend_", "a Dynamo frontend"),
-)
-_FEW_REQUESTS = 10
 _UNREACHABLE = ("unreachable", "timeout", "broken")
 
 
@@ -151,71 +145,35 @@ def _refused_accuracy(message: str) -> Iterator[Sign]:
         yield Sign(source="/accuracy", told="a ppd-proxy without a baseline", says="ppd-proxy")
 
 
-def _metrics(told: str) -> Iterator[Sign]:
+def _metrics(page: str) -> Iterator[Sign]:
     try:
-        values = _totals(told)
+        values = _totals(page)
     except ValueError as error:
         yield Sign(source="/metrics", told=f"not readable: {error}")
         return
-    names = {name for name, _ in values}
-    if "ppd_route_decisions_total" in names or "ppd_engine_up" in names:
-        yield Sign(source="/metrics", told="metrics of a ppd-proxy", says="ppd-proxy")
-        return
-    for prefix, what in _ROUTERS:
-        if any(name.startswith(prefix) for name in names):
-            yield Sign(source="/metrics", told=what, says="router")
-            return
-    if any(name.startswith(("vllm:", "sglang:")) for name in names):
-        engine = "vLLM" if any(name.startswith("vllm:") for name in names) else "SGLang"
-        yield Sign(source="/metrics", told=f"metrics of an engine ({engine})")
-        yield from _transfers(values)
+    for told, role in signs_of(values):
+        yield Sign(source="/metrics", told=told, says=role)
 
 
-Values = Mapping[tuple[str, str], float]
-
-
-def _totals(told: str) -> Values:
+def _totals(page: str) -> Totals:
     """Sums by name and by the one label value that says something here."""
     values: dict[tuple[str, str], float] = {}
-    for family in text_string_to_metric_families(told):
+    for family in text_string_to_metric_families(page):
         for sample in family.samples:
             label = sample.labels.get("direction") or sample.labels.get("source") or ""
             values[sample.name, label] = values.get((sample.name, label), 0.0) + sample.value
     return values
 
 
-def _transfers(values: Values) -> Iterator[Sign]:
-    """What an engine counted of KV that it got or gave."""
-
-    def sign(name: str, label: str, kind: Kind, what: str) -> Iterator[Sign]:
-        value = values.get((name, label), 0.0)
-        if value > 0:
-            yield Sign(source="/metrics", told=f"{name}{f' {label}' if label else ''} {value:g}: {what}", says=kind)
-
-    yield from sign("vllm:ppd_kv_transfers_total", "send", "prefill", "it sent KV")
-    yield from sign("vllm:ppd_kv_transfers_total", "recv", "decode", "it received KV")
-    yield from sign("vllm:nixl_xfer_time_seconds_count", "", "decode", "it pulled KV")
-    yield from sign("vllm:nixl_num_kv_expired_reqs_total", "", "prefill", "KV was held for another engine")
-    name = "vllm:prompt_tokens_by_source_total"
-    yield from sign(name, "external_kv_transfer", "decode", "prompts whose KV came from elsewhere")
-    finished = sum(value for (each, _), value in values.items() if each == "vllm:request_success_total")
-    generated = values.get(("vllm:generation_tokens_total", ""), 0.0)
-    if finished >= _FEW_REQUESTS and finished == generated:
-        told = f"each of {finished:g} requests generated exactly one token"
-        yield Sign(source="/metrics", told=told, says="prefill")
-
-
 async def _ask(engine: Engine) -> Sign:
     """One token, with the offer that another engine decodes on."""
-    params = {"do_remote_decode": True, "do_remote_prefill": False}
-    question = Question(prompt="Name a river. " * 16, extra={"kv_transfer_params": params})
+    question = Question(prompt="Name a river. " * 16, extra=dict(HELD_FOR_ANOTHER))
     try:
         path, body = question.body("completions", await engine.model(), _ONE)
-        told = await engine.post(path, body)
+        answer = await engine.post(path, body)
     except EngineTrouble as trouble:
         return Sign(source="/v1/completions", told=f"nothing: {trouble}")
-    given = told.get("kv_transfer_params") if isinstance(told, dict) else None
-    if isinstance(given, dict) and given.get("remote_engine_id"):
+    if is_held_for_another(answer):
         what = "it holds KV for another engine when asked to: a connector that can prefill"
     else:
         what = "it handed nothing over when asked to: no NIXL connector, or a proxy before it"

@@ -20,12 +20,13 @@ import msgspec
 
 from ppd_acc.ask.access import Access, Sampling
 from ppd_acc.ask.answers import Answer, read_answer
-from ppd_acc.ask.error_bodies import told_by
 from ppd_acc.ask.streams import Streamed, StreamReader
 from ppd_acc.outcome import Trouble
 from ppd_shell.http import engine_headers, make_session
 from ppd_wire.answers.answer import is_not_a_number
+from ppd_wire.answers.refusals import told_by
 from ppd_wire.answers.scored import Position, read_scored
+from ppd_wire.requests import asking
 from ppd_wire.requests.checks import score_body
 
 _encode = msgspec.json.Encoder().encode
@@ -80,16 +81,13 @@ class Question:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": sampling.seed,
-            "return_token_ids": True,
-            "return_tokens_as_token_ids": True,
         }
         is_chat = self.messages is not None or (endpoint == "chat" and isinstance(self.prompt, str))
         if is_chat:
-            body["messages"] = self.messages or [{"role": "user", "content": self.prompt}]
-            body |= {"logprobs": True, "top_logprobs": sampling.top_k}
+            body |= asking.chat_part(self.messages or [{"role": "user", "content": self.prompt}], sampling.top_k)
         else:
-            body |= {"prompt": self.prompt, "logprobs": sampling.top_k}
-        return dict(_PATHS)["chat" if is_chat else "completions"], {**body, **(self.extra or {})}
+            body |= asking.completion_part(self.prompt, sampling.top_k)
+        return dict(_PATHS)["chat" if is_chat else "completions"], {**asking.with_ids(body), **(self.extra or {})}
 
 
 class Engine:
@@ -153,7 +151,7 @@ class Engine:
         except EngineTrouble as trouble:
             if trouble.reason != _NOT_NUMBERS:
                 raise
-        bare = {name: value for name, value in body.items() if name not in ("logprobs", "top_logprobs")}
+        bare = {name: value for name, value in body.items() if name not in asking.BARE}
         answer = await self._answer(path, bare, f"{request_id}-bare" if request_id else None)
         count = len(answer.tokens)
         return msgspec.structs.replace(answer, logprobs=[None] * count, tops=[{} for _ in range(count)])
@@ -177,7 +175,7 @@ class Engine:
     async def stream(self, question: Question, sampling: Sampling, *, request_id: str | None = None) -> Streamed:
         """As `ask`, streamed, with usage at the end. Raises EngineTrouble, for a stream that breaks off, too."""
         path, body = question.body(self._access.endpoint, await self.model(), sampling)
-        encoded = _encode(body | {"stream": True, "stream_options": {"include_usage": True}})
+        encoded = _encode(asking.streamed(body))
         headers = {"x-request-id": request_id} if request_id else {}
         clock = asyncio.get_running_loop().time
 

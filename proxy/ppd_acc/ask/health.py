@@ -10,6 +10,7 @@ from typing import Any
 from ppd_acc.ask.access import Sampling
 from ppd_acc.ask.answers import Answer
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_wire.requests.asking import BARE
 
 TEXT = "The 3 quick brown foxes: 12.5 % — naïve café, 東京, \U0001f98a!\n\tdef f(x): return x**2"
 """Tokenized on every engine: words, digits, symbols, several scripts, white space and code."""
@@ -120,7 +121,7 @@ async def _deepest(engine: Engine, depth: int) -> Answer:
         except EngineTrouble as trouble:
             if trouble.reason not in ("status_400", "status_422"):
                 raise
-    bare = Question(prompt=TEXT, extra={"logprobs": None, "top_logprobs": None})
+    bare = Question(prompt=TEXT, extra=dict(BARE))
     return await engine.ask(bare, _sampling(1))
 
 

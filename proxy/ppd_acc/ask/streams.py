@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from ppd_acc.ask.answers import Answer, Choice, Logprobs, Message, Reply, answer_of
-from ppd_acc.ask.streamed_calls import Calls
+from ppd_acc.ask.answers import Answer, answer_of
+from ppd_wire.answers.calls import Calls
+from ppd_wire.answers.detailed import Choice, Logprobs, Message, Reply
 from ppd_wire.events import MAX_EVENT_BYTES, EventReader
 from ppd_wire.events import Event as SentEvent
 
@@ -119,7 +120,7 @@ class StreamReader:
 
     def _add(self, choice: Choice, at_ms: float) -> None:
         delta = choice.delta or Message(content=choice.text)
-        thought = delta.reasoning or delta.reasoning_content or ""
+        thought = delta.thought or ""
         self._finish_reason = choice.finish_reason or self._finish_reason
         self._texts.append(delta.content or "")
         self._thoughts.append(thought)

@@ -20,8 +20,8 @@ import msgspec
 
 from ppd_acc.ask.engines import Question
 from ppd_acc.data import report as reports
-from ppd_acc.data.row_fields import wrong_field
 from ppd_acc.outcome import Mistake
+from ppd_wire.requests.sampling_fields import wrong_field
 
 SENT = frozenset(
     "temperature top_p top_k seed max_tokens max_completion_tokens min_tokens stop stop_token_ids ignore_eos tools "

@@ -21,6 +21,7 @@ from ppd_acc.outcome import Exit
 from ppd_accuracy.answers.flips import Floor
 from ppd_accuracy.verdicts.diagnosis import Stage, State, Tally
 from ppd_wire.answers.scored import Position
+from ppd_wire.requests.asking import salted
 
 FOLLOW_UP = "Go on, and give one more example."
 _STATES: Mapping[Exit, State] = MappingProxyType(
@@ -47,7 +48,7 @@ class Asking:
     salt: str | None
 
     def salted(self, name: str) -> dict[str, Any] | None:
-        return {"cache_salt": f"{self.salt}-{name}"} if self.salt is not None else None
+        return salted(f"{self.salt}-{name}") if self.salt is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

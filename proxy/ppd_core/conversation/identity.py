@@ -20,17 +20,7 @@ from typing import Any, Final
 import msgspec
 from xxhash import xxh3_128_digest
 
-SCOPE_FIELDS: Final = (
-    "cache_salt",
-    "tools",
-    "chat_template",
-    "chat_template_kwargs",
-    "documents",
-    "mm_processor_kwargs",
-    "prompt_cache_key",
-)
-"""Body fields, beside `model`, that separate histories: they change the prompt from its first token, or the client uses
-them to tell its conversations apart."""
+from ppd_wire.requests.generation import SCOPE_FIELDS, thought_of
 
 BLOCK_UNITS: Final = 1024
 """Raw prompts are hashed in blocks of so many units. A unit is one UTF-8 byte of a text or one token id."""
@@ -249,7 +239,7 @@ def _canonical_message(message: Mapping[str, Any], content: bytes) -> list[bytes
     names: Set[str]
     parts = [_value(role) if role is not None else b"", content]
     if role == "assistant":
-        reasoning = message.get("reasoning") or message.get("reasoning_content")
+        reasoning = thought_of(message)
         if reasoning:
             parts += (_FIELD, b"reasoning", _TEXT, _value(reasoning))
         tool_calls = message.get("tool_calls")

@@ -17,8 +17,9 @@ import msgspec
 from ppd_accuracy.answers.spread import Spread, likeliest, spread_of
 from ppd_shell.http import engine_headers
 from ppd_wire.answers.answer import is_too_many_logprobs
-from ppd_wire.answers.candidate import BY_ID, Candidate, read_candidate
+from ppd_wire.answers.candidate import Candidate, read_candidate
 from ppd_wire.answers.scored import Position, read_scored
+from ppd_wire.answers.tokens import BY_ID
 from ppd_wire.requests.checks import score_body
 from ppd_wire.requests.generation import Kind
 

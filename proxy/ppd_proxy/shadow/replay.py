@@ -12,7 +12,8 @@ import numpy as np
 
 from ppd_accuracy.answers.replays import Difference, Side, compare
 from ppd_accuracy.answers.scores import Scores
-from ppd_wire.answers.candidate import BY_ID, Candidate
+from ppd_wire.answers.candidate import Candidate
+from ppd_wire.answers.tokens import BY_ID
 
 
 def difference_of(candidate: Candidate, other: Candidate) -> Difference:

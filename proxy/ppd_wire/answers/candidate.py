@@ -16,8 +16,6 @@ import msgspec
 from ppd_wire.answers.answer import Choice, Reply, assemble
 from ppd_wire.requests.generation import Kind
 
-BY_ID = "token_id:"
-"""How vLLM begins a token's name when asked for `return_tokens_as_token_ids`; the id follows."""
 MAX_LOGPROB = 1e-3
 """In nats; above zero only as far as rounding explains it."""
 

@@ -41,7 +41,7 @@ class PromptCheck:
         )
 
 
-def counted(usage: Any) -> int | None:  # noqa: ANN401
+def counted(usage: Any) -> int | None:
     """`prompt_tokens` of a decoded `usage`; None where it tells nothing. No prompt has 0 tokens."""
     count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return count if type(count) is int and count > 0 else None

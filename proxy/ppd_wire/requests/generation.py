@@ -7,6 +7,7 @@ are kept as raw JSON bytes, so what the proxy does not know survives untouched. 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +20,17 @@ Fields = dict[str, msgspec.Raw]
 KV_PARAMS = "kv_transfer_params"
 REQUEST_ID = "request_id"
 CACHE_SALT = "cache_salt"
+SCOPE_FIELDS = (
+    CACHE_SALT,
+    "tools",
+    "chat_template",
+    "chat_template_kwargs",
+    "documents",
+    "mm_processor_kwargs",
+    "prompt_cache_key",
+)
+"""Body fields, beside `model`, that separate histories: they change the prompt from its first token, or the client uses
+them to tell its conversations apart."""
 MAX_SALT_CHARS = 128
 """vLLM 0.32 refuses longer salts (entrypoints/generate/base/protocol.py)."""
 
@@ -292,3 +304,8 @@ def decode_fields(body: bytes) -> Fields:
         return _fields.decode(body)
     except BROKEN as error:
         raise BadRequest(f"the request body must be a JSON object: {error}") from None
+
+
+def thought_of(message: Mapping[str, Any]) -> Any:
+    """A message's reasoning, by whichever of its names; falsy where there is none."""
+    return message.get("reasoning") or message.get("reasoning_content")

@@ -35,6 +35,7 @@ from ppd_acc.data.report import Report, read_report
 from ppd_acc.data.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.views import counted
+from ppd_wire.requests.asking import BY_NAME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -192,10 +193,9 @@ def as_kept(rows: Sequence[Row], snapshot: Snapshot) -> tuple[Row, ...]:
     """Where the snapshot has tokens by name, targets are asked for names, too."""
     if not snapshot.has_names:
         return tuple(rows)
-    names = {"return_token_ids": False, "return_tokens_as_token_ids": False}
 
     def asking(question: Question) -> Question:
-        return dataclasses.replace(question, extra={**(question.extra or {}), **names})
+        return dataclasses.replace(question, extra={**(question.extra or {}), **BY_NAME})
 
     return tuple(dataclasses.replace(row, question=asking(row.question)) for row in rows)
 

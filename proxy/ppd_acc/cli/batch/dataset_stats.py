@@ -20,6 +20,7 @@ from ppd_acc.cli.given import url_of
 from ppd_acc.data.datasets import Loaded, Row, read_dataset, read_template
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.views import Progress, counted
+from ppd_wire.requests.asking import COUNTED_PARTS, one_token
 
 _BARS = 40
 _BINS = 10
@@ -181,10 +182,7 @@ class _Counter:
                 if trouble.reason not in ("status_404", "status_405", "status_501"):
                     raise
                 self.has_tokenize = False
-        extra = {name: value for name, value in (question.extra or {}).items() if name != "max_completion_tokens"}
-        asked = Question(
-            messages=question.messages, prompt=question.prompt, extra={**extra, "max_tokens": 1, "min_tokens": 0}
-        )
+        asked = Question(messages=question.messages, prompt=question.prompt, extra=one_token(question.extra or {}))
         told = (await self._engine.ask(asked, _ONE_TOKEN)).prompt_tokens
         if told is None:
             raise Trouble(f"{self._engine.url}: it does not tell the number of prompt tokens")
@@ -192,8 +190,7 @@ class _Counter:
 
     async def _tokenized(self, question: Question) -> int:
         _, body = question.body(self._endpoint, await self._engine.model(), _ONE_TOKEN)
-        names = ("model", "messages", "prompt", "tools", "chat_template_kwargs")
-        told = await self._engine.post("/tokenize", {name: body[name] for name in names if name in body})
+        told = await self._engine.post("/tokenize", {name: body[name] for name in COUNTED_PARTS if name in body})
         count = told.get("count") if isinstance(told, dict) else None
         if not isinstance(count, int):
             raise Trouble(f"{self._engine.url}/tokenize: no count in its answer")

@@ -20,6 +20,7 @@ from ppd_acc.cli.options import derived, flag, flags, switch, value
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress
+from ppd_wire.requests.asking import without_logprobs
 
 _REQUESTS, _CONCURRENCY, _WARM_UP = 10, 1, 1
 
@@ -120,8 +121,7 @@ def _questions(options: Options, run_number: int) -> Iterator[Question]:
     time, so they are left out unless --top-k asks for them."""
     extra: dict[str, Any] = {"ignore_eos": True} if options.ignore_eos else {}
     if options.top_k is None:
-        is_chat = options.access.endpoint == "chat"
-        extra |= {"logprobs": False, "top_logprobs": None} if is_chat else {"logprobs": None}
+        extra |= without_logprobs(is_chat=options.access.endpoint == "chat")
     for number in count():
         text = options.prompt if options.same_prompt else f"{run_number:x}-{number}: {options.prompt}"
         yield Question(prompt=text, extra=extra)

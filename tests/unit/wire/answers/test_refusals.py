@@ -6,9 +6,9 @@ from tests.support.acc.commands import run_command
 from tests.support.acc.engines import engine_config, engine_of, pair
 from tests.support.acc.reports import dataset
 
-from ppd_acc.ask.error_bodies import told_by
 from ppd_acc.outcome import Exit, Trouble
 from ppd_sim.engine import running_engine
+from ppd_wire.answers.refusals import told_by
 
 ASKED = {
     "compare-output": ("--prompt", "x"),

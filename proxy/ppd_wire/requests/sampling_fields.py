@@ -53,6 +53,6 @@ def _must_be(name: str, value: Any) -> str | None:
     return f"{what} {start}" + (f" to {high}" if high != _INFINITE else "")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
