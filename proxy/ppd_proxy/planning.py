@@ -7,8 +7,9 @@ The one place where fleet, loads and the retry budget are asked and told on beha
 from __future__ import annotations
 
 from ppd_core.fleet.engine import Engine
-from ppd_core.policy.decide import Situation, decide
+from ppd_core.policy.decide import decide
 from ppd_core.policy.plan import Demand, Plan
+from ppd_core.policy.situation import Situation
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.core.signals import LegFailed, MakePlan
 from ppd_proxy.upstream.giving_up import give_up

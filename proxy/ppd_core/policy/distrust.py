@@ -46,7 +46,8 @@ class Distrust(msgspec.Struct, frozen=True, kw_only=True):
         """Its KV is not trusted, or lies under a salt that is not in use any more."""
         if home.salt != self.salts.get(home.engine_id, ""):
             return True
-        return any(self.is_pair_bad(prefill_id, home.engine_id) for prefill_id in home.filled_by)
+        has_bad_pairs = self.is_split or bool(self.pairs)
+        return has_bad_pairs and any(self.is_pair_bad(prefill_id, home.engine_id) for prefill_id in home.filled_by)
 
     def salt(self, plan: Plan) -> str:
         """The cache salt of the plan's decode leg; "" for none. What is done with distrusted KV for want of anything

@@ -1,11 +1,11 @@
-"""Which engine of a role: least loaded by in-flight tokens, a conversation's home first while its load is bounded.
+"""Which engine of a role: the score by in-flight tokens, and a conversation's home while its load is bounded.
 
 Pure: the same engines, loads and request give the same choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import xxhash
 
@@ -19,31 +19,32 @@ SLACK_TOKENS = 8192
 moving long contexts costs more than it gains (verl#6533: 18 to 20 % slower)."""
 
 
-def least_loaded(
-    engines: Iterable[Engine],
+Score = Callable[[Engine], tuple[int, ...]]
+"""The engine with the lowest comes first."""
+
+
+def load_score(
     loads: Loads,
     spread_key: bytes,
     avoid: frozenset[str] = frozenset(),
     *,
     shun: frozenset[str] = frozenset(),
     first: frozenset[str] = frozenset(),
-) -> Engine | None:
-    """The engine with the fewest in-flight tokens: one of `avoid` only if there is no other, one of `shun` only if the
-    others are to be avoided; one of `first` before the rest.
+) -> Score:
+    """In-flight tokens, the least first: one of `avoid` only if there is no other, one of `shun` only if the others are
+    to be avoided; one of `first` before the rest.
 
     Ties are broken by rendezvous hashing, so that idle engines share new conversations and equal starts of
     conversations meet the same prefix cache.
     """
-    return min(
-        engines,
-        key=lambda engine: (
-            engine.id in avoid,
-            engine.id in shun,
-            engine.id not in first,
-            loads.get(engine.id, 0),
-            _weight(spread_key, engine.id),
-        ),
-        default=None,
+    if not (avoid or shun or first):
+        return lambda engine: (loads.get(engine.id, 0), _weight(spread_key, engine.id))
+    return lambda engine: (
+        engine.id in avoid,
+        engine.id in shun,
+        engine.id not in first,
+        loads.get(engine.id, 0),
+        _weight(spread_key, engine.id),
     )
 
 
@@ -63,7 +64,8 @@ def find_home(home: Home | None, engines: Iterable[Engine]) -> Engine | None:
 
 def is_overloaded(engine: Engine, held_tokens: int, engines: Sequence[Engine], loads: Loads) -> bool:
     """The home carries so much more than the least loaded engine that leaving it is worth a prefill."""
-    others = [loads.get(other.id, 0) for other in engines if other.id != engine.id]
-    if not others:
+    load, slack = loads.get(engine.id, 0), max(held_tokens, SLACK_TOKENS)
+    if load <= slack:
         return False
-    return loads.get(engine.id, 0) > LOAD_FACTOR * min(others) + max(held_tokens, SLACK_TOKENS)
+    others = [loads.get(other.id, 0) for other in engines if other.id != engine.id]
+    return bool(others) and load > LOAD_FACTOR * min(others) + slack

@@ -18,7 +18,7 @@ from yarl import URL
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.load import Reservation
-from ppd_core.policy.placement import least_loaded
+from ppd_core.policy.placement import load_score
 from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.admission.access import check_client
 from ppd_proxy.collaborators import Collaborators
@@ -144,7 +144,8 @@ def _goes_on(shared: Collaborators, tried: frozenset[str]) -> bool:
 
 def _choose(shared: Collaborators, tried: frozenset[str]) -> Engine:
     loads = shared.load.weighed(shared.loop.time())
-    engine = least_loaded(_untried(shared, tried), loads, b"", shun=shared.fleet.view.unhealthy)
+    score = load_score(loads, b"", shun=shared.fleet.view.unhealthy)
+    engine = min(_untried(shared, tried), key=score, default=None)
     if engine is None:
         raise NoRoute("no engine is up", reason=DecisionReason.NO_DECODE_ENGINE)
     return engine

@@ -9,9 +9,10 @@ from tests.support.builders import aggregated, decode, fleet, prefill
 
 from ppd_core.conversation.history import History, Home
 from ppd_core.handoff.registry import HANDOFFS
-from ppd_core.policy.decide import Situation, decide
+from ppd_core.policy.decide import decide
 from ppd_core.policy.placement import SLACK_TOKENS
 from ppd_core.policy.plan import DecisionReason, Demand
+from ppd_core.policy.situation import Situation
 from ppd_wire.errors import NoRoute
 
 P1, P2, D1, D2, D3, A1, A2 = (
@@ -50,7 +51,7 @@ def plan(history=FIRST, engines=SPLIT, *, mode="ppd", demand=None, **situation):
     return decide(demand, Situation(mode=mode, fleet=engines, **situation))
 
 
-def told(made):
+def in_words(made):
     legs = [engine.id.split(":")[0] for engine in (made.prefill, made.decode) if engine is not None]
     return made.route, str(made.reason), *legs
 
@@ -96,7 +97,7 @@ SITUATIONS = {
 
 @pytest.mark.parametrize(("given_", "situation", "expected"), SITUATIONS.values(), ids=SITUATIONS)
 def test_situation_leads_to_route_reason_and_engines(given_, situation, expected):
-    assert told(plan(*given_, **situation)) == expected
+    assert in_words(plan(*given_, **situation)) == expected
 
 
 @pytest.mark.parametrize(
@@ -123,18 +124,18 @@ WHOLE = {
 @pytest.mark.parametrize(("reason", "demand"), WHOLE.items(), ids=WHOLE)
 class TestRequestsThatCannotBeSplit:
     def test_go_to_an_aggregated_engine(self, reason, demand):
-        assert told(plan(known(), fleet(P1, D1, A1), demand=demand)) == ("aggregated", reason, "a1")
+        assert in_words(plan(known(), fleet(P1, D1, A1), demand=demand)) == ("aggregated", reason, "a1")
 
     def test_go_to_a_decode_engine_alone_without_one(self, reason, demand):
         for mode in ("pd", "ppd"):
-            assert told(plan(FIRST, ONE, mode=mode, demand=demand)) == ("direct", reason, "d1")
+            assert in_words(plan(FIRST, ONE, mode=mode, demand=demand)) == ("direct", reason, "d1")
 
     def test_prefer_their_home(self, reason, demand):
-        assert told(plan(known("d2"), SPLIT, demand=demand, loads=loads(d2=10))) == ("direct", reason, "d2")
+        assert in_words(plan(known("d2"), SPLIT, demand=demand, loads=loads(d2=10))) == ("direct", reason, "d2")
 
     def test_go_only_where_direct_requests_are_safe(self, reason, demand):
-        assert told(plan(FIRST, fleet(PP, PD, D3), demand=demand, loads=loads(d3=9**9))) == ("direct", reason, "d3")
-        assert told(plan(FIRST, fleet(PP, PD), demand=demand, trust_direct=True)) == ("direct", reason, "pd")
+        assert in_words(plan(FIRST, fleet(PP, PD, D3), demand=demand, loads=loads(d3=9**9))) == ("direct", reason, "d3")
+        assert in_words(plan(FIRST, fleet(PP, PD), demand=demand, trust_direct=True)) == ("direct", reason, "pd")
 
     def test_are_refused_where_none_is(self, reason, demand):
         expected = "handoff_not_direct_safe" if reason == "endpoint_not_split" else reason
@@ -143,11 +144,11 @@ class TestRequestsThatCannotBeSplit:
 
     def test_never_get_a_prefill_engine_on_a_retry_either(self, reason, demand):
         made = plan(known(), SPLIT, demand=demand, cause=DecisionReason.DECODE_FAILED, failed=ids("d1"))
-        assert told(made)[:2] == ("direct", reason)
+        assert in_words(made)[:2] == ("direct", reason)
 
     def test_leave_a_home_that_failed_them(self, reason, demand):
         made = plan(known("d1"), SPLIT, demand=demand, cause=DecisionReason.DECODE_FAILED, failed=ids("d1"))
-        assert told(made) == ("direct", reason, "d2")
+        assert in_words(made) == ("direct", reason, "d2")
 
 
 # Home first, bounded
@@ -202,20 +203,20 @@ def test_the_turn_counts_known_answers():
 
 def test_another_try_is_split_and_says_why():
     made = plan(known(), cause=DecisionReason.DECODE_FAILED, failed=ids("d1"))
-    assert told(made)[:2] == ("pd", "decode_failed")
+    assert in_words(made)[:2] == ("pd", "decode_failed")
     assert made.decode == D2
 
 
 def test_a_failed_engine_is_asked_again_only_if_there_is_no_other():
     assert plan(cause=DecisionReason.PREFILL_FAILED, failed=ids("p1"), loads=loads(p2=9**9)).prefill == P2
     assert plan(cause=DecisionReason.DECODE_FAILED, failed=ids("d2"), loads=loads(d1=9**9)).decode == D1
-    assert told(plan(FIRST, ONE, cause=DecisionReason.DECODE_FAILED, failed=ids("p1", "d1")))[2:] == ("p1", "d1")
+    assert in_words(plan(FIRST, ONE, cause=DecisionReason.DECODE_FAILED, failed=ids("p1", "d1")))[2:] == ("p1", "d1")
 
 
 def test_a_failed_prefill_engine_is_avoided_together_with_its_partner():
     engines = fleet(P1, D1, PP, PD)
     made = plan(FIRST, engines, cause=DecisionReason.PREFILL_FAILED, failed=ids("p1"), loads=loads(pd=100))
-    assert told(made) == ("pd", "prefill_failed", "pp", "pd")
+    assert in_words(made) == ("pd", "prefill_failed", "pp", "pd")
 
 
 def test_an_unreachable_engine_is_never_asked_again():
@@ -228,12 +229,12 @@ def test_an_unreachable_engine_is_never_asked_again():
 def test_p16_the_aggregated_engines_serve_when_the_others_are_unreachable():
     for gone in ("p1", "d1"):
         made = plan(FIRST, fleet(P1, D1, A1), cause=DecisionReason.DECODE_FAILED, unreachable=ids(gone))
-        assert told(made)[0] == "aggregated"
+        assert in_words(made)[0] == "aggregated"
 
 
 def test_kv_that_waits_goes_from_its_prefill_engine_to_another_decode_engine():
     made = plan(cause=DecisionReason.DECODE_FAILED, unreachable=ids("d1"), keep=P2, loads=loads(p2=9**9))
-    assert told(made) == ("pd", "decode_failed", "p2", "d2")
+    assert in_words(made) == ("pd", "decode_failed", "p2", "d2")
 
 
 def test_kv_that_waits_stays_with_its_protocol_and_engine():
@@ -245,7 +246,7 @@ def test_kv_that_waits_stays_with_its_protocol_and_engine():
 
 def test_p16_kv_that_no_decode_engine_can_take_is_no_reason_to_refuse():
     made = plan(FIRST, fleet(P1, D1, A1), cause=DecisionReason.DECODE_FAILED, unreachable=ids("d1"), keep=P1)
-    assert told(made) == ("aggregated", "no_decode_engine", "a1")
+    assert in_words(made) == ("aggregated", "no_decode_engine", "a1")
 
 
 # Any situation

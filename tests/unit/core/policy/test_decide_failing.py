@@ -4,9 +4,10 @@ import pytest
 from tests.support.builders import aggregated, decode, fleet, prefill
 
 from ppd_core.conversation.history import History, Home
-from ppd_core.policy.decide import Situation, decide
+from ppd_core.policy.decide import decide
 from ppd_core.policy.distrust import Distrust
 from ppd_core.policy.plan import DecisionReason, Demand
+from ppd_core.policy.situation import Situation
 from ppd_wire.errors import NoRoute
 
 P1, P2, D1, D2, A1, A2 = prefill("p1"), prefill("p2"), decode("d1"), decode("d2"), aggregated("a1"), aggregated("a2")

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from tests.support.builders import aggregated, decode, direct_plan, fleet, pd_plan, prefill
 
 from ppd_core.conversation.history import History, Home
-from ppd_core.policy.decide import Situation, decide
+from ppd_core.policy.decide import decide
 from ppd_core.policy.distrust import Distrust
 from ppd_core.policy.placement import SLACK_TOKENS
 from ppd_core.policy.plan import DecisionReason, Demand
+from ppd_core.policy.situation import Situation
 from ppd_wire.errors import NoRoute
 
 P1, P2, D1, D2, A1 = prefill("p1"), prefill("p2"), decode("d1"), decode("d2"), aggregated()
@@ -39,7 +40,7 @@ def plan(history=FIRST, engines=FOUR, distrust=Distrust(), *, mode="ppd", demand
     return decide(demand, Situation(mode=mode, fleet=engines, distrust=distrust, **situation))
 
 
-def told(made):
+def in_words(made):
     legs = [engine.id.split(":")[0] for engine in (made.prefill, made.decode) if engine is not None]
     return made.route, str(made.reason), *legs
 
@@ -107,12 +108,12 @@ SITUATIONS = {
 
 @pytest.mark.parametrize(("given_", "situation", "expected"), SITUATIONS.values(), ids=SITUATIONS)
 def test_what_is_not_trusted_gives_way(given_, situation, expected):
-    assert told(plan(*given_, **situation)) == expected
+    assert in_words(plan(*given_, **situation)) == expected
 
 
 def test_an_overloaded_good_home_serves_where_no_other_pair_is_trusted():
     made = plan(known(filled_by=(), salt=NEW), fleet(P1, D1, D2), ALL, loads={"d1:8000": SLACK_TOKENS + 1})
-    assert told(made) == ("direct", "known_history", "d1")
+    assert in_words(made) == ("direct", "known_history", "d1")
 
 
 def test_without_any_engine_distrust_changes_no_refusal():

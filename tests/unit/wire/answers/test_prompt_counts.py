@@ -5,8 +5,9 @@ import json
 import pytest
 from tests.support.builders import decode, fleet, prefill
 
-from ppd_core.policy.decide import Situation, decide
+from ppd_core.policy.decide import decide
 from ppd_core.policy.plan import Demand
+from ppd_core.policy.situation import Situation
 from ppd_wire.answers.prompt_counts import PromptCheck, counted
 from ppd_wire.requests.generation import parse
 
