@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from ppd_acc.data.report import Sample
 from ppd_acc.page.drawing import (
     HEIGHT,
@@ -20,7 +22,7 @@ from ppd_acc.page.drawing import (
     stairs,
     whisker,
 )
-from ppd_acc.page.markup import Markup, table
+from ppd_acc.page.markup import table
 from ppd_acc.page.scales import Kind, Scale, rounded_up
 from ppd_acc.page.series import Bin, Share, equal_tokens, survival
 from ppd_accuracy.statistics.intervals import difference, wilson

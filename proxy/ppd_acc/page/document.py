@@ -6,8 +6,9 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from types import MappingProxyType
+
+from markupsafe import Markup
 
 from ppd_acc.data.report import Report
 from ppd_acc.data.report_files import totals_in
@@ -17,7 +18,7 @@ from ppd_acc.page import logprob_pictures as logprobs
 from ppd_acc.page import sections, series
 from ppd_acc.page.drawing import Nothing
 from ppd_acc.page.kv_picture import Heat, heat_picture
-from ppd_acc.page.markup import Markup, element, join
+from ppd_acc.page.markup import asset, rendered
 from ppd_acc.page.samples import Listed, listed
 from ppd_acc.page.verdicts import Headline, headline
 from ppd_acc.reports.annotations import Annotation
@@ -51,24 +52,18 @@ def page_of(report: Report, extras: Extras) -> Page:
     totals = totals_in(report)
     told = headline(report, totals)
     shown = listed(report.samples, extras.annotations, extras.most_samples)
-    body = element(
-        "body",
-        element(
-            "main",
-            sections.header(report, told, extras.title, extras.notes),
-            sections.cards(totals),
-            _pictures(report, totals.confidence, shown, extras.heat),
-            sections.settings(report, totals, extras.files),
-            shown.markup,
-            element("footer", element("p", f"Made by {report.tool or 'ppd-acc'}. Positions count from 0; nats are "
-                                           "natural logarithms.")),
-        ),
-        element("script", Markup(_asset("page.js"))),
+    style, script = Markup(asset("page.css")), Markup(asset("page.js"))
+    html = rendered(
+        "page.html", title=f"{told.told} \u2013 {extras.title}", policy=_policy(style, script), style=style,
+        script=script,
+        header=sections.header(report, told, extras.title, extras.notes), cards=sections.cards(totals),
+        pictures=_pictures(report, totals.confidence, shown, extras.heat), samples=shown.markup,
+        settings=sections.settings(report, totals, extras.files), tool=report.tool or "ppd-acc",
     )  # fmt: skip
-    return Page(html=_document(f"{told.told} \u2013 {extras.title}", body), headline=told, shown=len(shown.anchors))
+    return Page(html=str(html), headline=told, shown=len(shown.anchors))
 
 
-def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | None) -> Markup:
+def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | None) -> list[Markup]:
     samples = series.compared(report)
     found = []
     if samples:
@@ -90,33 +85,14 @@ def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | Non
         ]
     if heat is not None:
         found.append(heat_picture(heat))
-    found.sort(key=lambda each: isinstance(each, Nothing))
+    return sorted(found, key=lambda each: isinstance(each, Nothing))
+
+
+def _policy(style: str, script: str) -> str:
     return (
-        element("section", element("h2", "Findings"), element("div", *found, class_="figures")) if found else Markup("")
-    )
-
-
-def _document(title: str, body: Markup) -> str:
-    style, script = _asset("page.css"), _asset("page.js")
-    policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none';"
         " form-action 'none'"
     )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("title", title),
-        element("style", Markup(style)),
-    )
-    return join([Markup("<!DOCTYPE html>\n"), element("html", head, body, lang="en")]) + "\n"
-
-
-def _asset(name: str) -> str:
-    return files("ppd_acc.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

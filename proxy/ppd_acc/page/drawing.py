@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ppd_acc.page.markup import Markup, element
+from markupsafe import Markup
+
+from ppd_acc.page.markup import element, rendered
 from ppd_acc.page.scales import Kind, Scale, number
 
 WIDTH, HEIGHT = 560.0, 330.0
@@ -80,29 +82,18 @@ def framed(
     is_wide: bool = False,
 ) -> Markup:
     """A figure around a picture or a table."""
-    return element(
-        "figure",
-        element("figcaption", element("h3", title), element("p", finding, class_="finding")),
-        content,
-        element("ul", *(_entry(key) for key in keys), class_="legend") if keys else None,
-        element("p", note, class_="note") if note else None,
-        element("details", element("summary", "Numbers"), numbers, class_="numbers") if numbers else None,
-        id=name,
-        class_="wide" if is_wide else None,
-    )
+    return rendered(
+        "figure.html", name=name, title=title, finding=finding, content=content, note=note, numbers=numbers,
+        is_wide=is_wide, keys=[(_swatch(key), key.label) for key in keys],
+    )  # fmt: skip
 
 
-def _entry(key: Key) -> Markup:
+def _swatch(key: Key) -> Markup:
     if key.kind in ("line", "dashes"):
-        drawn = element("path", d="M1 7h20", class_=f"line {key.class_}{' dashes' if key.kind == 'dashes' else ''}")
-    elif key.kind == "area":
-        drawn = element("rect", x=1, y=2, width=20, height=10, class_=f"area {key.class_}")
-    elif key.kind == "hollow":
-        drawn = mark("dot", 11, 7, f"{key.class_} hollow")
-    else:
-        drawn = mark(key.kind, 11, 7, key.class_)
-    swatch = element("svg", drawn, viewBox="0 0 22 14", class_="swatch", aria_hidden="true")
-    return element("li", swatch, element("span", key.label))
+        return element("path", d="M1 7h20", class_=f"line {key.class_}{' dashes' if key.kind == 'dashes' else ''}")
+    if key.kind == "area":
+        return element("rect", x=1, y=2, width=20, height=10, class_=f"area {key.class_}")
+    return mark("dot", 11, 7, f"{key.class_} hollow") if key.kind == "hollow" else mark(key.kind, 11, 7, key.class_)
 
 
 def plot_area(

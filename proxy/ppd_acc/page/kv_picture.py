@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from markupsafe import Markup
+
 from ppd_acc.page.drawing import LEFT, Picture, figure, label, nothing, path, place
-from ppd_acc.page.markup import Markup, element, table
+from ppd_acc.page.markup import element, table
 from ppd_acc.page.scales import number
 
 _LEVELS = 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from ppd_acc.page.drawing import (
     Key,
     Picture,
@@ -14,7 +16,7 @@ from ppd_acc.page.drawing import (
     place,
     plot_area,
 )
-from ppd_acc.page.markup import Markup, element, table
+from ppd_acc.page.markup import element, table
 from ppd_acc.page.scales import number, rounded_up
 from ppd_acc.page.series import NOT_TOLD, DifferenceBin, Differences, Finishes
 

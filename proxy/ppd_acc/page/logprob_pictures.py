@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 from ppd_acc.data.report import Noise
 from ppd_acc.page.drawing import (
@@ -22,7 +23,7 @@ from ppd_acc.page.drawing import (
     shape_of,
     stairs,
 )
-from ppd_acc.page.markup import Markup, element, table
+from ppd_acc.page.markup import element, table
 from ppd_acc.page.scales import Kind, Scale, apart, number, rounded_up
 from ppd_acc.page.series import Cloud, Deltas, Floats, Margin
 

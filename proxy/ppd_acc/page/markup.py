@@ -1,12 +1,15 @@
-"""HTML and SVG that cannot be broken by what is shown: whatever is not Markup is escaped."""
+"""HTML and SVG that cannot be broken by what is shown: whatever is not Markup is escaped, in templates too."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from types import MappingProxyType
 
-_VOID = ("meta", "br", "input", "col", "link")
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
 _DIRECTIONS = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _VISIBLE: Mapping[int, int | str] = MappingProxyType(
     {
@@ -18,12 +21,6 @@ _VISIBLE: Mapping[int, int | str] = MappingProxyType(
 """Control characters as pictures, and marks that turn the direction of text as their names."""
 
 
-class Markup(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
-
-
 def escaped(value: object) -> Markup:
     """Any value as text; Markup stays as it is. Lone surrogates, which no UTF-8 file can hold, become `?`."""
     if isinstance(value, Markup):
@@ -33,37 +30,46 @@ def escaped(value: object) -> Markup:
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
-    """`class_` is `class`, other underscores are hyphens; None and False leave an attribute or a child out."""
-    told = "".join(_attribute(name, value) for name, value in attributes.items())
-    if tag in _VOID:
-        return Markup(f"<{tag}{told}>")
-    return Markup(f"<{tag}{told}>{join(children)}</{tag}>")
+    """`class_` is `class`, other underscores are hyphens; None leaves an attribute or a child out."""
+    written = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escaped(value)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    return Markup(f"<{tag}{written}>{join(children)}</{tag}>")
 
 
-def join(children: Iterable[object], separator: str = "") -> Markup:
-    return Markup(escaped(separator).join(escaped(each) for each in children if each is not None and each is not False))
+def join(children: Iterable[object]) -> Markup:
+    return Markup("").join(escaped(each) for each in children if each is not None)
+
+
+def asset(name: str) -> str:
+    """The text of a file of this package."""
+    return files("ppd_acc.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def rendered(template: str, **values: object) -> Markup:
+    """A file of `templates` with these values. Ends and indentation of its lines are no part of the page."""
+    return Markup(_TEMPLATES.get_template(template).render(values))
 
 
 def table(head: Iterable[object], rows: Iterable[Iterable[object]], *, caption: str, class_: str = "") -> Markup:
     """The first cell of a row is its heading. Cells that are numbers stand right."""
-    heads = join(element("th", each, scope="col") for each in head)
-    body = join(_row(list(row)) for row in rows)
-    told = element("table", element("caption", caption), element("thead", element("tr", heads)), element("tbody", body))
-    return element("div", told, class_=f"scroll {class_}".strip(), tabindex="0", role="region", aria_label=caption)
+    return rendered("table.html", head=head, rows=map(list, rows), caption=caption, class_=f"scroll {class_}".strip())
 
 
-def _row(cells: list[object]) -> Markup:
-    first = element("th", cells[0], scope="row")
-    return element("tr", first, *(element("td", each, class_=_alignment(each)) for each in cells[1:]))
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, int | float) or (isinstance(cell, str) and cell[:1] in "0123456789-\u2212\u2014")
 
 
-def _alignment(cell: object) -> str | None:
-    is_number = isinstance(cell, int | float) or (isinstance(cell, str) and cell[:1] in "0123456789-\u2212\u2014")
-    return "number" if is_number else None
+def _source(name: str) -> str:
+    return "".join(map(str.strip, asset(f"templates/{name}").splitlines()))
 
 
-def _attribute(name: str, value: object) -> str:
-    if value is None or value is False:
-        return ""
-    name = name.rstrip("_").replace("_", "-")
-    return f" {name}" if value is True else f' {name}="{escaped(value)}"'
+def short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} \u2026 ({len(text) - most:,} more characters)"
+
+
+_TEMPLATES = Environment(loader=FunctionLoader(_source), autoescape=True, finalize=escaped, undefined=StrictUndefined)
+_TEMPLATES.tests["shown_right"] = _is_number
+_TEMPLATES.filters |= {"grouped": "{:,}".format, "short": short}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
 
 from ppd_acc.data.report import Sample, Side
-from ppd_acc.page.differences import Cut, Marked, around, cuts_of, first_difference_of
-from ppd_acc.page.markup import Markup, element, escaped, join
+from ppd_acc.page.differences import around, cuts_of, first_difference_of
+from ppd_acc.page.markup import element, rendered, short
 from ppd_acc.page.scales import number
 from ppd_acc.page.series import length_unit, prompt_length
 from ppd_acc.reports.annotations import NOTHING, Annotation
@@ -16,12 +19,12 @@ from ppd_accuracy.answers.said import Part, part_of
 
 _ORDER = ("real", "unclassified", "tie", "error", "empty", "equal")
 _OTHER_PARTS: tuple[Part, ...] = ("reasoning", "tool_calls")
-_MOST_CHARACTERS = 1500
-_MOST_PROMPT = 3000
 _MOST_NAME = 120
 _TOKENS_AROUND = 5
 _MOST_BYTES = 4_000_000
 """Of all samples together, so that a page of long texts stays one that a browser opens at once."""
+_Token = tuple[str, str, str | None, str | None]
+"""Tag, text, title and class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,10 @@ def listed(samples: Sequence[Sample], annotations: Mapping[str, Annotation], mos
             break
         shown.append(drawn)
         anchors[sample.sample_id] = anchor
-    return Listed(markup=_section(shown, samples, unit), anchors=anchors)
+    counts = {status: sum(sample.status == status for sample in samples) for status in _ORDER}
+    return Listed(
+        markup=rendered("samples.html", shown=shown, total=len(samples), counts=counts, unit=unit), anchors=anchors
+    )
 
 
 def in_order(samples: Sequence[Sample]) -> list[Sample]:
@@ -58,92 +64,30 @@ def _shift(sample: Sample) -> float | None:
     return sample.flip.shift if sample.flip is not None else None
 
 
-def _section(shown: Sequence[Markup], samples: Sequence[Sample], unit: str) -> Markup:
-    if not samples:
-        return element("section", element("h2", "Samples"), element("p", "The report has no samples."), id="samples")
-    counts = {status: sum(sample.status == status for sample in samples) for status in _ORDER}
-    boxes = [
-        element(
-            "label", element("input", type="checkbox", value=status, checked=True),
-            element("span", status, class_=f"status {status}"), f" {counts[status]:,}",
-        )
-        for status in _ORDER
-        if counts[status]
-    ]  # fmt: skip
-    controls = element(
-        "form",
-        element("fieldset", element("legend", "Show"), *boxes),
-        element("label", "Search ", element("input", type="search", name="search", placeholder="id, text, note")),
-        element("label", "Sort by ", element("select", *_choices(), name="sort")),
-        element("output", "", id="shown-count"),
-        id="controls",
-        hidden=True,
-    )
-    names = ("Sample", "Status", "First difference", "Shift", f"Prompt ({unit})", "Answers", "Max |\u0394|")
-    head = element(
-        "div",
-        *(element("span", each) for each in names),
-        class_="row head",
-        aria_hidden="true",
-    )  # fmt: skip
-    note = ""
-    if len(shown) < len(samples):
-        note = (
-            f"{len(shown):,} of {len(samples):,} samples are listed, those that differ first; all of them count in the"
-            " numbers and pictures above. --max-samples lists more; filter makes a smaller report."
-        )
-    return element(
-        "section",
-        element("h2", "Samples"),
-        element("p", note, class_="note") if note else None,
-        controls,
-        element("div", head, element("div", *shown, id="list"), class_="samples"),
-        id="samples",
-    )
-
-
-def _choices() -> list[Markup]:
-    told = (("order", "severity"), ("shift", "shift"), ("position", "position of the first difference"),
-            ("prompt", "prompt length"), ("delta", "largest logprob difference"))  # fmt: skip
-    return [element("option", name, value=value) for value, name in told]
-
-
 def _sample(sample: Sample, annotation: Annotation, anchor: str, unit: str) -> Markup:
-    length, shift = prompt_length(sample, unit), _shift(sample)
-    flip = sample.flip
-    bound = "\u2265 " if flip is not None and flip.is_bound else ""
+    length, shift, delta = prompt_length(sample, unit), _shift(sample), sample.max_delta
+    bound = "\u2265 " if sample.flip is not None and sample.flip.is_bound else ""
     cells = (
-        ("Sample", escaped(_short(sample.sample_id, 60)), "name"),
-        ("Status", element("span", sample.status, class_=f"status {sample.status}"), ""),
-        ("First difference", _where(sample), ""),
+        ("Sample", short(sample.sample_id, 60), "name"),
+        ("Status", element("span", sample.status, class_=f"status {sample.status}"), None),
+        ("First difference", _where(sample), None),
         ("Shift", f"{bound}{number(shift)} nats" if shift is not None else "", "number"),
         ("Prompt", f"{length:,}" if length is not None else "", "number"),
         ("Answers", _lengths(sample), "number"),
-        ("Max |\u0394|", number(sample.max_delta) if sample.max_delta is not None else "", "number"),
+        ("Max |\u0394|", number(delta) if delta is not None else "", "number"),
     )
-    summary = element(
-        "summary",
-        *(
-            element("span", element("b", f"{name}: ", class_="quiet"), value, class_=class_ or None)
-            if value
-            else element("span", "\u2014", class_="empty")
-            for name, value, class_ in cells
-        ),
-        element("span", annotation.line, class_="annotation") if not annotation.is_empty else None,
-        class_="row",
+    data = (
+        ("shift", shift),
+        ("position", sample.first_divergence),
+        ("prompt", length),
+        ("delta", delta if delta is not None and math.isfinite(delta) else None),
     )
-    return element(
-        "details",
-        summary,
-        element("div", *_body(sample, annotation), class_="body"),
-        id=anchor,
-        class_="sample",
-        data_status=sample.status,
-        data_shift=shift,
-        data_position=sample.first_divergence,
-        data_prompt=length,
-        data_delta=sample.max_delta if sample.max_delta is not None and math.isfinite(sample.max_delta) else None,
-    )
+    return rendered(
+        "sample.html", sample=sample, annotation=annotation, anchor=anchor, cells=cells, data=data,
+        turns=_turns(sample.messages or ()), marked=first_difference_of(sample), around=around, cuts_of=cuts_of,
+        parts=[*_parts(sample)], strips=_strips(sample),
+        facts=[*_flip_facts(sample), *_delta_facts(sample), *_side_facts(sample)],
+    )  # fmt: skip
 
 
 def _where(sample: Sample) -> str:
@@ -160,140 +104,47 @@ def _lengths(sample: Sample) -> str:
     return f"{one:,}" if one == other else f"{one:,} / {other:,}"
 
 
-def _body(sample: Sample, annotation: Annotation) -> list[Markup | None]:
-    parts: list[Markup | None] = []
-    if not annotation.is_empty:
-        labels = [element("span", each, class_="label") for each in annotation.labels]
-        parts.append(element("p", join(labels, " "), " ", annotation.note or "", class_="annotation"))
-    if sample.error is not None:
-        parts.append(element("p", element("strong", f"{sample.failed or 'comparison'}: "), _short(sample.error, 1000)))
-    parts.append(_prompt(sample))
-    if sample.status != "error":
-        marked = first_difference_of(sample)
-        parts.append(_texts(sample, marked))
-        parts += [_part(sample, part) for part in _OTHER_PARTS]
-        parts.append(_tokens(sample))
-        parts.append(_facts(sample))
-    return parts
+def _turns(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Role and content: all of a short conversation, else the first and the last ones."""
+    shown = messages if len(messages) <= 7 else [messages[0], *messages[-6:]]
+    contents = ("" if (content := each.get("content")) is None else str(content) for each in shown)
+    return [(str(each.get("role")), content) for each, content in zip(shown, contents, strict=True)]
 
 
-def _prompt(sample: Sample) -> Markup | None:
-    if sample.messages is not None:
-        turns = [
-            element("p", element("b", f"{_short(str(each.get('role')), 30)}: "), _short(_content(each), _MOST_PROMPT))
-            for each in (sample.messages if len(sample.messages) <= 7 else [sample.messages[0], *sample.messages[-6:]])
-        ]
-        left_out = (
-            f" ({len(sample.messages) - 7} of {len(sample.messages)} messages left out)"
-            if len(sample.messages) > 7
-            else ""
-        )
-        return element("div", element("h4", f"Messages{left_out}"), element("div", *turns, class_="text prompt"))
-    if sample.prompt is None:
-        return None
-    return element(
-        "div", element("h4", "Prompt"), element("pre", _short(sample.prompt, _MOST_PROMPT), class_="text prompt")
-    )
+def _parts(sample: Sample) -> Iterator[tuple[str, str, str]]:
+    """Reasoning and tool calls, where an engine gave any."""
+    for part in _OTHER_PARTS:
+        one, other = (part_of(side.said, part) for side in (sample.baseline, sample.target))
+        if one or other:
+            yield part.replace("_", " ").capitalize(), one, other
 
 
-def _content(message: Mapping[str, object]) -> str:
-    content = message.get("content")
-    return content if isinstance(content, str) else "" if content is None else str(content)
-
-
-def _texts(sample: Sample, marked: Marked | None) -> Markup:
-    if marked is None:
-        if sample.baseline.text == sample.target.text:
-            return element("div", element("h4", "Both answers"), _plain(sample.baseline))
-        both = (_plain(sample.baseline), _plain(sample.target))
-        by = ""
-    else:
-        both = (_cut_text(marked.baseline), _cut_text(marked.target))
-        by = "" if marked.by == "token" else f" (marked by {marked.by})"
-    columns = [
-        element("div", element("h4", f"{name}{by}"), text)
-        for name, text in zip(("Baseline", "Target"), both, strict=True)
-    ]
-    return element("div", *columns, class_="pair")
-
-
-def _part(sample: Sample, part: Part) -> Markup | None:
-    """Reasoning or tool calls, where an engine gave any: once where both are the same."""
-    one, other = (part_of(side.said, part) for side in (sample.baseline, sample.target))
-    if not one and not other:
-        return None
-    name = part.replace("_", " ").capitalize()
-    if one == other:
-        return element("div", element("h4", f"{name} of both"), _whole(one))
-    columns = [
-        element("div", element("h4", f"{name}: {side}"), _cut_text(cut))
-        for side, cut in zip(("baseline", "target"), cuts_of(one, other), strict=True)
-    ]
-    return element("div", *columns, class_="pair")
-
-
-def _whole(text: str) -> Markup:
-    return element("pre", _short(text, 2 * _MOST_CHARACTERS), class_="text")
-
-
-def _plain(side: Side) -> Markup:
-    if not side.text:
-        said = "(no content)" if not side.said.is_empty else "(empty)"
-        told = "(the text was not kept)" if side.tokens and side.said.is_empty else said
-        return element("pre", element("i", told), class_="text")
-    return _whole(side.text)
-
-
-def _cut_text(cut: Cut) -> Markup:
-    near, before, after = around(cut, _MOST_CHARACTERS)
-    return element(
-        "pre",
-        element("i", f"\u2026 {before:,} characters \u2026 ") if before else None,
-        element("span", near.before, class_="same"),
-        element("mark", near.differing) if not cut.is_ended else element("mark", "(ends here)", class_="end"),
-        near.after,
-        element("i", f" \u2026 {after:,} characters \u2026") if after else None,
-        class_="text",
-    )
-
-
-def _tokens(sample: Sample) -> Markup | None:
+def _strips(sample: Sample) -> list[tuple[str, list[_Token]]]:
     """Token ids around the first difference: exact also where a token's text is unknown."""
-    if sample.flip is None or sample.unit == "words":
-        return None
-    position = sample.flip.position
-    told = (
-        ("baseline", sample.baseline, sample.flip.baseline_text),
-        ("target", sample.target, sample.flip.target_text),
-    )
-    rows = [element("div", element("span", name, class_="who"), *_strip(side, position, text), class_="strip")
-            for name, side, text in told]  # fmt: skip
-    return element("div", element("h4", f"Tokens around position {position:,}"), *rows)
+    flip = sample.flip
+    if flip is None or sample.unit == "words":
+        return []
+    sides = (("baseline", sample.baseline, flip.baseline_text), ("target", sample.target, flip.target_text))
+    return [(name, _strip(side, flip.position, text)) for name, side, text in sides]
 
 
-def _strip(side: Side, position: int, text: str | None) -> list[Markup]:
-    first = max(0, position - _TOKENS_AROUND)
-    found = [element("span", "\u2026", class_="quiet-token")] if first else []
-    for at in range(first, min(len(side.tokens), position + _TOKENS_AROUND + 1)):
-        token = _short(str(side.tokens[at]), 40).replace("\n", "\u21b5")
+def _strip(side: Side, position: int, text: str | None) -> list[_Token]:
+    first, last = max(0, position - _TOKENS_AROUND), position + _TOKENS_AROUND
+    left_out: _Token = ("span", "\u2026", None, "quiet-token")
+    strip = [left_out] if first else []
+    for at, token in enumerate(side.tokens[first : last + 1], first):
+        shown = short(str(token), 40).replace("\n", "\u21b5")
         logprob = side.logprobs[at] if at < len(side.logprobs) else None
         title = f"position {at}" + (f", logprob {logprob:.4f}" if logprob is not None else "")
         if at == position:
-            told = f"{token} {text!r}" if text is not None else token
-            found.append(element("mark", told, title=title))
+            strip.append(("mark", f"{shown} {text!r}" if text is not None else shown, title, None))
         else:
-            found.append(element("span", token, title=title, class_="same" if at < position else None))
+            strip.append(("span", shown, title, "same" if at < position else None))
     if position >= len(side.tokens):
-        found.append(element("mark", "(ends here)", class_="end"))
-    elif position + _TOKENS_AROUND + 1 < len(side.tokens):
-        found.append(element("span", "\u2026", class_="quiet-token"))
-    return found
-
-
-def _facts(sample: Sample) -> Markup:
-    told = [*_flip_facts(sample), *_delta_facts(sample), *_side_facts(sample)]
-    items = [element("div", element("dt", name), element("dd", value)) for name, value in told]
-    return element("dl", *items, class_="facts")
+        strip.append(("mark", "(ends here)", None, "end"))
+    elif last + 1 < len(side.tokens):
+        strip.append(left_out)
+    return strip
 
 
 def _flip_facts(sample: Sample) -> list[tuple[str, object]]:
@@ -343,14 +194,10 @@ def _side_facts(sample: Sample) -> list[tuple[str, object]]:
         if side.total_ms is not None:
             told.append(f"{side.total_ms:,.0f} ms")
         if side.request_id:
-            told.append(f"request {_short(side.request_id, _MOST_NAME)}")
+            told.append(f"request {short(side.request_id, _MOST_NAME)}")
         found.append((name, ", ".join(told)))
     if sample.tags:
-        found.append(("tags", _short(", ".join(sample.tags), 300)))
-    found += [(_short(str(name), 40), _short(str(value), 300)) for name, value in [*sample.metadata.items()][:12]
+        found.append(("tags", short(", ".join(sample.tags), 300)))
+    found += [(short(str(name), 40), short(str(value), 300)) for name, value in [*sample.metadata.items()][:12]
               if value is not None]  # fmt: skip
     return found
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]} \u2026 ({len(text) - most:,} more characters)"

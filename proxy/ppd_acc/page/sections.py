@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from markupsafe import Markup
+
 from ppd_acc.data.report import EngineInfo, Report, Totals
-from ppd_acc.page.markup import Markup, element, join, table
+from ppd_acc.page.markup import element, rendered, table
 from ppd_acc.page.scales import number
 from ppd_acc.page.verdicts import Headline
 from ppd_accuracy.statistics.intervals import wilson
@@ -21,31 +23,12 @@ _MOST_CELL = 400
 
 def header(report: Report, told: Headline, title: str, notes: Sequence[str]) -> Markup:
     sign, name = next((sign, name) for outcome, sign, name in _SIGNS if outcome == told.outcome)
-    by = "Gate" if told.is_gated else "No gate was set"
-    return element(
-        "header",
-        element("p", title, class_="eyebrow"),
-        element(
-            "div",
-            element("span", element("span", sign, aria_hidden="true"), name, class_=f"verdict {told.outcome}"),
-            element("h1", told.told),
-            class_="headline",
-        ),
-        element("p", element("b", f"{by}: "), told.reason, class_="reason"),
-        element("p", _sides(report), class_="sides"),
-        *(element("p", note, class_="warning") for note in notes),
-    )
-
-
-def _sides(report: Report) -> Markup:
-    sides = [(name, engine) for name, engine in (("baseline", report.baseline), ("target", report.target)) if engine]
-    parts: list[object] = [join([element("b", f"{name} "), element("code", _engine(engine))]) for name, engine in sides]
-    if report.imported_from is not None:
-        parts.append(f"imported from {report.imported_from}")
-    when = moment(report.created_at)
-    if when is not None:
-        parts.append(element("time", when, datetime=when.replace(" UTC", "Z").replace(" ", "T")))
-    return join(parts, " \u00b7 ")
+    sides = (("baseline", report.baseline), ("target", report.target))
+    return rendered(
+        "header.html", title=title, headline=told, sign=sign, name=name, notes=notes,
+        engines=[(side, _engine(engine)) for side, engine in sides if engine],
+        imported_from=report.imported_from, when=moment(report.created_at),
+    )  # fmt: skip
 
 
 def _engine(engine: EngineInfo) -> str:
@@ -75,26 +58,15 @@ def cards(totals: Totals) -> Markup:
     ]
     if totals.empty:
         told.append(("empty", "empty on both sides", totals.empty, totals.samples))
-    first = element(
-        "div",
-        element("dt", "samples"),
-        element("dd", element("strong", f"{totals.samples:,}"), element("small", f"{totals.compared:,} compared")),
-        class_="card",
-    )
-    return element("dl", first, *(_card(*each, totals.confidence) for each in told), class_="cards")
+    shown = [(status, name, count, _share(count, of, totals.confidence)) for status, name, count, of in told]
+    return rendered("cards.html", totals=totals, cards=shown)
 
 
-def _card(status: str, name: str, count: int, total: int, confidence: float) -> Markup:
-    share = ""
-    if total:
-        interval = wilson(count, total, confidence)
-        share = f"{100 * count / total:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
-    return element(
-        "div",
-        element("dt", name),
-        element("dd", element("strong", f"{count:,}"), element("small", share)),
-        class_=f"card {status}{'' if count else ' none'}",
-    )
+def _share(count: int, total: int, confidence: float) -> str:
+    if not total:
+        return ""
+    interval = wilson(count, total, confidence)
+    return f"{100 * count / total:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
 
 
 def settings(report: Report, totals: Totals, files: Iterable[tuple[str, str]]) -> Markup:

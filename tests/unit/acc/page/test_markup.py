@@ -3,8 +3,10 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from markupsafe import Markup
 
-from ppd_acc.page.markup import Markup, element, escaped, join, table
+from ppd_acc.page.markup import element, escaped, join, rendered, table
 
 
 class Reader(HTMLParser):
@@ -46,12 +48,12 @@ def test_what_a_page_cannot_hold_or_would_hide_is_made_visible(text, shown):
 
 def test_markup_is_taken_as_it_is_and_text_beside_it_is_escaped():
     assert element("p", Markup("<b>x</b>"), "<i>") == "<p><b>x</b>&lt;i&gt;</p>"
-    assert join(["<", Markup("<br>"), None, False], ", ") == "&lt;, <br>"
+    assert join(["<", Markup("<br>"), None]) == "&lt;<br>"
 
 
 def test_attributes_are_named_as_html_names_them_and_may_be_left_out():
-    told = element("input", type="checkbox", checked=True, class_=None, hidden=False, aria_label="a", viewBox="0 0")
-    assert told == '<input type="checkbox" checked aria-label="a" viewBox="0 0">'
+    told = element("svg", class_=None, aria_label="a", viewBox="0 0")
+    assert told == '<svg aria-label="a" viewBox="0 0"></svg>'
 
 
 def test_a_table_has_headings_for_columns_and_rows_and_a_caption():
@@ -59,3 +61,18 @@ def test_a_table_has_headings_for_columns_and_rows_and_a_caption():
     assert '<th scope="col">Count</th>' in told
     assert '<th scope="row">&lt;a&gt;</th><td class="number">3</td>' in told
     assert "<caption>What</caption>" in told
+
+
+@given(st.text())
+def test_any_text_stays_text_in_a_template(text):
+    reader = Reader()
+    reader.feed(table((text,), [], caption=text))
+    reader.close()
+    assert reader.tags == ["div", "table", "caption", "thead", "tr", "th", "tbody"]
+    shown = dict(reader.attributes)["aria-label"] or ""
+    assert reader.text == 2 * shown
+
+
+def test_what_a_template_is_not_given_is_a_fault():
+    with pytest.raises(UndefinedError, match="caption"):
+        rendered("table.html", head=(), rows=(), class_="")
