@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, request
 
 from ppd_core.policy.guard import pair_scope, scope_pair
-from ppd_proxy.admission.access import check_admin
 from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config.sections import Auth
+from ppd_proxy.server.admin import serve_operators
 from ppd_proxy.shadow.service import Accuracy
 from ppd_wire.errors import BadRequest
 
@@ -22,16 +22,7 @@ def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth, shared: Collaborat
     """Answers 404 and says how to switch it on where there is no baseline; what the rule about prompts took out of use
     can be trusted again without one."""
     blueprint = Blueprint("accuracy", __name__, url_prefix="/accuracy")
-
-    @blueprint.before_request
-    async def only_operators() -> None:
-        client = request.scope.get("client")
-        check_admin(auth, client[0] if client else None, list(request.scope["headers"]))
-
-    @blueprint.after_request
-    async def uncached(response: Response) -> Response:
-        response.headers["cache-control"] = "no-store"
-        return response
+    serve_operators(blueprint, auth)
 
     def running() -> Accuracy:
         if accuracy is None:

@@ -34,15 +34,25 @@ class EngineRequest(msgspec.Struct, forbid_unknown_fields=True):
     ppd: bool | None = None
 
 
-def admin_blueprint(shared: Collaborators, auth: Auth, probe: Probe) -> Blueprint:
-    admin = Blueprint("admin", __name__)
+def serve_operators(blueprint: Blueprint, auth: Auth) -> None:
+    """Its endpoints answer nobody else, and nobody keeps what they say. Who only registers has a key of its own."""
 
-    @admin.before_request
+    @blueprint.before_request
     async def only_operators() -> None:
         client = request.scope.get("client")
         address = client[0] if client else None
         is_heartbeat = request.method == "POST" and request.path == "/engines"
         check_admin(auth, address, list(request.scope["headers"]), is_heartbeat=is_heartbeat)
+
+    @blueprint.after_request
+    async def uncached(response: Response) -> Response:
+        response.headers["cache-control"] = "no-store"
+        return response
+
+
+def admin_blueprint(shared: Collaborators, auth: Auth, probe: Probe) -> Blueprint:
+    admin = Blueprint("admin", __name__)
+    serve_operators(admin, auth)
 
     @admin.get("/mode")
     async def get_mode() -> dict[str, str]:
@@ -68,11 +78,6 @@ def admin_blueprint(shared: Collaborators, auth: Auth, probe: Probe) -> Blueprin
     @admin.post("/conversations/clear")
     async def clear() -> dict[str, int]:
         return {"cleared": shared.conversations.clear()}
-
-    @admin.after_request
-    async def uncached(response: Response) -> Response:
-        response.headers["cache-control"] = "no-store"
-        return response
 
     _add_engine_endpoints(admin, shared, probe)
     return admin
