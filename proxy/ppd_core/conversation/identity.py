@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 from xxhash import xxh3_128_digest
 
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.generation import SCOPE_FIELDS, thought_of
 
 BLOCK_UNITS: Final = 1024
@@ -230,7 +231,7 @@ def _canonical_json(raw: bytes) -> bytes:
         return raw
     try:
         return _encode_json(_decode_json(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except BROKEN:
         return raw
 
 

@@ -12,6 +12,7 @@ import msgspec
 from ppd_connector.wire import TRANSFER_FIELD
 from ppd_wire.answers.removal import take_out, take_out_handoff
 from ppd_wire.answers.transfer import Transfer
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.asked import Asked
 from ppd_wire.requests.generation import KV_PARAMS, Fields
 
@@ -92,7 +93,6 @@ class EngineAnswer(msgspec.Struct):
     """One choice: a message that a client can send back. Of several only `usage` is read."""
 
 
-_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _replies = msgspec.json.Decoder(list[Reply])
 _reply = msgspec.json.Decoder(Reply)
 _loose_reply = msgspec.json.Decoder(_LooseReply)
@@ -115,7 +115,7 @@ def read_transfer(body: bytes) -> Transfer | None:
         return None
     try:
         params = _transfer_reply.decode(body).params
-    except _BROKEN:
+    except BROKEN:
         return None
     return params.transfer if params is not None else None
 
@@ -131,12 +131,12 @@ def read_chunks(stream: bytes, prefix: bytes = b"") -> list[Reply] | None:
     try:
         # As vLLM writes it, one event after the other makes one JSON list, which is read at a third of the cost.
         return _replies.decode(b"[%b]" % chunks.removeprefix(b"data: ").replace(b"\n\ndata: ", b","))
-    except _BROKEN:
+    except BROKEN:
         pass
     events = [event[5:].strip() for event in stream.split(b"\n\n") if event.startswith(b"data:")]
     try:
         return [_reply.decode(event) for event in events if event != b"[DONE]"]
-    except _BROKEN:
+    except BROKEN:
         return None
 
 
@@ -145,7 +145,7 @@ def are_chunks(stream: bytes) -> bool:
     try:
         for event in stream.split(b"\n\n")[:-1]:
             _loose_reply.decode(event.removeprefix(b"data: "))
-    except _BROKEN:
+    except BROKEN:
         return False
     return True
 
@@ -260,5 +260,5 @@ def _error_message(body: bytes) -> str:
     """What an engine's error says; other errors may quote a client's words anywhere behind its beginning."""
     try:
         return _error_reply.decode(body).error.message
-    except _BROKEN:
+    except BROKEN:
         return ""

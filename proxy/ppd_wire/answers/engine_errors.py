@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from ppd_wire.answers.removal import take_out_handoff
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.generation import Fields
 
 MAX_QUOTED_CHARS = 200
 BROKEN_STATUS = 502
-_BROKEN_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HANDOFF_MARKS = (
     b"_transfer_params", b"___prefill_addr_", b"___decode_addr_", b"do_remote_", b"remote_engine_id",
     b"remote_block_ids", b"remote_request_id", b"remote_host", b"remote_port",
@@ -58,7 +58,7 @@ def read_error(payload: bytes) -> EngineError:
     """The error in a JSON body or in the data of an event; what is no JSON is taken for its message."""
     try:
         said = _decode(payload)
-    except _BROKEN_JSON:
+    except BROKEN:
         said = payload.decode("utf-8", "replace")
     if isinstance(said, dict) and said.get("error"):
         said = said["error"]
@@ -87,7 +87,7 @@ def shown_error(payload: bytes, *, hidden_id: bytes, public_id: bytes) -> bytes 
     try:
         payload.decode()
         _fields.decode(payload)
-    except _BROKEN_JSON:
+    except BROKEN:
         return None
     payload = take_out_handoff(payload).replace(hidden_id, public_id)
     return None if tells_of_handoff(payload) else payload

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.json.literals import hide, show
 from ppd_wire.requests.asked import Asked
 from ppd_wire.requests.generation import KV_PARAMS, Fields
@@ -19,7 +20,6 @@ _EC_PARAMS = "ec_transfer_params"
 _NO_PARAMS = f',"{KV_PARAMS}":null'.encode()
 _SMALL_BYTES = 65536
 _NO_EC_PARAMS = f'"{_EC_PARAMS}":null'.encode()
-_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = msgspec.Raw(b"null")
 _fields = msgspec.json.Decoder(Fields)
 _choices = msgspec.json.Decoder(list[Fields])
@@ -35,11 +35,11 @@ def take_out(payload: bytes, asked: Asked) -> bytes | None:
     """
     try:
         fields = _fields.decode(payload)
-    except _BROKEN:
+    except BROKEN:
         return _take_out_hidden(payload, asked)
     try:
         choices = _choices.decode(fields["choices"])
-    except (KeyError, *_BROKEN):
+    except (KeyError, *BROKEN):
         return payload  # an error, or no answer of an engine: nothing of ours is in it
     if asked.ids and asked.logprobs and any(_is_silent(choice) for choice in choices):
         return None
@@ -62,7 +62,7 @@ def take_out_handoff(payload: bytes, nested: str = "") -> bytes:
     try:
         fields = _fields.decode(payload)
         inner = _fields.decode(fields[nested]) if nested in fields else None
-    except _BROKEN:
+    except BROKEN:
         return payload
     is_changed = _drop(fields)
     if inner is not None and _drop(inner):

@@ -18,6 +18,7 @@ from ppd_wire.dialects.messages import MessagesRelay, read_messages_answer
 from ppd_wire.dialects.relay import Relay
 from ppd_wire.dialects.responses import ResponsesRelay, read_responses_answer
 from ppd_wire.dialects.typed_events import read_object
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.asked import NOTHING, Asked
 from ppd_wire.requests.generation import KV_PARAMS, Fields, is_absent
 
@@ -48,7 +49,6 @@ class _PrefillAnswer(msgspec.Struct, gc=False):
     params: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name=KV_PARAMS)
 
 
-_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _whole = msgspec.json.Decoder(_Whole)
 _prefill_answer = msgspec.json.Decoder(_PrefillAnswer)
 _choices = msgspec.json.Decoder(list[Fields])
@@ -70,7 +70,7 @@ def read_whole(dialect: Dialect, body: bytes, asked: Asked = NOTHING) -> EngineA
         return _read_opaque(dialect, body)
     try:
         whole = _whole.decode(body)
-    except _BROKEN:
+    except BROKEN:
         _check_choices((take_out(body, asked) or body) if asked.is_anything else body)
         return None
     if whole.error is not None:
@@ -82,7 +82,7 @@ def read_prefill(body: bytes) -> Prefilled:
     """What a whole prefill answer with status 200 hands over. Raises BrokenAnswer as `read_whole` does."""
     try:
         answer = _prefill_answer.decode(body)
-    except _BROKEN:
+    except BROKEN:
         _check_choices(body)
         raise BrokenAnswer("the engine answered 200 with something that is no answer") from None
     if answer.error is not None:
@@ -96,7 +96,7 @@ def _check_choices(body: bytes) -> None:
     fields = _members(body)
     try:
         _choices.decode(fields["choices"])
-    except (KeyError, *_BROKEN):
+    except (KeyError, *BROKEN):
         raise BrokenAnswer("the engine answered 200 without a list of choices") from None
 
 

@@ -19,6 +19,7 @@ from ppd_wire.answers.prompt_counts import PromptCheck, counted
 from ppd_wire.answers.removal import HANDOFF_MARK, take_out, take_out_handoff
 from ppd_wire.dialects.relay import Relay
 from ppd_wire.events import Event, frame
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.asked import Asked
 
 _FIRST_CHOICE = re.compile(rb'"choices": ?\[\{')
@@ -30,7 +31,6 @@ _FIRST_EVENTS = 4
 """A stream begins with a role, and maybe an empty piece or two: read one by one, until one of them tells how the
 others begin."""
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
-_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 """A longer answer (of the engine, with all that was asked for) is relayed all the same, but its conversation is not
 remembered, and it has no candidate."""
@@ -170,7 +170,7 @@ class SseRelay(Relay):
                 event = event.with_data(shown)
         try:
             fields = _decode(event.data)
-        except _BROKEN:
+        except BROKEN:
             self._break("the engine sent an event that is no JSON object")
             return None
         if fields.get("error") is not None:
@@ -305,7 +305,7 @@ def _is_plain(event: Event) -> bool:
 def _has_error_object(shown: bytes) -> bool:
     try:
         return bool(_decode(shown).get("error"))
-    except _BROKEN:
+    except BROKEN:
         return False
 
 

@@ -7,9 +7,9 @@ import msgspec
 from ppd_wire.answers.removal import take_out_handoff
 from ppd_wire.dialects.relay import Relay
 from ppd_wire.events import Event
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.generation import Fields, is_absent
 
-_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _fields = msgspec.json.Decoder(Fields)
 _text = msgspec.json.Decoder(str)
 
@@ -21,7 +21,7 @@ def read_object(raw: bytes | msgspec.Raw | None) -> Fields | None:
             return None
         bytes(raw).decode()
         return _fields.decode(raw)
-    except _BROKEN:
+    except BROKEN:
         return None
 
 
@@ -79,7 +79,7 @@ def _type(event: Event, fields: Fields | None) -> str:
         return event.name.decode("latin-1")
     try:
         return _text.decode(fields["type"])
-    except (KeyError, *_BROKEN):
+    except (KeyError, *BROKEN):
         return event.name.decode("latin-1")
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from ppd_wire.errors import BadRequest
+from ppd_wire.json.broken import BROKEN
 
 Kind = Literal["chat", "completion"]
 Fields = dict[str, msgspec.Raw]
@@ -43,7 +44,6 @@ _ARGUMENT_LEVELS = 2
 
 _MAX_ARGUMENTS_BYTES = 131072
 _MAX_WORD_BYTES = 16
-BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _TRUTHY = frozenset({b"true", b"1", b"1.0", b"yes", b"on", b"y", b"t"})
 _FALSY = frozenset({b"false", b"0", b"0.0", b"no", b"off", b"n", b"f"})
 _NULL = b"null"

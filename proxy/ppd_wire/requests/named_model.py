@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.generation import Generation
 
 MAX_READ_BYTES = 1024 * 1024
@@ -29,7 +30,7 @@ def named_model(body: bytes, generation: Generation | None = None) -> bytes | No
     else:
         try:
             raw = _named.decode(body).model
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except BROKEN:
             return None
     if isinstance(raw, msgspec.UnsetType):
         return None

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ppd_wire.json import stepwise
+from ppd_wire.json.broken import BROKEN
 from ppd_wire.json.stepwise import LARGE_BYTES, Steps
 from ppd_wire.requests import generation as chat
 from ppd_wire.requests import opaque
@@ -63,7 +64,7 @@ def _messages(raw: msgspec.Raw) -> Steps[list[dict[str, Any]]]:
             else:
                 messages += _decode_messages(b"[%b]" % b",".join(group))
             yield
-    except chat.BROKEN as error:
+    except BROKEN as error:
         raise chat.wrong_messages(error) from None
     return messages
 
@@ -83,7 +84,7 @@ def _prompt(raw: msgspec.Raw) -> Steps[tuple[str | bytes | list[int], bool]]:
     """The one sequence of `prompt`, and whether there are several."""
     try:
         prompt = yield from stepwise.value(raw)
-    except chat.BROKEN as error:
+    except BROKEN as error:
         raise chat.wrong_prompt(error) from None
     if isinstance(prompt, str | bytes):
         return prompt, False
