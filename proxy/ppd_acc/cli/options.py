@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import field, fields
+from functools import partial
 from typing import Any, TypeVar
 
 from ppd_acc.cli.given import Given
@@ -52,13 +53,9 @@ def derived(read: Callable[[Given], Any]) -> Any:
     return flags(lambda _: None, read)
 
 
-def nested(kind: type[_T], title: str | None = None) -> Any:
-    """A field with options of its own, in the help text in a group with this title, if it has one."""
-
-    def add(parser: argparse.ArgumentParser, _: str) -> None:
-        add_options(kind, parser if title is None else parser.add_argument_group(title))  # type: ignore[arg-type]
-
-    return field(metadata={"add": add, "read": lambda given: read_options(kind, given)})
+def nested(kind: type) -> Any:
+    """A field with options of its own."""
+    return flags(partial(add_options, kind), partial(read_options, kind))
 
 
 def add_options(kind: type, parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,18 @@ def test_a_repeated_flag_is_a_tuple_and_one_that_no_command_has_is_not_given():
     assert given().flag("no_such_flag") is None
 
 
+def test_a_file_is_of_the_working_directory(tmp_path):
+    told = Given(argparse.Namespace(log="a.jsonl", csv=None), Settings(), tmp_path)
+    assert (told.path("log"), told.path("csv")) == (tmp_path / "a.jsonl", None)
+
+
+def test_a_url_that_is_given_is_checked_and_another_is_none():
+    told = Given(argparse.Namespace(url="http://engine:8000/v1/", decode_node="engine:1"), Settings(), Path())
+    assert (told.url("url"), told.url("target")) == ("http://engine:8000", None)
+    with pytest.raises(Mistake, match="--decode-node is 'engine:1'"):
+        told.url("decode_node")
+
+
 def test_a_needed_url_may_stand_in_the_file(settings):
     assert given(settings=settings).needed("baseline") == "http://engine:8000"
     with pytest.raises(Mistake, match=r"--target is missing; give a URL such as .*, or \[defaults\] target"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import add_options, flag, flags, nested, read_options
+from ppd_acc.cli.options import add_options, derived, flag, flags, nested, read_options, switch, value
 from ppd_acc.cli.settings import Settings
 from ppd_acc.outcome import Mistake
 
@@ -33,7 +33,10 @@ class Options:
     words: tuple[str, ...] = flag("words", nargs="*")
     sides: tuple[str, str] = flags(_add_sides, _sides)
     seed: int = flag("-s", "--seed", type=int, read=lambda given: given.option("seed", 7))
-    limits: Limits = nested(Limits, "limits of everything")
+    limits: Limits = nested(Limits)
+    runs: int = value("N", "of every prompt", int, 5)
+    force: bool = switch("even so")
+    profile: tuple[str | None, dict] = derived(Given.profile)
 
 
 def parser():
@@ -47,9 +50,12 @@ def options(*arguments):
 
 
 def test_fields_become_flags_and_flags_become_fields():
-    told = options("a", "b", "--target", "t", "--max-abs", "0.5")
-    assert told == Options(words=("a", "b"), sides=(None, "t"), seed=7, limits=Limits(max_abs=0.5))
-    assert "limits of everything:\n  --max-abs" in parser().format_help()
+    read = options("a", "b", "--target", "t", "--max-abs", "0.5")
+    assert read == Options(
+        words=("a", "b"), sides=(None, "t"), seed=7, limits=Limits(max_abs=0.5), runs=5, force=False,
+        profile=(None, {}),
+    )  # fmt: skip
+    assert "of every prompt (default 5)" in parser().format_help()
 
 
 def test_options_cannot_be_changed():
