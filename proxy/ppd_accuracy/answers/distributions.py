@@ -37,11 +37,6 @@ def rest_mass(top: Logprobs) -> float:
     return max(0.0, 1.0 - math.fsum(math.exp(each) for each in top.values() if math.isfinite(each)))
 
 
-def coverage(top: Logprobs) -> float:
-    """The probability of everything that is in the list."""
-    return 1.0 - rest_mass(top)
-
-
 def entropy(top: Logprobs, vocabulary: int) -> Bounds:
     """Bounds of the entropy in nats. Low: the rest is one token (and none of the rest is likelier than the least
     listed one, where that raises it); high: the rest is spread evenly over the `vocabulary`."""

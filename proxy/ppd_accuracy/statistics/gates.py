@@ -9,16 +9,15 @@ passes; anything else is inconclusive. A number that is none never passes. Used 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import scipy
 
 from ppd_accuracy.statistics.intervals import Interval, difference, paired_difference, wilson
 from ppd_accuracy.statistics.planner import MOST, paired_samples, unpaired_samples
-from ppd_accuracy.statistics.significance import fisher, mcnemar, student
+from ppd_accuracy.statistics.significance import fisher, mcnemar
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 
@@ -57,32 +56,6 @@ def rate(hits: int, total: int, limit: float, confidence: float, name: str = "ra
     observed = hits / total if total else 0.0
     more = _more(total, _samples_to_clear(observed, limit, confidence))
     return Decision(outcome="inconclusive", reason=f"{seen}: {_missing(more)}", interval=interval, more_samples=more)
-
-
-def mean(values: Sequence[float], limit: float, confidence: float, name: str = "mean") -> Decision:
-    """A mean against the highest one allowed, by Student's interval.
-
-    Values that are all equal have no interval; then it takes as many of them as a coin needs to show one side only with
-    a chance of at most 1 - confidence. A value that is no finite number fails.
-    """
-    _require_limit(limit, -math.inf, math.inf)
-    _require_confidence(confidence)
-    broken = sum(not math.isfinite(value) for value in values)
-    if broken:
-        return Decision(outcome="fail", reason=f"{name}: {broken} of {len(values)} values are no finite numbers")
-    found = student(values, confidence)
-    if found.interval is None:
-        return _equal_values(found.count, found.mean, limit, confidence, name)
-    seen = f"{name} {found.mean:.4g} of {found.count}, interval {_plain(found.interval)}, limit {limit:.4g}"
-    if found.interval.high <= limit:
-        return Decision(outcome="pass", reason=f"{seen}: at most the limit", interval=found.interval)
-    if found.interval.low > limit:
-        return Decision(outcome="fail", reason=f"{seen}: over the limit", interval=found.interval)
-    spread = float(np.std(values, ddof=1))
-    more = _more(found.count, _count_to_clear(abs(found.mean - limit) / spread, found.count, confidence))
-    return Decision(
-        outcome="inconclusive", reason=f"{seen}: {_missing(more)}", interval=found.interval, more_samples=more
-    )
 
 
 def paired(harms: int, gains: int, both: int, total: int, alpha: float) -> Decision:
@@ -141,18 +114,6 @@ def _significant(is_harm: bool, seen: str, p: float, interval: Interval | None) 
     )
 
 
-def _equal_values(count: int, value: float, limit: float, confidence: float, name: str) -> Decision:
-    if not count:
-        return Decision(outcome="inconclusive", reason=f"{name}: no value")
-    needed = 1 + math.ceil(-math.log2(1 - confidence) - 1e-9)
-    seen = f"{name}: {count} values, all {value:.4g}, limit {limit:.4g}"
-    if count < needed:
-        more = needed - count
-        return Decision(outcome="inconclusive", reason=f"{seen}: {_missing(more)}", more_samples=more)
-    outcome: Outcome = "pass" if value <= limit else "fail"
-    return Decision(outcome=outcome, reason=seen, interval=Interval(value, value))
-
-
 def _samples_to_clear(observed: float, limit: float, confidence: float) -> int | None:
     """Wilson's interval excludes the limit where the score test rejects it: solve that for the samples, and go on to
     where the exact test does, too (its tails as incomplete beta functions, which take shares of a sample)."""
@@ -172,17 +133,6 @@ def _samples_to_clear(observed: float, limit: float, confidence: float) -> int |
         return bool((below if observed < limit else above) <= level)
 
     return needed if is_enough(needed) else _first(is_enough, needed, 4 * needed)
-
-
-def _count_to_clear(effect: float, count: int, confidence: float) -> int | None:
-    """Values after which half of Student's interval is shorter than `effect` standard deviations."""
-
-    def is_enough(values: int) -> bool:
-        return float(scipy.stats.t.ppf((1 + confidence) / 2, values - 1)) / math.sqrt(values) < effect
-
-    if not effect or not is_enough(MOST):
-        return None
-    return _first(is_enough, count, MOST)
 
 
 def _first(is_enough: Callable[[int], bool], low: int, high: int) -> int:
@@ -205,10 +155,6 @@ def _missing(more: int | None, where: str = "") -> str:
 
 def _percent(interval: Interval) -> str:
     return f"{interval.low:.2%} to {interval.high:.2%}"
-
-
-def _plain(interval: Interval) -> str:
-    return f"{interval.low:.4g} to {interval.high:.4g}"
 
 
 def _require_limit(limit: float, low: float, high: float) -> None:

@@ -35,7 +35,7 @@ class Permutation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mean:
-    """A mean (of differences, or a difference of means) and Student's test of whether it is 0.
+    """A mean of differences and Student's test of whether it is 0.
 
     `interval` and `p` are None where t does not exist: fewer than two values, or all of them equal (all 0: p is 1).
     """
@@ -136,20 +136,16 @@ def student(differences: Sequence[float], confidence: float) -> Mean:
         error = float(values.std(ddof=1)) / math.sqrt(count)
     if not (0 < error < math.inf and math.isfinite(mean)):  # numbers too small or too large for their squares
         return Mean(count=count, mean=mean, interval=None, statistic=None, degrees=None, p=None)
-    return _mean(count, mean, error, count - 1, confidence)
-
-
-def welch(first: Sequence[float], second: Sequence[float], confidence: float) -> Mean:
-    """mean(second) - mean(first) of different samples, whose spreads may differ. `count` is of both."""
-    one, two = _finite("first", first), _finite("second", second)
-    _require_level("confidence", confidence)
-    count = len(one) + len(two)
-    mean = float(two.mean() - one.mean()) if len(one) and len(two) else 0.0
-    if min(len(one), len(two)) < 2 or (np.all(one == one[0]) and np.all(two == two[0])):
-        return Mean(count=count, mean=mean, interval=None, statistic=None, degrees=None, p=None)
-    squares = [float(each.var(ddof=1)) / len(each) for each in (one, two)]
-    weights = squares[0] ** 2 / (len(one) - 1) + squares[1] ** 2 / (len(two) - 1)
-    return _mean(count, mean, math.sqrt(sum(squares)), sum(squares) ** 2 / weights, confidence)
+    statistic, degrees = mean / error, count - 1
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, degrees)) * error
+    return Mean(
+        count=count,
+        mean=mean,
+        interval=Interval(mean - half, mean + half),
+        statistic=statistic,
+        degrees=degrees,
+        p=min(1.0, 2 * float(scipy.stats.t.sf(abs(statistic), degrees))),
+    )
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -167,19 +163,6 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 def _odds(share: float) -> float:
     return share / (1 - share) if share < 1 else math.inf
-
-
-def _mean(count: int, mean: float, error: float, degrees: float, confidence: float) -> Mean:
-    statistic = mean / error
-    half = float(scipy.stats.t.ppf((1 + confidence) / 2, degrees)) * error
-    return Mean(
-        count=count,
-        mean=mean,
-        interval=Interval(mean - half, mean + half),
-        statistic=statistic,
-        degrees=degrees,
-        p=min(1.0, 2 * float(scipy.stats.t.sf(abs(statistic), degrees))),
-    )
 
 
 def _signed_sums(sizes: NDArray[np.float64]) -> NDArray[np.float64]:

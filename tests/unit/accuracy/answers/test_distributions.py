@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ppd_accuracy.answers.distributions import coverage, divergence, entropy, gap
+from ppd_accuracy.answers.distributions import divergence, entropy, gap
 
 VOCABULARY = 50
 
@@ -60,10 +60,6 @@ def test_a_single_listed_token_still_diverges() -> None:
     """The published tool finds 0 here: it drops the rest."""
     found = divergence({"a": math.log(0.5)}, {"a": math.log(0.99)})
     assert found == pytest.approx(0.5 * math.log(0.5 / 0.99) + 0.5 * math.log(0.5 / 0.01))
-
-
-def test_coverage_is_the_listed_mass() -> None:
-    assert coverage({"a": math.log(0.7), "b": math.log(0.2), "c": -math.inf}) == pytest.approx(0.9)
 
 
 def test_a_sure_engine_whose_rest_is_rounded_away_is_not_infinitely_far():
