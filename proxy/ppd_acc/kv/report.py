@@ -14,24 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_acc.kv.check import Checked, KvReport, Side
+from ppd_acc.views import counted
 from ppd_accuracy.kv.figures import Axis, Figures
 from ppd_accuracy.kv.findings import Finding
 from ppd_accuracy.kv.tolerance import LOST
 
 _FIGURES = ("mse", "relative_l2", "max_abs", "mean_abs", "cosine", "max_ulp", "mean_ulp")
 _COUNTS = ("nan_baseline", "nan_target", "infinite_baseline", "infinite_target", "infinite_matches")
-_DETAILS = (
-    "changed",
-    "mse",
-    "relative_l2",
-    "max_abs",
-    "mean_abs",
-    "cosine",
-    "max_ulp",
-    "mean_ulp",
-    "nan_baseline",
-    "nan_target",
-)
+_DETAILS = ("changed", *_FIGURES, "nan_baseline", "nan_target")
 _SHOWN_ARRAYS, _SHOWN_FINDINGS, _SHOWN_DETAILED, _SHOWN_PLACES = 40, 20, 4, 10
 _SHOWN_SHAPES = 3
 _TREND_LAYERS, _TREND = 6, 0.8
@@ -172,17 +162,13 @@ def _shapes(report: KvReport) -> Counter[tuple[int, int, int]]:
 def _read_as(report: KvReport) -> list[str]:
     shapes = _shapes(report)
     told = [
-        f"{_counted(heads, 'head')}, {_counted(tokens, 'token')}, {_counted(channels, 'channel')}"
-        + (f" ({_counted(arrays, 'array')})" if len(shapes) > 1 else "")
+        f"{counted(heads, 'head')}, {counted(tokens, 'token')}, {counted(channels, 'channel')}"
+        + (f" ({counted(arrays, 'array')})" if len(shapes) > 1 else "")
         for (heads, tokens, channels), arrays in shapes.items()
     ]
     if len(told) > _SHOWN_SHAPES:
         told = [*told[:_SHOWN_SHAPES], f"{len(told) - _SHOWN_SHAPES} other shapes"]
     return [f"read as {'; '.join(told)}"] if told else []
-
-
-def _counted(count: int, name: str) -> str:
-    return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def headline(report: KvReport) -> str:

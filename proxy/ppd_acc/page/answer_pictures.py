@@ -13,10 +13,8 @@ from ppd_acc.page.drawing import (
     Key,
     Picture,
     axes,
-    figure,
     label,
     mark,
-    nothing,
     path,
     plot_area,
     stairs,
@@ -45,7 +43,7 @@ def told(share: Share) -> str:
     return f"{share.hits:,} of {share.total:,}: {percent(share.value)} ({interval(share)})"
 
 
-def shares_picture(shares: Sequence[Share], confidence: float) -> Markup:
+def shares_picture(shares: Sequence[Share], confidence: float) -> Picture:
     """The totals beside the noise floor, on one axis."""
     known = [share for share in shares if share.total]
     high = min(1.0, rounded_up(max((share.interval.high for share in known), default=1.0)))
@@ -65,21 +63,19 @@ def shares_picture(shares: Sequence[Share], confidence: float) -> Markup:
             shape = "diamond" if class_ == "real" else "dot"
             rows.append(mark(shape, x(share.value or 0.0), top + 26, class_, told(share)))
     finding = _shares_finding(shares, confidence)
-    return figure(
-        Picture(
-            name="shares",
-            title="Answers that differ, next to the noise floor",
-            finding=finding,
-            description=" ".join(f"{share.name}: {told(share)}." for share in known),
-            parts=rows,
-            note=f"Whiskers: Wilson's {percent(confidence, 0)} interval. Samples that failed are left out.",
-            numbers=table(
-                ("", "Answers", "of", "Share", "Interval"),
-                [(s.name, s.hits, s.total, percent(s.value, 2), interval(s) if s.total else "") for s in shares],
-                caption="Shares",
-            ),
-            height=bottom + 46,
-        )
+    return Picture(
+        name="shares",
+        title="Answers that differ, next to the noise floor",
+        finding=finding,
+        description=" ".join(f"{share.name}: {told(share)}." for share in known),
+        parts=rows,
+        note=f"Whiskers: Wilson's {percent(confidence, 0)} interval. Samples that failed are left out.",
+        numbers=table(
+            ("", "Answers", "of", "Share", "Interval"),
+            [(s.name, s.hits, s.total, percent(s.value, 2), interval(s) if s.total else "") for s in shares],
+            caption="Shares",
+        ),
+        height=bottom + 46,
     )
 
 
@@ -101,12 +97,12 @@ def _shares_finding(shares: Sequence[Share], confidence: float) -> str:
     return f"{floor.total} answers of the baseline, asked again, cannot tell that more differ than its own do."
 
 
-def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) -> Markup:
+def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) -> Picture:
     """How many answers are still equal after each token."""
     name, title = "survival", "How long answers stay equal"
     watched = [_watched(sample) for sample in samples]
     if not watched or not max(watched):
-        return nothing(name, title, f"No answer of any {unit} was compared.")
+        return Picture(name=name, title=title, finding=f"No answer of any {unit} was compared.")
     curves = [(survival(samples, confidence, is_tie_counted=True), "any", "no difference")]
     if any(sample.status == "tie" and sample.flip is not None for sample in samples):
         curves.append((survival(samples, confidence, is_tie_counted=False), "real", "none but ties"))
@@ -141,20 +137,18 @@ def survival_picture(samples: Sequence[Sample], confidence: float, unit: str) ->
     )
     median = every.median if every.diverged else None
     finding += "." if median is None else f"; half have parted by {unit[:-1]} {median:,}."
-    return figure(
-        Picture(
-            name=name,
-            title=title,
-            finding=finding,
-            description=f"Kaplan-Meier curve from position 0 to {longest}; it ends at "
-            + ", ".join(f"{percent(survival_at(curve, longest))} with {label_}" for curve, _, label_ in curves)
-            + ".",
-            parts=parts,
-            keys=[Key(class_=class_, label=f"answers with {label_} so far") for _, class_, label_ in curves],
-            note=f"Kaplan-Meier with its {percent(confidence, 0)} band. An answer that ends equal counts up to its end,"
-            " then no longer.",
-            numbers=_survival_numbers(curves, watched, [v for v in x.ticks(10) if v == int(v)], unit),
-        )
+    return Picture(
+        name=name,
+        title=title,
+        finding=finding,
+        description=f"Kaplan-Meier curve from position 0 to {longest}; it ends at "
+        + ", ".join(f"{percent(survival_at(curve, longest))} with {label_}" for curve, _, label_ in curves)
+        + ".",
+        parts=parts,
+        keys=[Key(class_=class_, label=f"answers with {label_} so far") for _, class_, label_ in curves],
+        note=f"Kaplan-Meier with its {percent(confidence, 0)} band. An answer that ends equal counts up to its end,"
+        " then no longer.",
+        numbers=_survival_numbers(curves, watched, [v for v in x.ticks(10) if v == int(v)], unit),
     )
 
 
@@ -192,11 +186,11 @@ def _survival_numbers(
     return table(head, rows, caption="Answers still equal after the token at a position")
 
 
-def lengths_picture(bins: Sequence[Bin], floor: Share, unit: str, confidence: float) -> Markup:
+def lengths_picture(bins: Sequence[Bin], floor: Share, unit: str, confidence: float) -> Picture:
     """The share of answers that differ, by the prompt's length."""
     name, title = "lengths", "Difference by prompt length"
     if not bins:
-        return nothing(name, title, "No sample tells how long its prompt is.")
+        return Picture(name=name, title=title, finding="No sample tells how long its prompt is.")
     first, last = bins[0].divergent, bins[-1].divergent
     finding = "All prompts are about equally long."
     if len(bins) > 1:
@@ -216,12 +210,12 @@ def lengths_picture(bins: Sequence[Bin], floor: Share, unit: str, confidence: fl
     )
 
 
-def hazard_picture(bins: Sequence[Bin], unit: str, confidence: float) -> Markup:
+def hazard_picture(bins: Sequence[Bin], unit: str, confidence: float) -> Picture:
     """The chance per token to be the first that differs, by position."""
     name, title = "hazard", "Where answers part"
     one = unit[:-1]
     if not bins:
-        return nothing(name, title, f"No {one} was compared.")
+        return Picture(name=name, title=title, finding=f"No {one} was compared.")
     first, rest = bins[0].divergent, [each.divergent for each in bins[1:]]
     if not rest or not sum(each.total for each in rest):
         finding = f"Only the first {one} of each answer was compared."
@@ -260,7 +254,7 @@ def _by_bins(
     axis_titles: tuple[str, str],
     heads: tuple[str, str],
     note: str,
-) -> Markup:
+) -> Picture:
     """Shares with intervals side by side, one place per bin, whatever its width."""
     tops = [each.divergent.interval.high for each in bins] + ([floor.interval.high] if floor else [])
     high, middle_top = min(1.0, rounded_up(max(tops))), sorted(tops)[len(tops) // 2]
@@ -287,27 +281,25 @@ def _by_bins(
         keys.append(Key(class_="real", label=bins[0].real.name, kind="diamond"))
     if floor is not None:
         keys.append(Key(class_="floor", label="noise floor: baseline asked again", kind="area"))
-    return figure(
-        Picture(
-            name=name,
-            title=title,
-            finding=finding,
-            description=f"Shares with intervals for {len(bins)} ranges: {axis_titles[1]} by {axis_titles[0]}.",
-            parts=parts,
-            keys=keys,
-            note=note + (f" The axis is logarithmic above {percent(middle_top)}." if is_bent else ""),
-            numbers=table(
-                (heads[1], heads[0], "All differences", "Interval", bins[0].real.name.capitalize(), "Interval"),
-                [
-                    (
-                        _range(b.low, b.high), b.divergent.total, percent(b.divergent.value, 2), interval(b.divergent),
-                        percent(b.real.value, 2), interval(b.real),
-                    )
-                    for b in bins
-                ],
-                caption=f"{axis_titles[1].capitalize()}, by {axis_titles[0]}",
-            ),
-        )
+    return Picture(
+        name=name,
+        title=title,
+        finding=finding,
+        description=f"Shares with intervals for {len(bins)} ranges: {axis_titles[1]} by {axis_titles[0]}.",
+        parts=parts,
+        keys=keys,
+        note=note + (f" The axis is logarithmic above {percent(middle_top)}." if is_bent else ""),
+        numbers=table(
+            (heads[1], heads[0], "All differences", "Interval", bins[0].real.name.capitalize(), "Interval"),
+            [
+                (
+                    _range(b.low, b.high), b.divergent.total, percent(b.divergent.value, 2), interval(b.divergent),
+                    percent(b.real.value, 2), interval(b.real),
+                )
+                for b in bins
+            ],
+            caption=f"{axis_titles[1].capitalize()}, by {axis_titles[0]}",
+        ),
     )  # fmt: skip
 
 

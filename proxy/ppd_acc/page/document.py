@@ -16,7 +16,7 @@ from ppd_acc.page import answer_pictures as answers
 from ppd_acc.page import length_pictures as lengths
 from ppd_acc.page import logprob_pictures as logprobs
 from ppd_acc.page import sections, series
-from ppd_acc.page.drawing import Nothing
+from ppd_acc.page.drawing import Picture, figure
 from ppd_acc.page.kv_picture import Heat, heat_picture
 from ppd_acc.page.markup import asset, rendered
 from ppd_acc.page.samples import Listed, listed
@@ -65,7 +65,7 @@ def page_of(report: Report, extras: Extras) -> Page:
 
 def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | None) -> list[Markup]:
     samples = series.compared(report)
-    found = []
+    found: list[Picture] = []
     if samples:
         shares = series.shares(report, confidence)
         prompt_unit = series.length_unit(samples)
@@ -85,7 +85,7 @@ def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | Non
         ]
     if heat is not None:
         found.append(heat_picture(heat))
-    return sorted(found, key=lambda each: isinstance(each, Nothing))
+    return [figure(picture) for picture in sorted(found, key=lambda picture: picture.is_nothing)]
 
 
 def _policy(style: str, script: str) -> str:

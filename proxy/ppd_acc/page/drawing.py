@@ -30,13 +30,15 @@ class Key:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """`title` and `description` are also for those who cannot see it; `finding` says what it shows, `note` how it was
-    made; `numbers` is the same as a table."""
+    made; `numbers` is the same as a table. Without `parts` and `content` there is nothing to draw, and `finding` says
+    why."""
 
     name: str
     title: str
     finding: str
-    description: str
-    parts: Sequence[Markup]
+    description: str = ""
+    parts: Sequence[Markup] = ()
+    content: Markup | None = None
     keys: Sequence[Key] = ()
     note: str = ""
     numbers: Markup | None = None
@@ -44,48 +46,13 @@ class Picture:
     height: float = HEIGHT
     is_wide: bool = False
 
+    @property
+    def is_nothing(self) -> bool:
+        return not self.parts and self.content is None
+
 
 def figure(picture: Picture) -> Markup:
-    title_id, description_id = f"{picture.name}-title", f"{picture.name}-description"
-    drawing = element(
-        "svg",
-        element("title", picture.title, id=title_id),
-        element("desc", picture.description, id=description_id),
-        *picture.parts,
-        viewBox=f"0 0 {picture.width:g} {picture.height:g}",
-        role="img",
-        aria_labelledby=f"{title_id} {description_id}",
-    )
-    return framed(picture.name, picture.title, picture.finding, drawing, keys=picture.keys, note=picture.note,
-                  numbers=picture.numbers, is_wide=picture.is_wide)  # fmt: skip
-
-
-class Nothing(Markup):
-    """A figure that has nothing to draw, and says why."""
-
-    __slots__ = ()
-
-
-def nothing(name: str, title: str, why: str) -> Nothing:
-    return Nothing(framed(name, title, why, None))
-
-
-def framed(
-    name: str,
-    title: str,
-    finding: str,
-    content: Markup | None,
-    *,
-    keys: Sequence[Key] = (),
-    note: str = "",
-    numbers: Markup | None = None,
-    is_wide: bool = False,
-) -> Markup:
-    """A figure around a picture or a table."""
-    return rendered(
-        "figure.html", name=name, title=title, finding=finding, content=content, note=note, numbers=numbers,
-        is_wide=is_wide, keys=[(_swatch(key), key.label) for key in keys],
-    )  # fmt: skip
+    return rendered("figure.html", picture=picture, swatches=[_swatch(key) for key in picture.keys])
 
 
 def _swatch(key: Key) -> Markup:

@@ -10,7 +10,7 @@ from statistics import median
 
 from markupsafe import Markup
 
-from ppd_acc.page.drawing import LEFT, Picture, figure, label, nothing, path, place
+from ppd_acc.page.drawing import LEFT, Picture, label, path, place
 from ppd_acc.page.markup import element, table
 from ppd_acc.page.scales import number
 
@@ -55,11 +55,11 @@ class Heat:
         return max((row.tokens for panel in self.panels for row in panel.rows), default=0)
 
 
-def heat_picture(heat: Heat) -> Markup:
+def heat_picture(heat: Heat) -> Picture:
     name, title = "kv", "KV error by layer and position"
     panels = [panel for panel in heat.panels if any(row.values for row in panel.rows)]
     if not panels:
-        return nothing(name, title, "The check of the KV dumps compared no array.")
+        return Picture(name=name, title=title, finding="The check of the KV dumps compared no array.")
     values = [value for panel in panels for row in panel.rows for value in row.values]
     edges = levels([value for value in values if value is not None])
     width = (_WIDTH - _RIGHT - LEFT * len(panels) - _GAP * (len(panels) - 1)) / len(panels)
@@ -71,23 +71,21 @@ def heat_picture(heat: Heat) -> Markup:
     bottom = _TOP + most * height
     parts += _scale(edges, bottom + 62, None in values)
     more = f"; and {len(heat.findings) - _MOST_FINDINGS} more" if len(heat.findings) > _MOST_FINDINGS else ""
-    return figure(
-        Picture(
-            name=name,
-            title=title,
-            finding=_finding(panels, heat),
-            description=f"Heat map of the relative error, {most} layers by {heat.tokens} token positions.",
-            parts=parts,
-            note="; ".join(heat.findings[:_MOST_FINDINGS]) + more,
-            numbers=table(
-                ("Layer", "Tensor", "Median", "Largest", "At token", "No numbers"),
-                [_numbers(panel, row) for panel in panels for row in panel.rows],
-                caption="Relative L2 error by layer; each cell of the picture is the largest of its tokens",
-            ),
-            width=_WIDTH,
-            height=bottom + 100,
-            is_wide=True,
-        )
+    return Picture(
+        name=name,
+        title=title,
+        finding=_finding(panels, heat),
+        description=f"Heat map of the relative error, {most} layers by {heat.tokens} token positions.",
+        parts=parts,
+        note="; ".join(heat.findings[:_MOST_FINDINGS]) + more,
+        numbers=table(
+            ("Layer", "Tensor", "Median", "Largest", "At token", "No numbers"),
+            [_numbers(panel, row) for panel in panels for row in panel.rows],
+            caption="Relative L2 error by layer; each cell of the picture is the largest of its tokens",
+        ),
+        width=_WIDTH,
+        height=bottom + 100,
+        is_wide=True,
     )
 
 

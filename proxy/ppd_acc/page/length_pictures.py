@@ -8,10 +8,7 @@ from ppd_acc.page.drawing import (
     Key,
     Picture,
     axes,
-    figure,
-    framed,
     label,
-    nothing,
     path,
     place,
     plot_area,
@@ -21,13 +18,13 @@ from ppd_acc.page.scales import number, rounded_up
 from ppd_acc.page.series import NOT_TOLD, DifferenceBin, Differences, Finishes
 
 
-def differences_picture(differences: Differences, unit: str) -> Markup:
+def differences_picture(differences: Differences, unit: str) -> Picture:
     """Histogram of target's length minus baseline's, without those of equal length."""
     name, title = "differences", "Difference in answer length"
     total = differences.same + sum(each.count for each in differences.bins)
     if not differences.bins:
         finding = f"All {total:,} answers are equally long on both sides." if total else "No answer was compared."
-        return nothing(name, title, finding)
+        return Picture(name=name, title=title, finding=finding)
     bins = differences.bins
     x, y = plot_area(low_x=0, high_x=len(bins), low_y=0, high_y=rounded_up(max(each.count for each in bins)))
     parts = [axes(x, y, f"target \u2212 baseline ({unit})", "answers", ticks_x=())]
@@ -45,23 +42,21 @@ def differences_picture(differences: Differences, unit: str) -> Markup:
     keys = [Key(class_="bar any", label="ended by themselves", kind="area")]
     if cut:
         keys.append(Key(class_="bar cut", label="a side was cut at max_tokens", kind="area"))
-    return figure(
-        Picture(
-            name=name,
-            title=title,
-            finding=f"{differences.same:,} of {total:,} answers are equally long; over all, the target's are"
-            f" {number(abs(differences.mean))} {unit} {'longer' if differences.mean > 0 else 'shorter'} on average.",
-            description=f"Histogram of length differences in {len(bins)} bins.",
-            parts=parts,
-            keys=keys,
-            note="Answers of equal length are left out. A cut side would have gone on: its difference is a bound."
-            " length-bias tests for bias.",
-            numbers=table(
-                (f"Difference ({unit})", "Answers", "Cut"),
-                [(_signed_range(each), each.count, each.cut) for each in bins if each.count],
-                caption="Answers by length difference",
-            ),
-        )
+    return Picture(
+        name=name,
+        title=title,
+        finding=f"{differences.same:,} of {total:,} answers are equally long; over all, the target's are"
+        f" {number(abs(differences.mean))} {unit} {'longer' if differences.mean > 0 else 'shorter'} on average.",
+        description=f"Histogram of length differences in {len(bins)} bins.",
+        parts=parts,
+        keys=keys,
+        note="Answers of equal length are left out. A cut side would have gone on: its difference is a bound."
+        " length-bias tests for bias.",
+        numbers=table(
+            (f"Difference ({unit})", "Answers", "Cut"),
+            [(_signed_range(each), each.count, each.cut) for each in bins if each.count],
+            caption="Answers by length difference",
+        ),
     )
 
 
@@ -83,12 +78,12 @@ def _signed_range(each: DifferenceBin) -> str:
     return _signed(low) if low == high else f"{_signed(low)} to {_signed(high)}"
 
 
-def finishes_table(finishes: Finishes) -> Markup:
+def finishes_table(finishes: Finishes) -> Picture:
     """How answers ended, baseline by target."""
     name, title = "finishes", "How answers ended"
     total = sum(finishes.counts.values())
     if not total:
-        return nothing(name, title, "No answer was compared.")
+        return Picture(name=name, title=title, finding="No answer was compared.")
     known = sum(count for pair, count in finishes.counts.items() if NOT_TOLD not in pair)
     differing = sum(count for pair, count in finishes.counts.items() if _is_differing(*pair))
     if not known:
@@ -105,13 +100,8 @@ def finishes_table(finishes: Finishes) -> Markup:
         for mine in finishes.reasons
     ]
     head = ("", *(f"target: {reason}" for reason in finishes.reasons))
-    return framed(
-        name,
-        title,
-        finding,
-        table(head, rows, caption="Finish reasons: pairs of answers", class_="counts"),
-        is_wide=True,
-    )
+    counts = table(head, rows, caption="Finish reasons: pairs of answers", class_="counts")
+    return Picture(name=name, title=title, finding=finding, content=counts, is_wide=True)
 
 
 def _is_differing(mine: str, theirs: str) -> bool:

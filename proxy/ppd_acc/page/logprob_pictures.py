@@ -14,10 +14,8 @@ from ppd_acc.page.drawing import (
     Picture,
     axes,
     dots,
-    figure,
     label,
     mark,
-    nothing,
     path,
     plot_area,
     shape_of,
@@ -33,13 +31,13 @@ _MOST_MARKS = 400
 _STATUSES = (("equal", "equal"), ("tie", "tie"), ("unclassified", "unclassified"), ("real", "real difference"))
 
 
-def positions_picture(deltas: Deltas, noise: Noise) -> Markup:
+def positions_picture(deltas: Deltas, noise: Noise) -> Picture:
     """|logprob difference| of every token by its position, with the noise floor's quantiles as lines."""
     name, title = "positions", "Logprob difference by position"
     cloud = deltas.cloud
     if not cloud.total:
         why = "No engine told logprobs of tokens: there is nothing to hold against each other."
-        return nothing(name, title, why)
+        return Picture(name=name, title=title, finding=why)
     lines = floor_lines(noise)
     largest = max(band.largest for band in deltas.bands)
     y = _nats_scale(cloud.y, [largest, *lines.values()])
@@ -58,36 +56,34 @@ def positions_picture(deltas: Deltas, noise: Noise) -> Markup:
     beyond = int((cloud.y > limit).sum())
     shown = f"{len(cloud.y):,} of {cloud.total:,} points are drawn: the largest, and an even choice of the others. "
     zeros = int((cloud.y == 0).sum())
-    return figure(
-        Picture(
-            name=name,
-            title=title,
-            finding=_delta_finding(largest, noise, beyond),
-            description=f"Scatter of {cloud.total} tokens before the first difference; the largest is {number(largest)}"
-            f" nats. {_told_lines(lines)}",
-            parts=parts,
-            keys=_delta_keys(lines, beyond, has_bands=True),
-            note=(shown if len(cloud.y) < cloud.total else "")
-            + "Only tokens before the first difference: both engines were in the same context there."
-            + (f" {zeros:,} of the drawn ones are exactly 0, at the lower edge." if zeros else "")
-            + (f" {deltas.not_numbers:,} were no numbers." if deltas.not_numbers else ""),
-            numbers=table(
-                ("Positions", "Tokens", "Median", "99th percentile", "Largest"),
-                [
-                    (f"{b.start:,}\u2013{b.stop - 1:,}", b.count, number(b.median), number(b.p99), number(b.largest))
-                    for b in deltas.bands
-                ],
-                caption=f"|logprob difference| in nats. {_told_lines(lines)}",
-            ),
-        )
+    return Picture(
+        name=name,
+        title=title,
+        finding=_delta_finding(largest, noise, beyond),
+        description=f"Scatter of {cloud.total} tokens before the first difference; the largest is {number(largest)}"
+        f" nats. {_told_lines(lines)}",
+        parts=parts,
+        keys=_delta_keys(lines, beyond, has_bands=True),
+        note=(shown if len(cloud.y) < cloud.total else "")
+        + "Only tokens before the first difference: both engines were in the same context there."
+        + (f" {zeros:,} of the drawn ones are exactly 0, at the lower edge." if zeros else "")
+        + (f" {deltas.not_numbers:,} were no numbers." if deltas.not_numbers else ""),
+        numbers=table(
+            ("Positions", "Tokens", "Median", "99th percentile", "Largest"),
+            [
+                (f"{b.start:,}\u2013{b.stop - 1:,}", b.count, number(b.median), number(b.p99), number(b.largest))
+                for b in deltas.bands
+            ],
+            caption=f"|logprob difference| in nats. {_told_lines(lines)}",
+        ),
     )
 
 
-def prompts_picture(cloud: Cloud, noise: Noise, unit: str) -> Markup:
+def prompts_picture(cloud: Cloud, noise: Noise, unit: str) -> Picture:
     """Each sample's largest |logprob difference| by the length of its prompt."""
     name, title = "prompts", "Largest logprob difference by prompt length"
     if not cloud.total:
-        return nothing(name, title, "No sample has logprobs and a known prompt length.")
+        return Picture(name=name, title=title, finding="No sample has logprobs and a known prompt length.")
     lines = floor_lines(noise)
     y = _nats_scale(cloud.y, list(lines.values()))
     low, high = max(1.0, float(cloud.x.min())), max(2.0, float(cloud.x.max()))
@@ -108,26 +104,24 @@ def prompts_picture(cloud: Cloud, noise: Noise, unit: str) -> Markup:
         if points:
             keys.append(Key(class_=status, label=told, kind=shape_of(status)))
     limit = noise.largest_delta if noise.largest_delta is not None else math.inf
-    return figure(
-        Picture(
-            name=name,
-            title=title,
-            finding=_prompt_finding(cloud, noise, int((cloud.y > limit).sum())),
-            description=f"Scatter of {cloud.total} samples. {_told_lines(lines)}",
-            parts=parts,
-            keys=[*keys, *_delta_keys(lines, 0, has_bands=False)],
-            note="Tokens before the first difference."
-            + (f" {len(cloud.y):,} of {cloud.total:,} samples are drawn." if len(cloud.y) < cloud.total else ""),
-            numbers=_prompt_numbers(cloud, unit),
-        )
+    return Picture(
+        name=name,
+        title=title,
+        finding=_prompt_finding(cloud, noise, int((cloud.y > limit).sum())),
+        description=f"Scatter of {cloud.total} samples. {_told_lines(lines)}",
+        parts=parts,
+        keys=[*keys, *_delta_keys(lines, 0, has_bands=False)],
+        note="Tokens before the first difference."
+        + (f" {len(cloud.y):,} of {cloud.total:,} samples are drawn." if len(cloud.y) < cloud.total else ""),
+        numbers=_prompt_numbers(cloud, unit),
     )
 
 
-def margins_picture(found: Sequence[Margin], noise: Noise, anchors: Mapping[str, str]) -> Markup:
+def margins_picture(found: Sequence[Margin], noise: Noise, anchors: Mapping[str, str]) -> Picture:
     """Both margins of each first difference; the tie region of the noise floor is shaded."""
     name, title = "margins", "How sure both were where they part"
     if not found:
-        return nothing(name, title, "No first difference has known margins.")
+        return Picture(name=name, title=title, finding="No first difference has known margins.")
     shift = noise.largest_shift
     high = max([*((each.baseline or 0.0) for each in found), *((each.target or 0.0) for each in found)])
     high = rounded_up(max(high, 1.15 * (shift or 0.0), 1e-3))
@@ -157,26 +151,24 @@ def margins_picture(found: Sequence[Margin], noise: Noise, anchors: Mapping[str,
     if shift is not None:
         keys.append(Key(class_="floor", label=f"tie: together at most {number(shift)} nats", kind="area"))
     more = f" The {_MOST_MARKS} largest of {len(found):,} are drawn." if len(found) > _MOST_MARKS else ""
-    return figure(
-        Picture(
-            name=name,
-            title=title,
-            finding=finding,
-            description=f"Scatter of both margins of {len(found)} first differences, {beyond} of them real.",
-            parts=parts,
-            keys=keys,
-            note="A margin is by how much an engine preferred its own token to the other's. Both together are the"
-            f" shift. The axes are linear up to the tie region, then logarithmic. A point leads to its sample.{more}",
-            numbers=table(
-                ("Sample", "Status", "Position", "Baseline's margin", "Target's margin", "Bound"),
-                [
-                    (e.sample_id[:60], e.status, e.position, _or_unknown(e.baseline), _or_unknown(e.target),
-                     "yes" if e.is_bound else "no")
-                    for e in found[:50]
-                ],
-                caption="Margins in nats, largest shift first" + (", the first 50" if len(found) > 50 else ""),
-            ),
-        )
+    return Picture(
+        name=name,
+        title=title,
+        finding=finding,
+        description=f"Scatter of both margins of {len(found)} first differences, {beyond} of them real.",
+        parts=parts,
+        keys=keys,
+        note="A margin is by how much an engine preferred its own token to the other's. Both together are the"
+        f" shift. The axes are linear up to the tie region, then logarithmic. A point leads to its sample.{more}",
+        numbers=table(
+            ("Sample", "Status", "Position", "Baseline's margin", "Target's margin", "Bound"),
+            [
+                (e.sample_id[:60], e.status, e.position, _or_unknown(e.baseline), _or_unknown(e.target),
+                 "yes" if e.is_bound else "no")
+                for e in found[:50]
+            ],
+            caption="Margins in nats, largest shift first" + (", the first 50" if len(found) > 50 else ""),
+        ),
     )  # fmt: skip
 
 

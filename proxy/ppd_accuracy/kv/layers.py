@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ppd_accuracy.kv.elements import ElementType
 from ppd_accuracy.kv.findings import Finding, told, told_moves
-from ppd_accuracy.kv.rows import Floats
-from ppd_accuracy.kv.sketches import Sketch, match_tolerance
+from ppd_accuracy.kv.sketches import Sketch, match_tolerance, row_lengths
 
 _MATCHING_SHARE = 0.8
 _BETTER = 0.5
@@ -87,15 +84,9 @@ def _holds(tensor: Sampled, other: Sampled) -> bool:
     """
     if tensor.shape != other.shape:
         return False
-    lengths = _lengths(other.baseline)
+    lengths = row_lengths(other.baseline)
     limits = match_tolerance(tensor.element) * lengths
     if len(lengths) >= _FEWEST_ROWS:
-        limits = np.minimum(limits, _NEAR * _lengths(other.baseline - np.median(other.baseline, axis=0)))
-    apart, own = _lengths(tensor.target - other.baseline), _lengths(tensor.target - tensor.baseline)
+        limits = np.minimum(limits, _NEAR * row_lengths(other.baseline - np.median(other.baseline, axis=0)))
+    apart, own = row_lengths(tensor.target - other.baseline), row_lengths(tensor.target - tensor.baseline)
     return bool(np.mean((apart <= limits) & (apart < _BETTER * own)) >= _MATCHING_SHARE)
-
-
-def _lengths(rows: NDArray[Any]) -> Floats:
-    numbers = rows.astype(np.float64)
-    found: Floats = np.sqrt(np.vecdot(numbers, numbers))
-    return found

@@ -26,7 +26,7 @@ from ppd_accuracy.kv.findings import (
     told_ranges,
 )
 from ppd_accuracy.kv.rows import Floats
-from ppd_accuracy.kv.sketches import Sketch, by_token, nearest
+from ppd_accuracy.kv.sketches import Sketch, by_token, nearest, row_lengths
 
 _NEAR = 0.25
 """Of the usual distance between two rows."""
@@ -52,13 +52,13 @@ class Places:
 
     def has_moved(self, places: NDArray[np.int64], sources: NDArray[np.int64]) -> Mask:
         """Whether places hold their sources' content rather than their own. Of one head, or of all together."""
-        apart = _lengths(self.target[places] - self.baseline[sources])
-        own = _lengths(self.target[places] - self.baseline[places])
+        apart = row_lengths(self.target[places] - self.baseline[sources])
+        own = row_lengths(self.target[places] - self.baseline[places])
         found: Mask = (apart <= self.limits[sources]) & (apart < _BETTER * own)
         return found
 
     def is_same(self, places: NDArray[np.int64], sources: NDArray[np.int64]) -> Mask:
-        apart = _lengths(self.target[places] - self.baseline[sources])
+        apart = row_lengths(self.target[places] - self.baseline[sources])
         found: Mask = apart <= self.limits[sources]
         return found
 
@@ -73,11 +73,6 @@ def _evened(sketches: Floats) -> Floats:
     """Squared lengths, half that of the row, half the median over tokens: a sketch's own is off by much."""
     squares = np.vecdot(sketches, sketches)
     found: Floats = (squares + np.median(squares, axis=-1, keepdims=True)) / 2
-    return found
-
-
-def _lengths(sketches: Floats) -> Floats:
-    found: Floats = np.sqrt(np.vecdot(sketches, sketches))
     return found
 
 
@@ -139,8 +134,8 @@ def _sources(places: Places, left: Mask, wrong: NDArray[np.int64]) -> Iterator[t
 
 
 def _held(places: Places, head: int, source: int, left: Mask) -> Mask:
-    apart = _lengths(places.target[head] - places.baseline[source])
-    own = _lengths(places.target[head] - places.baseline[head])
+    apart = row_lengths(places.target[head] - places.baseline[source])
+    own = row_lengths(places.target[head] - places.baseline[head])
     found: Mask = left & (apart <= places.limits[source]) & (apart < _BETTER * own)
     return found
 

@@ -14,6 +14,7 @@ from ppd_accuracy.kv.elements import BF16, ElementType
 from ppd_accuracy.kv.findings import (
     SHOWN_RANGES,
     Finding,
+    Kind,
     Mask,
     heads_of,
     ranges_of,
@@ -51,7 +52,7 @@ def find_patterns(
     zero = left & (rows.squared_target == 0) & (rows.squared_baseline > 0)
     found += _zero(zero, block_size)
     empty = left & (rows.squared_baseline == 0) & (rows.squared_target > 0)
-    found += _zero_baseline(empty, block_size)
+    found += _zeros("zero_baseline", "the baseline is zero there, the target is not", empty, block_size)
     left &= ~zero & ~empty
     if not left.any():
         return tuple(found)
@@ -83,28 +84,26 @@ def _not_finite(rows: Rows) -> Iterator[Finding]:
 
 
 def _zero(zero: Mask, block_size: int) -> Iterator[Finding]:
-    if not zero.any():
-        return
-    heads = heads_of(zero)
-    ranges = ranges_of(tokens_of(zero))
-    where = told_ranges(ranges) + told_blocks(ranges, block_size, zero.shape[1])
-    if len(heads) < len(zero):
-        where += f", {told('head', heads)}"
-    name = "everything is zero" if zero.all() else "zero"
-    if not zero.all() and len(ranges) == 1 and ranges[0][1] == zero.shape[1]:
-        name = "zero tail"
-    yield Finding(kind="zero", text=f"{name}: {where}", tokens=ranges, heads=heads)
+    name = "everything is zero" if zero.all() else "zero tail" if _is_tail(ranges_of(tokens_of(zero)), zero) else "zero"
+    yield from _zeros("zero", name, zero, block_size)
 
 
-def _zero_baseline(empty: Mask, block_size: int) -> Iterator[Finding]:
-    if not empty.any():
-        return
-    heads, ranges = heads_of(empty), ranges_of(tokens_of(empty))
-    where = told_ranges(ranges) + told_blocks(ranges, block_size, empty.shape[1])
-    if len(heads) < len(empty):
-        where += f", {told('head', heads)}"
-    text = f"the baseline is zero there, the target is not: {where}"
-    yield Finding(kind="zero_baseline", text=text, tokens=ranges, heads=heads)
+def _zeros(kind: Kind, name: str, zero: Mask, block_size: int) -> Iterator[Finding]:
+    if zero.any():
+        ranges = ranges_of(tokens_of(zero))
+        text = f"{name}: {_where(zero, ranges, block_size)}"
+        yield Finding(kind=kind, text=text, tokens=ranges, heads=heads_of(zero))
+
+
+def _where(mask: Mask, ranges: tuple[tuple[int, int], ...], block_size: int) -> str:
+    """Tokens, blocks, and heads unless it is all of them."""
+    heads = heads_of(mask)
+    which = f", {told('head', heads)}" if len(heads) < len(mask) else ""
+    return told_ranges(ranges) + told_blocks(ranges, block_size, mask.shape[1]) + which
+
+
+def _is_tail(ranges: tuple[tuple[int, int], ...], mask: Mask) -> bool:
+    return len(ranges) == 1 and ranges[0][1] == mask.shape[1]
 
 
 def _scaled(ones: Sketch, others: Sketch, left: Mask, element: ElementType) -> Iterator[tuple[Finding, Mask]]:
@@ -211,14 +210,11 @@ def _rest(rows: Rows, left: Mask, unrelated: Mask, block_size: int) -> Iterator[
 
 
 def _stale(unrelated: Mask, ranges: tuple[tuple[int, int], ...], error: float, block_size: int) -> Finding:
-    count, tokens = unrelated.shape
     heads = heads_of(unrelated)
-    name, where = "stale or foreign content", told_ranges(ranges) + told_blocks(ranges, block_size, tokens)
-    if len(heads) < count:
-        where += f", {told('head', heads)}"
+    name, where = "stale or foreign content", _where(unrelated, ranges, block_size)
     if unrelated.all():
         name, where = "unrelated content", "every head and token, as of another request"
-    elif len(ranges) == 1 and ranges[0][1] == tokens:
+    elif _is_tail(ranges, unrelated):
         name = "stale tail"
     return Finding(kind="stale", text=f"{name}: {where}", tokens=ranges, heads=heads, error=error)
 

@@ -7,7 +7,7 @@ memory is a piece and the rows' figures, whatever the tensor's size.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,30 +94,12 @@ class Rows:
 
 _SUMS = ("squared_difference", "squared_baseline", "squared_target", "total_difference", "total_ulp")
 _MAXIMA = ("largest_difference", "largest_baseline", "largest_target", "largest_ulp")
+_USED = ("used_bits_baseline", "used_bits_target")
 _COUNTS = ("pairs", "changed", "nan_baseline", "nan_target", "infinite_baseline", "infinite_target", "infinite_matches")
 
 
-@dataclass(slots=True, kw_only=True)
-class _Piece:
-    """What one piece adds to its rows; fields as in Rows, one element per row."""
-
-    squared_difference: Any = 0.0
-    squared_baseline: Any = 0.0
-    squared_target: Any = 0.0
-    total_difference: Any = 0.0
-    largest_difference: Any = 0.0
-    largest_baseline: Any = 0.0
-    largest_target: Any = 0.0
-    total_ulp: Any = 0.0
-    largest_ulp: Any = 0.0
-    pairs: Any = 0
-    changed: Any = 0
-    nan_baseline: Any = 0
-    nan_target: Any = 0
-    infinite_baseline: Any = 0
-    infinite_target: Any = 0
-    infinite_matches: Any = 0
-    used_bits: tuple[int, int] = field(default=(0, 0))
+_Piece = dict[str, Any]
+"""What one piece adds to its rows: one element per row, named as in Rows; nothing to what is not named."""
 
 
 def compare_rows(baseline: Tensor, target: Tensor) -> Rows:
@@ -129,23 +111,22 @@ def compare_rows(baseline: Tensor, target: Tensor) -> Rows:
         raise ValueError(f"shape {baseline.shape} has no elements; there is nothing to compare")
     element = common_type(baseline.element, target.element)
     rows = heads * tokens
-    sums: dict[str, Any] = {name: np.zeros(rows) for name in (*_SUMS, *_MAXIMA)}
-    counts: dict[str, Any] = {name: np.zeros(rows, np.int64) for name in _COUNTS}
-    used = [0, 0]
+    figures: dict[str, Any] = {name: np.zeros(rows) for name in (*_SUMS, *_MAXIMA)}
+    figures |= {name: np.zeros(rows, np.int64) for name in _COUNTS}
+    used: dict[str, Any] = dict.fromkeys(_USED, 0)
     with np.errstate(all="ignore"):  # overflowing sums become infinite, and nothing infinite passes
         for first, last, start, stop in pieces(rows, channels):
             ones = convert(baseline.read(start, stop), baseline.element, element).reshape(last - first, -1)
             others = convert(target.read(start, stop), target.element, element).reshape(last - first, -1)
-            piece = _compare(ones, others, element)
-            for name in _SUMS:
-                sums[name][first:last] += getattr(piece, name)
-            for name in _MAXIMA:
-                np.maximum(sums[name][first:last], getattr(piece, name), out=sums[name][first:last])
-            for name in _COUNTS:
-                counts[name][first:last] += getattr(piece, name)
-            used = [used[0] | piece.used_bits[0], used[1] | piece.used_bits[1]]
-    shaped = {name: array.reshape(heads, tokens) for name, array in {**sums, **counts}.items()}
-    return Rows(element=element, channels=channels, used_bits_baseline=used[0], used_bits_target=used[1], **shaped)
+            for name, values in _compare(ones, others, element).items():
+                if name in _USED:
+                    used[name] |= values
+                elif name in _MAXIMA:
+                    np.maximum(figures[name][first:last], values, out=figures[name][first:last])
+                else:
+                    figures[name][first:last] += values
+    shaped = {name: array.reshape(heads, tokens) for name, array in figures.items()}
+    return Rows(element=element, channels=channels, **used, **shaped)
 
 
 def pieces(rows: int, channels: int) -> Iterator[tuple[int, int, int, int]]:
@@ -167,21 +148,18 @@ def _compare(ones: Raw, others: Raw, element: ElementType) -> _Piece:
     limit = element.first_non_finite
     if int(first.max()) >= limit or int(second.max()) >= limit:
         return _compare_with_gaps(ones, others, element)
-    used = (int(np.bitwise_or.reduce(ones, axis=None)), int(np.bitwise_or.reduce(others, axis=None)))
-    piece = _compare_finite(ones, others, first, second, element)
-    piece.pairs = ones.shape[1]
-    piece.used_bits = used
-    return piece
+    return _compare_finite(ones, others, first, second, element) | {"pairs": ones.shape[1]}
 
 
 def _compare_finite(ones: Raw, others: Raw, first: Raw, second: Raw, element: ElementType) -> _Piece:
     """`first` and `second` are the magnitudes of both."""
+    used = {name: int(np.bitwise_or.reduce(raw, axis=None)) for name, raw in zip(_USED, (ones, others), strict=True)}
     values = decode(ones, element)
     largest = _decoded_maximum(first, element)
     squares = _squares(values, float(largest.max()))
     if np.array_equal(ones, others):
         return _Piece(
-            squared_baseline=squares, squared_target=squares, largest_baseline=largest, largest_target=largest
+            **used, squared_baseline=squares, squared_target=squares, largest_baseline=largest, largest_target=largest
         )
     other_values, other_largest = decode(others, element), _decoded_maximum(second, element)
     highest = max(float(largest.max()), float(other_largest.max()))
@@ -193,6 +171,7 @@ def _compare_finite(ones: Raw, others: Raw, first: Raw, second: Raw, element: El
     distance = ulp_distance(ones, others, element)
     largest_difference = difference.max(axis=1)
     return _Piece(
+        **used,
         squared_difference=_squares(difference, float(largest_difference.max())),
         squared_baseline=squares,
         squared_target=other_squares,
@@ -217,12 +196,9 @@ def _compare_with_gaps(ones: Raw, others: Raw, element: ElementType) -> _Piece:
     zero = first.dtype.type(0)
     ones, others = np.where(is_gap, zero, ones), np.where(is_gap, zero, others)
     piece = _compare_finite(ones, others, magnitudes_of(ones, element), magnitudes_of(others, element), element)
-    piece.pairs = (~is_gap).sum(axis=1)
-    piece.nan_baseline, piece.nan_target = (mask.sum(axis=1) for mask in is_nan)
-    piece.infinite_baseline, piece.infinite_target = (mask.sum(axis=1) for mask in is_infinite)
-    piece.infinite_matches = is_match.sum(axis=1)
-    piece.used_bits = (int(np.bitwise_or.reduce(ones, axis=None)), int(np.bitwise_or.reduce(others, axis=None)))
-    return piece
+    for side, nan, infinite in zip(("baseline", "target"), is_nan, is_infinite, strict=True):
+        piece |= {f"nan_{side}": nan.sum(axis=1), f"infinite_{side}": infinite.sum(axis=1)}
+    return piece | {"pairs": (~is_gap).sum(axis=1), "infinite_matches": is_match.sum(axis=1)}
 
 
 def _decoded_maximum(magnitudes: Raw, element: ElementType) -> Floats:

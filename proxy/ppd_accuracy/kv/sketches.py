@@ -84,6 +84,13 @@ def own_distances(ones: Sketch, others: Sketch) -> NDArray[np.float64]:
     return found
 
 
+def row_lengths(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Over the last axis, whose place is left out."""
+    numbers = rows.astype(np.float64, copy=False)
+    lengths: NDArray[np.float64] = np.sqrt(np.vecdot(numbers, numbers))
+    return lengths
+
+
 def _signs(rows: int, columns: int) -> Sketch:
     """Random +1 and -1, the same ones every time."""
     signs = np.random.default_rng(_SEED).integers(0, 2, (rows, columns))

@@ -5,6 +5,7 @@ import pytest
 from tests.support.acc.commands import run_command
 
 from ppd_acc.outcome import Mistake
+from ppd_acc.page.drawing import figure
 from ppd_acc.page.kv_matrix import read_heat
 from ppd_acc.page.kv_picture import Heat, Panel, Row, heat_picture, level, levels
 from ppd_wire.json.strict import to_json
@@ -79,7 +80,7 @@ def test_colours_rise_and_the_largest_error_has_the_last_one(numbers):
 
 def test_a_cell_that_is_not_finite_has_a_colour_of_its_own_and_is_counted():
     panel = Panel(name="K", rows=(Row(label="0", starts=(0, 8), values=(0.1, None), tokens=16),))
-    told = heat_picture(Heat(panels=(panel,), is_match=False))
+    told = figure(heat_picture(Heat(panels=(panel,), is_match=False)))
     assert 'class="heat none"' in told
     assert "1 of 2 cells hold numbers that are not finite" in told
 
@@ -87,7 +88,7 @@ def test_a_cell_that_is_not_finite_has_a_colour_of_its_own_and_is_counted():
 def test_neighbours_of_one_colour_are_drawn_as_one():
     values = (0.1,) * 128
     rows = tuple(Row(label=str(n), starts=tuple(range(128)), values=values, tokens=128) for n in range(80))
-    told = heat_picture(Heat(panels=(Panel(name="K", rows=rows),)))
+    told = figure(heat_picture(Heat(panels=(Panel(name="K", rows=rows),))))
     assert len(told) < 30_000
 
 
