@@ -1,7 +1,7 @@
 """What a command of `ppd-acc` is: its options, its work, what it tells people and machines, how it ends.
 
-A command is one module in `cli/<subject>/` with one or more `Command` values; `registry.py` lists them all. It returns
-a `Result` or raises `Mistake` (2) or `Trouble` (3); printing, JSON and exit codes are `main.py`'s.
+A command is a module in `cli/<subject>/` with `Options` and `run`; `registry.py` lists them all. It returns a `Result`
+or raises `Mistake` (2) or `Trouble` (3); printing, JSON and exit codes are `main.py`'s.
 """
 
 from __future__ import annotations

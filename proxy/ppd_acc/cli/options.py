@@ -43,6 +43,12 @@ def value(
     return flag(read=read, type=kind, default=default, metavar=metavar, help=help_text + shown)
 
 
+def several(metavar: str, help_text: str) -> Any:
+    """A flag that may be given again and again: a tuple of texts."""
+    made = flag(action="append", metavar=metavar, help=help_text)
+    return field(metadata={**made.metadata, "absent": ()})
+
+
 def flags(add: Callable[[argparse.ArgumentParser], None], read: Callable[[Given], Any]) -> Any:
     """A field that several flags come to: `add` adds them, `read` makes the value, and may raise Mistake."""
     return field(metadata={"add": lambda parser, _: add(parser), "read": read})
@@ -69,5 +75,6 @@ def read_options(kind: type[_T], given: Given) -> _T:
     values: dict[str, Any] = {}
     for each in fields(kind):  # type: ignore[arg-type]
         read = each.metadata["read"]
-        values[each.name] = given.flag(each.name) if read is None else read(given)
+        what = given.flag(each.name) if read is None else read(given)
+        values[each.name] = each.metadata.get("absent") if what is None else what
     return kind(**values)

@@ -14,7 +14,7 @@ from ppd_acc.ask.detection import Detection, detect
 from ppd_acc.ask.engines import EngineTrouble, engines
 from ppd_acc.cli.engines.healthcheck import quick_access, urls_of
 from ppd_acc.cli.flags import add_access_flags
-from ppd_acc.cli.options import flag, flags
+from ppd_acc.cli.options import flag, flags, several
 from ppd_acc.outcome import Exit, Result
 from ppd_acc.surroundings import Surroundings
 
@@ -24,7 +24,7 @@ class Options:
     urls: Sequence[str] = flag(
         "urls", nargs="*", metavar="URL", help="what to look at, as many as there are", read=urls_of
     )
-    url: Sequence[str] | None = flag(action="append", metavar="URL", help="the same, repeatable")
+    url: Sequence[str] = several("URL", "the same, repeatable")
     ask: bool = flag(
         action="store_true",
         help="also ask for one token, with the offer that another engine decodes on: a NIXL engine holds the prompt's"

@@ -14,7 +14,7 @@ from ppd_acc.ask.engines import engines
 from ppd_acc.ask.health import DEPTH, Health, check_health, differences
 from ppd_acc.cli.flags import SIDES, add_access_flags, whole_number_of
 from ppd_acc.cli.given import Given, url_of
-from ppd_acc.cli.options import flag, flags, value
+from ppd_acc.cli.options import flag, flags, several, value
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
 
@@ -42,9 +42,8 @@ class Options:
     urls: Sequence[str] = flag(
         "urls", nargs="*", metavar="URL", help="engines or proxies, as many as there are", read=urls_of
     )
-    url: Sequence[str] | None = flag(
-        action="append", metavar="URL",
-        help="the same, repeatable; without any: [defaults] baseline and target. Each generates a few tokens: a stock"
+    url: Sequence[str] = several(
+        "URL", "the same, repeatable; without any: [defaults] baseline and target. Each generates a few tokens: a stock"
         " P2pNccl engine ends on a request without a tag",
     )  # fmt: skip
     top_k: int = value("N", "logprobs per token asked for", whole_number_of("top_k"), DEPTH)

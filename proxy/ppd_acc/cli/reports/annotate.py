@@ -9,7 +9,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.cli.options import flag, switch, value
+from ppd_acc.cli.options import flag, several, switch, value
 from ppd_acc.data.report import read_report
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports.annotations import NOTHING, Annotation, read_annotations, sample_of, sidecar, write_annotations
@@ -19,14 +19,9 @@ from ppd_acc.surroundings import Surroundings
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     report: str = flag("--report", "--input", required=True, metavar="FILE", help="what batch-compare wrote")
-    sample: Sequence[str] = flag(
-        action="append", metavar="ID", help="which sample, repeatable", read=lambda given: given.flag("sample") or ()
-    )
+    sample: Sequence[str] = several("ID", "which sample, repeatable")
     note: str | None = value("TEXT", "replaces the sample's note")
-    label: Sequence[str] = flag(
-        action="append", metavar="WORD", help="added to the sample's labels, repeatable",
-        read=lambda given: given.flag("label") or (),
-    )  # fmt: skip
+    label: Sequence[str] = several("WORD", "added to the sample's labels, repeatable")
     clear: bool = switch("remove note and labels first; without --sample, of all")
     list: bool = switch("show all annotations")
 
@@ -50,12 +45,10 @@ def run(options: Options, surroundings: Surroundings) -> Result:
     shown = {name: each for name, each in annotations.items() if not each.is_empty and (not ids or name in ids)}
     strangers = sorted(set(annotations) - known)
     notes = (f"{len(strangers)} annotations are of samples that the report has not: {strangers[:3]}",)
-    return Result(
-        exit=Exit.PASS,
-        data={"report": str(options.report), "file": str(sidecar(options.report)), "annotations": _plain(shown)},
-        view=(_table(shown) if shown else "no annotations",),
-        notes=notes if strangers else (),
-    )
+    plain = msgspec.to_builtins(shown)
+    data = {"report": options.report, "file": str(sidecar(options.report)), "annotations": plain}
+    view = (_table(shown) if shown else "no annotations",)
+    return Result(exit=Exit.PASS, data=data, view=view, notes=notes if strangers else ())
 
 
 def changed(
@@ -71,11 +64,6 @@ def changed(
             labels=list(dict.fromkeys([*before.labels, *options.label])),
         )
     return {sample_id: each for sample_id, each in kept.items() if not each.is_empty}
-
-
-def _plain(annotations: Mapping[str, Annotation]) -> dict[str, object]:
-    plain: dict[str, object] = msgspec.to_builtins(dict(annotations))
-    return plain
 
 
 def _table(annotations: Mapping[str, Annotation]) -> Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppd_acc.cli.given import Given
-from ppd_acc.cli.options import add_options, derived, flag, flags, nested, read_options, switch, value
+from ppd_acc.cli.options import add_options, derived, flag, flags, nested, read_options, several, switch, value
 from ppd_acc.cli.settings import Settings
 from ppd_acc.outcome import Mistake
 
@@ -36,6 +36,7 @@ class Options:
     limits: Limits = nested(Limits)
     runs: int = value("N", "of every prompt", int, 5)
     force: bool = switch("even so")
+    labels: tuple[str, ...] = several("WORD", "repeatable")
     profile: tuple[str | None, dict] = derived(Given.profile)
 
 
@@ -52,10 +53,14 @@ def options(*arguments):
 def test_fields_become_flags_and_flags_become_fields():
     read = options("a", "b", "--target", "t", "--max-abs", "0.5")
     assert read == Options(
-        words=("a", "b"), sides=(None, "t"), seed=7, limits=Limits(max_abs=0.5), runs=5, force=False,
+        words=("a", "b"), sides=(None, "t"), seed=7, limits=Limits(max_abs=0.5), runs=5, force=False, labels=(),
         profile=(None, {}),
     )  # fmt: skip
     assert "of every prompt (default 5)" in parser().format_help()
+
+
+def test_what_may_be_given_several_times_is_a_tuple():
+    assert options("--target", "t", "--labels", "a", "--labels", "b").labels == ("a", "b")
 
 
 def test_options_cannot_be_changed():
