@@ -1,4 +1,4 @@
-"""What a request's candidate plans must pass: one function for each rule, one reason for each function. Pure.
+"""What a request's candidate plans must pass: a function for each rule, which gives the reason why one does not. Pure.
 
 A new rule is a function here and its place in DIRECT or HOME (the first that holds gives the reason), or a PairFilter.
 """
@@ -12,6 +12,9 @@ from ppd_core.handoff.registry import HANDOFFS
 from ppd_core.policy.placement import is_overloaded
 from ppd_core.policy.plan import DecisionReason
 from ppd_core.policy.situation import Case, Situation
+
+PairFilter = Callable[[Engine, Engine, Situation], bool]
+"""Whether a prefill and a decode engine can be used together."""
 
 # Of every plan with a handoff
 
@@ -93,6 +96,3 @@ def is_pair(prefill: Engine, decode: Engine, situation: Situation) -> bool:
 def is_trusted_pair(prefill: Engine, decode: Engine, situation: Situation) -> bool:
     is_bad = situation.distrust.is_pair_bad(prefill.id, decode.id)
     return not is_bad and is_pair(prefill, decode, situation)
-
-
-PairFilter = Callable[[Engine, Engine, Situation], bool]

@@ -33,9 +33,9 @@ def test_a_first_turn_is_unknown(store):
 
 def test_the_next_turn_is_complete_and_knows_its_home(store):
     serve(store, [user("hi")], "hello", engine="d2", incarnation=3)
-    found = look_up(store, [user("hi"), assistant("hello"), user("more")])
-    assert found == History(known_answers=1, is_complete=True, has_answers=True, home=home("d2", 20, 3))
-    assert found.turn == 2
+    history = look_up(store, [user("hi"), assistant("hello"), user("more")])
+    assert history == History(known_answers=1, is_complete=True, has_answers=True, home=home("d2", 20, 3))
+    assert history.turn == 2
 
 
 def test_five_turns_are_one_conversation(store):
@@ -55,8 +55,8 @@ def test_two_users_with_the_same_first_message_are_told_apart_by_their_answers(s
     serve(store, [user("hi")], "hello, B", engine="d2")
     assert store.count == 2
     for name, engine in (("A", "d1"), ("B", "d2")):
-        found = look_up(store, [user("hi"), assistant(f"hello, {name}"), user("more")])
-        assert (found.is_complete, found.home) == (True, home(engine, 20))
+        history = look_up(store, [user("hi"), assistant(f"hello, {name}"), user("more")])
+        assert (history.is_complete, history.home) == (True, home(engine, 20))
 
 
 def test_the_same_opener_alone_is_known_but_no_answer(store):
@@ -67,8 +67,8 @@ def test_the_same_opener_alone_is_known_but_no_answer(store):
 def test_a_shared_system_prompt_does_not_make_a_history_complete(store):
     prompt = system("long " * 5000)
     serve(store, [prompt, user("a")], "x")
-    found = look_up(store, [prompt, user("b"), assistant("y"), user("c")])
-    assert found == History(has_answers=True, home=home("d1", 0))
+    history = look_up(store, [prompt, user("b"), assistant("y"), user("c")])
+    assert history == History(has_answers=True, home=home("d1", 0))
 
 
 def test_shared_few_shot_examples_are_not_answers(store):
@@ -83,8 +83,8 @@ def test_shared_few_shot_examples_are_not_answers(store):
 def test_an_example_that_an_engine_then_answers_becomes_an_answer(store):
     serve(store, [user("1+1"), assistant("2"), user("3+3")], "6")
     serve(store, [user("1+1")], "2")
-    found = look_up(store, [user("1+1"), assistant("2"), user("else")])
-    assert (found.known_answers, found.is_complete, found.home) == (1, True, home("d1", 20))
+    history = look_up(store, [user("1+1"), assistant("2"), user("else")])
+    assert (history.known_answers, history.is_complete, history.home) == (1, True, home("d1", 20))
     assert look_up(store, [user("1+1"), assistant("2"), user("3+3"), assistant("6"), user("x")]).turn == 3
     check_tree(store)
 
@@ -145,8 +145,8 @@ def test_an_answer_with_reasoning_is_known_with_and_without_it_but_only_its_prom
     serve(store, [user("2+2")], answer)
     kept = assistant(answer.content, reasoning_content=answer.reasoning)
     for sent_back in (assistant("four"), kept):
-        found = look_up(store, [user("2+2"), sent_back, user("sure?")])
-        assert found == History(known_answers=1, is_complete=True, has_answers=True, home=home("d1", 10))
+        history = look_up(store, [user("2+2"), sent_back, user("sure?")])
+        assert history == History(known_answers=1, is_complete=True, has_answers=True, home=home("d1", 10))
     assert store.count == 1
 
 
@@ -234,8 +234,8 @@ def test_home_moves_with_the_latest_turn_and_so_does_everything_before_it(store)
 def test_a_history_sent_whole_after_a_restart_counts_from_its_first_known_answer(store):
     messages = [user("a"), assistant("b"), user("c")]
     serve(store, messages, "d")
-    found = look_up(store, [*messages, assistant("d"), user("e")])
-    assert (found.turn, found.is_complete) == (2, True)
+    history = look_up(store, [*messages, assistant("d"), user("e")])
+    assert (history.turn, history.is_complete) == (2, True)
 
 
 def test_an_empty_list_of_messages_is_unknown_and_not_remembered(store):
@@ -252,8 +252,8 @@ def test_an_empty_list_of_messages_is_unknown_and_not_remembered(store):
 def test_a_raw_prompt_that_continues_an_answer_is_complete(store, size, answer_size):
     prompt, answer = "p" * size, "a" * answer_size
     serve_raw(store, prompt, answer)
-    found = look_up_raw(store, prompt + answer + " and then?")
-    assert found == History(known_answers=1, is_complete=True, has_answers=True, home=home("d1", size + answer_size))
+    history = look_up_raw(store, prompt + answer + " and then?")
+    assert history == History(known_answers=1, is_complete=True, has_answers=True, home=home("d1", size + answer_size))
     assert look_up_raw(store, prompt + answer[:-1] + "?") == History()
     assert look_up_raw(store, prompt + answer).is_complete
 
@@ -276,8 +276,8 @@ def test_many_short_raw_texts_with_one_beginning_are_all_found():
     for index in range(2000):
         serve_raw(store, f"{shots}{index}" + "?" * (index % 90), "yes", engine=f"d{index}")
     for index in range(2000):
-        found = look_up_raw(store, f"{shots}{index}" + "?" * (index % 90) + "yes, and?")
-        assert (found.is_complete, found.home.engine_id) == (True, f"d{index}")
+        history = look_up_raw(store, f"{shots}{index}" + "?" * (index % 90) + "yes, and?")
+        assert (history.is_complete, history.home.engine_id) == (True, f"d{index}")
 
 
 def test_token_id_prompts_are_continued_by_ids(store):

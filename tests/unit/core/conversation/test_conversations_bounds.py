@@ -212,23 +212,23 @@ def test_an_unbounded_store_knows_what_an_oracle_knows(requests, queries):
         oracle.serve(messages, answer, engine)
         check_tree(store)
     for messages in [*queries, *(messages for messages, _, _ in requests)]:
-        found, expected = look_up(store, messages), oracle.look_up(messages)
+        history, expected = look_up(store, messages), oracle.look_up(messages)
         for name in ("known_answers", "is_complete", "has_answers"):
-            assert getattr(found, name) == expected[name]
-        assert (found.home and found.home.engine_id) == expected["engine"]
+            assert getattr(history, name) == expected[name]
+        assert (history.home and history.home.engine_id) == expected["engine"]
         if expected["is_exact"]:
-            assert found.home.held_tokens == expected["tokens"]
-        elif found.home is not None:
-            assert found.home.held_tokens <= expected["tokens"]
+            assert history.home.held_tokens == expected["tokens"]
+        elif history.home is not None:
+            assert history.home.held_tokens <= expected["tokens"]
 
 
 @given(REQUESTS, st.integers(1, 3), st.integers(1, 10), st.lists(st.sampled_from(["", "x", "y"]), min_size=12))
 def test_a_bounded_store_keeps_its_bounds_never_invents_and_forgets_without_a_trace(requests, most, steps, reasons):
     store, oracle = Conversations(max_conversations=most, ttl_s=5, max_steps=steps), Oracle()
     for now, (messages, answer, engine) in enumerate(requests):
-        found, expected = look_up(store, messages, now=float(now)), oracle.look_up(messages)
-        assert found.is_complete <= expected["is_complete"]
-        assert found.known_answers <= expected["known_answers"]
+        history, expected = look_up(store, messages, now=float(now)), oracle.look_up(messages)
+        assert history.is_complete <= expected["is_complete"]
+        assert history.known_answers <= expected["known_answers"]
         answer = answer and Answer(content=answer, reasoning=reasons[now])
         serve(store, messages, answer, engine=engine, now=float(now))
         oracle.serve(messages, answer and answer.content, engine)
@@ -252,9 +252,9 @@ def test_the_longest_remembered_raw_text_is_found(turns, queries, most):
         check_tree(store)
     for prompt in queries + [prompt + answer + "e" for prompt, answer in turns]:
         known = [end for end in ends if prompt.startswith(end)]
-        found = look_up_raw(store, prompt)
-        assert found.is_complete <= bool(known)
+        history = look_up_raw(store, prompt)
+        assert history.is_complete <= bool(known)
         if most >= len(turns) and known:
-            assert found.home.held_tokens == max(map(len, known))
+            assert history.home.held_tokens == max(map(len, known))
     store.expire(100.0)
     check_empty(store)

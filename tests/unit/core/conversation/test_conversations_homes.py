@@ -31,8 +31,8 @@ def test_the_latest_turn_says_what_all_its_steps_have(store):
 def test_forgotten_homes_leave_the_history_known(store):
     serve(store, OPENER, "b", filled_by=("p1",))
     assert store.forget_homes(lambda known: "p1" in known.filled_by) == 1
-    found = look_up(store, NEXT)
-    assert (found.is_complete, found.known_answers, found.home) == (True, 1, None)
+    history = look_up(store, NEXT)
+    assert (history.is_complete, history.known_answers, history.home) == (True, 1, None)
     assert store.listing(now=1.0) == [{"turns": 1, "home": None, "tokens": 0, "age_s": 1.0}]
     check_tree(store)
 
@@ -61,8 +61,8 @@ def test_a_branch_from_what_was_forgotten_has_no_home(store):
 def test_raw_prompts_lose_their_homes_too(store):
     serve_raw(store, "one two", " three")
     assert store.forget_homes(lambda known: known.engine_id == "d1") == 1
-    found = look_up_raw(store, "one two three four")
-    assert (found.is_complete, found.home) == (True, None)
+    history = look_up_raw(store, "one two three four")
+    assert (history.is_complete, history.home) == (True, None)
     assert store.forget_homes(lambda _: True) == 0
 
 
@@ -83,6 +83,6 @@ def test_no_step_has_a_forgotten_home_and_the_count_is_of_conversations(turns, b
     assert store.forget_homes(lambda known: known.engine_id == bad) == sum(row["home"] == bad for row in rows)
     assert store.count == count
     for messages in asked:
-        found = look_up(store, messages)
-        assert found.home is None or found.home.engine_id != bad
+        history = look_up(store, messages)
+        assert history.home is None or history.home.engine_id != bad
     check_tree(store)

@@ -25,9 +25,9 @@ FOR_GOOD = GuardSettings(mode="act", cooldown_s=COOL)
 
 def verdicts(*red, **others):
     """`red` are pairs or scopes; others by word: `green=[A]`."""
-    told = {"red": red, **others}
-    by_word = [(word, scope) for word, scopes in told.items() for scope in scopes]
-    return Verdicts({scope if isinstance(scope, str) else pair_scope(*scope): word for word, scope in by_word})
+    by_word = {"red": red, **others}
+    given = [(word, scope) for word, scopes in by_word.items() for scope in scopes]
+    return Verdicts({scope if isinstance(scope, str) else pair_scope(*scope): word for word, scope in given})
 
 
 def kinds(actions):
@@ -55,8 +55,8 @@ def test_a_second_pair_of_an_engine_gets_it_another_salt(guard):
 
 @pytest.mark.parametrize("word", ["unknown", "amber", "green"])
 def test_nothing_but_red_is_acted_upon(guard, word):
-    told = verdicts(**{word: [A, B, C, DIRECT, SPLIT, "all"]})
-    assert guard.update(told, [A, B, C], 0.0) == ()
+    judged = verdicts(**{word: [A, B, C, DIRECT, SPLIT, "all"]})
+    assert guard.update(judged, [A, B, C], 0.0) == ()
     assert guard.distrust == Distrust()
 
 
@@ -274,11 +274,11 @@ def replay(in_force, actions):
 def test_on_any_walk_salts_are_new_unknown_is_left_alone_and_distrust_equals_the_actions_in_force(steps, retry_s):
     guard = Guard(GuardSettings(mode="act", cooldown_s=COOL, retry_s=retry_s), epoch_base="t")
     now, seen, in_force, salts = 0.0, set(), set(), {}
-    for wait, told, usable, what in steps:
+    for wait, words, usable, what in steps:
         now += wait
         before = guard.distrust
         if what == "update":
-            actions = guard.update(Verdicts(told), usable, now)
+            actions = guard.update(Verdicts(words), usable, now)
         else:
             first = min((action.scope for action in guard.actions_in_force), default=None)
             actions = guard.undo(None if what == "undo all" else first, now)
@@ -289,7 +289,7 @@ def test_on_any_walk_salts_are_new_unknown_is_left_alone_and_distrust_equals_the
         assert (distrust.is_direct, distrust.is_split) == (DIRECT in in_force, SPLIT in in_force)
         for action in actions:
             if action.kind in ("distrust_pair", "distrust_direct"):
-                assert told[action.scope] == "red"
+                assert words[action.scope] == "red"
             if action.kind == "distrust_split":
                 assert usable
                 assert usable <= distrust.pairs
