@@ -30,7 +30,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from ppd_accuracy.verdicts.noise import NoiseFloor, key_of
+from ppd_accuracy.verdicts.noise import BaselineNoise, key_of
 from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
 from shadow_cluster import Watched, dump, noise_row, prompt_of, real_cluster, row, say, statistics_of
 
@@ -279,7 +279,7 @@ def replay() -> dict[str, Any]:
     print(f"{'red at 5 %':>12}{'median':>8}{'worst':>7}{'red at 1 %':>12}{'median':>8}")
     for number, (name, faulty) in enumerate(recorded.items()):
         verdicts = _fresh(noise)
-        reference = verdicts.floor.reference(key)
+        reference = verdicts.noise.reference(key)
         assert reference is not None
         categories = [reference.judge(statistics_of(each), is_greedy=True).category for each in faulty]
         delays = {}
@@ -302,7 +302,7 @@ def replay() -> dict[str, Any]:
 
 
 def _fresh(noise: Sequence[Any]) -> Verdicts:
-    verdicts = Verdicts(NoiseFloor(least=len(noise), capacity=2 * len(noise)), Tolerances())
+    verdicts = Verdicts(BaselineNoise(least=len(noise), capacity=2 * len(noise)), Tolerances())
     key = key_of("tiny-peaked", 1500, "greedy")
     for each in noise:
         verdicts.add_noise(key, statistics_of(each))

@@ -24,7 +24,7 @@ import numpy as np
 
 from ppd_accuracy.answers.scores import Statistics
 from ppd_accuracy.statistics.intervals import wilson
-from ppd_accuracy.verdicts.noise import NoiseFloor, key_of
+from ppd_accuracy.verdicts.noise import BaselineNoise, key_of
 from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
 from shadow_cluster import statistics_of
 
@@ -50,7 +50,7 @@ class Source:
 
 
 def watched(source: Source, floor_samples: int) -> Verdicts:
-    verdicts = Verdicts(NoiseFloor(least=min(300, floor_samples), capacity=10_000), Tolerances())
+    verdicts = Verdicts(BaselineNoise(least=min(300, floor_samples), capacity=10_000), Tolerances())
     for _ in range(floor_samples):
         verdicts.add_noise(KEY, source.sample())
     return verdicts

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 
 _LINE_EVERY_S, _REDRAW_EVERY_S = 5.0, 0.5
 
@@ -67,7 +67,7 @@ def is_verbatim(part: object) -> bool:
     return isinstance(part, Text) and part.no_wrap is True
 
 
-def noise_line(floor: Floor) -> str:
+def noise_line(floor: ReplayNoise) -> str:
     """One line, to stand beside numbers."""
     if not floor.answers:
         return "noise floor: not measured (--noise-floor N measures it)"
@@ -84,7 +84,7 @@ def noise_line(floor: Floor) -> str:
     )
 
 
-def _failures(floor: Floor) -> str:
+def _failures(floor: ReplayNoise) -> str:
     if not floor.failed:
         return ""
     asked = floor.answers + floor.failed

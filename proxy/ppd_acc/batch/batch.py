@@ -26,7 +26,7 @@ from ppd_acc.compare.normalizing import Matching
 from ppd_acc.data.datasets import Row
 from ppd_acc.data.report import Sample, Status
 from ppd_acc.data.snapshots import Kept
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_shell.tasks import Tasks
 
 Tops = Literal["all", "near", "none"]
@@ -110,7 +110,7 @@ class Rules:
     """How answers are judged and what is kept of them. `forcing` scores divergent answers on the baseline."""
 
     sampling: Sampling
-    floor: Floor
+    floor: ReplayNoise
     matching: Matching = field(default_factory=Matching)
     forcing: Engine | None = None
     tops: Tops = "all"

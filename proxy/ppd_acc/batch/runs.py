@@ -26,7 +26,7 @@ from ppd_acc.data.snapshots import Kept, Snapshot
 from ppd_acc.outcome import Mistake
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress
-from ppd_accuracy.answers.flips import Floor, Measured, floor_of
+from ppd_accuracy.answers.flips import Measured, ReplayNoise, replay_noise_of
 
 _AHEAD = 2
 """Samples begun per request that an engine takes at once: while one engine is behind, the others have work."""
@@ -60,7 +60,7 @@ class Done:
 
     baseline: EngineInfo
     targets: tuple[EngineInfo, ...]
-    floor: Floor
+    floor: ReplayNoise
     finished: tuple[tuple[bytes, ...] | None, ...]
     stopped: tuple[Gate | None, ...]
     recalled: int
@@ -117,7 +117,7 @@ async def conduct(work: Work, options: Options, context: Surroundings) -> Done:
 
 async def _sampled(
     work: Work, options: Options, context: Surroundings, opened: Sequence[Engine], infos: Sequence[EngineInfo],
-    floor: Floor, journal: RunJournal | None, found: Found,
+    floor: ReplayNoise, journal: RunJournal | None, found: Found,
 ) -> Done:  # fmt: skip
     """The samples that are missing."""
     baseline = opened[0] if work.baseline is not None else None
@@ -175,7 +175,7 @@ async def info_of(engine: Engine) -> EngineInfo:
 async def _floor(
     work: Work, options: Options, context: Surroundings, baseline: Engine | None, infos: Sequence[EngineInfo],
     journal: RunJournal | None, found: Found,
-) -> Floor:  # fmt: skip
+) -> ReplayNoise:  # fmt: skip
     """The snapshot's, the journal's, or a new one, which the journal keeps."""
     if found.start is not None:
         start = msgspec.json.decode(found.start, type=_Start)
@@ -186,9 +186,9 @@ async def _floor(
                 if one != other
             )
             raise Mistake(f"--resume {options.journal}: other engines: {was}")
-        return dataclasses.replace(floor_of(start.measured), failed=start.failed, failure=start.failure)
+        return dataclasses.replace(replay_noise_of(start.measured), failed=start.failed, failure=start.failure)
     if baseline is None:
-        floor = work.snapshot.floor if work.snapshot is not None else Floor()
+        floor = work.snapshot.floor if work.snapshot is not None else ReplayNoise()
     else:
         floor = await floor_of_rows(
             work.rows, baseline, work.sampling, options.noise_answers, context, has_progress=options.has_progress
@@ -203,10 +203,10 @@ async def _floor(
 
 async def floor_of_rows(
     rows: Sequence[Row], baseline: Engine, sampling: Sampling, count: int, context: Surroundings, *, has_progress: bool
-) -> Floor:
+) -> ReplayNoise:
     """On `count` prompts of all the dataset's lengths. Raises EngineTrouble where no answer could be measured."""
     if not count:
-        return Floor()
+        return ReplayNoise()
     report = Progress(context.errors, "noise floor", count) if has_progress else None
     return await noise_floor(baseline, [row.question for row in rows], sampling, count, report or (lambda done: None))
 

@@ -53,14 +53,14 @@ def side_of(answer: Answer) -> Side:
 
 
 def compare_answers(
-    sample_id: str, question: Question, baseline: Answer, target: Answer, floor: flips.Floor, *, is_greedy: bool
+    sample_id: str, question: Question, baseline: Answer, target: Answer, floor: flips.ReplayNoise, *, is_greedy: bool
 ) -> Sample:
     """What differs between two answers to one question, up to the first difference.
 
     Sampled answers differ by chance: their difference is `unclassified` whatever its margin. A greedy answer that ends
     before the other one is `real` where it is empty or was cut at the token limit that both had: no margin explains it.
     A logprob that is no number never passes (`judge_broken_numbers`). Only the part of the floor that was measured on
-    prompts as long judges (`Floor.for_prompt`); where there is none, the difference has the tag `longer-than-floor`.
+    prompts as long judges (`ReplayNoise.for_prompt`); where there is none, it has the tag `longer-than-floor`.
     Whatever the tokens say, answers that said something else differ; two that said nothing are `empty`.
     """
     has_floor, floor = floor.answers > 0, floor.for_prompt(baseline.prompt_tokens)
@@ -169,7 +169,7 @@ def _is_hidden(baseline: Answer, target: Answer, position: int) -> bool:
 
 
 async def compare(
-    baseline: Engine, target: Engine, sample_id: str, question: Question, sampling: Sampling, floor: flips.Floor
+    baseline: Engine, target: Engine, sample_id: str, question: Question, sampling: Sampling, floor: flips.ReplayNoise
 ) -> Sample:
     """Asks both at once. An engine that fails makes an `error` sample, never an exception."""
     ours, theirs = await asyncio.gather(
@@ -232,7 +232,7 @@ def forced_of(logprobs: Sequence[float | None], positions: Sequence[Position]) -
 
 async def noise_floor(
     baseline: Engine, questions: Sequence[Question], sampling: Sampling, count: int, report: Callable[[int], None]
-) -> flips.Floor:
+) -> flips.ReplayNoise:
     """The baseline against itself: `count` answers, asked twice and scored by its own prefill. Nothing is cached;
     `report` hears how many are done. Answers that fail are left out and counted; raises EngineTrouble where all of them
     do. An engine that cannot score is measured by its replays alone.
@@ -260,7 +260,7 @@ async def noise_floor(
     if failures and not measured:
         raise failures[0]
     failure = str(failures[0]) if failures else None
-    return replace(flips.floor_of(measured), failed=len(failures), failure=failure)
+    return replace(flips.replay_noise_of(measured), failed=len(failures), failure=failure)
 
 
 def spread(questions: Sequence[Question], count: int) -> list[Question]:
@@ -309,7 +309,7 @@ def _shifts(ones: Sequence[dict[str, float]], others: Sequence[dict[str, float]]
     return found
 
 
-def noise_of(floor: flips.Floor) -> Noise:
+def noise_of(floor: flips.ReplayNoise) -> Noise:
     """The floor in a report."""
     deltas = np.array(floor.deltas)
     shares = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))

@@ -10,13 +10,13 @@ from ppd_acc.compare.compare import noise_floor
 from ppd_acc.outcome import Trouble
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.statistics.intervals import wilson
 
 _FLAKY_SHARE = 0.05
 
 
-def is_flaky(floor: Floor) -> bool:
+def is_flaky(floor: ReplayNoise) -> bool:
     """Whether an engine answers more than one in twenty differently when asked again (95 % sure); a greedy and seeded
     one that does is broken."""
     return floor.answers > 0 and wilson(floor.flips, floor.answers, 0.95).low > _FLAKY_SHARE
@@ -24,7 +24,7 @@ def is_flaky(floor: Floor) -> bool:
 
 async def terms_floor(
     engine: Engine, questions: Sequence[Question], terms: Terms, surroundings: Surroundings
-) -> Floor:  # fmt: skip
+) -> ReplayNoise:  # fmt: skip
     """As the terms have it. Raises EngineTrouble."""
     progress = Progress(surroundings.errors, "noise floor", terms.noise_answers)
     return await noise_floor(engine, questions, terms.sampling, terms.noise_answers, progress)
@@ -32,7 +32,7 @@ async def terms_floor(
 
 async def measured_floor(
     engine: Engine, questions: Sequence[Question], terms: Terms, surroundings: Surroundings, name: str = "baseline"
-) -> Floor:
+) -> ReplayNoise:
     """The same for a command that could do without one. `name` is the flag that the engine was given by. Raises
     Trouble."""
     try:

@@ -11,7 +11,7 @@ from ppd_acc.compare.broken_numbers import BASELINE_BROKEN
 from ppd_acc.data.report import SAME_TOKENS, STATUSES, Sample
 from ppd_acc.outcome import Exit
 from ppd_acc.views import counted, empty_too, nats
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.answers.precision import Excess, excess, suspicion
 from ppd_accuracy.answers.said import EMPTY, sentence
 from ppd_accuracy.statistics.intervals import Interval, difference, wilson
@@ -60,7 +60,7 @@ def deltas_of(sample: Sample) -> list[float]:
 
 
 def judge_together(
-    samples: Sequence[Sample], floor: Floor, *, alpha: float, more_deltas: Sequence[Sequence[float]] = ()
+    samples: Sequence[Sample], floor: ReplayNoise, *, alpha: float, more_deltas: Sequence[Sequence[float]] = ()
 ) -> Verdict:  # fmt: skip
     """Differences first, then failures, then what could not be judged; `alpha` is for the test of the logprobs, which
     `more_deltas`, by answer, take part in (NaN is no number)."""
@@ -106,7 +106,7 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
 
 
 def _judge(
-    samples: Sequence[Sample], counts: dict[str, int], precision: Excess, deltas: Sequence[float], floor: Floor,
+    samples: Sequence[Sample], counts: dict[str, int], precision: Excess, deltas: Sequence[float], floor: ReplayNoise,
     alpha: float, broken: int,
 ) -> tuple[Exit, list[str]]:  # fmt: skip
     wrong = []

@@ -13,7 +13,7 @@ from ppd_acc.data.report import Forced, Sample
 from ppd_acc.outcome import Exit
 from ppd_acc.views import counted, nats
 from ppd_accuracy.answers.distributions import divergence
-from ppd_accuracy.answers.flips import Floor, Token
+from ppd_accuracy.answers.flips import ReplayNoise, Token
 from ppd_accuracy.answers.precision import Excess, excess, suspicion
 from ppd_accuracy.answers.said import EMPTY, sentence
 from ppd_wire.answers.scored import Position
@@ -162,7 +162,7 @@ class Comparison:
 
 def comparison_of(
     name: str, sample: Sample, baseline: Answer, target: Answer, forced: Sequence[Position], told: Forced | None,
-    floor: Floor,
+    floor: ReplayNoise,
 ) -> Comparison:  # fmt: skip
     """All figures of one pair; `forced` and `told` are empty and None where the baseline cannot score."""
     rows = rows_of(baseline, target, sample.compared_tokens if sample.unit == "tokens" else 0, forced)
@@ -179,7 +179,7 @@ def comparison_of(
     )
 
 
-def judge(found: Comparison, floor: Floor, *, alpha: float, limit: float | None) -> tuple[Exit, list[str]]:
+def judge(found: Comparison, floor: ReplayNoise, *, alpha: float, limit: float | None) -> tuple[Exit, list[str]]:
     """How it ends and why. `limit` is of the divergence, None where nobody set one."""
     wrong = list(_wrong(found, alpha, limit))
     if wrong:

@@ -151,7 +151,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Noise(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The noise floor in numbers: `accuracy.flips.Floor` without its lists, and their quantiles. `longest_prompt` is in
+    """The noise floor in numbers: a `ReplayNoise` without its lists, and their quantiles. `longest_prompt` is in
     tokens, None where unknown; `failed` answers were not measured, the first because of `failure`."""
 
     answers: int = 0

@@ -17,7 +17,7 @@ from ppd_acc.ask.engines import Question
 from ppd_acc.data.datasets import Row
 from ppd_acc.data.report import Dataset, EngineInfo
 from ppd_acc.outcome import Mistake
-from ppd_accuracy.answers.flips import Floor, Measured, floor_of
+from ppd_accuracy.answers.flips import Measured, ReplayNoise, replay_noise_of
 
 SNAPSHOT_VERSION = 2
 
@@ -53,8 +53,8 @@ class Snapshot(msgspec.Struct, kw_only=True):
     imported_from: str | None = None
 
     @property
-    def floor(self) -> Floor:
-        return floor_of(self.noise)
+    def floor(self) -> ReplayNoise:
+        return replay_noise_of(self.noise)
 
     @property
     def has_names(self) -> bool:

@@ -16,7 +16,7 @@ from ppd_acc.ask.answers import Answer, identity
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question
 from ppd_acc.compare.compare import compare_answers
 from ppd_acc.data.report import Flip, Sample
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.statistics.intervals import Interval, wilson
 
 Told = Answer | EngineTrouble
@@ -121,14 +121,14 @@ def tally(
     prompts: Sequence[str],
     told: Sequence[Sequence[Told]],
     sampling: Sampling,
-    floor: Floor,
+    floor: ReplayNoise,
 ) -> Tally:
     """What the answers of all prompts come to."""
     repeated = tuple(_repeated(prompt, part, sampling, floor) for prompt, part in zip(prompts, told, strict=True))
     return Tally(engine=engine, schedule=schedule, prompts=repeated)
 
 
-def _repeated(prompt: str, told: Sequence[Told], sampling: Sampling, floor: Floor) -> Repeated:
+def _repeated(prompt: str, told: Sequence[Told], sampling: Sampling, floor: ReplayNoise) -> Repeated:
     answers = [each for each in told if isinstance(each, Answer)]
     errors = tuple(str(each) for each in told if isinstance(each, EngineTrouble))
     keys = [identity(answer) for answer in answers]

@@ -18,7 +18,7 @@ from ppd_acc.compare.compare import compare
 from ppd_acc.compare.pools import Verdict, judge_together
 from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.verdicts.diagnosis import Stage, State, Tally
 from ppd_wire.answers.scored import Position
 from ppd_wire.requests.asking import salted
@@ -90,7 +90,7 @@ def stage_of(expected: Stage, decision: str | None) -> Stage:
 
 
 async def run_stages(
-    parts: Parts, questions: Sequence[Question], asking: Asking, floor: Floor, report: Callable[[], None]
+    parts: Parts, questions: Sequence[Question], asking: Asking, floor: ReplayNoise, report: Callable[[], None]
 ) -> Experiments:
     """Every experiment on every question; `report` hears of each that is done. A failure is an error sample."""
     found = Experiments()
@@ -104,7 +104,7 @@ async def run_stages(
 
 
 async def _experiment(
-    parts: Parts, name: str, question: Question, asking: Asking, floor: Floor, found: Experiments
+    parts: Parts, name: str, question: Question, asking: Asking, floor: ReplayNoise, found: Experiments
 ) -> None:
     """One question: cold, then what needs it to have been asked before, then the engines by themselves."""
 
@@ -197,7 +197,7 @@ class StageResult:
         return [msgspec.to_builtins(sample) for sample in self.samples]
 
 
-def judge_stages(found: Experiments, floor: Floor, *, has_decode: bool, alpha: float) -> list[StageResult]:
+def judge_stages(found: Experiments, floor: ReplayNoise, *, has_decode: bool, alpha: float) -> list[StageResult]:
     """Every stage in the order in which a request passes them. `alpha` is shared by the stages' tests (Bonferroni)."""
     wanted: list[Stage] = ["prefill", "pd", "warm", "direct"]
     wanted += ["decode"] if has_decode else []
@@ -205,7 +205,7 @@ def judge_stages(found: Experiments, floor: Floor, *, has_decode: bool, alpha: f
     return [_judge(stage, found, floor, alpha / len(wanted)) for stage in wanted]
 
 
-def _judge(stage: Stage, found: Experiments, floor: Floor, alpha: float) -> StageResult:
+def _judge(stage: Stage, found: Experiments, floor: ReplayNoise, alpha: float) -> StageResult:
     samples = found.samples.get(stage, [])
     routes = found.routes.get(stage, Counter())
     if not samples:

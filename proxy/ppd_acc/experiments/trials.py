@@ -15,7 +15,7 @@ from ppd_acc.data.report import Sample, Status
 from ppd_acc.experiments.cuts import Cuts
 from ppd_acc.outcome import Trouble
 from ppd_acc.views import counted
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.statistics.dose import Tried
 
 
@@ -44,7 +44,7 @@ class Trials:
     target: Engine
     cuts: Cuts
     sampling: Sampling
-    floor: Floor
+    floor: ReplayNoise
     counts_all: bool
     most_errors: int
     report: Callable[[], None]

@@ -17,7 +17,7 @@ from ppd_acc.compare.compare import compare, noise_floor
 from ppd_acc.data.report import Sample, Status
 from ppd_acc.outcome import Exit
 from ppd_acc.views import counted, empty_too
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.answers.said import EMPTY
 from ppd_accuracy.statistics import gates
 
@@ -68,7 +68,7 @@ class State:
     """What is known after the rounds so far. `window` holds the last statuses, errors too."""
 
     window: deque[Status]
-    floor: Floor = field(default_factory=Floor)
+    floor: ReplayNoise = field(default_factory=ReplayNoise)
     floor_at: float | None = None
     rounds: Counter[Outcome] = field(default_factory=Counter)
     comparisons: Counter[Status] = field(default_factory=Counter)

@@ -3,7 +3,7 @@
 Up to the first difference both engines were in the same context. There each took its own likeliest token. The baseline
 preferred its token by `baseline_margin`, the target its own by `target_margin` (nats, both 0 or more), so between the
 two engines the difference of these two tokens' logprobs has moved by `shift`, the sum of both. A healthy engine's
-decoding and prefilling move it, too: by how much is measured, not assumed (`Floor`).
+decoding and prefilling move it, too: by how much is measured, not assumed (`ReplayNoise`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
+class ReplayNoise:
     """How far a healthy engine is from itself: the baseline's decoding against its own prefill, and against a replay.
 
     `shifts` and `deltas` are those of all answers `measured`, ascending; `flips` of these were not the same when asked
@@ -80,7 +80,7 @@ class Floor:
     failure: str | None = None
     shifts: tuple[float, ...] = field(default=(), repr=False)
     deltas: tuple[float, ...] = field(default=(), repr=False)
-    longer: tuple[tuple[int, Floor], ...] = field(default=(), repr=False)
+    longer: tuple[tuple[int, ReplayNoise], ...] = field(default=(), repr=False)
     measured: tuple[Measured, ...] = field(default=(), repr=False)
 
     @property
@@ -104,7 +104,7 @@ class Floor:
     def deltas_by_answer(self) -> list[tuple[float, ...]]:
         return [each.deltas for each in self.measured]
 
-    def for_prompt(self, prompt_tokens: int | None) -> Floor:
+    def for_prompt(self, prompt_tokens: int | None) -> ReplayNoise:
         """What judges an answer to a prompt of that length: noise grows with the context, so only answers to prompts
         of its bucket and of longer ones count. Measured on shorter ones alone, it is a floor that judges nothing. All
         of it where a length is not known."""
@@ -114,9 +114,9 @@ class Floor:
         for bucket, part in self.longer:
             if bucket >= wanted:
                 return replace(part, broken=self.broken, family_tokens=self.family_tokens)
-        return Floor()
+        return ReplayNoise()
 
-    def of_run(self, comparisons: int) -> Floor:
+    def of_run(self, comparisons: int) -> ReplayNoise:
         """The floor for a run of so many comparisons, of answers as long as those it was measured on."""
         if not self.answers:
             return self
@@ -229,7 +229,7 @@ def measure(
     )
 
 
-def floor_of(measured: Iterable[Measured]) -> Floor:
+def replay_noise_of(measured: Iterable[Measured]) -> ReplayNoise:
     """The floor of these answers."""
     every = tuple(measured)
     of_buckets: dict[int, list[Measured]] = {}
@@ -237,15 +237,15 @@ def floor_of(measured: Iterable[Measured]) -> Floor:
         if each.prompt_tokens is not None:
             of_buckets.setdefault(prompt_bucket(each.prompt_tokens), []).append(each)
     pooled: list[Measured] = []
-    longer: list[tuple[int, Floor]] = []
+    longer: list[tuple[int, ReplayNoise]] = []
     for bucket in sorted(of_buckets, reverse=True):
         pooled += of_buckets[bucket]
         longer.insert(0, (bucket, _pooled(pooled)))
     return replace(_pooled(every), longer=tuple(longer))
 
 
-def _pooled(measured: Sequence[Measured]) -> Floor:
-    return Floor(
+def _pooled(measured: Sequence[Measured]) -> ReplayNoise:
+    return ReplayNoise(
         answers=len(measured),
         flips=sum(each.is_flipped for each in measured),
         broken=sum(each.broken for each in measured),

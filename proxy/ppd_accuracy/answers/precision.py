@@ -1,7 +1,7 @@
 """Whether logprobs of equal tokens are further apart than a healthy engine is from itself.
 
 Texts can be the same while the numbers behind them are not: a lost bit shows in the logprobs first. What a healthy
-engine does is measured (`flips.Floor.measured`), never assumed.
+engine does is measured (`flips.ReplayNoise.measured`), never assumed.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ def _ratios(values: Floats, threshold: float) -> Floats:
     return np.array([_ratio(float(value), threshold) for value in values])
 
 
-class NoiseFloor:
+class BaselineNoise:
     """Healthy samples by key, the latest `capacity` of each, and the reference they make.
 
     A reference exists from `least` samples on and is renewed whenever their number has doubled, so that what was judged

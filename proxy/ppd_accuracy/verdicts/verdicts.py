@@ -32,7 +32,7 @@ import msgspec
 from ppd_accuracy.answers.scores import Statistics
 from ppd_accuracy.statistics.intervals import Interval, difference
 from ppd_accuracy.verdicts.evidence import Detector, Evidence, samples_to
-from ppd_accuracy.verdicts.noise import Category, Judgement, Key, NoiseFloor, Outcome, Reference
+from ppd_accuracy.verdicts.noise import BaselineNoise, Category, Judgement, Key, Outcome, Reference
 
 Verdict = Literal["green", "amber", "red", "unknown"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -138,11 +138,11 @@ class _Scope:
 class Verdicts:
     """Feeds on healthy samples and judged ones. `now` is seconds on any clock that does not go back."""
 
-    def __init__(self, floor: NoiseFloor, tolerances: Tolerances) -> None:
-        self.floor = floor
+    def __init__(self, noise: BaselineNoise, tolerances: Tolerances) -> None:
+        self.noise = noise
         self._tolerances = tolerances
         self._scopes: dict[str, _Scope] = {ALL: _Scope(ALL)}
-        self._noise: dict[Key, Detector] = {}
+        self._noise_detectors: dict[Key, Detector] = {}
         self._fresh: dict[Key, deque[float]] = {}
         self._alarms: dict[str, str] = {}
         self._now = 0.0
@@ -151,26 +151,26 @@ class Verdicts:
     # What comes in
 
     def add_noise(self, key: Key, statistics: Statistics, made: Reference | None = None) -> bool:
-        """A healthy sample; `made` is as `NoiseFloor.add` takes it. Returns whether the key's reference was made,
+        """A healthy sample; `made` is as `BaselineNoise.add` takes it. Returns whether the key's reference was made,
         renewed, or dropped as the noise changed."""
-        reference = self.floor.reference(key)
+        reference = self.noise.reference(key)
         if reference is not None:
             category = reference.judge(statistics, is_greedy=key.is_greedy).category
-            detector = self._noise.setdefault(key, Detector())
+            detector = self._noise_detectors.setdefault(key, Detector())
             detector.add(key, reference.counts, category, day=int(self._now // _DAY_S))
             self._fresh.setdefault(key, deque(maxlen=_REMEMBERED)).append(self._now)
             if detector.value >= _NOISE_CHANGED:
                 self._recalibrate(key, keep=detector.span)
-                self.floor.add(key, statistics, made)
+                self.noise.add(key, statistics, made)
                 return True
-        is_new = self.floor.add(key, statistics, made)
+        is_new = self.noise.add(key, statistics, made)
         if is_new:
             for scope in self._scopes.values():
                 scope.detector.renew(key)
-            self._noise.pop(key, None)
+            self._noise_detectors.pop(key, None)
         else:
             self._settle()
-        return is_new or self.floor.reference(key) is not reference
+        return is_new or self.noise.reference(key) is not reference
 
     def add(
         self,
@@ -186,7 +186,7 @@ class Verdicts:
         """Judge a live sample and charge it to its scopes; None where the key has no noise floor yet. `identity` is a
         digest of prompt and answer."""
         self._now = now
-        reference = self.floor.reference(key)
+        reference = self.noise.reference(key)
         if reference is None:
             return None
         judgement = reference.judge(statistics, is_greedy=key.is_greedy)
@@ -269,9 +269,9 @@ class Verdicts:
             key = _worst_key(scope)
             if key is None or self._count_fresh(key) < self._tolerances.fresh_noise:
                 continue
-            noise = self._noise.get(key)
-            if noise is not None and noise.value >= _NOISE_DOUBTED:
-                self._recalibrate(key, keep=noise.span)
+            detector = self._noise_detectors.get(key)
+            if detector is not None and detector.value >= _NOISE_DOUBTED:
+                self._recalibrate(key, keep=detector.span)
                 return
             scope.accusing, scope.accused = tuple(scope.window), scope.detector.part
             scope.restart(is_red=True)
@@ -282,8 +282,8 @@ class Verdicts:
     def _recalibrate(self, key: Key, *, keep: int) -> None:
         """What was judged by the key's old thresholds says nothing of the new ones."""
         self.recalibrations += 1
-        self.floor.restart(key, keep)
-        self._noise.pop(key, None)
+        self.noise.restart(key, keep)
+        self._noise_detectors.pop(key, None)
         self._fresh.pop(key, None)
         for scope in self._scopes.values():
             if scope.keys[key]:
@@ -302,8 +302,8 @@ class Verdicts:
         """The latest samples of a scope; of a red one those that turned it red."""
         if scope not in self._scopes:
             return ()
-        found = self._scopes[scope]
-        return found.accusing if found.is_red else tuple(found.window)
+        state = self._scopes[scope]
+        return state.accusing if state.is_red else tuple(state.window)
 
     def reports(self) -> list[Report]:
         return [self._report(name, scope) for name, scope in self._scopes.items()]
@@ -359,7 +359,7 @@ class Verdicts:
         """Samples beyond near, all, the share that the floor expects beyond, and of how many healthy samples."""
         expected, healthy, total = 0.0, 0, len(scope.window)
         for key, count in scope.keys.items():
-            reference = self.floor.reference(key)
+            reference = self.noise.reference(key)
             if reference is not None and count:
                 expected += count * (1 - reference.counts[0] / sum(reference.counts))
                 healthy += reference.samples
@@ -367,12 +367,12 @@ class Verdicts:
 
     def _likely_rejected(self, scope: _Scope) -> float:
         """How many samples of the window the floor expects to be rare or far."""
-        found = 0.0
+        likely = 0.0
         for key, count in scope.keys.items():
-            reference = self.floor.reference(key)
+            reference = self.noise.reference(key)
             if reference is not None:
-                found += count * sum(reference.counts[2:]) / sum(reference.counts)
-        return found
+                likely += count * sum(reference.counts[2:]) / sum(reference.counts)
+        return likely
 
     def _excess(self, scope: _Scope) -> Interval:
         beyond, total, share, healthy = self._shares(scope)

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from ppd_accuracy.verdicts.noise import NoiseFloor
+from ppd_accuracy.verdicts.noise import BaselineNoise
 from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
 from ppd_core.conversation.history import Home
 from ppd_core.fleet.address import parse_url
@@ -76,7 +76,7 @@ def make_accuracy(
     if not settings.baseline:
         return None
     tolerances = Tolerances(false_alarms=settings.shadow_false_alarms, tolerance=settings.shadow_tolerance)
-    verdicts = Verdicts(NoiseFloor(least=settings.shadow_noise_samples, capacity=_NOISE_CAPACITY), tolerances)
+    verdicts = Verdicts(BaselineNoise(least=settings.shadow_noise_samples, capacity=_NOISE_CAPACITY), tolerances)
     telemetry = ShadowMetrics(registry, verdicts=verdicts.verdicts, guard_actions=ACTION_KINDS)
     shadow = Shadow(
         Budget(

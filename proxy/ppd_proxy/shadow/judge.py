@@ -54,7 +54,7 @@ class Judge:
         return sum(len(each) for each in self._parked.values())
 
     def has_floor(self, key: Key) -> bool:
-        return self.verdicts.floor.reference(key) is not None
+        return self.verdicts.noise.reference(key) is not None
 
     def park(self, check: Check, key: Key) -> bool:
         """Keeps it until its noise floor stands. Whether another one had to go for it."""
@@ -84,7 +84,7 @@ class Judge:
         )
         if judgement is None:
             return None
-        return Concluded(check, key, judgement, row_of(check, judgement, self.verdicts.floor.reference(key)))
+        return Concluded(check, key, judgement, row_of(check, judgement, self.verdicts.noise.reference(key)))
 
 
 def noise_key(sample: Sample) -> Key:

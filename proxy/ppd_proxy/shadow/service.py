@@ -189,7 +189,7 @@ class Accuracy:
                 method: {"checks": checks, "mean_ms": shadow.took_ms[method] / checks}
                 for method, checks in sorted(shadow.checks.items())
             },
-            "noise": [self._noise(key) for key in self.verdicts.floor.keys],
+            "noise": [self._noise(key) for key in self.verdicts.noise.keys],
             "calibrating": dict(shadow.calibrating),
             "recalibrations": self.verdicts.recalibrations,
             "scopes": [
@@ -203,26 +203,26 @@ class Accuracy:
         }
 
     def _noise(self, key: Key) -> dict[str, Any]:
-        floor = self.verdicts.floor
-        reference = floor.reference(key)
+        noise = self.verdicts.noise
+        reference = noise.reference(key)
         return {
             "model": key.model,
             "prompt_tokens_up_to": key.bucket_tokens,
             "sampling": key.sampling,
-            "samples": floor.count(key),
-            "missing": floor.missing(key),
+            "samples": noise.count(key),
+            "missing": noise.missing(key),
             "thresholds": None if reference is None else {"samples": reference.samples, **reference.shown},
         }
 
     def noise(self) -> list[dict[str, Any]]:
         """`GET /accuracy/noise`: every healthy sample: tokens, mean difference, largest differences and margins."""
-        floor = self.verdicts.floor
+        noise = self.verdicts.noise
         return [
             {
                 **self._noise(key),
-                "figures": [[each.tokens, each.mean_delta, each.largest, each.margins] for each in floor.samples(key)],
+                "figures": [[each.tokens, each.mean_delta, each.largest, each.margins] for each in noise.samples(key)],
             }
-            for key in floor.keys
+            for key in noise.keys
         ]
 
     def set_rate(self, text: str) -> float:

@@ -220,16 +220,16 @@ class Shadow:
 
     async def learn(self, key: Key, statistics: Statistics) -> None:
         """A healthy sample, wherever it was measured; what waited for the noise floor is judged once that stands."""
-        floor = self.verdicts.floor
+        noise = self.verdicts.noise
         self._telemetry.noise(statistics.max_delta)
         async with self._learning:
-            samples = floor.due(key, statistics)
+            samples = noise.due(key, statistics)
             # Of 10,000 samples it takes a tenth of a second, which would keep the loop from clients.
             made = await asyncio.to_thread(reference_of, samples) if samples is not None else None
             is_new = self.verdicts.add_noise(key, statistics, made)
         if is_new:
-            is_known = floor.reference(key) is not None
-            count = floor.count(key)
+            is_known = noise.reference(key) is not None
+            count = noise.count(key)
             what = "made" if is_known else "dropped, since the noise has changed: made anew"
             log.info("noise floor of %s %s samples=%d", key.label, what, count)
             if is_known:
@@ -282,7 +282,7 @@ class Shadow:
         sample = check.sample
         key = noise_key(sample)
         if sample.is_scorable:
-            self._schedule.checked(key, sample, 1.0 if self.verdicts.floor.missing(key) else self.budget.noise_share)
+            self._schedule.checked(key, sample, 1.0 if self.verdicts.noise.missing(key) else self.budget.noise_share)
         if self._judge.has_floor(key):
             self._conclude(check, key)
         elif self._judge.park(check, key):

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ppd_acc.views import Progress, counted, noise_line, number, numbers_table, shown, span
-from ppd_accuracy.answers.flips import floor_of, measure
+from ppd_accuracy.answers.flips import measure, replay_noise_of
 
 
 @pytest.mark.parametrize(("count", "told"), [(0, "0 answers"), (1, "1 answer"), (2, "2 answers")])
@@ -19,7 +19,7 @@ def test_a_counted_phrase_has_its_own_plural():
 
 
 def test_a_floor_of_one_answer_is_told_in_the_singular():
-    line = noise_line(floor_of([measure([0.1], [0.1], prompt_tokens=1, is_flipped=True)]))
+    line = noise_line(replay_noise_of([measure([0.1], [0.1], prompt_tokens=1, is_flipped=True)]))
     assert line.startswith("noise floor of 1 answer to prompts of up to 1 token, 1 token: ")
     assert line.endswith("1 answer differs when asked again")
 

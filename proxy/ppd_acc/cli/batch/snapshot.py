@@ -34,7 +34,7 @@ from ppd_acc.data.snapshots import Kept, Snapshot, encoded, kept, read_snapshot
 from ppd_acc.files import write_whole
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.views import Progress, counted, noise_line
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 
 _SHOWN = 10
 
@@ -147,7 +147,7 @@ def show(args: argparse.Namespace, context: Context) -> Result:
     return Result(exit=Exit.PASS, data=_data(snapshot), view=tuple(map(Text, lines)))
 
 
-def _described(snapshot: Snapshot, floor: Floor) -> Iterator[str]:
+def _described(snapshot: Snapshot, floor: ReplayNoise) -> Iterator[str]:
     info = snapshot.baseline
     failed = sum(each.answer is None for each in snapshot.samples)
     engine = f"{info.url}, model {info.model}" if info is not None else "an unknown engine"

@@ -28,7 +28,7 @@ from ppd_acc.compare.positions import DEFAULT_ALPHA, Comparison, Row, comparison
 from ppd_acc.outcome import Exit, Result
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import nats, noise_line, number
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_wire.answers.scored import Position
 
 _NOISE_ANSWERS = 8
@@ -61,7 +61,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
 
 
 async def _compared(
-    asked: Sequence[Engine], question: Question, sampling: Sampling, floor: Floor
+    asked: Sequence[Engine], question: Question, sampling: Sampling, floor: ReplayNoise
 ) -> tuple[list[Comparison], list[str]]:  # fmt: skip
     answers = await asyncio.gather(*(engine.ask(question, sampling) for engine in asked))
     for engine, answer in zip(asked, answers, strict=True):
@@ -87,7 +87,7 @@ async def _forced(baseline: Engine, own: Answer, answer: Answer, sampling: Sampl
     return await baseline.score(own.prompt_token_ids, answer.ids, top=max(2, sampling.top_k))
 
 
-def _result(comparisons: list[Comparison], floor: Floor, options: Options, notes: list[str]) -> Result:
+def _result(comparisons: list[Comparison], floor: ReplayNoise, options: Options, notes: list[str]) -> Result:
     target, alpha, limit = comparisons[0], options.alpha, options.kl_threshold
     verdicts = [judge(each, floor, alpha=alpha, limit=limit) for each in comparisons]
     code, reasons = verdicts[0]
@@ -116,7 +116,7 @@ def _result(comparisons: list[Comparison], floor: Floor, options: Options, notes
 _OUTCOMES = ("equal", "different", "usage", "trouble", "inconclusive")
 
 
-def _quantiles(floor: Floor) -> str:
+def _quantiles(floor: ReplayNoise) -> str:
     quantiles = [f"{name} {nats(value)}" for name, value in (noise_of(floor).delta_quantiles or {}).items()]
     return f"healthy |delta|: {', '.join(quantiles)}" if quantiles else ""
 

@@ -23,7 +23,7 @@ from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import nats, noise_line
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.answers.said import EMPTY, part_of, sentence
 
 _NOISE_ANSWERS = 8
@@ -80,7 +80,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
     if isinstance(what, Texts):
         texts = (what.baseline, what.target)
         ones, others = (Answer(text=text, tokens=[*text.split()], unit="words") for text in texts)
-        return _result_of_texts(compare_answers("0", Question(), ones, others, Floor(), is_greedy=True))
+        return _result_of_texts(compare_answers("0", Question(), ones, others, ReplayNoise(), is_greedy=True))
     question, terms = Question(prompt=what.prompt), what.terms
     async with engines_by_side(terms.access, what.urls) as (baseline, target):
         floor = await terms_floor(baseline, [question], terms, surroundings)
@@ -95,7 +95,7 @@ def _result_of_texts(sample: Sample) -> Result:
     code = {"equal": Exit.PASS, "empty": Exit.INCONCLUSIVE}.get(sample.status, Exit.DIFFERENT)
     place = f"word {sample.flip.position} is the first that differs" if sample.flip is not None else "not in the words"
     what = f"different: {place}" if code == Exit.DIFFERENT else headline(sample)
-    return Result(exit=code, data=_data(sample, Floor()), view=(what, *_both(sample)))
+    return Result(exit=code, data=_data(sample, ReplayNoise()), view=(what, *_both(sample)))
 
 
 def _both(sample: Sample) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _both(sample: Sample) -> Iterator[str]:
             yield f"{f'{name}{label}:':{len(f'baseline{label}:')}} {part_of(side.said, part)!r}"
 
 
-def result_of(sample: Sample, floor: Floor) -> Result:
+def result_of(sample: Sample, floor: ReplayNoise) -> Result:
     """How a single comparison ends: ties and equal answers pass, what could not be classified is inconclusive, and so
     are two empty answers, but texts that nobody can explain are different."""
     code = {"equal": Exit.PASS, "tie": Exit.PASS, "real": Exit.DIFFERENT}.get(sample.status, Exit.INCONCLUSIVE)
@@ -117,7 +117,7 @@ def result_of(sample: Sample, floor: Floor) -> Result:
     return Result(exit=code, data=_data(sample, floor), view=tuple(lines))
 
 
-def _data(sample: Sample, floor: Floor) -> dict[str, Any]:
+def _data(sample: Sample, floor: ReplayNoise) -> dict[str, Any]:
     return {"sample": msgspec.to_builtins(sample), "noise": msgspec.to_builtins(noise_of(floor))}
 
 

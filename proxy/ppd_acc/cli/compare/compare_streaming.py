@@ -27,7 +27,7 @@ from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit, Result, Trouble
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import nats, noise_line
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.answers.said import EMPTY, Part, part_of
 
 _NOISE_ANSWERS = 8
@@ -103,7 +103,7 @@ async def _all(engines: Sequence[Engine], ask: Callable[[Engine], Awaitable[_T]]
     return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
-def _result(asked: tuple[Asked, ...], question: Question, floor: Floor, options: Options) -> Result:
+def _result(asked: tuple[Asked, ...], question: Question, floor: ReplayNoise, options: Options) -> Result:
     matching, sampling = options.matching, options.terms.sampling
     baseline, target = asked
     pairs = {"streams": (baseline.streamed.answer, target.streamed.answer)}

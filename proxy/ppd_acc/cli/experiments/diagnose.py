@@ -36,7 +36,7 @@ from ppd_acc.experiments.stages import Asking, Parts, StageResult, judge_stages,
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress, empty_pairs, noise_line, number, percent, span
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.statistics.intervals import difference
 from ppd_accuracy.verdicts.diagnosis import Advice, Conditions, Located, decision_guide, locate
 
@@ -81,7 +81,7 @@ class _Measured:
     """Everything that was measured."""
 
     healths: Sequence[Health]
-    floor: Floor
+    floor: ReplayNoise
     stages: Sequence[StageResult]
     troubles: Sequence[str]
     kv: KvOutcome | None

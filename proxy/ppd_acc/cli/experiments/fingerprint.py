@@ -33,7 +33,7 @@ from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit, Result
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import noise_line, number
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.answers.said import sentence
 
 PROBES = (
@@ -149,7 +149,7 @@ def _digest(value: Any) -> str:
 
 
 def _compared(
-    head: dict[str, Any], prints: list[dict[str, Any]], answers: Sequence[Sequence[Answer]], floor: Floor
+    head: dict[str, Any], prints: list[dict[str, Any]], answers: Sequence[Sequence[Answer]], floor: ReplayNoise
 ) -> Result:  # fmt: skip
     pairs = list(zip(answers[0], answers[1], strict=True))
     samples = [

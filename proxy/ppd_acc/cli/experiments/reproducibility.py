@@ -31,7 +31,7 @@ from ppd_acc.experiments.repeats import SCHEDULES, Repeated, Schedule, Tally, To
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress, counted, nats, noise_line, numbers_table, percent, span
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.answers.said import EMPTY, sentence
 from ppd_accuracy.statistics import gates
 
@@ -110,7 +110,7 @@ async def _ask(opened: Sequence[Engine], options: Options, surroundings: Surroun
     return list(await asyncio.gather(*map(one, opened)))
 
 
-def _result(tallies: Sequence[Tally], floor: Floor, options: Options) -> Result:
+def _result(tallies: Sequence[Tally], floor: ReplayNoise, options: Options) -> Result:
     sampling, threshold, confidence = options.terms.sampling, options.threshold, options.confidence_level
     verdicts = list(_verdicts(tallies, threshold, confidence))
     errors = sum(len(each.errors) for each in tallies)
@@ -205,7 +205,7 @@ def _of_prompt(one: Repeated) -> dict[str, Any]:
     }
 
 
-def _across(tallies: Sequence[Tally], sampling: Sampling, floor: Floor) -> Iterator[dict[str, Any]]:
+def _across(tallies: Sequence[Tally], sampling: Sampling, floor: ReplayNoise) -> Iterator[dict[str, Any]]:
     """The most frequent answers of one engine's schedules, and of both engines: do they agree?"""
     for one, other in combinations(tallies, 2):
         if one.engine != other.engine and one.schedule != other.schedule:

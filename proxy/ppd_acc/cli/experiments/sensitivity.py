@@ -30,7 +30,7 @@ from ppd_acc.experiments.perturbations import Perturbation, perturb
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress, counted, empty_too, nats, noise_line, numbers_table, percent, span
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 from ppd_accuracy.answers.said import sentence
 from ppd_accuracy.statistics import gates
 from ppd_accuracy.statistics.intervals import wilson
@@ -77,7 +77,7 @@ async def run(options: Options, surroundings: Surroundings) -> Result:
     return with_model_notes(_result(asked, samples, floor, notes), baseline, target)
 
 
-def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: Floor, notes: list[str]) -> Result:
+def _result(asked: Sequence[Perturbation], samples: Sequence[Sample], floor: ReplayNoise, notes: list[str]) -> Result:
     changed = samples[1:]
     counts = {status: sum(sample.status == status for sample in changed) for status in STATUSES}
     compared = len(changed) - counts["error"] - counts["empty"]

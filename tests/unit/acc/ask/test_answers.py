@@ -5,7 +5,7 @@ import pytest
 from ppd_acc.ask.answers import Answer, read_answer
 from ppd_acc.ask.engines import Question
 from ppd_acc.compare.compare import compare_answers
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 
 
 def body(*entries, ids=None):
@@ -41,14 +41,14 @@ def answer(text, tokens, texts, unit="tokens"):
 def test_the_first_difference_tells_both_tokens_texts():
     one = answer("a carpet", [1, 2], ["a", " carpet"])
     other = answer("a cart", [1, 3], ["a", " cart"])
-    flip = compare_answers("s", Question(), one, other, Floor(), is_greedy=True).flip
+    flip = compare_answers("s", Question(), one, other, ReplayNoise(), is_greedy=True).flip
     assert flip is not None
     assert (flip.baseline_text, flip.target_text) == (" carpet", " cart")
 
 
 def test_an_answer_that_has_ended_has_no_text_there():
     flip = compare_answers(
-        "s", Question(), answer("a", [1], ["a"]), answer("a b", [1, 2], ["a", " b"]), Floor(), is_greedy=True
+        "s", Question(), answer("a", [1], ["a"]), answer("a b", [1, 2], ["a", " b"]), ReplayNoise(), is_greedy=True
     ).flip
     assert flip is not None
     assert (flip.baseline_text, flip.target_text) == (None, " b")
@@ -56,7 +56,7 @@ def test_an_answer_that_has_ended_has_no_text_there():
 
 def test_a_words_number_is_no_tokens_number():
     one, other = answer("so it is", [1, 2], ["so it", " is"]), answer("so it was", [], [], unit="words")
-    flip = compare_answers("s", Question(), one, other, Floor(), is_greedy=True).flip
+    flip = compare_answers("s", Question(), one, other, ReplayNoise(), is_greedy=True).flip
     assert flip is not None
     assert flip.position == 2
     assert (flip.baseline_text, flip.target_text) == (None, None)

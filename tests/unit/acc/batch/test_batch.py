@@ -15,7 +15,7 @@ from ppd_acc.ask.engines import Question
 from ppd_acc.batch.batch import Batch, Rules
 from ppd_acc.data.datasets import Row
 from ppd_acc.outcome import Exit
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 
 
 async def run_on(tmp_path, baseline, target, *arguments, count=6, noise="0"):
@@ -161,7 +161,7 @@ async def test_a_run_that_stands_still_is_heard_of():
         told.append((done, extra))
         heard.set()
 
-    rules = Rules(sampling=Sampling(temperature=0, top_p=1, seed=1, max_tokens=1, top_k=1), floor=Floor())
+    rules = Rules(sampling=Sampling(temperature=0, top_p=1, seed=1, max_tokens=1, top_k=1), floor=ReplayNoise())
     rows = [Row(sample_id="0", question=Question(prompt="q"), line=1)]
     batch = Batch(rows, Slow(), [Slow()], rules, progress=progress, beat_s=0.001)
     await batch.run(4)

@@ -23,7 +23,7 @@ from ppd_acc.page.verdicts import headline
 from ppd_acc.reports.matching import match, rate_of
 from ppd_acc.reports.trends import hits_of
 from ppd_acc.watch.rounds import gate
-from ppd_accuracy.answers.flips import Floor, floor_of
+from ppd_accuracy.answers.flips import ReplayNoise, replay_noise_of
 
 EMPTY = "every answer was empty: nothing was compared"
 NOTHING = answer("")
@@ -141,7 +141,7 @@ async def test_a_fingerprint_of_nothing_is_none():
 def judged(one, other, **fields):
     known = {"text": "", "tokens": [], "unit": "tokens", "finish_reason": "stop", **fields}
     return compare_answers(
-        "s", Question(), *(Answer(**known | each) for each in (one, other)), Floor(), is_greedy=True
+        "s", Question(), *(Answer(**known | each) for each in (one, other)), ReplayNoise(), is_greedy=True
     ).status
 
 
@@ -205,11 +205,11 @@ def test_what_a_watch_cannot_classify_counts_against_passing():
 
 
 def test_a_pool_of_empty_answers_is_none():
-    verdict = judge_together([empty(), empty()], floor_of([]), alpha=0.01)
+    verdict = judge_together([empty(), empty()], replay_noise_of([]), alpha=0.01)
     assert (verdict.exit, verdict.reasons, verdict.is_empty, verdict.compared) == (
         Exit.INCONCLUSIVE, (EMPTY,), True, 0,
     )  # fmt: skip
-    some = judge_together([empty(), equal("a")], floor_of([]), alpha=0.01)
+    some = judge_together([empty(), equal("a")], replay_noise_of([]), alpha=0.01)
     assert (some.exit, some.is_empty) == (Exit.PASS, False)
     assert "1 pair of answers was empty" in some.reasons[0]
 

@@ -12,7 +12,7 @@ from ppd_acc.ask.engines import EngineTrouble, Question, engines
 from ppd_acc.compare.compare import compare_answers, noise_floor, noise_of, spread
 from ppd_acc.data.report import LONGER_THAN_FLOOR
 from ppd_acc.views import noise_line
-from ppd_accuracy.answers.flips import floor_of, measure
+from ppd_accuracy.answers.flips import measure, replay_noise_of
 
 SAMPLING = Sampling(temperature=0.0, top_p=1.0, seed=1, max_tokens=2, top_k=2)
 
@@ -138,7 +138,7 @@ def one_token(token, other, prompt_tokens):
     (200, "real", []), (300, "unclassified", [LONGER_THAN_FLOOR]), (None, "real", []),
 ])  # fmt: skip
 def test_a_difference_in_a_prompt_longer_than_measured_is_not_judged(prompt_tokens, status, tags):
-    floor = floor_of([measure([0.01] * 500, [0.01] * 500, prompt_tokens=40)])
+    floor = replay_noise_of([measure([0.01] * 500, [0.01] * 500, prompt_tokens=40)])
     one, other = one_token(1, 2, prompt_tokens), one_token(2, 1, prompt_tokens)
     sample = compare_answers("s", Question(), one, other, floor, is_greedy=True)
     assert (sample.status, sample.tags) == (status, tags)

@@ -5,10 +5,10 @@ import pytest
 from ppd_acc.ask.answers import Answer
 from ppd_acc.ask.engines import Question
 from ppd_acc.compare.compare import compare_answers
-from ppd_accuracy.answers.flips import Floor, floor_of, measure
+from ppd_accuracy.answers.flips import ReplayNoise, measure, replay_noise_of
 
 WHOLE = (5, 6, 7, 8)
-FLOOR = floor_of([measure([0.05] * 100, [0.01])] * 10)
+FLOOR = replay_noise_of([measure([0.05] * 100, [0.01])] * 10)
 
 
 def answer(tokens, finish="length", **fields):
@@ -20,7 +20,7 @@ def judged(one, other, *, is_greedy=True, floor=FLOOR):
     return compare_answers("s", Question(), one, other, floor, is_greedy=is_greedy)
 
 
-@pytest.mark.parametrize("floor", [FLOOR, Floor()], ids=["measured", "none"])
+@pytest.mark.parametrize("floor", [FLOOR, ReplayNoise()], ids=["measured", "none"])
 @pytest.mark.parametrize("whole", [WHOLE, ("a", "b", "c", "d")], ids=["ids", "names"])
 @pytest.mark.parametrize(
     ("count", "finish", "status", "tags"),

@@ -13,7 +13,7 @@ from ppd_acc.ask.engines import Question
 from ppd_acc.compare.compare import compare_answers
 from ppd_acc.data.report import read_report
 from ppd_acc.outcome import Exit
-from ppd_accuracy.answers.flips import Floor
+from ppd_accuracy.answers.flips import ReplayNoise
 
 THINKING, OTHER_THINKING = "six times seven", "six plus thirty-six"
 PARIS, ROME = call("weather", '{"city": "Paris", "days": 1}'), call("weather", '{"city": "Rome", "days": 1}')
@@ -188,11 +188,11 @@ async def test_runs_whose_reasoning_differs_are_no_repetitions():
 )
 def test_of_the_same_token_ids_any_other_part_is_real(fields):
     known = {"text": "42", "tokens": [1, 2], "unit": "tokens", "finish_reason": "stop", "reasoning": THINKING}
-    sample = compare_answers("s", Question(), Answer(**known), Answer(**known | fields), Floor(), is_greedy=True)
+    sample = compare_answers("s", Question(), Answer(**known), Answer(**known | fields), ReplayNoise(), is_greedy=True)
     assert (sample.status, sample.tags) == ("real", ["same-tokens"])
 
 
 def test_sampled_calls_may_differ_by_chance():
     one, other = (Answer(text="", tokens=[], unit="words", tool_calls=[each]) for each in (PARIS, ROME))
     for is_greedy, status in ((True, "real"), (False, "unclassified")):
-        assert compare_answers("s", Question(), one, other, Floor(), is_greedy=is_greedy).status == status
+        assert compare_answers("s", Question(), one, other, ReplayNoise(), is_greedy=is_greedy).status == status

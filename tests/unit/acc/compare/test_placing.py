@@ -13,12 +13,12 @@ from ppd_acc.compare.compare import compare_answers
 from ppd_acc.data.report import Side, read_report
 from ppd_acc.outcome import Exit
 from ppd_acc.page.series import equal_tokens
-from ppd_accuracy.answers.flips import Floor, floor_of, measure
+from ppd_accuracy.answers.flips import ReplayNoise, measure, replay_noise_of
 
 ONE, OTHER = "I say 你好 to you", "I say 你妤 to you"
 AT = 7
 HALF = "\ufffd"
-FLOOR = floor_of([measure([0.05] * 100, [0.01])] * 10)
+FLOOR = replay_noise_of([measure([0.05] * 100, [0.01])] * 10)
 SAMPLED = "--max-tokens 16 --noise-floor 2 --retries 0"
 
 
@@ -237,7 +237,7 @@ def test_the_same_ids_that_read_as_other_texts_are_a_fault_of_reading():
     one, other = (
         Answer(text=text, tokens=[5, 6], unit="tokens", finish_reason="stop") for text in ("a b", "ab")
     )
-    sample = compare_answers("s", Question(), one, other, Floor(), is_greedy=False)
+    sample = compare_answers("s", Question(), one, other, ReplayNoise(), is_greedy=False)
     assert (sample.status, sample.tags, sample.flip) == ("real", ["same-tokens"], None)
 
 

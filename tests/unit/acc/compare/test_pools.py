@@ -7,14 +7,14 @@ import pytest
 from ppd_acc.compare.pools import deltas_of, judge_together
 from ppd_acc.data.report import Flip, Sample, Side
 from ppd_acc.outcome import Exit
-from ppd_accuracy.answers.flips import floor_of, measure
+from ppd_accuracy.answers.flips import measure, replay_noise_of
 from ppd_accuracy.statistics.intervals import difference, wilson
 
-FLOOR = floor_of(
+FLOOR = replay_noise_of(
     measure([0.01 * step for step in range(first, 201, 4)], [0.001 * step for step in range(first, 201, 4)])
     for first in range(1, 5)
 )
-NONE = floor_of([])
+NONE = replay_noise_of([])
 
 
 def sample(status="equal", delta=0.05, tokens=8, **facts):
@@ -57,7 +57,7 @@ def test_without_a_floor_only_what_is_equal_bit_for_bit_passes():
 
 
 def test_a_floor_with_numbers_that_are_none_judges_nothing():
-    broken = floor_of([measure([0.1, math.nan], [0.1])])
+    broken = replay_noise_of([measure([0.1, math.nan], [0.1])])
     assert ends(sample(delta=1e-6), floor=broken) == Exit.INCONCLUSIVE
 
 
@@ -66,7 +66,7 @@ def test_a_nan_among_further_differences_never_passes():
 
 
 def test_too_few_tokens_are_no_pass():
-    floor = floor_of([measure([0.1], [0.1] * 3), measure([0.1], [0.1] * 2)])
+    floor = replay_noise_of([measure([0.1], [0.1] * 3), measure([0.1], [0.1] * 2)])
     assert ends(sample(tokens=1), floor=floor) == Exit.INCONCLUSIVE
 
 

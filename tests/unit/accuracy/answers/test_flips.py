@@ -9,14 +9,14 @@ import pytest
 from ppd_accuracy.answers.flips import (
     FALSE_ALARMS,
     Flip,
-    Floor,
+    ReplayNoise,
     first_difference,
     flip_of,
-    floor_of,
     measure,
+    replay_noise_of,
 )
 
-FLOOR = floor_of([measure([0.01, -0.03, 0.02], [0.01, 0.02])])
+FLOOR = replay_noise_of([measure([0.01, -0.03, 0.02], [0.01, 0.02])])
 
 
 def test_the_first_difference_is_a_token_that_differs_or_is_missing():
@@ -48,8 +48,8 @@ def test_a_bound_within_the_noise_is_not_called_a_tie():
 
 def test_nothing_is_judged_without_a_floor_or_by_one_that_has_nan():
     flip = flip_of(0, [1], [2], [{"1": 0.0, "2": -9.0}], [{"2": 0.0, "1": -9.0}])
-    assert Floor().judge(flip) == "unclassified"
-    broken = floor_of([measure([0.01, math.nan], [0.01])])
+    assert ReplayNoise().judge(flip) == "unclassified"
+    broken = replay_noise_of([measure([0.01, math.nan], [0.01])])
     assert broken.broken == 1
     assert broken.judge(flip) == "unclassified"
 
@@ -77,25 +77,25 @@ def test_runs_of_healthy_tokens_hardly_ever_have_a_real_difference(tail, measure
     }[tail]
     runs, alarms = 300, 0
     for _ in range(runs):
-        floor = floor_of([measure(draw(measured), [])])
+        floor = replay_noise_of([measure(draw(measured), [])])
         alarms += floor.judge(moved(float(np.abs(draw(compared)).max()), compared - 1)) == "real"
     assert alarms <= 3 * FALSE_ALARMS * runs
 
 
 def test_a_fault_of_several_times_the_noise_is_real_with_a_floor_of_a_few_hundred_tokens():
-    floor = floor_of([measure(np.random.default_rng(3).normal(scale=0.02, size=400), [])])
+    floor = replay_noise_of([measure(np.random.default_rng(3).normal(scale=0.02, size=400), [])])
     assert floor.judge(moved(4 * floor.largest_shift, position=40)) == "real"
 
 
 def test_more_comparisons_need_a_larger_floor():
-    floor = floor_of([measure(np.random.default_rng(3).laplace(size=1000), [])])
+    floor = replay_noise_of([measure(np.random.default_rng(3).laplace(size=1000), [])])
     shift = 1.6 * floor.largest_shift
     assert floor.judge(moved(shift)) == "real"
     assert dataclasses.replace(floor, family_tokens=10**6).judge(moved(shift)) == "unclassified"
 
 
 def test_equal_replays_alone_say_nothing_of_prefilling():
-    silent = floor_of([measure([0.0] * 100, [0.0] * 100, is_scored=False)])
+    silent = replay_noise_of([measure([0.0] * 100, [0.0] * 100, is_scored=False)])
     assert silent.judge(moved(0.2)) == "unclassified"
     assert dataclasses.replace(silent, is_scored=True).judge(moved(0.2)) == "real"
 
@@ -106,30 +106,30 @@ def of_length(prompt_tokens, scale, **fields):
 
 
 def test_a_difference_is_held_against_prompts_as_long_or_longer():
-    floor = floor_of([*of_length(100, 0.001), *of_length(900, 0.01), *of_length(3000, 0.1)])
+    floor = replay_noise_of([*of_length(100, 0.001), *of_length(900, 0.01), *of_length(3000, 0.1)])
     short, middle, long = (floor.for_prompt(tokens) for tokens in (200, 1000, 4096))
     assert (short.answers, middle.answers, long.answers) == (60, 40, 20)
     assert floor.longest_prompt == 3000
-    only_short = floor_of(of_length(100, 0.001))
+    only_short = replay_noise_of(of_length(100, 0.001))
     assert only_short.for_prompt(100).judge(moved(0.3)) == "real"
     assert long.judge(moved(0.2)) == "tie"
 
 
 def test_shorter_prompts_say_nothing_of_a_longer_one():
-    floor = floor_of(of_length(100, 0.001))
+    floor = replay_noise_of(of_length(100, 0.001))
     assert floor.judge(moved(3.0)) == "real"
     assert floor.for_prompt(5000).judge(moved(3.0)) == "unclassified"
 
 
 def test_all_of_the_floor_judges_where_lengths_are_not_known():
-    known, unknown = floor_of(of_length(100, 0.01)), floor_of([measure([0.01] * 200, [])])
+    known, unknown = replay_noise_of(of_length(100, 0.01)), replay_noise_of([measure([0.01] * 200, [])])
     assert known.for_prompt(None) is known
     assert unknown.for_prompt(10**6) is unknown
     assert unknown.longest_prompt is None
 
 
 def test_a_part_of_the_floor_knows_the_run_and_its_broken_numbers():
-    floor = floor_of([*of_length(100, 0.001), measure([math.nan], [], prompt_tokens=100), *of_length(900, 0.01)])
+    floor = replay_noise_of([*of_length(100, 0.001), measure([math.nan], [], prompt_tokens=100), *of_length(900, 0.01)])
     part = floor.of_run(50).for_prompt(900)
     assert part.family_tokens == floor.of_run(50).family_tokens > 0
     assert part.judge(moved(9.0)) == "unclassified"

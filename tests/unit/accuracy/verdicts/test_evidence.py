@@ -5,7 +5,7 @@ import pytest
 from tests.unit.accuracy.healthy import KEY, Source
 
 from ppd_accuracy.verdicts.evidence import SPACING, Detector, Evidence, samples_to
-from ppd_accuracy.verdicts.noise import CATEGORIES, NoiseFloor
+from ppd_accuracy.verdicts.noise import CATEGORIES, BaselineNoise
 
 
 def test_evidence_of_a_part_is_stronger_than_of_the_whole() -> None:
@@ -33,10 +33,10 @@ def test_a_detector_rarely_passes_its_bound_on_healthy_samples() -> None:
     """Ville's inequality at 1/20 with weights that add up to 1; far more than 1 in 20 would be a wrong martingale."""
     source, passed, runs = Source(6), 0, 40
     for _ in range(runs):
-        floor = NoiseFloor(least=100, capacity=100)
+        noise = BaselineNoise(least=100, capacity=100)
         for _ in range(100):
-            floor.add(KEY, source.sample())
-        reference, detector = floor.reference(KEY), Detector()
+            noise.add(KEY, source.sample())
+        reference, detector = noise.reference(KEY), Detector()
         values = [
             detector.add(KEY, reference.counts, reference.judge(source.sample(), is_greedy=True).category, day=0)
             for _ in range(500)

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.accuracy.healthy import KEY, Source, scores
 
 from ppd_accuracy.answers.scores import summarize
-from ppd_accuracy.verdicts.noise import CATEGORIES, NoiseFloor, Tail, key_of, reference_of
+from ppd_accuracy.verdicts.noise import CATEGORIES, BaselineNoise, Tail, key_of, reference_of
 
 
 @pytest.mark.parametrize(("tokens", "bucket"), [(1, 256), (256, 256), (257, 512), (5000, 8192), (10**6, 1048576)])
@@ -92,41 +92,41 @@ def test_exact_engines_have_a_floor_of_zero_that_nothing_else_passes() -> None:
 
 
 def test_there_is_no_reference_before_enough_samples_and_it_is_renewed_when_they_doubled() -> None:
-    floor, source = NoiseFloor(least=50, capacity=1000), Source(3)
-    made = [number for number in range(1, 201) if floor.add(KEY, source.sample())]
+    noise, source = BaselineNoise(least=50, capacity=1000), Source(3)
+    made = [number for number in range(1, 201) if noise.add(KEY, source.sample())]
     assert made == [50, 100, 200]
-    assert floor.reference(KEY).samples == 200
-    assert floor.missing(KEY) == 0
+    assert noise.reference(KEY).samples == 200
+    assert noise.missing(KEY) == 0
 
 
 def test_what_the_next_reference_is_made_of_is_told_before_it_is_made() -> None:
-    floor, source = NoiseFloor(least=3, capacity=5), Source(3)
+    noise, source = BaselineNoise(least=3, capacity=5), Source(3)
     samples = [source.sample() for _ in range(9)]
     for number, sample in enumerate(samples, 1):
-        due = floor.due(KEY, sample)
-        is_new = floor.add(KEY, sample)
-        assert due == (floor.samples(KEY) if is_new else None)
+        due = noise.due(KEY, sample)
+        is_new = noise.add(KEY, sample)
+        assert due == (noise.samples(KEY) if is_new else None)
         assert is_new == (number in (3, 5))
 
 
 def test_a_reference_that_was_made_elsewhere_is_taken() -> None:
-    floor, source = NoiseFloor(least=2, capacity=5), Source(3)
+    noise, source = BaselineNoise(least=2, capacity=5), Source(3)
     first, second = source.sample(), source.sample()
-    floor.add(KEY, first)
-    made = reference_of(floor.due(KEY, second) or ())
-    assert floor.add(KEY, second, made)
-    assert floor.reference(KEY) is made
+    noise.add(KEY, first)
+    made = reference_of(noise.due(KEY, second) or ())
+    assert noise.add(KEY, second, made)
+    assert noise.reference(KEY) is made
 
 
 def test_a_reference_of_samples_that_were_forgotten_meanwhile_is_not_taken() -> None:
-    floor, source = NoiseFloor(least=2, capacity=100), Source(3)
+    noise, source = BaselineNoise(least=2, capacity=100), Source(3)
     for _ in range(3):
-        floor.add(KEY, source.sample())
+        noise.add(KEY, source.sample())
     last = source.sample()
-    made = reference_of(floor.due(KEY, last) or ())
-    floor.restart(KEY, keep=1)
-    assert floor.add(KEY, last, made)
-    reference = floor.reference(KEY)
+    made = reference_of(noise.due(KEY, last) or ())
+    noise.restart(KEY, keep=1)
+    assert noise.add(KEY, last, made)
+    reference = noise.reference(KEY)
     assert reference is not None
     assert (made.samples, reference.samples) == (4, 2)
 
@@ -141,18 +141,18 @@ def test_a_value_is_shown_that_surprises_more_than_the_threshold() -> None:
 
 
 def test_a_restart_keeps_the_latest_and_is_unknown_until_there_are_enough() -> None:
-    floor, source = NoiseFloor(least=50, capacity=1000), Source(4)
+    noise, source = BaselineNoise(least=50, capacity=1000), Source(4)
     for _ in range(100):
-        floor.add(KEY, source.sample())
-    floor.restart(KEY, keep=10)
-    assert floor.reference(KEY) is None
-    assert floor.missing(KEY) == 40
-    floor.restart(KEY, keep=0)
-    assert floor.count(KEY) == 0
+        noise.add(KEY, source.sample())
+    noise.restart(KEY, keep=10)
+    assert noise.reference(KEY) is None
+    assert noise.missing(KEY) == 40
+    noise.restart(KEY, keep=0)
+    assert noise.count(KEY) == 0
 
 
 def test_senseless_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="least is 10 and capacity 5"):
-        NoiseFloor(least=10, capacity=5)
+        BaselineNoise(least=10, capacity=5)
     with pytest.raises(ValueError, match="at least one"):
         reference_of([])

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from tests.unit.accuracy.healthy import KEY, Source
 
-from ppd_accuracy.verdicts.noise import NoiseFloor
+from ppd_accuracy.verdicts.noise import BaselineNoise
 from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
 
 SCOPES = ("route:pd", "pair:p>d")
@@ -16,7 +16,7 @@ SCOPES = ("route:pd", "pair:p>d")
 @cache
 def calibrated(floor_samples: int) -> tuple[Source, Verdicts]:
     """A source, and verdicts whose floor is of its first samples."""
-    source, verdicts = Source(5), Verdicts(NoiseFloor(least=300, capacity=5000), Tolerances())
+    source, verdicts = Source(5), Verdicts(BaselineNoise(least=300, capacity=5000), Tolerances())
     for _ in range(floor_samples):
         verdicts.add_noise(KEY, source.sample())
     return source, verdicts
@@ -89,7 +89,7 @@ def test_faults_of_one_route_do_not_drown_among_the_other_turns_of_a_pair() -> N
 
 def test_healthy_answers_unlike_those_of_the_floor_are_amber_and_never_red() -> None:
     watch, random = Watch(floor_samples=3000), np.random.default_rng(4)
-    reference = watch.verdicts.floor.reference(KEY)
+    reference = watch.verdicts.noise.reference(KEY)
     assert reference is not None
     seen = set()
     for number in range(2000):
@@ -109,7 +109,7 @@ def test_healthy_answers_unlike_those_of_the_floor_are_amber_and_never_red() -> 
 
 def test_a_red_scope_is_cleared_by_its_far_answers_not_by_its_near_ones() -> None:
     watch, random = Watch(floor_samples=3000), np.random.default_rng(4)
-    reference = watch.verdicts.floor.reference(KEY)
+    reference = watch.verdicts.noise.reference(KEY)
     assert reference is not None
     watch.play(200, share=0.2)
     assert watch.is_now("route:pd") == "red"
@@ -183,7 +183,7 @@ def test_a_reset_forgets_the_verdict_and_keeps_the_floor() -> None:
     watch.play(300, share=0.3)
     watch.verdicts.reset()
     assert set(watch.verdicts.verdicts().values()) == {"unknown"}
-    assert watch.verdicts.floor.reference(KEY) is not None
+    assert watch.verdicts.noise.reference(KEY) is not None
 
 
 def test_a_report_says_what_is_needed_for_certainty() -> None:
@@ -199,7 +199,7 @@ def test_a_report_says_what_is_needed_for_certainty() -> None:
 
 def test_the_same_prompt_again_and_again_is_evidence_once() -> None:
     watch = Watch()
-    reference = watch.verdicts.floor.reference(KEY)
+    reference = watch.verdicts.noise.reference(KEY)
     unlucky = next(
         sample
         for sample in (watch.source.sample(3.0) for _ in range(1000))

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.accuracy.healthy import Source
 from tests.unit.proxy.shadow.test_sample import fields, sample
 
-from ppd_accuracy.verdicts.noise import NoiseFloor, reference_of
+from ppd_accuracy.verdicts.noise import BaselineNoise, reference_of
 from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
 from ppd_proxy.shadow.check import Check
 from ppd_proxy.shadow.judge import Judge, method_of, noise_key, says_nothing
@@ -17,10 +17,10 @@ HEALTHY = Source(1)
 
 def judge(healthy=60):
     """With a noise floor of so many samples."""
-    verdicts = Verdicts(NoiseFloor(least=60, capacity=1000), Tolerances(false_alarms=0.01, tolerance=0.05))
+    verdicts = Verdicts(BaselineNoise(least=60, capacity=1000), Tolerances(false_alarms=0.01, tolerance=0.05))
     for _ in range(healthy):
         statistics = HEALTHY.sample()
-        due = verdicts.floor.due(KEY, statistics)
+        due = verdicts.noise.due(KEY, statistics)
         verdicts.add_noise(KEY, statistics, reference_of(due) if due is not None else None)
     return Judge(verdicts)
 
