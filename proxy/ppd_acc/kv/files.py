@@ -110,14 +110,14 @@ class StoredTensor:
 
     def _heads_first(self) -> NDArray[Any]:
         heads, tokens, channels = self.shape
-        found = np.empty(self.shape, self._dtype)
+        turned = np.empty(self.shape, self._dtype)
         width = heads * channels
         step = max(1, PIECE // max(1, width))
         for first in range(0, tokens, step):
             last = min(first + step, tokens)
             some = self._stored(first * width, last * width).reshape(last - first, heads, channels)
-            found[:, first:last] = some.transpose(1, 0, 2)
-        return found
+            turned[:, first:last] = some.transpose(1, 0, 2)
+        return turned
 
     def _stored(self, start: int, stop: int) -> NDArray[Any]:
         """Elements in the order of the file."""
@@ -220,21 +220,21 @@ class KvFile:
 
     def _npz(self, dtype: ElementType | None) -> dict[str, Entry]:
         size = os.fstat(self._file.fileno()).st_size
-        found = {}
+        arrays = {}
         with zipfile.ZipFile(self.path) as archive:
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
-                if name in found:
+                if name in arrays:
                     raise KvFileError(f"{self.path} holds two arrays named {name!r}")
-                found[name] = self._member(archive, info, size)
-        texts = [name for name, entry in found.items() if entry.dtype.kind in "US" and not entry.stored_shape]
+                arrays[name] = self._member(archive, info, size)
+        texts = [name for name, entry in arrays.items() if entry.dtype.kind in "US" and not entry.stored_shape]
         for name in texts:
-            entry = found.pop(name)
+            entry = arrays.pop(name)
             if name == "metadata" and entry.load is not None:
                 self._take_metadata(entry.load()[()])
             else:
                 self.notes.append(f"{self.path}: {name!r} is a text, not compared")
-        return {name: _typed(entry, self.declared, dtype) for name, entry in found.items()}
+        return {name: _typed(entry, self.declared, dtype) for name, entry in arrays.items()}
 
     def _member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file_size: int) -> Entry:
         name = info.filename.removesuffix(".npy")
@@ -283,12 +283,12 @@ class KvFile:
         if not isinstance(header, dict):
             raise KvFileError(f"{self.path}: its header is no JSON object")
         self._take_safetensors_metadata(header.pop("__metadata__", {}))
-        found = {}
+        tensors = {}
         for name, about in header.items():
             entry = self._safetensor(name, about, 8 + length, size)
             is_declared = about["dtype"] in _DECLARING
-            found[name] = entry if is_declared else _typed(entry, self.declared, dtype)
-        return found
+            tensors[name] = entry if is_declared else _typed(entry, self.declared, dtype)
+        return tensors
 
     def _safetensor(self, name: str, header: Any, data_start: int, file_size: int) -> Entry:
         try:
@@ -320,11 +320,11 @@ class KvFile:
 
     def _take_metadata(self, text: Any) -> None:
         try:
-            found = json.loads(text)
+            metadata = json.loads(text)
         except (TypeError, ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict):
-            self.metadata.update(found)
+            metadata = None
+        if isinstance(metadata, dict):
+            self.metadata.update(metadata)
         else:
             self.notes.append(f"{self.path}: metadata is no JSON object; it is not used")
 
@@ -342,8 +342,8 @@ def _typed(entry: Entry, declared: ElementType | None, given: ElementType | None
     if dtype.kind == "f" and dtype.itemsize in (2, 4, 8):
         element = elements.element_type(f"float{8 * dtype.itemsize}")
     elif dtype.kind == "u" and dtype.itemsize in (1, 2):
-        told = [each for each in (given, declared) if each is not None and each.bytes == dtype.itemsize]
-        element = told[0] if told else (BF16 if dtype.itemsize == 2 else elements.FP8_E4M3)
+        raw = BF16 if dtype.itemsize == 2 else elements.FP8_E4M3
+        element = next((each for each in (given, declared) if each and each.bytes == dtype.itemsize), raw)
     elif dtype.kind in "iubf":
         element = FP64
     return replace(entry, element=element)

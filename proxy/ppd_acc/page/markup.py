@@ -10,6 +10,8 @@ from types import MappingProxyType
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from ppd_acc.page.scales import number
+
 _DIRECTIONS = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _VISIBLE: Mapping[int, int | str] = MappingProxyType(
     {
@@ -72,4 +74,4 @@ def short(text: str, most: int) -> str:
 
 _TEMPLATES = Environment(loader=FunctionLoader(_source), autoescape=True, finalize=escaped, undefined=StrictUndefined)
 _TEMPLATES.tests["shown_right"] = _is_number
-_TEMPLATES.filters |= {"grouped": "{:,}".format, "short": short}
+_TEMPLATES.filters |= {"grouped": "{:,}".format, "number": number, "short": short}

@@ -85,8 +85,7 @@ def _sample(sample: Sample, annotation: Annotation, anchor: str, unit: str) -> M
     return rendered(
         "sample.html", sample=sample, annotation=annotation, anchor=anchor, cells=cells, data=data,
         turns=_turns(sample.messages or ()), marked=first_difference_of(sample), around=around, cuts_of=cuts_of,
-        parts=[*_parts(sample)], strips=_strips(sample),
-        facts=[*_flip_facts(sample), *_delta_facts(sample), *_side_facts(sample)],
+        parts=[*_parts(sample)], strips=_strips(sample), facts=_facts(sample),
     )  # fmt: skip
 
 
@@ -147,57 +146,20 @@ def _strip(side: Side, position: int, text: str | None) -> list[_Token]:
     return strip
 
 
-def _flip_facts(sample: Sample) -> list[tuple[str, object]]:
-    flip = sample.flip
-    if flip is None:
-        return []
-    found: list[tuple[str, object]] = []
-    for name, margin in (("baseline's margin", flip.baseline_margin), ("target's margin", flip.target_margin)):
-        if margin is not None:
-            found.append((name, f"{number(margin)} nats"))
-    if flip.shift is not None:
-        bound = "at least " if flip.is_bound else ""
-        found.append(("shift", f"{bound}{number(flip.shift)} nats"))
-    if flip.chance is not None:
-        found.append(("chance that a healthy token moves as much", f"at most {number(flip.chance)}"))
-    return found
-
-
-def _delta_facts(sample: Sample) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = [(f"compared {sample.unit}", f"{sample.compared_tokens:,}")]
-    if sample.mean_delta is not None:
-        found.append(("mean |logprob difference|", f"{number(sample.mean_delta)} nats"))
-    if sample.max_delta is not None:
-        at = f" at {sample.max_delta_at:,}" if sample.max_delta_at is not None else ""
-        found.append(("max |logprob difference|", f"{number(sample.max_delta)} nats{at}"))
-    if sample.not_numbers:
-        found.append(("logprobs that are no numbers", f"{sample.not_numbers:,}"))
-    forced = sample.forced
-    if forced is not None:
-        found += [
-            ("target's tokens under the baseline", f"{forced.tokens:,}, {100 * forced.token_accuracy:.2f} % its best"),
-            ("forced |logprob difference|", f"mean {number(forced.mean_delta)}, max {number(forced.max_delta)} nats at"
-             f" {forced.max_delta_at:,}"),
-            ("forced likelihood difference", f"{number(forced.likelihood_delta)} nats"),
-        ]  # fmt: skip
-        if forced.not_numbers:
-            found.append(("forced logprobs that are no numbers", f"{forced.not_numbers:,}"))
-    return found
-
-
-def _side_facts(sample: Sample) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
-    for name, side in (("baseline", sample.baseline), ("target", sample.target)):
-        told = [f"ended by {side.finish_reason}" if side.finish_reason else "end not told"]
-        if side.first_ms is not None:
-            told.append(f"first token {side.first_ms:,.0f} ms")
-        if side.total_ms is not None:
-            told.append(f"{side.total_ms:,.0f} ms")
-        if side.request_id:
-            told.append(f"request {short(side.request_id, _MOST_NAME)}")
-        found.append((name, ", ".join(told)))
+def _facts(sample: Sample) -> list[tuple[str, str]]:
+    """What is told of each side and of the sample beside its figures."""
+    facts = [("baseline", _told_of(sample.baseline)), ("target", _told_of(sample.target))]
     if sample.tags:
-        found.append(("tags", short(", ".join(sample.tags), 300)))
-    found += [(short(str(name), 40), short(str(value), 300)) for name, value in [*sample.metadata.items()][:12]
-              if value is not None]  # fmt: skip
-    return found
+        facts.append(("tags", short(", ".join(sample.tags), 300)))
+    known = [(name, value) for name, value in [*sample.metadata.items()][:12] if value is not None]
+    return [*facts, *((short(str(name), 40), short(str(value), 300)) for name, value in known)]
+
+
+def _told_of(side: Side) -> str:
+    parts = (
+        f"ended by {side.finish_reason}" if side.finish_reason else "end not told",
+        f"first token {side.first_ms:,.0f} ms" if side.first_ms is not None else "",
+        f"{side.total_ms:,.0f} ms" if side.total_ms is not None else "",
+        f"request {short(side.request_id, _MOST_NAME)}" if side.request_id else "",
+    )
+    return ", ".join(filter(None, parts))
