@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -198,16 +199,10 @@ def lengths_picture(bins: Sequence[Bin], floor: Share, unit: str, confidence: fl
             f"Answers to the longest prompts differ {_held_against(last, first)} those to the shortest ones"
             f" ({percent(last.value)} against {percent(first.value)})."
         )
-    return _by_bins(
-        name,
-        title,
-        finding,
-        bins,
-        floor if floor.total else None,
-        (f"prompt length ({unit})", "share of answers that differ"),
-        ("Answers", f"Prompt {unit}"),
-        f"About as many samples in each range; Wilson's {percent(confidence, 0)} intervals.",
-    )
+    note = f"About as many samples in each range; Wilson's {percent(confidence, 0)} intervals."
+    picture = Picture(name=name, title=title, finding=finding, note=note)
+    axis_titles = (f"prompt length ({unit})", "share of answers that differ")
+    return _by_bins(picture, bins, floor if floor.total else None, axis_titles, ("Answers", f"Prompt {unit}"))
 
 
 def hazard_picture(bins: Sequence[Bin], unit: str, confidence: float) -> Picture:
@@ -227,16 +222,10 @@ def hazard_picture(bins: Sequence[Bin], unit: str, confidence: float) -> Picture
             f"The first {one}{by_prefill} differs {_held_against(first, later)} later ones"
             f" ({percent(first.value)} against {percent(later.value, 2)} per {one})."
         )
-    return _by_bins(
-        name,
-        title,
-        finding,
-        bins,
-        None,
-        (f"{one} position", f"chance to part, per {one}"),
-        (f"{unit.capitalize()} compared", "Positions"),
-        f"Of the answers still equal at a position; Wilson's {percent(confidence, 0)} intervals.",
-    )
+    note = f"Of the answers still equal at a position; Wilson's {percent(confidence, 0)} intervals."
+    picture = Picture(name=name, title=title, finding=finding, note=note)
+    axis_titles = (f"{one} position", f"chance to part, per {one}")
+    return _by_bins(picture, bins, None, axis_titles, (f"{unit.capitalize()} compared", "Positions"))
 
 
 def _held_against(one: Share, other: Share) -> str:
@@ -246,16 +235,9 @@ def _held_against(one: Share, other: Share) -> str:
 
 
 def _by_bins(
-    name: str,
-    title: str,
-    finding: str,
-    bins: Sequence[Bin],
-    floor: Share | None,
-    axis_titles: tuple[str, str],
-    heads: tuple[str, str],
-    note: str,
+    picture: Picture, bins: Sequence[Bin], floor: Share | None, axis_titles: tuple[str, str], heads: tuple[str, str]
 ) -> Picture:
-    """Shares with intervals side by side, one place per bin, whatever its width."""
+    """The picture, drawn: shares with intervals side by side, one place per bin, whatever its width."""
     tops = [each.divergent.interval.high for each in bins] + ([floor.interval.high] if floor else [])
     high, middle_top = min(1.0, rounded_up(max(tops))), sorted(tops)[len(tops) // 2]
     has_ties = any(each.divergent.hits != each.real.hits for each in bins)
@@ -281,14 +263,12 @@ def _by_bins(
         keys.append(Key(class_="real", label=bins[0].real.name, kind="diamond"))
     if floor is not None:
         keys.append(Key(class_="floor", label="noise floor: baseline asked again", kind="area"))
-    return Picture(
-        name=name,
-        title=title,
-        finding=finding,
+    return replace(
+        picture,
         description=f"Shares with intervals for {len(bins)} ranges: {axis_titles[1]} by {axis_titles[0]}.",
         parts=parts,
         keys=keys,
-        note=note + (f" The axis is logarithmic above {percent(middle_top)}." if is_bent else ""),
+        note=picture.note + (f" The axis is logarithmic above {percent(middle_top)}." if is_bent else ""),
         numbers=table(
             (heads[1], heads[0], "All differences", "Interval", bins[0].real.name.capitalize(), "Interval"),
             [

@@ -50,27 +50,27 @@ class Extras:
 
 def page_of(report: Report, extras: Extras) -> Page:
     totals = totals_in(report)
-    told = headline(report, totals)
+    first = headline(report, totals)
     shown = listed(report.samples, extras.annotations, extras.most_samples)
     style, script = Markup(asset("page.css")), Markup(asset("page.js"))
     html = rendered(
-        "page.html", title=f"{told.told} \u2013 {extras.title}", policy=_policy(style, script), style=style,
+        "page.html", title=f"{first.told} \u2013 {extras.title}", policy=_policy(style, script), style=style,
         script=script,
-        header=sections.header(report, told, extras.title, extras.notes), cards=sections.cards(totals),
+        header=sections.header(report, first, extras.title, extras.notes), cards=sections.cards(totals),
         pictures=_pictures(report, totals.confidence, shown, extras.heat), samples=shown.markup,
         settings=sections.settings(report, totals, extras.files), tool=report.tool or "ppd-acc",
     )  # fmt: skip
-    return Page(html=str(html), headline=told, shown=len(shown.anchors))
+    return Page(html=str(html), headline=first, shown=len(shown.anchors))
 
 
 def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | None) -> list[Markup]:
     samples = series.compared(report)
-    found: list[Picture] = []
+    pictures: list[Picture] = []
     if samples:
         shares = series.shares(report, confidence)
         prompt_unit = series.length_unit(samples)
         unit = "words" if any(sample.unit == "words" for sample in samples) else "tokens"
-        found = [
+        pictures = [
             answers.shares_picture(shares, confidence),
             answers.survival_picture(samples, confidence, unit),
             logprobs.margins_picture(series.margins(samples), report.noise, shown.anchors),
@@ -84,8 +84,8 @@ def _pictures(report: Report, confidence: float, shown: Listed, heat: Heat | Non
             lengths.finishes_table(series.finishes(samples)),
         ]
     if heat is not None:
-        found.append(heat_picture(heat))
-    return [figure(picture) for picture in sorted(found, key=lambda picture: picture.is_nothing)]
+        pictures.append(heat_picture(heat))
+    return [figure(picture) for picture in sorted(pictures, key=lambda picture: picture.is_nothing)]
 
 
 def _policy(style: str, script: str) -> str:

@@ -42,20 +42,20 @@ class _Document(msgspec.Struct):
     findings: list[_Finding] = []
 
 
-_document = msgspec.json.Decoder(_Document)
+_decoder = msgspec.json.Decoder(_Document)
 
 
 def read_heat(path: Path, flag: str) -> Heat:
     """One panel per kind of tensor, layers in their order. Raises Mistake, which names the flag."""
     try:
-        told = _document.decode(path.read_bytes())
+        document = _decoder.decode(path.read_bytes())
     except OSError as error:
         raise Mistake(f"{flag} {path}: {error.strerror or error}") from None
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Mistake(f"{flag} {path}: not a result of check-kv: {error}") from None
-    if told.kind != "check-kv" or told.heat_map is None:
-        raise Mistake(f"{flag} {path}: kind is {told.kind!r}; it must be what check-kv --json wrote")
-    rows = [each for each in told.heat_map if each.tokens > 0 and each.starts]
+    if document.kind != "check-kv" or document.heat_map is None:
+        raise Mistake(f"{flag} {path}: kind is {document.kind!r}; it must be what check-kv --json wrote")
+    rows = [each for each in document.heat_map if each.tokens > 0 and each.starts]
     for each in rows:
         if len(each.relative_l2) != len(each.starts) or each.starts != sorted({*each.starts}):
             raise Mistake(
@@ -69,15 +69,14 @@ def read_heat(path: Path, flag: str) -> Heat:
             (each for each in rows if each.kind == kind), key=lambda each: -1 if each.layer is None else each.layer
         )
         panels.append(Panel(name=_NAMES.get(kind or "", kind or "Arrays"), rows=tuple(_row(each) for each in own)))
-    return Heat(
-        panels=tuple(panels), is_match=told.match, findings=tuple(each.line for each in told.findings if each.text)
-    )
+    findings = tuple(each.line for each in document.findings if each.text)
+    return Heat(panels=tuple(panels), is_match=document.match, findings=findings)
 
 
-def _row(told: _Row) -> Row:
+def _row(row: _Row) -> Row:
     return Row(
-        label=str(told.layer) if told.layer is not None else told.name,
-        starts=tuple(told.starts),
-        values=tuple(told.relative_l2),
-        tokens=told.tokens,
+        label=str(row.layer) if row.layer is not None else row.name,
+        starts=tuple(row.starts),
+        values=tuple(row.relative_l2),
+        tokens=row.tokens,
     )

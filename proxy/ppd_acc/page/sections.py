@@ -21,11 +21,11 @@ _LEAST_GATE = ("outcome", "reason")
 _MOST_CELL = 400
 
 
-def header(report: Report, told: Headline, title: str, notes: Sequence[str]) -> Markup:
-    sign, name = next((sign, name) for outcome, sign, name in _SIGNS if outcome == told.outcome)
+def header(report: Report, headline: Headline, title: str, notes: Sequence[str]) -> Markup:
+    sign, name = next((sign, name) for outcome, sign, name in _SIGNS if outcome == headline.outcome)
     sides = (("baseline", report.baseline), ("target", report.target))
     return rendered(
-        "header.html", title=title, headline=told, sign=sign, name=name, notes=notes,
+        "header.html", title=title, headline=headline, sign=sign, name=name, notes=notes,
         engines=[(side, _engine(engine)) for side, engine in sides if engine],
         imported_from=report.imported_from, when=moment(report.created_at),
     )  # fmt: skip
@@ -49,7 +49,7 @@ def moment(seconds: float) -> str | None:
 
 def cards(totals: Totals) -> Markup:
     """One per status: count, share of the compared answers (of all samples for errors) and its interval."""
-    told = [
+    counts = [
         ("equal", "equal", totals.equal, totals.compared),
         ("tie", "ties", totals.tie, totals.compared),
         ("real", "real differences", totals.real, totals.compared),
@@ -57,8 +57,8 @@ def cards(totals: Totals) -> Markup:
         ("error", "errors", totals.error, totals.samples),
     ]
     if totals.empty:
-        told.append(("empty", "empty on both sides", totals.empty, totals.samples))
-    shown = [(status, name, count, _share(count, of, totals.confidence)) for status, name, count, of in told]
+        counts.append(("empty", "empty on both sides", totals.empty, totals.samples))
+    shown = [(status, name, count, _share(count, of, totals.confidence)) for status, name, count, of in counts]
     return rendered("cards.html", totals=totals, cards=shown)
 
 

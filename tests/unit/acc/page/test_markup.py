@@ -1,4 +1,6 @@
+import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
+import ppd_acc
 from ppd_acc.page.markup import element, escaped, join, rendered, table
 
 
@@ -76,3 +79,15 @@ def test_any_text_stays_text_in_a_template(text):
 def test_what_a_template_is_not_given_is_a_fault():
     with pytest.raises(UndefinedError, match="caption"):
         rendered("table.html", head=(), rows=(), class_="")
+
+
+def test_a_text_that_looks_like_a_template_stays_a_text():
+    assert "{{ 6 * 7 }}{% raw %}" in table(("{{ 6 * 7 }}{% raw %}",), [], caption="")
+
+
+def test_every_file_that_a_page_is_made_of_is_packed():
+    project = Path(ppd_acc.__file__).parents[2] / "pyproject.toml"
+    patterns = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["ppd_acc"]
+    room = Path(ppd_acc.__file__).parent
+    packed = {path for pattern in patterns for path in room.glob(pattern)}
+    assert packed == {path for path in (room / "page").rglob("*.*") if path.suffix in (".css", ".html", ".js")}
