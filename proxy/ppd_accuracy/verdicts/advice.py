@@ -18,7 +18,8 @@ from statistics import fmean
 
 import numpy as np
 
-from ppd_accuracy.verdicts.verdicts import Judged, Verdict
+from ppd_accuracy.verdicts.scope import Judged
+from ppd_accuracy.verdicts.verdicts import Verdict
 
 _SIGNIFICANT = 0.01
 _LEAST = 5
@@ -37,8 +38,8 @@ def advise(window: Sequence[Judged], verdicts: Mapping[str, Verdict], kv_failure
     if good and _are_larger([j.prompt_tokens for j in bad], [j.prompt_tokens for j in good]):
         return "it grows with the prompt: look at positions, masks and block tables of long contexts"
     if all(judged.outcome == "drift" and judged.is_same_text for judged in bad):
-        told = _told_entropy(bad, good)
-        return f"same text with other logprobs{told}: look for precision lost on the way (KV in 8 bits, another kernel)"
+        by = _entropy_change(bad, good)
+        return f"same text with other logprobs{by}: look for precision lost on the way (KV in 8 bits, another kernel)"
     pd, direct = verdicts.get("route:pd"), verdicts.get("route:direct")
     if pd == "red" and direct == "green":
         return "only handed-over turns are bad: look at the KV transfer (compare dumps with ppd-acc check-kv)"
@@ -49,7 +50,7 @@ def advise(window: Sequence[Judged], verdicts: Mapping[str, Verdict], kv_failure
     return "look at the KV of both engines first (ppd-acc check-kv), then at the decode engine"
 
 
-def _told_entropy(bad: Sequence[Judged], good: Sequence[Judged]) -> str:
+def _entropy_change(bad: Sequence[Judged], good: Sequence[Judged]) -> str:
     """By how much the bad answers' entropy changed beyond that of the good ones; nothing where that may be chance."""
     changed, usual = (
         [each.entropy_change for each in group if each.entropy_change is not None] for group in (bad, good)

@@ -21,25 +21,22 @@ Samples with the same prompt and answer are no evidence of their own: only the f
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from statistics import fmean
-from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import msgspec
 
 from ppd_accuracy.answers.scores import Statistics
 from ppd_accuracy.statistics.intervals import Interval, difference
-from ppd_accuracy.verdicts.evidence import Detector, Evidence, samples_to
-from ppd_accuracy.verdicts.noise import BaselineNoise, Category, Judgement, Key, Outcome, Reference
+from ppd_accuracy.verdicts.evidence import Detector, samples_to
+from ppd_accuracy.verdicts.noise import BaselineNoise, Category, Judgement, Key, Reference
+from ppd_accuracy.verdicts.scope import REMEMBERED, ROUTES, Judged, Scope
 
 Verdict = Literal["green", "amber", "red", "unknown"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ALL = "all"
-_ROUTES: Mapping[str, float] = MappingProxyType({"route:pd": 0.5, "route:direct": 0.4})
-"""Whose evidence is kept apart in the scopes of both, with its weight."""
-_REJECTED: tuple[Category, ...] = ("rare", "far")
 _DAY_S = 86400.0
 _LEAST_SCOPES = 4
 _SUSPICION_RATIO = 20.0
@@ -47,11 +44,8 @@ _SUSPICION_RATIO = 20.0
 _NOISE_CHANGED, _NOISE_DOUBTED = 100.0, 1.0
 """What the detector of the noise itself must reach for a new floor: alone, and when a scope is about to turn red."""
 _FRESH_S = 600.0
-_WINDOW = 1000
 _RECOVERY = 200
 """Samples of the block by which a red scope can turn green."""
-_REMEMBERED = 5000
-"""Identities of samples: more than a detector's memory."""
 
 
 class Tolerances(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,18 +56,6 @@ class Tolerances(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float = 0.05
     confidence: float = 0.95
     fresh_noise: int = 50
-
-
-class Judged(NamedTuple):
-    """One sample of a scope's window."""
-
-    key: Key
-    category: Category
-    outcome: Outcome
-    prompt_tokens: int
-    is_same_text: bool
-    entropy_change: float | None = None
-    """Nats per token, candidate minus baseline; None where the likeliest tokens were not asked for."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,53 +77,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Mean of the window's, nats per token, candidate minus baseline; None where no likeliest tokens were asked for."""
 
 
-class _Scope:
-    """`beyond`, `rejected` (rare and far) and `keys` count what is in the window; `accusing` is the window that turned
-    the scope red, `accused` the route whose samples did; the other route's say nothing then of whether it is over."""
-
-    def __init__(self, name: str) -> None:
-        self.detector = Evidence({} if name in _ROUTES else _ROUTES)
-        self.is_red = False
-        self.accusing: tuple[Judged, ...] = ()
-        self.accused: str | None = None
-        self.restart(is_red=False)
-
-    def restart(self, *, is_red: bool) -> None:
-        self.detector.restart()
-        self.is_red = is_red
-        self.window: deque[Judged] = deque()
-        self.keys: Counter[Key] = Counter()
-        self.beyond = self.rejected = 0
-        self._known: OrderedDict[bytes, None] = OrderedDict()
-
-    def is_known(self, identity: bytes) -> bool:
-        """Whether a sample of that identity came before, since the last restart; it has now."""
-        is_known = identity in self._known
-        self._known[identity] = None
-        self._known.move_to_end(identity)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return is_known
-
-    def append(self, judged: Judged) -> None:
-        if len(self.window) >= _WINDOW:
-            oldest = self.window.popleft()
-            self.keys[oldest.key] -= 1
-            self.beyond -= oldest.category != "within"
-            self.rejected -= oldest.category in _REJECTED
-        self.window.append(judged)
-        self.keys[judged.key] += 1
-        self.beyond += judged.category != "within"
-        self.rejected += judged.category in _REJECTED
-
-
 class Verdicts:
     """Feeds on healthy samples and judged ones. `now` is seconds on any clock that does not go back."""
 
     def __init__(self, noise: BaselineNoise, tolerances: Tolerances) -> None:
         self.noise = noise
         self._tolerances = tolerances
-        self._scopes: dict[str, _Scope] = {ALL: _Scope(ALL)}
+        self._scopes: dict[str, Scope] = {ALL: Scope(ALL)}
         self._noise_detectors: dict[Key, Detector] = {}
         self._fresh: dict[Key, deque[float]] = {}
         self._alarms: dict[str, str] = {}
@@ -158,7 +100,7 @@ class Verdicts:
             category = reference.judge(statistics, is_greedy=key.is_greedy).category
             detector = self._noise_detectors.setdefault(key, Detector())
             detector.add(key, reference.counts, category, day=int(self._now // _DAY_S))
-            self._fresh.setdefault(key, deque(maxlen=_REMEMBERED)).append(self._now)
+            self._fresh.setdefault(key, deque(maxlen=REMEMBERED)).append(self._now)
             if detector.value >= _NOISE_CHANGED:
                 self._recalibrate(key, keep=detector.span)
                 self.noise.add(key, statistics, made)
@@ -193,9 +135,9 @@ class Verdicts:
         is_same_text = statistics.first_difference is None
         judged = Judged(key, judgement.category, judgement.outcome, prompt_tokens, is_same_text, entropy_change)
         names = dict.fromkeys((ALL, *scopes))
-        route = next((name for name in names if name in _ROUTES), None)
+        route = next((name for name in names if name in ROUTES), None)
         for name in names:
-            scope = self._scopes.setdefault(name, _Scope(name))
+            scope = self._scopes.setdefault(name, Scope(name))
             if identity is not None and scope.is_known(identity):
                 continue
             if scope.is_red and scope.accused not in (None, route):
@@ -210,14 +152,14 @@ class Verdicts:
         if why is None:
             self._alarms.pop(scope, None)
         else:
-            self._scopes.setdefault(scope, _Scope(scope))
+            self._scopes.setdefault(scope, Scope(scope))
             self._alarms[scope] = why
 
     def reset(self, scope: str | None = None) -> None:
         """Forget a scope's samples and verdict, or those of all scopes; the noise floor stays."""
         for name in [scope] if scope is not None else list(self._scopes):
             if name in self._scopes:
-                self._scopes[name] = _Scope(name)
+                self._scopes[name] = Scope(name)
 
     def forget(self, scope: str) -> None:
         """The scope is gone (an engine left)."""
@@ -236,7 +178,7 @@ class Verdicts:
         """Which key needs how many fresh healthy samples now, because a scope is about to turn red."""
         for scope in self._scopes.values():
             if self._is_suspicious(scope):
-                key = _worst_key(scope)
+                key = scope.worst_key
                 missing = self._tolerances.fresh_noise - self._count_fresh(key) if key is not None else 0
                 if key is not None and missing > 0:
                     return key, missing
@@ -249,7 +191,7 @@ class Verdicts:
             fresh.popleft()
         return len(fresh)
 
-    def _step(self, scope: _Scope) -> None:
+    def _step(self, scope: Scope) -> None:
         if scope.is_red:
             scope.detector.restart()
             if len(scope.window) >= _RECOVERY:
@@ -266,7 +208,7 @@ class Verdicts:
         for scope in list(self._scopes.values()):
             if scope.is_red or scope.detector.value < self.threshold:
                 continue
-            key = _worst_key(scope)
+            key = scope.worst_key
             if key is None or self._count_fresh(key) < self._tolerances.fresh_noise:
                 continue
             detector = self._noise_detectors.get(key)
@@ -276,7 +218,7 @@ class Verdicts:
             scope.accusing, scope.accused = tuple(scope.window), scope.detector.part
             scope.restart(is_red=True)
 
-    def _is_suspicious(self, scope: _Scope) -> bool:
+    def _is_suspicious(self, scope: Scope) -> bool:
         return not scope.is_red and scope.detector.value >= self.threshold / _SUSPICION_RATIO
 
     def _recalibrate(self, key: Key, *, keep: int) -> None:
@@ -311,7 +253,7 @@ class Verdicts:
     def report(self, scope: str) -> Report | None:
         return self._report(scope, self._scopes[scope]) if scope in self._scopes else None
 
-    def _report(self, name: str, scope: _Scope) -> Report:
+    def _report(self, name: str, scope: Scope) -> Report:
         verdict, reason = self._verdict(name, scope)
         beyond, total, noise_share, _ = self._shares(scope)
         counts: dict[Category, int] = {"within": total - scope.rejected, "far": scope.rejected}
@@ -337,7 +279,7 @@ class Verdicts:
             entropy_change=fmean(changes) if changes else None,
         )
 
-    def _verdict(self, name: str, scope: _Scope) -> tuple[Verdict, str]:
+    def _verdict(self, name: str, scope: Scope) -> tuple[Verdict, str]:
         value, threshold = scope.detector.value, self.threshold
         if scope.is_red:
             return "red", "more answers beyond the noise floor than a healthy engine gives"
@@ -355,7 +297,7 @@ class Verdicts:
             return "green", f"at most {self._tolerances.tolerance:.0%} of the answers are beyond the noise floor"
         return "unknown", "too few samples to rule out faults"
 
-    def _shares(self, scope: _Scope) -> tuple[int, int, float, int]:
+    def _shares(self, scope: Scope) -> tuple[int, int, float, int]:
         """Samples beyond near, all, the share that the floor expects beyond, and of how many healthy samples."""
         expected, healthy, total = 0.0, 0, len(scope.window)
         for key, count in scope.keys.items():
@@ -365,7 +307,7 @@ class Verdicts:
                 healthy += reference.samples
         return scope.beyond, total, expected / total if total else 0.0, healthy
 
-    def _likely_rejected(self, scope: _Scope) -> float:
+    def _likely_rejected(self, scope: Scope) -> float:
         """How many samples of the window the floor expects to be rare or far."""
         likely = 0.0
         for key, count in scope.keys.items():
@@ -374,11 +316,11 @@ class Verdicts:
                 likely += count * sum(reference.counts[2:]) / sum(reference.counts)
         return likely
 
-    def _excess(self, scope: _Scope) -> Interval:
+    def _excess(self, scope: Scope) -> Interval:
         beyond, total, share, healthy = self._shares(scope)
         return difference(beyond, total, round(share * healthy), healthy, self._tolerances.confidence)
 
-    def _more_for_green(self, scope: _Scope) -> int | None:
+    def _more_for_green(self, scope: Scope) -> int | None:
         """If from now on only as many are beyond as the floor expects."""
         beyond, total, share, healthy = self._shares(scope)
         if not healthy:
@@ -389,8 +331,3 @@ class Verdicts:
             if interval.high < self._tolerances.tolerance:
                 return more
         return None
-
-
-def _worst_key(scope: _Scope) -> Key | None:
-    keys = Counter(judged.key for judged in scope.window if judged.category != "within")
-    return keys.most_common(1)[0][0] if keys else None

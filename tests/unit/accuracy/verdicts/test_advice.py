@@ -6,7 +6,8 @@ import pytest
 from tests.unit.accuracy.healthy import KEY
 
 from ppd_accuracy.verdicts.advice import advise
-from ppd_accuracy.verdicts.verdicts import Judged, Verdict
+from ppd_accuracy.verdicts.scope import Judged
+from ppd_accuracy.verdicts.verdicts import Verdict
 
 RED_PD: Mapping[str, Verdict] = {"route:pd": "red", "route:direct": "green"}
 RED_DIRECT: Mapping[str, Verdict] = {"route:pd": "green", "route:direct": "red"}
