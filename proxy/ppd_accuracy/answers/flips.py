@@ -217,13 +217,13 @@ def measure(
     is_scored: bool = True,
 ) -> Measured:  # fmt: skip
     """One answer's numbers; those that are none (NaN, infinite) are counted and left out."""
-    found = [abs(each) for each in shifts], [abs(each) for each in deltas]
-    moved, different = (tuple(each for each in numbers if math.isfinite(each)) for numbers in found)
+    sizes = [abs(each) for each in shifts], [abs(each) for each in deltas]
+    moved, different = (tuple(each for each in numbers if math.isfinite(each)) for numbers in sizes)
     return Measured(
         prompt_tokens=prompt_tokens,
         is_flipped=is_flipped,
         is_scored=is_scored,
-        broken=sum(map(len, found)) - len(moved) - len(different),
+        broken=sum(map(len, sizes)) - len(moved) - len(different),
         shifts=moved,
         deltas=different,
     )

@@ -69,11 +69,11 @@ def excess(answers: Sequence[Sequence[float]], healthy: Sequence[Sequence[float]
     )  # fmt: skip
 
 
-def suspicion(found: Excess, answers: int) -> str:
+def suspicion(seen: Excess, answers: int) -> str:
     """Why it cannot be judged, and what would help."""
     return (
-        f"{found.beyond} of {found.tokens} logprob differences are beyond all {found.healthy} healthy ones, but"
-        f" {answers} healthy answers are too few to tell how much answers differ (p = {found.chance:.3g}): raise"
+        f"{seen.beyond} of {seen.tokens} logprob differences are beyond all {seen.healthy} healthy ones, but"
+        f" {answers} healthy answers are too few to tell how much answers differ (p = {seen.chance:.3g}): raise"
         " --noise-floor"
     )
 

@@ -96,14 +96,14 @@ def said_of(answer: Speaker) -> Said:
     )
 
 
-def calls_of(told: Sequence[Mapping[str, Any]]) -> tuple[Call, ...]:
+def calls_of(calls: Sequence[Mapping[str, Any]]) -> tuple[Call, ...]:
     """Tool calls as an engine gives them: names and arguments."""
-    return tuple(map(_call, told))
+    return tuple(map(_call, calls))
 
 
-def _call(told: Mapping[str, Any]) -> Call:
+def _call(call: Mapping[str, Any]) -> Call:
     """Of a function, or of a tool that takes a text (`custom`)."""
-    own = told.get("function") or told.get("custom") or {}
+    own = call.get("function") or call.get("custom") or {}
     if not isinstance(own, Mapping):
         return Call(name="", arguments=_canonical(own))
     return Call(name=str(own.get("name") or ""), arguments=_canonical(own.get("arguments", own.get("input"))))
@@ -131,13 +131,13 @@ def differences(one: Said, other: Said) -> list[Difference]:
     texts: tuple[tuple[Part, str, str], ...] = (
         ("reasoning", one.reasoning, other.reasoning), ("content", one.content, other.content),
     )  # fmt: skip
-    found = [_of_texts(part, mine, theirs) for part, mine, theirs in texts if mine != theirs]
+    differing = [_of_texts(part, mine, theirs) for part, mine, theirs in texts if mine != theirs]
     if one.tool_calls != other.tool_calls:
-        found.append(_of_calls(one.tool_calls, other.tool_calls))
+        differing.append(_of_calls(one.tool_calls, other.tool_calls))
     ends = one.finish_reason, other.finish_reason
     if None not in ends and ends[0] != ends[1]:
-        found.append(Difference(part="finish_reason", baseline=ends[0] or "", target=ends[1] or ""))
-    return found
+        differing.append(Difference(part="finish_reason", baseline=ends[0] or "", target=ends[1] or ""))
+    return differing
 
 
 def part_of(said: Said, part: Part) -> str:
@@ -180,11 +180,11 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
 
 
-def is_text(found: Sequence[Difference]) -> bool:
+def is_text(differing: Sequence[Difference]) -> bool:
     """Whether something that was said differs, not only how it ended."""
-    return any(each.part != "finish_reason" for each in found)
+    return any(each.part != "finish_reason" for each in differing)
 
 
-def sentence(found: Sequence[Difference]) -> str:
+def sentence(differing: Sequence[Difference]) -> str:
     """All differences on one line; empty without any."""
-    return "; ".join(map(str, found))
+    return "; ".join(map(str, differing))

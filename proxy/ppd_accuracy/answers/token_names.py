@@ -17,14 +17,14 @@ _BYTE = re.compile(r"\\x([0-9a-f]{2})")
 _MOST_PLACES = 1024
 
 
-def name_of(name: str, told: bytes | None) -> str:
+def name_of(name: str, spelling: bytes | None) -> str:
     """What a token is called whose engine says `name` and `told`, its bytes."""
-    if not told:
+    if not spelling:
         return name
     try:
-        return told.decode()
+        return spelling.decode()
     except UnicodeDecodeError:
-        return _SPELLED + "".join(f"\\x{byte:02x}" for byte in told)
+        return _SPELLED + "".join(f"\\x{byte:02x}" for byte in spelling)
 
 
 def is_unsure(name: str) -> bool:

@@ -161,23 +161,23 @@ def size_bytes(row: Row) -> int:
 
 def encode(row: Row, storage: Storage) -> dict[str, Any]:
     """The columns. ValueError, OverflowError or struct.error for numbers that do not fit."""
-    told: dict[str, Any] = {name: getattr(row, name, None) for name, _ in _ALL}
-    told["filled_by"] = _json(row.filled_by)
+    columns: dict[str, Any] = {name: getattr(row, name, None) for name, _ in _ALL}
+    columns["filled_by"] = _json(row.filled_by)
     for name in _DICTS:
-        told[name] = None if told[name] is None else _json(dict(told[name]))
+        columns[name] = None if columns[name] is None else _json(dict(columns[name]))
     for name in _NUMBERS:
-        if told[name] is not None and math.isnan(told[name]):
-            told[name] = "nan"
+        if columns[name] is not None and math.isnan(columns[name]):
+            columns[name] = "nan"
     if row.error is not None:
-        told["error"] = readable(row.error[:MAX_ERROR_CHARACTERS])
-    told["prompt_hash"], told["answer_hash"] = token_hash(row.prompt_token_ids), token_hash(row.token_ids)
-    told["replay"] = None if row.replay is None else msgspec.msgpack.encode(_kept_replay(row.replay, storage))
+        columns["error"] = readable(row.error[:MAX_ERROR_CHARACTERS])
+    columns["prompt_hash"], columns["answer_hash"] = token_hash(row.prompt_token_ids), token_hash(row.token_ids)
+    columns["replay"] = None if row.replay is None else msgspec.msgpack.encode(_kept_replay(row.replay, storage))
     for names, kind, unknown in ((_INTEGERS, "I", 0), (_FLOATS, "f", math.nan)):
         for name in names:
-            told[name] = _packed(told[name], kind, unknown) if storage in ("tokens", "text") else None
-    told["body"] = row.body if storage == "text" else None
-    told["text"] = readable(row.text) if storage == "text" and row.text is not None else None
-    return told
+            columns[name] = _packed(columns[name], kind, unknown) if storage in ("tokens", "text") else None
+    columns["body"] = row.body if storage == "text" else None
+    columns["text"] = readable(row.text) if storage == "text" and row.text is not None else None
+    return columns
 
 
 def decode(row: dict[str, Any]) -> dict[str, Any]:

@@ -26,25 +26,25 @@ class Canary:
         self._window_s = window_s
         self._false_alarms = false_alarms
         self._due_at = -math.inf
-        self._found: str | None = None
+        self._finding: str | None = None
 
     def look(self, decodes: Sequence[str], baselines: Sequence[str], now: float) -> str | None:
         """What the latest look found, in a sentence; None: nothing. `now` is seconds on any clock that does not go
         back."""
         if now >= self._due_at:
             self._due_at = now + self._window_s
-            self._found = self._compare(decodes, baselines)
-        return self._found
+            self._finding = self._compare(decodes, baselines)
+        return self._finding
 
     def _compare(self, decodes: Sequence[str], baselines: Sequence[str]) -> str | None:
         comparisons = len(decodes) * len(baselines)
         for baseline in baselines:
             expected = self._gain(baseline)
             for decode in decodes:
-                found = self._gain(decode)
-                if expected is None or found is None:
+                counted = self._gain(decode)
+                if expected is None or counted is None:
                     continue
                 alpha = self._false_alarms * self._window_s / (_DAY_S * comparisons)
-                if drop(found, expected, alpha).verdict == "dropped":
+                if drop(counted, expected, alpha).verdict == "dropped":
                     return f"{decode} accepts fewer drafts than the baseline: look at draft model and KV of that engine"
         return None

@@ -164,17 +164,17 @@ class Journal:
         used = {condition: value for condition, value in filters.items() if value is not None}
         where = f"WHERE {' AND '.join(used)} " if used else ""
         query = f"SELECT {rows.FACT_COLUMNS} FROM samples {where}ORDER BY seq DESC LIMIT ?"
-        found: list[sqlite3.Row] = []
-        found = await self._read(
-            lambda connection: connection.execute(query, (*used.values(), limit)).fetchall(), found
+        nothing: list[sqlite3.Row] = []
+        stored = await self._read(
+            lambda connection: connection.execute(query, (*used.values(), limit)).fetchall(), nothing
         )
-        return [rows.decode(dict(row)) for row in found]
+        return [rows.decode(dict(row)) for row in stored]
 
     async def get(self, sample_id: str) -> dict[str, Any] | None:
         """All that is kept of one sample; None where there is no such row."""
         query = f"SELECT {rows.ALL_COLUMNS} FROM samples WHERE sample_id = ?"
-        found = await self._read(lambda connection: connection.execute(query, (sample_id,)).fetchone(), None)
-        return None if found is None else rows.decode(dict(found))
+        stored = await self._read(lambda connection: connection.execute(query, (sample_id,)).fetchone(), None)
+        return None if stored is None else rows.decode(dict(stored))
 
     async def count(self) -> int:
         """Rows in the file."""

@@ -77,7 +77,7 @@ class Accuracy:
         self._on_action = on_action
         self._kv_failures = kv_failures
         self._draft_acceptance = draft_acceptance
-        self._told: dict[str, Verdict] = {}
+        self._logged: dict[str, Verdict] = {}
         self._damaged_before = kv_failures()
         shadow.on_judged = self.step
         shadow.red_in_use = self._red_in_use
@@ -128,14 +128,14 @@ class Accuracy:
 
     def step(self) -> None:
         """Tell what changed, and let the guard act on it."""
-        found = self.verdicts.verdicts()
-        for scope, verdict in found.items():
-            before = self._told.get(scope, "unknown")
+        verdicts = self.verdicts.verdicts()
+        for scope, verdict in verdicts.items():
+            before = self._logged.get(scope, "unknown")
             if verdict != before:
                 level = logging.WARNING if verdict in ("amber", "red") else logging.INFO
                 log.log(level, "verdict %s scope=%s before=%s%s", verdict, scope, before, self._explained(scope))
-        self._told = found
-        actions = self._guard.update(guarding.Verdicts(found), self._reins.pairs(), self._clock())
+        self._logged = verdicts
+        actions = self._guard.update(guarding.Verdicts(verdicts), self._reins.pairs(), self._clock())
         self._carry_out(actions)
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
@@ -161,10 +161,10 @@ class Accuracy:
         return why + (f" advice={advice!r}" if advice else "")
 
     def advice(self, scope: str) -> str | None:
-        found = self.verdicts.verdicts()
-        if found.get(scope) not in ("amber", "red"):
+        verdicts = self.verdicts.verdicts()
+        if verdicts.get(scope) not in ("amber", "red"):
             return None
-        return advise(self.verdicts.window(scope), found, self._kv_failures() - self._damaged_before)
+        return advise(self.verdicts.window(scope), verdicts, self._kv_failures() - self._damaged_before)
 
     # What operators ask
 
@@ -269,14 +269,14 @@ class Accuracy:
     async def samples(
         self, limit: int, *, outcome: str | None = None, route: str | None = None, before: int | None = None
     ) -> list[dict[str, Any]]:
-        found = await self._kept().latest(limit, outcome=outcome, route=route, before=before)
-        return [plain(each) for each in found]
+        rows = await self._kept().latest(limit, outcome=outcome, route=route, before=before)
+        return [plain(row) for row in rows]
 
     async def sample(self, sample_id: str) -> dict[str, Any]:
-        found = await self._kept().get(sample_id)
-        if found is None:
+        row = await self._kept().get(sample_id)
+        if row is None:
             raise BadRequest(f"sample id: {sample_id!r} is not in the journal", status=404, param="id")
-        return {name: plain(value) for name, value in found.items()}
+        return {name: plain(value) for name, value in row.items()}
 
     def _kept(self) -> Journal:
         if self._journal is None:
