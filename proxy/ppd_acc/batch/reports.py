@@ -18,7 +18,7 @@ from rich.text import Text
 from ppd_acc.ask.model_notes import model_notes
 from ppd_acc.batch.gating import Gate, gate_of, worst_of
 from ppd_acc.batch.options import Options
-from ppd_acc.batch.runs import Done, Work, settings_of
+from ppd_acc.batch.run import Done, Work, settings_of
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.floors import is_flaky
 from ppd_acc.data.report import Flip, Report, Sample, Status, Totals, told_statuses

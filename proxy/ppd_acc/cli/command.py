@@ -14,19 +14,11 @@ from typing import Any, TypeVar
 
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import add_options, read_options
-from ppd_acc.cli.settings import Settings
 from ppd_acc.outcome import Result
 from ppd_acc.surroundings import Surroundings
 
 OptionsT = TypeVar("OptionsT")
 Ended = Result | Coroutine[Any, Any, Result]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context(Surroundings):
-    """What a command gets beside its arguments."""
-
-    settings: Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +28,8 @@ class Command:
 
     name: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    options: Callable[[Given], Any] | None = None
-    run: Callable[[Any, Any], Ended]
+    options: Callable[[Given], Any]
+    run: Callable[[Any, Surroundings], Ended]
 
 
 def command(name: str, kind: type[OptionsT], run: Callable[[OptionsT, Surroundings], Ended]) -> Command:

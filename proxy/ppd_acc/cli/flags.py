@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ppd_acc.ask.access import Access, Sampling, Terms
+from ppd_acc.ask.access import Terms
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags
-from ppd_acc.cli.settings import ENDPOINTS, RANGES, Settings
+from ppd_acc.cli.settings import ENDPOINTS, RANGES
 from ppd_acc.outcome import Mistake
 
 SIDES = ("baseline", "target")
@@ -186,21 +185,3 @@ def terms_of(noise_answers: int, given: Given) -> Terms:
     return Terms(
         sampling=given.sampling(), access=given.access(), noise_answers=given.option("noise_floor", noise_answers)
     )
-
-
-def option(
-    args: argparse.Namespace, settings: Settings, name: str, default: Any = None, table: str = "defaults"
-) -> Any:
-    return Given(args, settings, Path()).option(name, default, table)
-
-
-def sampling_of(args: argparse.Namespace, settings: Settings) -> Sampling:
-    return Given(args, settings, Path()).sampling()
-
-
-def access_of(args: argparse.Namespace, settings: Settings) -> Access:
-    return Given(args, settings, Path()).access()
-
-
-def needed(args: argparse.Namespace, settings: Settings, name: str) -> str:
-    return Given(args, settings, Path()).needed(name)

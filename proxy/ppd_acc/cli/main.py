@@ -18,7 +18,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import Command
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.interrupts import Terminated, ends_as_interrupted, until_terminated
 from ppd_acc.cli.outputs import check_outputs
@@ -26,6 +26,7 @@ from ppd_acc.cli.parser import build_parser
 from ppd_acc.cli.registry import COMMANDS, Listed
 from ppd_acc.cli.settings import Settings, load_settings
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import is_verbatim, shown
 from ppd_shell.settings import ConfigError
 from ppd_wire.json.strict import to_json
@@ -84,14 +85,12 @@ def _main(argv: Sequence[str] | None, commands: Sequence[Listed]) -> int:
 def _run(command: Command, args: argparse.Namespace, out: Console, err: Console) -> Result:
     # `config validate` and `init` work on a file that may be wrong.
     settings = Settings() if command.name in ("config validate", "init") else load_settings(args.config, Path())
-    surroundings = Context(
-        settings=settings,
+    surroundings = Surroundings(
         console=out,
         errors=err,
         wall_clock=time.time,  # noqa: TID251 the composition root of this program
     )
-    options = args if command.options is None else command.options(Given(args, settings, Path()))
-    result = command.run(options, surroundings)
+    result = command.run(command.options(Given(args, settings, Path())), surroundings)
     if inspect.iscoroutine(result):
         import uvloop  # here, because most commands ask no engine
 

@@ -30,9 +30,6 @@ def _listed(name: str, module: str, summary: str) -> Listed:
 def _load(name: str, module: str) -> Command:
     """A module has `Options` and `run`, or of its subcommand `save` `SaveOptions` and `run_save`."""
     loaded = import_module(f"ppd_acc.cli.{module}")
-    for each in getattr(loaded, "COMMANDS", ()):
-        if isinstance(each, Command) and each.name == name:
-            return each
     if hasattr(loaded, "Options"):
         return command(name, loaded.Options, loaded.run)
     sub = name.partition(" ")[2]

@@ -8,15 +8,15 @@ import io
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.cli.command import Command
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.registry import COMMANDS
 from ppd_acc.cli.settings import Settings
 from ppd_acc.outcome import Result
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import is_verbatim, shown
 
 
@@ -25,10 +25,9 @@ def command_of(name: str) -> Command:
     return found.load()
 
 
-def a_context(settings: Settings | None = None, at: Path | None = None) -> Context:
+def surroundings(at: Path | None = None) -> Surroundings:
     """Nobody sees what is printed; `at` is the working directory."""
-    return Context(
-        settings=settings or Settings(),
+    return Surroundings(
         console=Console(file=io.StringIO(), width=160),
         errors=Console(file=io.StringIO(), width=160),
         wall_clock=lambda: 1_800_000_000.0,
@@ -42,10 +41,9 @@ async def run_command(name: str, *arguments: str, settings: Settings | None = No
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     command.add_arguments(parser)
     parser.set_defaults(json="-", quiet=False, verbose=0, config=None)
-    args: Any = parser.parse_args(arguments)
-    if command.options is not None:
-        args = command.options(Given(args, settings or Settings(), at or Path()))
-    result = command.run(args, a_context(settings, at))
+    args = parser.parse_args(arguments)
+    options = command.options(Given(args, settings or Settings(), at or Path()))
+    result = command.run(options, surroundings(at))
     if inspect.isawaitable(result):
         result = await result
     assert isinstance(result, Result)

@@ -6,39 +6,33 @@ import argparse
 import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import msgspec
 from rich.text import Text
 
-from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.access import Access, Endpoint, Sampling
 from ppd_acc.ask.engines import Question
-from ppd_acc.batch.options import Options
+from ppd_acc.batch.options import Options as BatchOptions
 from ppd_acc.batch.reports import dry_data, result_of
+from ppd_acc.batch.run import Run, Work
 from ppd_acc.batch.run_journal import read_journal
-from ppd_acc.batch.runs import Work, conduct
 from ppd_acc.cli.batch.options import add_batch_flags, options_of
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import (
-    access_of,
-    add_access_flags,
-    add_sampling_flags,
-    needed,
-    option,
-    positive,
-    sampling_of,
-)
-from ppd_acc.cli.given import url_of
+from ppd_acc.cli.flags import add_access_flags, add_sampling_flags, positive
+from ppd_acc.cli.given import Given, url_of
+from ppd_acc.cli.options import flags
 from ppd_acc.data.datasets import Row, read_datasets, read_template
-from ppd_acc.data.report import Report, read_report
+from ppd_acc.data.report import Dataset, Report, read_report
 from ppd_acc.data.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of
 from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted
 from ppd_wire.requests.asking import BY_NAME
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="URL", help="the unsplit engine")
     parser.add_argument("--snapshot", metavar="FILE", help="instead of asking a baseline: its answers, kept")
     parser.add_argument("--target", action="append", metavar="URL", help="what is held against it, repeatable")
@@ -57,41 +51,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_batch_flags(parser)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    snapshot = read_snapshot(context.directory / args.snapshot) if args.snapshot is not None else None
-    work = work_of(args, context, snapshot)
-    options = options_of(args, context)
-    return await run_work(args, context, work, options)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """`is_dry`: nobody is to be asked. `has_samples`: somebody reads the samples themselves."""
+
+    work: Work
+    options: BatchOptions
+    is_dry: bool
+    has_samples: bool
+    notes: tuple[str, ...]
 
 
-async def run_work(args: argparse.Namespace, context: Context, work: Work, options: Options) -> Result:
+def comparison_of(given: Given) -> Comparison:
+    """What the flags and the file ask for, of batch-compare and of snapshot compare. Raises Mistake."""
+    path = given.path("snapshot")
+    work = _work(given, read_snapshot(path) if path is not None else None)
+    return Comparison(
+        work=work,
+        options=options_of(given),
+        is_dry=bool(given.flag("dry_run")),
+        has_samples=given.flag("json") is not None,
+        notes=() if given.flag("logprob_gap_threshold") is None else (GAP_NOTE,),
+    )
+
+
+async def compare(comparison: Comparison, surroundings: Surroundings) -> Result:
     """Does it, or with --dry-run says what would be done."""
-    notes = [] if args.logprob_gap_threshold is None else [GAP_NOTE]
-    if getattr(args, "dry_run", False):
+    work, options = comparison.work, comparison.options
+    if comparison.is_dry:
         data = dry_data(work, options)
-        told = (
+        line = (
             f"{counted(data['samples'], 'sample')}, {counted(data['requests'], 'request')} and more for answers that"
             " differ; nobody was asked"
         )
-        return Result(exit=Exit.PASS, data={"dry_run": data}, view=(Text(told),), notes=tuple(notes))
+        return Result(exit=Exit.PASS, data={"dry_run": data}, view=(Text(line),), notes=comparison.notes)
     try:
-        done = await conduct(work, options, context)
+        done = await Run(work, options, surroundings).conduct()
     except asyncio.CancelledError:
         if options.journal is not None:
-            context.errors.print(Text(_kept(options.journal)), soft_wrap=True)
+            surroundings.errors.print(Text(_kept(options.journal)), soft_wrap=True)
         raise
-    # Samples are for --json only; whoever has no such option wants all.
-    has_samples = getattr(args, "json", "-") is not None
-    result = result_of(work, options, done, context, has_samples=has_samples)
-    return dataclasses.replace(result, notes=(*notes, *result.notes))
+    result = result_of(work, options, done, surroundings, has_samples=comparison.has_samples)
+    return dataclasses.replace(result, notes=(*comparison.notes, *result.notes))
 
 
 def _kept(path: Path) -> str:
     """What an interrupted run leaves in its journal."""
-    found = read_journal(path)
-    if found.rows:
-        return f"finished samples in {path}: {len(found.rows)}; the same line with --resume goes on"
-    if found.start is not None:
+    journal = read_journal(path)
+    if journal.rows:
+        return f"finished samples in {path}: {len(journal.rows)}; the same line with --resume goes on"
+    if journal.start is not None:
         return f"no sample is finished; the noise floor is in {path}, and the same line with --resume goes on"
     return "nothing is finished: the noise floor was still being measured"
 
@@ -99,44 +108,39 @@ def _kept(path: Path) -> str:
 GAP_NOTE = "--logprob-gap-threshold means nothing here: differences are classified by the noise floor"
 
 
-def work_of(args: argparse.Namespace, context: Context, snapshot: Snapshot | None) -> Work:
-    """What the flags and the file ask for. Raises Mistake."""
-    settings = context.settings
-    if snapshot is not None and args.baseline is not None:
+def _work(given: Given, snapshot: Snapshot | None) -> Work:
+    if snapshot is not None and given.flag("baseline") is not None:
         raise Mistake("--baseline and --snapshot: only one of them can be the baseline")
-    if args.concurrency is None:
-        args.concurrency = settings.get("batch", "concurrency")
-    if snapshot is not None and snapshot.endpoint is not None and args.endpoint is None:
-        args.endpoint = snapshot.endpoint
-    template = read_template(str(context.directory / args.template)) if args.template is not None else None
-    datasets, rows = _rows(args, context, snapshot, template)
+    template = template_of(given)
+    datasets, rows = _rows(given, snapshot, template)
     selection = []
-    if option(args, settings, "deduplicate", False, "batch"):
+    if given.option("deduplicate", False, "batch"):
         kept = _unique(rows)
         selection.append(f"{counted(len(rows) - len(kept), 'duplicate')} left out")
         rows = kept
     merged: list[tuple[str, bytes]] = []
-    if args.rerun is not None:
-        report = read_report(context.directory / args.rerun, "--rerun")
-        rows = _divergent(args.rerun, report, rows)
-        selection.append(f"what differs in {args.rerun}")
-        if args.rerun_merge:
+    rerun = given.flag("rerun")
+    if rerun is not None:
+        report = read_report(given.directory / rerun, "--rerun")
+        rows = _divergent(rerun, report, rows)
+        selection.append(f"what differs in {rerun}")
+        if given.flag("rerun_merge"):
             merged = [(sample.sample_id, msgspec.json.encode(sample)) for sample in report.samples]
-    elif args.rerun_merge:
+    elif given.flag("rerun_merge"):
         raise Mistake("--rerun-merge: into what? give --rerun REPORT")
     recalled: Mapping[str, Kept] = {}
     if snapshot is not None:
-        recalled = answers_for(snapshot, rows, f"--snapshot {args.snapshot}")
+        recalled = answers_for(snapshot, rows, f"--snapshot {given.flag('snapshot')}")
         rows = as_kept(rows, snapshot)
     return Work(
         rows=rows,
         datasets=tuple(datasets),
-        sampling=sampling_with(args, context, snapshot),
-        access=access_of(args, settings),
-        targets=targets_of(args, context),
-        baseline=needed(args, settings, "baseline") if snapshot is None else None,
+        sampling=_sampling(given, snapshot),
+        access=_access(given, snapshot),
+        targets=_targets(given),
+        baseline=given.needed("baseline") if snapshot is None else None,
         snapshot=snapshot,
-        snapshot_name=str(args.snapshot) if snapshot is not None else "",
+        snapshot_name=str(given.flag("snapshot")) if snapshot is not None else "",
         recalled=recalled,
         template=template,
         selection=tuple(selection),
@@ -144,49 +148,68 @@ def work_of(args: argparse.Namespace, context: Context, snapshot: Snapshot | Non
     )
 
 
+def template_of(given: Given) -> str | None:
+    """Raises Mistake for one that cannot be read."""
+    path = given.path("template")
+    return read_template(str(path)) if path is not None else None
+
+
+def loaded_datasets(given: Given, template: str | None) -> tuple[Sequence[Dataset], tuple[Row, ...]] | None:
+    """Of the flags, else the file; None where neither names one. Raises Mistake."""
+    named = given.option("dataset", (), "batch")
+    paths = [str(given.directory / path) for path in ([named] if isinstance(named, str) else named)]
+    if not paths:
+        return None
+    loaded, rows = read_datasets(paths, template=template, limit=given.flag("limit"))
+    return [each.described() for each in loaded], rows
+
+
 def _rows(
-    args: argparse.Namespace, context: Context, snapshot: Snapshot | None, template: str | None
-) -> tuple[Sequence[Any], tuple[Row, ...]]:  # fmt: skip
-    paths = args.dataset or _listed(option(args, context.settings, "dataset", None, "batch"))
-    if paths:
-        loaded, rows = read_datasets(
-            [str(context.directory / path) for path in paths], template=template, limit=args.limit
-        )  # fmt: skip
-        return [each.described() for each in loaded], rows
+    given: Given, snapshot: Snapshot | None, template: str | None
+) -> tuple[Sequence[Dataset], tuple[Row, ...]]:  # fmt: skip
+    loaded = loaded_datasets(given, template)
+    if loaded is not None:
+        return loaded
     if snapshot is None:
         raise Mistake("--dataset is missing; give a file with prompts")
-    return snapshot.datasets, rows_of(snapshot)[: args.limit]
+    return snapshot.datasets, rows_of(snapshot)[: given.flag("limit")]
 
 
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+def _access(given: Given, snapshot: Snapshot | None) -> Access:
+    """The file's [batch] has a concurrency of its own; a snapshot knows its endpoint."""
+    access = given.access()
+    concurrency = given.settings.get("batch", "concurrency")
+    if given.flag("concurrency") is None and concurrency is not None:
+        access = dataclasses.replace(access, concurrency=concurrency)
+    if snapshot is not None and snapshot.endpoint is not None and given.flag("endpoint") is None:
+        access = dataclasses.replace(access, endpoint=cast("Endpoint", snapshot.endpoint))
+    return access
 
 
-def targets_of(args: argparse.Namespace, context: Context) -> tuple[str, ...]:
+def _targets(given: Given) -> tuple[str, ...]:
     """Raises Mistake where there is none, or one twice."""
-    if not args.target:
-        args.target = None
-        return (needed(args, context.settings, "target"),)
-    targets = tuple(url_of("--target", url) for url in args.target)
+    if not given.flag("target"):
+        return (given.needed("target"),)
+    targets = tuple(url_of("--target", url) for url in given.flag("target"))
     if len(set(targets)) < len(targets):
         raise Mistake(f"--target {', '.join(targets)}: the same one twice")
     return targets
 
 
-def sampling_with(args: argparse.Namespace, context: Context, snapshot: Snapshot | None) -> Sampling:
+def _sampling(given: Given, snapshot: Snapshot | None) -> Sampling:
     """The snapshot's own sampling, where it tells. Raises Mistake for a flag that says something else."""
-    sampling = sampling_of(args, context.settings)
+    sampling = given.sampling()
     if snapshot is None or not snapshot.sampling:
         return sampling
     for name, was in snapshot.sampling.items():
-        given = getattr(args, name, None)
-        if given is not None and given != was and name != "profile":
+        wanted = given.flag(name)
+        if wanted is not None and wanted != was and name != "profile":
             flag = "--" + name.replace("_", "-")
-            raise Mistake(f"{flag} {given}: the snapshot was captured with {was}; leave the flag out")
+            raise Mistake(f"{flag} {wanted}: the snapshot was captured with {was}; leave the flag out")
     try:
         return msgspec.convert({**dataclasses.asdict(sampling), **snapshot.sampling, "profile": None}, Sampling)
     except msgspec.ValidationError as error:
-        raise Mistake(f"--snapshot {args.snapshot}: sampling: {error}") from None
+        raise Mistake(f"--snapshot {given.flag('snapshot')}: sampling: {error}") from None
 
 
 def as_kept(rows: Sequence[Row], snapshot: Snapshot) -> tuple[Row, ...]:
@@ -222,4 +245,10 @@ def _divergent(path: str, report: Report, rows: Sequence[Row]) -> tuple[Row, ...
     return found
 
 
-COMMANDS = (Command(name="batch-compare", add_arguments=add_arguments, run=run),)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    comparison: Comparison = flags(_add_arguments, comparison_of)
+
+
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    return await compare(options.comparison, surroundings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -12,13 +13,15 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ppd_acc.ask.access import Sampling
+from ppd_acc.ask.access import Access, Sampling
 from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
-from ppd_acc.cli.command import Command, Context
-from ppd_acc.cli.flags import access_of, add_access_flags, positive
-from ppd_acc.cli.given import url_of
-from ppd_acc.data.datasets import Loaded, Row, read_dataset, read_template
+from ppd_acc.cli.batch.batch_compare import template_of
+from ppd_acc.cli.flags import access_flags, positive
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import derived, flag, flags
+from ppd_acc.data.datasets import Loaded, Row, read_dataset
 from ppd_acc.outcome import Exit, Mistake, Result, Trouble
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress, counted
 from ppd_wire.requests.asking import COUNTED_PARTS, one_token
 
@@ -28,32 +31,48 @@ _BATCH = 256
 _ONE_TOKEN = Sampling(temperature=0.0, top_p=1.0, seed=42, max_tokens=1, top_k=1)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _path(given: Given) -> str:
+    file, dataset = given.flag("file"), given.flag("dataset")
+    if (file is None) == (dataset is None):
+        raise Mistake("the dataset is missing or given twice; give FILE or --dataset FILE")
+    return str(dataset if dataset is not None else file)
+
+
+def _loaded(given: Given) -> Loaded:
+    return read_dataset(given.directory / _path(given), template=template_of(given), limit=given.flag("limit"))
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="the dataset (or --dataset)")
     parser.add_argument("--dataset", metavar="FILE", help=".jsonl, .json (an array) or .csv (with a header)")
     parser.add_argument("--template", metavar="FILE", help="a text with {field} in it, filled from each row")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N rows")
-    parser.add_argument("--url", metavar="URL", help="the engine whose tokenizer counts tokens (default: words)")
-    add_access_flags(parser)
 
 
-async def run(args: argparse.Namespace, context: Context) -> Result:
-    if (args.file is None) == (args.dataset is None):
-        raise Mistake("the dataset is missing or given twice; give FILE or --dataset FILE")
-    template = read_template(str(context.directory / args.template)) if args.template is not None else None
-    path = args.dataset if args.dataset is not None else args.file
-    loaded = read_dataset(context.directory / path, template=template, limit=args.limit)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    path: str = flags(_add_dataset, _path)
+    loaded: Loaded = derived(_loaded)
+    url: str | None = flag(
+        metavar="URL", help="the engine whose tokenizer counts tokens (default: words)",
+        read=lambda given: given.url("url"),
+    )  # fmt: skip
+    access: Access = access_flags()
+
+
+async def run(options: Options, surroundings: Surroundings) -> Result:
+    loaded = options.loaded
     texts = [_text(row) for row in loaded.rows]
     notes: list[str] = []
-    if args.url is not None:
-        unit, lengths, note = await _tokens(args, context, loaded.rows)
+    if options.url is not None:
+        unit, lengths, note = await _tokens(options.url, options.access, loaded.rows, surroundings)
         notes += [note] if note else []
     elif all(_ids(row) is not None for row in loaded.rows):
         unit, lengths = "tokens", [len(_ids(row) or ()) for row in loaded.rows]
     else:
         unit, lengths = "words", [len(text.split()) for text in texts]
         notes.append("lengths are in words; --url URL counts tokens with an engine's tokenizer")
-    return _result(str(path), loaded, texts, unit, lengths, notes)
+    return _result(options.path, loaded, texts, unit, lengths, notes)
 
 
 def _result(
@@ -145,22 +164,21 @@ def _text(row: Row) -> str:
 
 
 async def _tokens(
-    args: argparse.Namespace, context: Context, rows: Sequence[Row]
+    url: str, access: Access, rows: Sequence[Row], surroundings: Surroundings
 ) -> tuple[str, list[int], str | None]:  # fmt: skip
     """Prompt tokens as the engine counts them, the chat template included. By /tokenize, else by asking for a token."""
-    progress = Progress(context.errors, "counting tokens", len(rows))
-    access = access_of(args, context.settings)
-    found: list[int] = []
+    progress = Progress(surroundings.errors, "counting tokens", len(rows))
+    lengths: list[int] = []
     note = None
-    async with engines(access, url_of("--url", args.url)) as (engine,):
+    async with engines(access, url) as (engine,):
         counter = _Counter(engine, access.endpoint)
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            found += await asyncio.gather(*(counter.count(row.question) for row in batch))
-            progress(len(found))
+            lengths += await asyncio.gather(*(counter.count(row.question) for row in batch))
+            progress(len(lengths))
         if not counter.has_tokenize:
             note = f"{engine.url} has no /tokenize; tokens are those that it counted for one token of answer each"
-    return "tokens", found, note
+    return "tokens", lengths, note
 
 
 class _Counter:
@@ -195,6 +213,3 @@ class _Counter:
         if not isinstance(count, int):
             raise Trouble(f"{self._engine.url}/tokenize: no count in its answer")
         return count
-
-
-COMMANDS = (Command(name="dataset-stats", add_arguments=add_arguments, run=run),)

@@ -11,8 +11,8 @@ from typing import Any
 from ppd_acc.ask.cache import DEFAULT_TTL_S
 from ppd_acc.batch.gating import Limits
 from ppd_acc.batch.options import NOISE_ANSWERS, Options
-from ppd_acc.cli.command import Context
-from ppd_acc.cli.flags import add_noise_flag, between, option
+from ppd_acc.cli.flags import add_noise_flag, between
+from ppd_acc.cli.given import Given
 from ppd_acc.compare.normalizing import NORMALIZERS, Matching
 from ppd_acc.outcome import Mistake
 from ppd_acc.reports.formats import FORMATS
@@ -87,52 +87,49 @@ def _add_keeping(parser: argparse.ArgumentParser) -> None:
     add("--skip-validation", action="store_true", help="changes nothing: an answer that is none is an error")
 
 
-def options_of(args: argparse.Namespace, context: Context) -> Options:
+def options_of(given: Given) -> Options:
     """Raises Mistake."""
-    settings = context.settings
-    outputs = _outputs(args, context)
-    journal, is_own, is_resumed = _journal(args, context, outputs)
-    cache_dir = None if args.no_cache else option(args, settings, "cache_dir", None, "batch")
-    rate = option(args, settings, "fail_threshold", None, "batch")
-    rate_limit = option(args, settings, "rate_limit")
+    outputs = _outputs(given)
+    journal, is_own, is_resumed = _journal(given, outputs)
+    cache_dir = None if given.flag("no_cache") else given.option("cache_dir", None, "batch")
+    rate = given.option("fail_threshold", None, "batch")
+    rate_limit = given.option("rate_limit")
     return Options(
         limits=Limits(
             rate=None if rate is None else float(rate),
-            error_share=args.max_error_share,
-            confidence=float(option(args, settings, "confidence_level", 0.95, "batch")),
-            is_sequential=args.early_stop,
+            error_share=given.flag("max_error_share"),
+            confidence=float(given.option("confidence_level", 0.95, "batch")),
+            is_sequential=given.flag("early_stop"),
         ),
-        noise_answers=option(args, settings, "noise_floor", NOISE_ANSWERS),
-        is_forced=args.force,
-        matching=_matching(args, context),
-        tops=args.keep_tops,
+        noise_answers=given.option("noise_floor", NOISE_ANSWERS),
+        is_forced=given.flag("force"),
+        matching=_matching(given),
+        tops=given.flag("keep_tops"),
         per_s=None if rate_limit is None else float(rate_limit),
-        cache_dir=None if cache_dir is None else context.directory / cache_dir,
-        cache_ttl_s=float(option(args, settings, "cache_ttl", DEFAULT_TTL_S, "batch")),
+        cache_dir=None if cache_dir is None else given.directory / cache_dir,
+        cache_ttl_s=float(given.option("cache_ttl", DEFAULT_TTL_S, "batch")),
         journal=journal,
         is_own_journal=is_own,
         is_resumed=is_resumed,
         outputs=outputs,
-        cut_share=option(args, settings, "warn_truncated", None, "batch"),
-        prices=_prices(args, context),
-        has_progress=not args.no_progress and not args.quiet,
-        request_name=None if args.no_request_id else f"ppd-acc-{secrets.token_hex(4)}",
+        cut_share=given.option("warn_truncated", None, "batch"),
+        prices=_prices(given),
+        has_progress=not given.flag("no_progress") and not given.flag("quiet"),
+        request_name=None if given.flag("no_request_id") else f"ppd-acc-{secrets.token_hex(4)}",
     )
 
 
-def _prices(args: argparse.Namespace, context: Context) -> tuple[float, float] | None:
-    in_file = context.settings.tables.get("cost", {})
-    told = [
-        given if given is not None else in_file.get(f"{side}_price_per_m")
-        for side, given in (("input", args.input_price), ("output", args.output_price))
-    ]
-    return None if told == [None, None] else (float(told[0] or 0.0), float(told[1] or 0.0))
+def _prices(given: Given) -> tuple[float, float] | None:
+    in_file = given.settings.tables.get("cost", {})
+    flags = {side: given.flag(f"{side}_price") for side in ("input", "output")}
+    prices = [in_file.get(f"{side}_price_per_m") if price is None else price for side, price in flags.items()]
+    return None if prices == [None, None] else (float(prices[0] or 0.0), float(prices[1] or 0.0))
 
 
-def _outputs(args: argparse.Namespace, context: Context) -> dict[str, Path]:
-    in_file = {flag: context.settings.get("batch", key) for flag, key in _IN_FILE}
-    named = {flag: getattr(args, flag) or in_file.get(flag) for flag in ("output", *FORMATS)}
-    outputs = {flag: context.directory / path for flag, path in named.items() if path is not None}
+def _outputs(given: Given) -> dict[str, Path]:
+    in_file = {flag: given.settings.get("batch", key) for flag, key in _IN_FILE}
+    named = {flag: given.flag(flag) or in_file.get(flag) for flag in ("output", *FORMATS)}
+    outputs = {flag: given.directory / path for flag, path in named.items() if path is not None}
     for flag, path in outputs.items():
         if not path.absolute().parent.is_dir():
             raise Mistake(f"--{flag} {path}: there is no directory {path.parent}")
@@ -143,18 +140,17 @@ def _outputs(args: argparse.Namespace, context: Context) -> dict[str, Path]:
     return outputs
 
 
-def _journal(
-    args: argparse.Namespace, context: Context, outputs: Mapping[str, Path]
-) -> tuple[Path | None, bool, bool]:  # fmt: skip
+def _journal(given: Given, outputs: Mapping[str, Path]) -> tuple[Path | None, bool, bool]:
     """Where it is, whether nobody named it, whether the run goes on."""
-    named = [each for each in (args.journal, args.resume, args.checkpoint) if each]
+    named = [path for name in ("journal", "resume", "checkpoint") if (path := given.flag(name))]
     if len(set(named)) > 1:
         raise Mistake(
             f"--journal, --resume and --checkpoint name {' and '.join(sorted(set(named)))}; one must be enough"
         )
-    is_resumed = (args.resume is not None or args.checkpoint is not None) and not args.checkpoint_clear
+    is_wanted = given.flag("resume") is not None or given.flag("checkpoint") is not None
+    is_resumed = is_wanted and not given.flag("checkpoint_clear")
     if named:
-        return context.directory / named[0], False, is_resumed
+        return given.directory / named[0], False, is_resumed
     if "output" in outputs and (outputs["output"].is_file() or not outputs["output"].exists()):
         return outputs["output"].with_name(outputs["output"].name + ".journal"), True, is_resumed
     if is_resumed:
@@ -162,17 +158,16 @@ def _journal(
     return None, False, False
 
 
-def _matching(args: argparse.Namespace, context: Context) -> Matching:
-    settings = context.settings
-    name = option(args, settings, "profile")
-    profile = settings.profile(name) if name is not None else {}
+def _matching(given: Given) -> Matching:
+    settings = given.settings
+    _, profile = given.profile()
 
     def value(key: str) -> Any:
-        given = getattr(args, key)
-        return given if given is not None else profile.get(key, settings.get("matching", key))
+        wanted = given.flag(key)
+        return wanted if wanted is not None else profile.get(key, settings.get("matching", key))
 
     tolerance = value("numeric_tolerance")
-    normalizers = args.normalizer if args.normalizer is not None else settings.get("matching", "normalizers") or ()
+    normalizers = given.option("normalizer", settings.get("matching", "normalizers") or (), "matching")
     unknown = [each for each in normalizers if each not in NORMALIZERS]
     if unknown:
         raise Mistake(f"matching.normalizers: {unknown[0]!r} is none; there are {', '.join(NORMALIZERS)}")

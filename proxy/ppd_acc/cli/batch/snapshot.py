@@ -6,40 +6,43 @@ import argparse
 import asyncio
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from rich.text import Text
 
+from ppd_acc.ask.access import Terms
 from ppd_acc.ask.engines import EngineTrouble, engines
 from ppd_acc.batch.batch import Asked, Pace, Source
 from ppd_acc.batch.options import NOISE_ANSWERS
-from ppd_acc.batch.runs import floor_of_rows, info_of
-from ppd_acc.cli.batch import batch_compare
-from ppd_acc.cli.batch.options import add_batch_flags, options_of
-from ppd_acc.cli.command import Command, Context
+from ppd_acc.batch.run import floor_of_rows, info_of
+from ppd_acc.cli.batch.batch_compare import Comparison, compare, comparison_of, loaded_datasets, template_of
+from ppd_acc.cli.batch.options import add_batch_flags
 from ppd_acc.cli.flags import (
-    access_of,
     add_access_flags,
     add_noise_flag,
     add_sampling_flags,
     between,
-    needed,
-    option,
     positive,
-    sampling_of,
+    terms_of,
 )
+from ppd_acc.cli.given import Given
+from ppd_acc.cli.options import flag, flags
 from ppd_acc.compare.compare import noise_of
-from ppd_acc.data.datasets import Row, read_datasets, read_template
+from ppd_acc.data.datasets import Row
+from ppd_acc.data.report import Dataset
 from ppd_acc.data.snapshots import Kept, Snapshot, encoded, kept, read_snapshot
 from ppd_acc.files import write_whole
 from ppd_acc.outcome import Exit, Mistake, Result
+from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress, counted, noise_line
 from ppd_accuracy.answers.flips import ReplayNoise
 
 _SHOWN = 10
 
 
-def add_capture_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_capture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="URL", help="the engine whose answers are kept")
     parser.add_argument("--dataset", action="append", metavar="FILE", help="prompts; repeatable")
     parser.add_argument("--output", metavar="FILE", required=True, help="the snapshot")
@@ -52,45 +55,71 @@ def add_capture_arguments(parser: argparse.ArgumentParser) -> None:
     add_noise_flag(parser, NOISE_ANSWERS)
 
 
-async def capture(args: argparse.Namespace, context: Context) -> Result:
-    settings = context.settings
-    output = context.directory / args.output
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Capture:
+    output: Path
+    url: str
+    datasets: Sequence[Dataset]
+    rows: tuple[Row, ...]
+    terms: Terms
+    per_s: float | None
+    has_progress: bool
+
+
+def _capture(given: Given) -> _Capture:
+    output = given.directory / given.flag("output")
     if not output.absolute().parent.is_dir():
         raise Mistake(f"--output {output}: there is no directory {output.parent}")
-    template = read_template(str(context.directory / args.template)) if args.template is not None else None
-    named = option(args, settings, "dataset", None, "batch") or ()
-    paths = [named] if isinstance(named, str) else list(named)
-    if not paths:
+    loaded = loaded_datasets(given, template_of(given))
+    if loaded is None:
         raise Mistake("--dataset is missing; give a file with prompts")
-    loaded, rows = read_datasets([str(context.directory / path) for path in paths], template=template, limit=args.limit)
-    sampling, access = sampling_of(args, settings), access_of(args, settings)
-    per_s = option(args, settings, "rate_limit")
-    has_progress = not args.no_progress and not getattr(args, "quiet", False)
-    async with engines(access, needed(args, settings, "baseline"), sides=("baseline",)) as (engine,):
+    datasets, rows = loaded
+    return _Capture(
+        output=output,
+        datasets=datasets,
+        rows=rows,
+        terms=terms_of(NOISE_ANSWERS, given),
+        per_s=given.option("rate_limit"),
+        has_progress=not given.flag("no_progress") and not given.flag("quiet"),
+        url=given.needed("baseline"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureOptions:
+    capture: _Capture = flags(_add_capture, _capture)
+
+
+async def run_capture(options: CaptureOptions, surroundings: Surroundings) -> Result:
+    asked = options.capture
+    rows, access, sampling = asked.rows, asked.terms.access, asked.terms.sampling
+
+    def progress(what: str, count: int) -> Progress | None:
+        return Progress(surroundings.errors, what, count) if asked.has_progress else None
+
+    async with engines(access, asked.url, sides=("baseline",)) as (engine,):
         info = await info_of(engine)
-        count = option(args, settings, "noise_floor", NOISE_ANSWERS)
-        floor = await floor_of_rows(rows, engine, sampling, count, context, has_progress=has_progress)
-        source = Asked(
-            engine, access, sampling, side="snapshot", pace=Pace(per_s) if per_s is not None else None
-        )  # fmt: skip
-        progress = Progress(context.errors, "snapshot", len(rows)) if has_progress else None
-        samples = await _answers(source, rows, access.concurrency, progress)
+        count = asked.terms.noise_answers
+        floor = await floor_of_rows(rows, engine, sampling, count, progress("noise floor", count))
+        pace = Pace(asked.per_s) if asked.per_s is not None else None
+        source = Asked(engine, access, sampling, side="snapshot", pace=pace)
+        samples = await _answers(source, rows, access.concurrency, progress("snapshot", len(rows)))
     snapshot = Snapshot(
         tool=f"ppd-acc {version('ppd-proxy')}",
-        captured_at=context.wall_clock(),
+        captured_at=surroundings.wall_clock(),
         baseline=info,
         endpoint=access.endpoint,
         sampling=dataclasses.asdict(sampling),
-        datasets=[each.described() for each in loaded],
+        datasets=list(asked.datasets),
         noise=list(floor.measured),
         samples=samples,
     )
-    write_whole(output, [encoded(snapshot)], "--output")
+    write_whole(asked.output, [encoded(snapshot)], "--output")
     failed = [each for each in samples if each.error is not None]
-    view = [*_described(snapshot, floor), f"snapshot: {output}"]
+    view = [*_described(snapshot, floor), f"snapshot: {asked.output}"]
     view += [f"  {each.sample_id!r} error: {each.error}" for each in failed[:_SHOWN]]
     code = Exit.INFRASTRUCTURE if failed else Exit.PASS
-    data = {**_data(snapshot), "noise": noise_of(floor), "path": str(output)}
+    data = {**_data(snapshot), "noise": noise_of(floor), "path": str(asked.output)}
     return Result(exit=code, data=data, view=tuple(map(Text, view)))
 
 
@@ -115,33 +144,38 @@ async def _answers(source: Source, rows: Sequence[Row], at_once: int, progress: 
     return [each for each in found if each is not None]
 
 
-def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot", metavar="FILE", required=True, help="what snapshot capture wrote")
     parser.add_argument("--target", action="append", metavar="URL", help="what is held against it, repeatable")
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N samples")
-    parser.set_defaults(baseline=None, dataset=None, template=None, deduplicate=None, rerun=None)
-    parser.set_defaults(rerun_merge=False, dry_run=False)
     add_sampling_flags(parser)
     add_access_flags(parser, has_target=True)
     add_batch_flags(parser)
 
 
-async def compare(args: argparse.Namespace, context: Context) -> Result:
-    snapshot = read_snapshot(context.directory / args.snapshot)
-    work = batch_compare.work_of(args, context, snapshot)
-    return await batch_compare.run_work(args, context, work, options_of(args, context))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions:
+    comparison: Comparison = flags(_add_compare, comparison_of)
 
 
-def add_show_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--snapshot", metavar="FILE", required=True, help="what snapshot capture wrote")
+async def run_compare(options: CompareOptions, surroundings: Surroundings) -> Result:
+    return await compare(options.comparison, surroundings)
 
 
-def show(args: argparse.Namespace, context: Context) -> Result:
-    snapshot = read_snapshot(context.directory / args.snapshot)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShowOptions:
+    snapshot: Snapshot = flag(
+        required=True, metavar="FILE", help="what snapshot capture wrote",
+        read=lambda given: read_snapshot(given.directory / given.flag("snapshot")),
+    )  # fmt: skip
+
+
+def run_show(options: ShowOptions, surroundings: Surroundings) -> Result:
+    snapshot = options.snapshot
     lines = list(_described(snapshot, snapshot.floor))
     for each in snapshot.samples[:_SHOWN]:
-        told = repr(str(each.answer.said)[:80]) if each.answer is not None else f"error: {each.error}"
-        lines.append(f"  {each.sample_id!r}: {told}")
+        answer = repr(str(each.answer.said)[:80]) if each.answer is not None else f"error: {each.error}"
+        lines.append(f"  {each.sample_id!r}: {answer}")
     if len(snapshot.samples) > _SHOWN:
         lines.append(f"  and {len(snapshot.samples) - _SHOWN} more")
     return Result(exit=Exit.PASS, data=_data(snapshot), view=tuple(map(Text, lines)))
@@ -173,10 +207,3 @@ def _data(snapshot: Snapshot) -> dict[str, object]:
         "errors": [each.sample_id for each in snapshot.samples if each.answer is None],
         "imported_from": snapshot.imported_from,
     }
-
-
-COMMANDS = (
-    Command(name="snapshot capture", add_arguments=add_capture_arguments, run=capture),
-    Command(name="snapshot compare", add_arguments=add_compare_arguments, run=compare),
-    Command(name="snapshot show", add_arguments=add_show_arguments, run=show),
-)

@@ -30,7 +30,7 @@ def add_nothing(parser):
 
 def only(run_it):
     """A command `try`."""
-    command = Command(name="try", add_arguments=add_nothing, run=run_it)
+    command = Command(name="try", add_arguments=add_nothing, options=lambda given: None, run=run_it)
     return (Listed(name="try", summary="For tests.", load=lambda: command),)
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from tests.support.acc.commands import a_context, lines_of, run_command, run_line
+from tests.support.acc.commands import lines_of, run_command, run_line, surroundings
 from tests.support.acc.engines import engine_config
 
 from ppd_acc.ask.access import Access, Sampling
@@ -215,7 +215,7 @@ async def test_a_signal_ends_a_round_that_hangs_and_leaves_it_out():
 async def test_the_log_has_a_whole_line_after_every_round(tmp_path):
     the_plan, path, seen = plan(max_iterations=3), tmp_path / "watch.jsonl", []
     path.write_text('{"iteration": "of an earlier watch"}\n{"iteration": 7, "unfini')
-    log = LogFile(path, the_plan, a_context().errors)
+    log = LogFile(path, the_plan, surroundings().errors)
     async with watching(the_plan, sinks=[log, lambda done, state: seen.append(path.read_text().splitlines())]) as (
         _,
         other,
@@ -234,7 +234,7 @@ async def test_the_log_has_a_whole_line_after_every_round(tmp_path):
 
 
 async def test_a_log_that_cannot_be_written_is_told_and_the_watch_goes_on(tmp_path):
-    the_plan, context = plan(max_iterations=2), a_context()
+    the_plan, context = plan(max_iterations=2), surroundings()
     (tmp_path / "log").mkdir()
     log = LogFile(tmp_path / "log", the_plan, context.errors)
     async with watching(the_plan, sinks=[log]) as (_, _, watcher):
