@@ -8,19 +8,7 @@ from dataclasses import replace
 from markupsafe import Markup
 
 from ppd_acc.data.report import Sample
-from ppd_acc.page.drawing import (
-    HEIGHT,
-    WIDTH,
-    Key,
-    Picture,
-    axes,
-    label,
-    mark,
-    path,
-    plot_area,
-    stairs,
-    whisker,
-)
+from ppd_acc.page.drawing import HEIGHT, WIDTH, Key, Picture, axes, label, mark, path, plot_area, stairs, whisker
 from ppd_acc.page.markup import table
 from ppd_acc.page.scales import Kind, Scale, rounded_up
 from ppd_acc.page.series import Bin, Share, equal_tokens, survival

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from ppd_acc.page.drawing import (
-    Key,
-    Picture,
-    axes,
-    label,
-    path,
-    place,
-    plot_area,
-)
+from ppd_acc.page.drawing import Key, Picture, axes, label, path, place, plot_area
 from ppd_acc.page.markup import element, table
 from ppd_acc.page.scales import number, rounded_up
 from ppd_acc.page.series import NOT_TOLD, DifferenceBin, Differences, Finishes

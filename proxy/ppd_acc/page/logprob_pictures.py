@@ -9,18 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ppd_acc.data.report import Noise
-from ppd_acc.page.drawing import (
-    Key,
-    Picture,
-    axes,
-    dots,
-    label,
-    mark,
-    path,
-    plot_area,
-    shape_of,
-    stairs,
-)
+from ppd_acc.page.drawing import Key, Picture, axes, dots, label, mark, path, plot_area, shape_of, stairs
 from ppd_acc.page.markup import element, table
 from ppd_acc.page.scales import Kind, Scale, apart, number, rounded_up
 from ppd_acc.page.series import Cloud, Deltas, Floats, Margin
