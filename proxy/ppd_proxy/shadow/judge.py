@@ -14,7 +14,8 @@ from ppd_accuracy.verdicts.noise import Judgement, Key, key_of
 from ppd_accuracy.verdicts.rows import Row
 from ppd_accuracy.verdicts.verdicts import Verdicts
 from ppd_proxy.shadow.check import Check, row_of
-from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, scopes_of
+from ppd_proxy.shadow.sample import Sample, identity_of, scopes_of
+from ppd_wire.requests.choosing import is_repeatable
 
 Method = Literal["score", "replay"]
 _PARKED = 500

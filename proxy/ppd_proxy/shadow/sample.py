@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 import xxhash
@@ -13,31 +11,10 @@ from ppd_accuracy.verdicts.noise import Sampling
 from ppd_core.policy.plan import DecisionReason, Route
 from ppd_wire.answers.candidate import Candidate
 from ppd_wire.answers.transfer import Transfer
+from ppd_wire.requests.choosing import is_greedy, is_shaped
 from ppd_wire.requests.generation import Fields, Kind
 
 _SPREAD = 2**64
-_PLAIN: Mapping[str, tuple[bytes, ...]] = MappingProxyType(
-    {
-        "frequency_penalty": (b"0", b"0.0"),
-        "presence_penalty": (b"0", b"0.0"),
-        "repetition_penalty": (b"1", b"1.0"),
-        "logit_bias": (b"{}",),
-        "min_tokens": (b"0",),
-        "bad_words": (b"[]",),
-        "allowed_token_ids": (),
-        "structured_outputs": (),
-        "response_format": (b'{"type":"text"}', b'{"type": "text"}'),
-        "guided_json": (),
-        "guided_regex": (),
-        "guided_choice": (),
-        "guided_grammar": (),
-        "thinking_token_budget": (),
-        "tool_choice": (b'"auto"', b'"none"'),
-    }
-)
-"""Fields that make the engine choose among changed logits, while logprobs are of the unchanged ones (vLLM's default
-`raw_logprobs`), and the values besides null that do not."""
-_value = msgspec.json.Decoder(Any)
 _packed = msgspec.msgpack.Encoder()
 
 
@@ -83,22 +60,10 @@ def is_sampled(request_id: str, rate: float) -> bool:
 
 
 def sampling_of(fields: Fields) -> Sampling:
-    """How the engine chose its tokens, as far as the request says; without a temperature that is the engine's default,
-    which is not greedy."""
-    for name, plain in _PLAIN.items():
-        raw = fields.get(name)
-        if raw is not None and bytes(raw) not in (b"null", *plain):
-            return "shaped"
-    temperature = fields.get("temperature")
-    value = _value.decode(temperature) if temperature is not None else None
-    return "greedy" if isinstance(value, int | float) and value < 1e-5 else "sampled"
-
-
-def is_repeatable(fields: Fields) -> bool:
-    """A replay can be expected to give the same answer: greedy or seeded."""
-    seed, temperature = fields.get("seed"), fields.get("temperature")
-    is_seeded = seed is not None and bytes(seed) != b"null"
-    return is_seeded or (temperature is not None and bytes(temperature) in (b"0", b"0.0"))
+    """How the engine chose its tokens, as far as the request says."""
+    if is_shaped(fields):
+        return "shaped"
+    return "greedy" if is_greedy(fields) else "sampled"
 
 
 def identity_of(sample: Sample) -> bytes:

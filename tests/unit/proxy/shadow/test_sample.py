@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from ppd_core.policy.plan import DecisionReason
-from ppd_proxy.shadow.sample import Sample, identity_of, is_repeatable, is_sampled, sampling_of, scopes_of
+from ppd_proxy.shadow.sample import Sample, identity_of, is_sampled, sampling_of, scopes_of
 from ppd_wire.answers.candidate import Candidate
 
 
@@ -65,14 +65,6 @@ def test_the_same_prompt_and_answer_are_one_identity() -> None:
     assert identity_of(sample()) == identity_of(sample(id="other", at=9.0))
     other = msgspec.structs.replace(sample().candidate, token_ids=[4])
     assert identity_of(sample(candidate=other)) != identity_of(sample())
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [({"temperature": 0}, True), ({"temperature": 1, "seed": 5}, True), ({"temperature": 1}, False), ({}, False)],
-)
-def test_a_replay_needs_a_request_that_repeats(values: dict[str, Any], expected: bool) -> None:
-    assert is_repeatable(fields(**values)) is expected
 
 
 def test_a_pd_turn_is_charged_to_its_pair() -> None:
