@@ -21,8 +21,8 @@ import msgspec
 from ppd_core.conversation.conversations import Conversations
 from ppd_core.conversation.history import Home
 from ppd_core.conversation.identity import (
-    Answer,
     AnswerSteps,
+    RememberedAnswer,
     answer_steps,
     chat_steps,
     last_assistant,
@@ -33,7 +33,7 @@ from ppd_core.conversation.identity import (
 Message = dict[str, Any]
 FIELDS = {"model": msgspec.Raw(b'"org/model-8b"')}
 HOME = Home(engine_id="10.0.0.1:8200", incarnation=1, held_tokens=2000)
-ANSWER = Answer(content="The answer, in so many words. " * 8)
+ANSWER = RememberedAnswer(content="The answer, in so many words. " * 8)
 
 
 def text(name: str, size_bytes: int) -> str:

@@ -59,7 +59,9 @@ def remember(
     elif steps:
         answered = None
         if not generation.continues_answer:
-            said = identity.Answer(content=answer.content, reasoning=answer.reasoning, tool_calls=answer.tool_calls)
+            said = identity.RememberedAnswer(
+                content=answer.content, reasoning=answer.reasoning, tool_calls=answer.tool_calls
+            )
             answered = identity.answer_steps(steps[-1], said)
         store.remember_chat(steps, answered, home=home, prompt_tokens=prompt_tokens, now=now)
 

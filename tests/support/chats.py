@@ -2,7 +2,7 @@
 
 from ppd_core.conversation.history import Home
 from ppd_core.conversation.identity import (
-    Answer,
+    RememberedAnswer,
     answer_steps,
     chat_steps,
     last_assistant,
@@ -37,7 +37,7 @@ def serve(
     steps = chat_steps(scope, messages)
     tokens = 10 * len(messages) if prompt_tokens is None else prompt_tokens
     if isinstance(answer, str):
-        answer = Answer(content=answer)
+        answer = RememberedAnswer(content=answer)
     store.remember_chat(
         steps,
         answer and answer_steps(steps[-1], answer),

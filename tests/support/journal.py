@@ -3,7 +3,7 @@
 import math
 import sqlite3
 
-from ppd_accuracy.verdicts.rows import Row
+from ppd_accuracy.verdicts.rows import SampleRow
 
 NAN = math.nan
 
@@ -42,7 +42,7 @@ def row(number=0, **fields):
         "text": "SECRET",
         "error": None,
     }
-    return Row(**known | fields)
+    return SampleRow(**known | fields)
 
 
 def equal(one, other):

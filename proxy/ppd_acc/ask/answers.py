@@ -14,7 +14,7 @@ import msgspec
 
 from ppd_accuracy.answers.said import Said, is_nothing, said_of
 from ppd_accuracy.answers.token_names import is_spelled, name_of, spelled
-from ppd_wire.answers.detailed import Choice, Entry, Logprobs, Message, Reply
+from ppd_wire.answers.detailed import DetailedChoice, DetailedReply, Logprobs, Message, TokenEntry
 from ppd_wire.answers.tokens import BY_ID, id_of
 
 Unit = Literal["tokens", "words"]
@@ -73,7 +73,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return self.unit == "tokens" and set(map(type, self.tokens)) <= {int}
 
 
-_reply = msgspec.json.Decoder(Reply)
+_reply = msgspec.json.Decoder(DetailedReply)
 
 
 def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
@@ -86,7 +86,9 @@ def read_answer(body: bytes, *, total_ms: float | None = None) -> Answer:
     return answer_of(reply, choice, total_ms=total_ms)
 
 
-def answer_of(reply: Reply, choice: Choice, *, total_ms: float | None, first_ms: float | None = None) -> Answer:
+def answer_of(
+    reply: DetailedReply, choice: DetailedChoice, *, total_ms: float | None, first_ms: float | None = None
+) -> Answer:
     """The answer that a choice is."""
     message = choice.message or Message(content=choice.text)
     if _is_hollow(message, choice.token_ids):
@@ -129,14 +131,14 @@ def _is_hollow(message: Message, token_ids: list[int] | None) -> bool:
     return message.content is None and not has_other and (token_ids is None or len(token_ids) > 1)
 
 
-def _text(entry: Entry) -> str | None:
+def _text(entry: TokenEntry) -> str | None:
     """What the token reads as, also where it is named by its id; a stand-in for its text is none."""
     told = entry.spelling
     text = told.decode(errors="replace") if told is not None else None
     return None if text == entry.token and text.startswith(BY_ID) else text
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: TokenEntry) -> str:
     return entry.token if entry.token.startswith(BY_ID) else name_of(entry.token, entry.spelling)
 
 
@@ -154,7 +156,7 @@ def _scores(given: Logprobs | None) -> tuple[list[str], list[float | None], list
     return names, [_finite(value) for value in given.token_logprobs or ()], tops
 
 
-def _tops_of(entries: Iterable[Entry]) -> dict[str, float]:
+def _tops_of(entries: Iterable[TokenEntry]) -> dict[str, float]:
     """As `_tops`, and by bytes where the name is no id. The hottest loop of a batch, so it is written out."""
     found: dict[str, float] = {}
     for entry in entries:

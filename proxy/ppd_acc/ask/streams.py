@@ -13,14 +13,14 @@ import msgspec
 
 from ppd_acc.ask.answers import Answer, answer_of
 from ppd_wire.answers.calls import Calls
-from ppd_wire.answers.detailed import Choice, Logprobs, Message, Reply
+from ppd_wire.answers.detailed import DetailedChoice, DetailedReply, Logprobs, Message
 from ppd_wire.events import MAX_EVENT_BYTES, EventReader
 from ppd_wire.events import Event as SentEvent
 
 _SHOWN_BYTES = 200
 
 
-class _Event(Reply, gc=False):
+class _Event(DetailedReply, gc=False):
     error: Any = None
 
 
@@ -85,7 +85,7 @@ class StreamReader:
     _has_ids: bool = True
     _logprobs: Logprobs = field(default_factory=Logprobs)
     _calls: Calls = field(default_factory=Calls)
-    _whole: Reply = field(default_factory=lambda: Reply(choices=[]))
+    _whole: DetailedReply = field(default_factory=lambda: DetailedReply(choices=[]))
     _finish_reason: str | None = None
     _chunks: list[Chunk] = field(default_factory=list)
     _is_done: bool = False
@@ -118,7 +118,7 @@ class StreamReader:
                 whole.prompt_token_ids = whole.prompt_token_ids or choice.prompt_token_ids
                 self._add(choice, at_ms)
 
-    def _add(self, choice: Choice, at_ms: float) -> None:
+    def _add(self, choice: DetailedChoice, at_ms: float) -> None:
         delta = choice.delta or Message(content=choice.text)
         thought = delta.thought or ""
         self._finish_reason = choice.finish_reason or self._finish_reason
@@ -168,7 +168,7 @@ class StreamReader:
             self.feed(b"\n\n", total_ms)  # a last event without its empty line says what it says
         if self._finish_reason is None:
             raise ValueError(f"the stream ended after {len(self._chunks)} chunks without a finish reason")
-        choice = Choice(
+        choice = DetailedChoice(
             message=Message(
                 content="".join(self._texts),
                 reasoning="".join(self._thoughts) or None,

@@ -32,10 +32,10 @@ def check_kv(dumps: Dumps) -> KvOutcome:
     """Raises Mistake for a file that is no dump."""
     from ppd_acc.kv.check import Options, check_dumps
     from ppd_acc.kv.files import KvFileError
-    from ppd_accuracy.kv.tolerance import Limits
+    from ppd_accuracy.kv.tolerance import Tolerance
 
     try:
-        limits = Limits(max_abs=dumps.max_abs, cosine=dumps.cosine)
+        limits = Tolerance(max_abs=dumps.max_abs, cosine=dumps.cosine)
         report = check_dumps(dumps.baseline, dumps.target, Options(limits=limits))
     except KvFileError as error:
         raise Mistake(f"--kv-baseline, --kv-target: {error}") from None

@@ -19,7 +19,7 @@ from ppd_acc.compare.pools import Verdict, judge_together
 from ppd_acc.data.report import Sample
 from ppd_acc.outcome import Exit
 from ppd_accuracy.answers.flips import ReplayNoise
-from ppd_accuracy.verdicts.diagnosis import Stage, State, Tally
+from ppd_accuracy.verdicts.diagnosis import Stage, StageTally, State
 from ppd_wire.answers.scored import Position
 from ppd_wire.requests.asking import salted
 
@@ -180,13 +180,13 @@ class StageResult:
         return is_equal and self.state == "broken"
 
     @property
-    def tally(self) -> Tally | None:
+    def tally(self) -> StageTally | None:
         """What the stage saw, in tokens; None where it saw nothing."""
         if self.verdict is None:
             return None
         at_risk = sum(each.compared_tokens + each.is_divergent for each in self.samples)
         found = self.verdict.counts["real"] + self.scored_real + self.verdict.not_numbers
-        return Tally(
+        return StageTally(
             real=min(at_risk + self.scored_tokens, found),
             at_risk=at_risk + self.scored_tokens,
             beyond=self.verdict.precision.beyond,

@@ -11,13 +11,13 @@ import numpy as np
 
 from ppd_acc.kv.files import Entry, KvFile, Layout, mismatch_of
 from ppd_acc.kv.names import Pair, pair_up
-from ppd_accuracy.kv.comparison import Comparison, Rules, compare_tensors
+from ppd_accuracy.kv.comparison import CacheComparison, CacheRules, compare_tensors
 from ppd_accuracy.kv.elements import ElementType, coarser
 from ppd_accuracy.kv.figures import Axis
-from ppd_accuracy.kv.findings import Finding
+from ppd_accuracy.kv.findings import CacheFinding
 from ppd_accuracy.kv.layers import Sampled, find_moved_layers
 from ppd_accuracy.kv.rows import Floats
-from ppd_accuracy.kv.tolerance import Limits, allowed_type
+from ppd_accuracy.kv.tolerance import Tolerance, allowed_type
 
 BLOCK_SIZE = 16
 """vLLM's default, where neither flag nor metadata say."""
@@ -31,7 +31,7 @@ class Options:
     `layout` is of arrays with three dimensions."""
 
     dtype: ElementType | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: Tolerance = field(default_factory=Tolerance)
     block_size: int | None = None
     details: Sequence[Axis] = ()
     has_deviations: bool = False
@@ -58,7 +58,7 @@ class Checked:
     reason: str
     shapes: tuple[tuple[int, ...] | None, tuple[int, ...] | None]
     types: tuple[str | None, str | None]
-    comparison: Comparison | None = None
+    comparison: CacheComparison | None = None
 
     @property
     def is_pass(self) -> bool:
@@ -78,7 +78,7 @@ class KvReport:
     target: Side
     block_size: int
     checked: tuple[Checked, ...]
-    layers: tuple[Finding, ...]
+    layers: tuple[CacheFinding, ...]
     prompts: str
     notes: tuple[str, ...]
 
@@ -118,7 +118,7 @@ def check_dumps(
         pairs, notes = pair_up(one.entries, other.entries)
         block_size = options.block_size or one.block_size or other.block_size or BLOCK_SIZE
         notes = [*one.notes, *other.notes, *notes, *_notes(one, other), *_layout_notes(one, other, options.layout)]
-        rules = Rules(limits=options.limits, block_size=block_size, details=options.details)
+        rules = CacheRules(limits=options.limits, block_size=block_size, details=options.details)
         checked, sampled = [], []
         for done, pair in enumerate(pairs):
             if progress is not None:
@@ -139,7 +139,7 @@ def check_dumps(
         )
 
 
-def _check(one: KvFile, other: KvFile, pair: Pair, rules: Rules) -> Checked:
+def _check(one: KvFile, other: KvFile, pair: Pair, rules: CacheRules) -> Checked:
     first = one.entries[pair.baseline] if pair.baseline is not None else None
     second = other.entries[pair.target] if pair.target is not None else None
     shapes = (first.stored_shape if first else None, second.stored_shape if second else None)

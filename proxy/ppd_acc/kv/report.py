@@ -16,7 +16,7 @@ from rich.text import Text
 from ppd_acc.kv.check import Checked, KvReport, Side
 from ppd_acc.views import counted
 from ppd_accuracy.kv.figures import Axis, Figures
-from ppd_accuracy.kv.findings import Finding
+from ppd_accuracy.kv.findings import CacheFinding
 from ppd_accuracy.kv.tolerance import LOST
 
 _FIGURES = ("mse", "relative_l2", "max_abs", "mean_abs", "cosine", "max_ulp", "mean_ulp")
@@ -245,7 +245,7 @@ def _detail_table(name: str, axis: Axis, figures: Figures) -> Table:
 def _grouped(report: KvReport) -> list[dict[str, Any]]:
     """Findings of single arrays, equal ones together. What a moved layer explains is left out."""
     moved = {layer for finding in report.layers for layer in finding.layers}
-    groups: dict[str, list[tuple[str, Finding]]] = {}
+    groups: dict[str, list[tuple[str, CacheFinding]]] = {}
     for each in report.checked:
         for finding in each.comparison.findings if each.comparison is not None else ():
             if finding.kind in ("stale", "scattered") and each.pair.about.layer in moved:
@@ -255,7 +255,7 @@ def _grouped(report: KvReport) -> list[dict[str, Any]]:
     return [_group(members) for members in groups.values()]
 
 
-def _group(members: Sequence[tuple[str, Finding]]) -> dict[str, Any]:
+def _group(members: Sequence[tuple[str, CacheFinding]]) -> dict[str, Any]:
     finding = max((finding for _, finding in members), key=lambda each: each.error or 0.0)
     names = [name for name, _ in members]
     shown = {"arrays": names, **asdict(finding)}

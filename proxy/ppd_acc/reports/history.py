@@ -23,7 +23,7 @@ from ppd_acc.data.report import Report, Sample, Status
 from ppd_acc.data.report_files import totals_in
 from ppd_acc.outcome import Mistake, Trouble
 from ppd_accuracy.verdicts import rows
-from ppd_accuracy.verdicts.rows import Row, Storage
+from ppd_accuracy.verdicts.rows import SampleRow, Storage
 from ppd_shell.sqlite import identity, opened_private, transaction
 
 _BUSY_TIMEOUT_S = 10.0
@@ -192,7 +192,7 @@ def dataset_of(report: Report) -> str:
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
 
-def row_of(sample: Sample, run: int, *, at: float, model: str) -> Row:
+def row_of(sample: Sample, run: int, *, at: float, model: str) -> SampleRow:
     """A sample as the journal writes one: the target is the candidate. Logprobs of the baseline are of the tokens
     before the first difference only, as its other ones are of other tokens."""
     ids = [token for token in sample.target.tokens if isinstance(token, int)]
@@ -200,7 +200,7 @@ def row_of(sample: Sample, run: int, *, at: float, model: str) -> Row:
     shared = sample.baseline.logprobs[: sample.compared_tokens] if len(sample.target.logprobs) == len(ids) else []
     asked: dict[str, Any] = {"prompt": sample.prompt} if sample.messages is None else {"messages": sample.messages}
     times = {"baseline": sample.baseline.total_ms, "target": sample.target.total_ms}
-    return Row(
+    return SampleRow(
         sample_id=rows.readable(f"{run}/{sample.sample_id}"),
         at=at,
         model=model,

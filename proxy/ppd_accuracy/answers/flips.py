@@ -24,7 +24,7 @@ _LEAST_TAIL = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flip:
+class TokenFlip:
     """The first difference of two answers. `position` counts from 0. A token is None where its answer had ended.
 
     A margin is None where an engine told too little. `is_bound`: one engine does not list the other's token, so its
@@ -46,7 +46,7 @@ class Flip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class MeasuredReplay:
     """One answer of a healthy engine against itself. `shifts`: by how much the difference of the two likeliest tokens
     moved, one per token; `deltas`: |logprob difference| of the token itself; both finite, `broken` numbers were not.
     `is_flipped`: it was not the same when asked again. `prompt_tokens` is None where the engine did not tell."""
@@ -81,7 +81,7 @@ class ReplayNoise:
     shifts: tuple[float, ...] = field(default=(), repr=False)
     deltas: tuple[float, ...] = field(default=(), repr=False)
     longer: tuple[tuple[int, ReplayNoise], ...] = field(default=(), repr=False)
-    measured: tuple[Measured, ...] = field(default=(), repr=False)
+    measured: tuple[MeasuredReplay, ...] = field(default=(), repr=False)
 
     @property
     def tokens(self) -> int:
@@ -122,7 +122,7 @@ class ReplayNoise:
             return self
         return replace(self, family_tokens=math.ceil(comparisons * self.tokens / self.answers))
 
-    def judge(self, flip: Flip) -> Judgement:
+    def judge(self, flip: TokenFlip) -> Judgement:
         """`tie`: some healthy token moved at least as much. `real`: none did, and it is unlikely that one of the tokens
         compared would (`chance`). `unclassified`: neither is sure: nothing was measured (or something that is no
         number), no engine told its margins, only a bound within the noise, or a floor too small to tell."""
@@ -135,7 +135,7 @@ class ReplayNoise:
         is_silent = not self.is_scored and self.shifts[-1] == 0
         return "unclassified" if is_silent or chance > FALSE_ALARMS else "real"
 
-    def chance(self, flip: Flip) -> float | None:
+    def chance(self, flip: TokenFlip) -> float | None:
         """An upper bound of how likely one of the compared tokens, all healthy, moves as much. None without a floor.
 
         Of N healthy shifts and one more, the new one is among the k largest with k / (N + 1). Beyond the largest, the
@@ -182,13 +182,13 @@ def flip_of(
     target: Sequence[Token],
     baseline_tops: Sequence[Mapping[str, float]],
     target_tops: Sequence[Mapping[str, float]],
-) -> Flip:
+) -> TokenFlip:
     """What both engines told of the first difference. `tops` map tokens, as `str(token)`, to logprobs (nats)."""
     theirs = baseline[position] if position < len(baseline) else None
     ours = target[position] if position < len(target) else None
     baseline_margin, has_bound = _margin(baseline_tops, position, theirs, ours)
     target_margin, has_other_bound = _margin(target_tops, position, ours, theirs)
-    return Flip(
+    return TokenFlip(
         position=position,
         baseline_token=theirs,
         target_token=ours,
@@ -215,11 +215,11 @@ def _margin(
 def measure(
     shifts: Iterable[float], deltas: Iterable[float], *, prompt_tokens: int | None = None, is_flipped: bool = False,
     is_scored: bool = True,
-) -> Measured:  # fmt: skip
+) -> MeasuredReplay:  # fmt: skip
     """One answer's numbers; those that are none (NaN, infinite) are counted and left out."""
     sizes = [abs(each) for each in shifts], [abs(each) for each in deltas]
     moved, different = (tuple(each for each in numbers if math.isfinite(each)) for numbers in sizes)
-    return Measured(
+    return MeasuredReplay(
         prompt_tokens=prompt_tokens,
         is_flipped=is_flipped,
         is_scored=is_scored,
@@ -229,14 +229,14 @@ def measure(
     )
 
 
-def replay_noise_of(measured: Iterable[Measured]) -> ReplayNoise:
+def replay_noise_of(measured: Iterable[MeasuredReplay]) -> ReplayNoise:
     """The floor of these answers."""
     every = tuple(measured)
-    of_buckets: dict[int, list[Measured]] = {}
+    of_buckets: dict[int, list[MeasuredReplay]] = {}
     for each in every:
         if each.prompt_tokens is not None:
             of_buckets.setdefault(prompt_bucket(each.prompt_tokens), []).append(each)
-    pooled: list[Measured] = []
+    pooled: list[MeasuredReplay] = []
     longer: list[tuple[int, ReplayNoise]] = []
     for bucket in sorted(of_buckets, reverse=True):
         pooled += of_buckets[bucket]
@@ -244,7 +244,7 @@ def replay_noise_of(measured: Iterable[Measured]) -> ReplayNoise:
     return replace(_pooled(every), longer=tuple(longer))
 
 
-def _pooled(measured: Sequence[Measured]) -> ReplayNoise:
+def _pooled(measured: Sequence[MeasuredReplay]) -> ReplayNoise:
     return ReplayNoise(
         answers=len(measured),
         flips=sum(each.is_flipped for each in measured),

@@ -27,7 +27,7 @@ CUT = "length"
 """The finish reason of an answer cut at its token limit."""
 
 
-class Pair(NamedTuple):
+class LengthPair(NamedTuple):
     """Lengths of both answers in tokens, and their finish reasons; None where an engine gave none."""
 
     baseline_tokens: int
@@ -78,7 +78,7 @@ class LengthBias:
     cut_p: float
 
 
-def length_bias(pairs: Sequence[Pair], confidence: float, seed: int) -> LengthBias:
+def length_bias(pairs: Sequence[LengthPair], confidence: float, seed: int) -> LengthBias:
     """All views of the pairs' lengths. `seed` is for sign flips that are too many to try."""
     for pair in pairs:
         if pair.baseline_tokens < 0 or pair.target_tokens < 0:
@@ -183,7 +183,7 @@ def _effect(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) / spread if spread else None
 
 
-def finish_table(pairs: Sequence[Pair]) -> tuple[tuple[str | None, str | None, int], ...]:
+def finish_table(pairs: Sequence[LengthPair]) -> tuple[tuple[str | None, str | None, int], ...]:
     """(baseline's finish reason, target's, pairs), the most frequent first."""
     counts = Counter((pair.baseline_finish, pair.target_finish) for pair in pairs)
     return tuple((*reasons, count) for reasons, count in counts.most_common())

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ppd_accuracy.answers.said import calls_of
 
 
-class Side(NamedTuple):
+class ReplaySide(NamedTuple):
     """One answer. `tokens` are token ids, or words where an engine gives no ids. `max_tokens` is the limit, if any."""
 
     tokens: Sequence[int | str]
@@ -20,7 +20,7 @@ class Side(NamedTuple):
     tool_calls: Sequence[dict[str, Any]] = ()
 
 
-class Difference(NamedTuple):
+class ReplayDifference(NamedTuple):
     """`prefix_tokens` are equal in both. `length_delta` is candidate minus baseline; `is_censored`: one of them was cut
     at its token limit, so the true difference is at least that. `token_accuracy`: equal share of the longer answer."""
 
@@ -33,7 +33,7 @@ class Difference(NamedTuple):
     has_same_tools: bool
 
 
-def compare(candidate: Side, baseline: Side) -> Difference:
+def compare(candidate: ReplaySide, baseline: ReplaySide) -> ReplayDifference:
     """What differs between two answers."""
     prefix = 0
     for one, other in zip(candidate.tokens, baseline.tokens, strict=False):
@@ -41,7 +41,7 @@ def compare(candidate: Side, baseline: Side) -> Difference:
             break
         prefix += 1
     longest = max(len(candidate.tokens), len(baseline.tokens))
-    return Difference(
+    return ReplayDifference(
         prefix_tokens=prefix,
         token_accuracy=prefix / longest if longest else 1.0,
         first_difference=prefix if prefix < longest else None,

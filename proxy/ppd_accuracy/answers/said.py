@@ -35,7 +35,7 @@ class Speaker(Protocol):
     def finish_reason(self) -> str | None: ...
 
 
-class Call(msgspec.Struct, frozen=True):
+class SaidCall(msgspec.Struct, frozen=True):
     """`arguments` are JSON with sorted keys and without white space, or the text that was none."""
 
     name: str
@@ -50,7 +50,7 @@ class Said(msgspec.Struct, frozen=True):
 
     reasoning: str
     content: str
-    tool_calls: tuple[Call, ...]
+    tool_calls: tuple[SaidCall, ...]
     finish_reason: str | None
 
     @property
@@ -96,17 +96,17 @@ def said_of(answer: Speaker) -> Said:
     )
 
 
-def calls_of(calls: Sequence[Mapping[str, Any]]) -> tuple[Call, ...]:
+def calls_of(calls: Sequence[Mapping[str, Any]]) -> tuple[SaidCall, ...]:
     """Tool calls as an engine gives them: names and arguments."""
     return tuple(map(_call, calls))
 
 
-def _call(call: Mapping[str, Any]) -> Call:
+def _call(call: Mapping[str, Any]) -> SaidCall:
     """Of a function, or of a tool that takes a text (`custom`)."""
     own = call.get("function") or call.get("custom") or {}
     if not isinstance(own, Mapping):
-        return Call(name="", arguments=_canonical(own))
-    return Call(name=str(own.get("name") or ""), arguments=_canonical(own.get("arguments", own.get("input"))))
+        return SaidCall(name="", arguments=_canonical(own))
+    return SaidCall(name=str(own.get("name") or ""), arguments=_canonical(own.get("arguments", own.get("input"))))
 
 
 def _canonical(arguments: object) -> str:
@@ -164,7 +164,7 @@ def _of_texts(part: Part, mine: str, theirs: str) -> Difference:
     return Difference(part=part, at=at, baseline=_short(mine[at:]), target=_short(theirs[at:]))
 
 
-def _of_calls(mine: Sequence[Call], theirs: Sequence[Call]) -> Difference:
+def _of_calls(mine: Sequence[SaidCall], theirs: Sequence[SaidCall]) -> Difference:
     shortest = min(len(mine), len(theirs))
     at = next((number for number in range(shortest) if mine[number] != theirs[number]), shortest)
     one, other = (str(calls[at]) if at < len(calls) else "" for calls in (mine, theirs))

@@ -9,37 +9,37 @@ import numpy as np
 
 from ppd_accuracy.kv.elements import ElementType
 from ppd_accuracy.kv.figures import AXES, Axis, Figures, along, of_tensor, token_errors
-from ppd_accuracy.kv.findings import Finding
+from ppd_accuracy.kv.findings import CacheFinding
 from ppd_accuracy.kv.patterns import find_patterns
 from ppd_accuracy.kv.rows import Floats, Tensor, compare_rows
 from ppd_accuracy.kv.sketches import Sketch, sample
-from ppd_accuracy.kv.tolerance import Limits, Verdict, differing_rows, judge
+from ppd_accuracy.kv.tolerance import ArrayVerdict, Tolerance, differing_rows, judge
 
 COLUMNS = 128
 """Of the heat map, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class CacheRules:
     """`declared` is the element type that the caller vouches for, None where the tensors' own decide. `details` is
     along which axes figures are kept."""
 
     declared: ElementType | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: Tolerance = field(default_factory=Tolerance)
     block_size: int = 16
     details: Sequence[Axis] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class CacheComparison:
     """`heat` has the first token of each of at most COLUMNS bins and the largest relative L2 of its tokens;
     `deviations` the squared difference of each token summed over heads and channels (CacheBlend's KV deviation).
     Both are infinite where something is not finite. `samples` are rows of baseline and target."""
 
     shape: tuple[int, int, int]
     figures: Figures
-    verdict: Verdict
-    findings: tuple[Finding, ...]
+    verdict: ArrayVerdict
+    findings: tuple[CacheFinding, ...]
     details: Mapping[Axis, Figures]
     heat: tuple[tuple[int, ...], tuple[float, ...]]
     deviations: Floats
@@ -48,12 +48,12 @@ class Comparison:
     """Place of the worst head, block and token."""
 
 
-def compare_tensors(baseline: Tensor, target: Tensor, rules: Rules) -> Comparison:
+def compare_tensors(baseline: Tensor, target: Tensor, rules: CacheRules) -> CacheComparison:
     """Everything about two tensors of one shape; ValueError where the shapes differ or hold nothing."""
     rows = compare_rows(baseline, target)
     figures = of_tensor(rows)
     verdict = judge(rows, figures, baseline, target, declared=rules.declared, limits=rules.limits)
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[CacheFinding, ...] = ()
     if not verdict.is_pass:
         beyond = differing_rows(rows, verdict.element, baseline, target)
         findings = find_patterns(
@@ -62,7 +62,7 @@ def compare_tensors(baseline: Tensor, target: Tensor, rules: Rules) -> Compariso
         )  # fmt: skip
     by_axis: dict[Axis, Figures] = {axis: along(rows, axis, rules.block_size) for axis in AXES}
     is_broken = rows.not_finite.sum(axis=0) > 0
-    return Comparison(
+    return CacheComparison(
         shape=baseline.shape,
         figures=figures,
         verdict=verdict,

@@ -19,7 +19,7 @@ SHOWN_RANGES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CacheFinding:
     """`tokens` are ranges, the end excluded; `offset` is how far on the content comes from; `sources` says of each of
     `heads` (or layers) whose content it holds; `factor` is target / baseline; `error` the largest relative L2 of a row.
     Empty or None where it means nothing."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppd_accuracy.kv.elements import ElementType
-from ppd_accuracy.kv.findings import Finding, told, told_moves
+from ppd_accuracy.kv.findings import CacheFinding, told, told_moves
 from ppd_accuracy.kv.sketches import Sketch, match_tolerance, row_lengths
 
 _MATCHING_SHARE = 0.8
@@ -33,7 +33,7 @@ class Sampled:
     is_different: bool
 
 
-def find_moved_layers(tensors: Sequence[Sampled]) -> tuple[Finding, ...]:
+def find_moved_layers(tensors: Sequence[Sampled]) -> tuple[CacheFinding, ...]:
     """Findings about layers, of each kind; layers that are right are not mentioned."""
     groups: dict[tuple[str, str], list[Sampled]] = {}
     for tensor in tensors:
@@ -49,7 +49,7 @@ def find_moved_layers(tensors: Sequence[Sampled]) -> tuple[Finding, ...]:
         words = told_moves("layer", moved, sources, count)
         which = " and ".join(dict.fromkeys(kinds))
         text = f"{words} ({which})"
-        layers.append(Finding(kind="moved_layers", text=text, layers=moved, sources=sources))
+        layers.append(CacheFinding(kind="moved_layers", text=text, layers=moved, sources=sources))
     return (*layers, *_keys_for_values(tensors))
 
 
@@ -66,7 +66,7 @@ def _moves(group: Sequence[Sampled]) -> Mapping[int, int]:
     return found
 
 
-def _keys_for_values(tensors: Sequence[Sampled]) -> Iterator[Finding]:
+def _keys_for_values(tensors: Sequence[Sampled]) -> Iterator[CacheFinding]:
     places = {(tensor.group, tensor.layer, tensor.kind): tensor for tensor in tensors}
     swapped = []
     for (group, layer, kind), keys in places.items():
@@ -76,7 +76,7 @@ def _keys_for_values(tensors: Sequence[Sampled]) -> Iterator[Finding]:
                 swapped.append(layer)
     if swapped:
         text = f"keys and values are swapped in {told('layer', sorted(swapped))}"
-        yield Finding(kind="key_for_value", text=text, layers=tuple(swapped))
+        yield CacheFinding(kind="key_for_value", text=text, layers=tuple(swapped))
 
 
 def _holds(tensor: Sampled, other: Sampled) -> bool:

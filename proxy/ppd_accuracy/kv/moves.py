@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ppd_accuracy.kv.findings import (
     SHOWN_MOVES,
-    Finding,
+    CacheFinding,
     Mask,
     are_blocks,
     heads_of,
@@ -78,7 +78,7 @@ def _evened(sketches: Floats) -> Floats:
 
 def moved_heads(
     baseline: Sketch, target: Sketch, left: Mask, tolerance: float, block_size: int
-) -> Iterator[tuple[Finding, Mask]]:
+) -> Iterator[tuple[CacheFinding, Mask]]:
     """Findings about heads, and which rows each explains. A move is of as much as a block, or half of what is wrong."""
     heads, tokens = left.shape
     wrong = np.flatnonzero(left.any(axis=1))
@@ -109,7 +109,7 @@ def moved_heads(
         ranges = () if where.all() else ranges_of(where)
         if ranges:
             text += f": {told_ranges(ranges)}"
-        yield Finding(kind="moved_heads", text=text, heads=tuple(moves), sources=origins, tokens=ranges), explained
+        yield CacheFinding(kind="moved_heads", text=text, heads=tuple(moves), sources=origins, tokens=ranges), explained
 
 
 def _are_alike(one: Mask, other: Mask) -> bool:
@@ -142,7 +142,7 @@ def _held(places: Places, head: int, source: int, left: Mask) -> Mask:
 
 def moved_tokens(
     baseline: Sketch, target: Sketch, left: Mask, tolerance: float, block_size: int
-) -> Iterator[tuple[Finding, Mask]]:
+) -> Iterator[tuple[CacheFinding, Mask]]:
     """Positions that hold another position's content, by how far on it comes from: of all heads, or of some."""
     heads, tokens = left.shape
     whole = baseline.astype(np.float64)
@@ -178,7 +178,7 @@ def moved_tokens(
 
 def _moved(
     offset: int, ranges: tuple[Run, ...], members: list[int], shape: tuple[int, ...], block_size: int
-) -> Finding:
+) -> CacheFinding:
     heads, tokens = shape
     text = f"position p holds p{offset:+d}: {told_ranges(ranges)}"
     if offset % block_size == 0 and are_blocks(ranges, block_size, tokens):
@@ -186,7 +186,7 @@ def _moved(
     who: tuple[int, ...] = ()
     if len(members) < heads:
         text, who = f"{text}, {told('head', members)}", tuple(members)
-    return Finding(kind="moved_tokens", text=text, tokens=ranges, offset=offset, heads=who)
+    return CacheFinding(kind="moved_tokens", text=text, tokens=ranges, offset=offset, heads=who)
 
 
 def _groups(left: Mask) -> list[list[int]]:

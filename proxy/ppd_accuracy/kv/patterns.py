@@ -13,7 +13,7 @@ import numpy as np
 from ppd_accuracy.kv.elements import BF16, ElementType
 from ppd_accuracy.kv.findings import (
     SHOWN_RANGES,
-    Finding,
+    CacheFinding,
     Kind,
     Mask,
     heads_of,
@@ -44,7 +44,7 @@ def find_patterns(
     block_size: int,
     element: ElementType,
     rounding: ElementType | None = None,
-) -> tuple[Finding, ...]:
+) -> tuple[CacheFinding, ...]:
     """`beyond` is which rows differ, (heads, tokens); `element` the type whose rounding is allowed; `rounding` the one
     that all differences are consistent with: then nothing moved."""
     found = [*_not_finite(rows)]
@@ -74,25 +74,25 @@ def find_patterns(
     return tuple(found)
 
 
-def _not_finite(rows: Rows) -> Iterator[Finding]:
+def _not_finite(rows: Rows) -> Iterator[CacheFinding]:
     broken = rows.not_finite > 0
     if broken.any():
         heads = heads_of(broken)
         ranges = ranges_of(tokens_of(broken))
         text = f"NaN or infinite numbers in {told_ranges(ranges)}, {told('head', heads)}"
-        yield Finding(kind="not_finite", text=text, tokens=ranges, heads=heads)
+        yield CacheFinding(kind="not_finite", text=text, tokens=ranges, heads=heads)
 
 
-def _zero(zero: Mask, block_size: int) -> Iterator[Finding]:
+def _zero(zero: Mask, block_size: int) -> Iterator[CacheFinding]:
     name = "everything is zero" if zero.all() else "zero tail" if _is_tail(ranges_of(tokens_of(zero)), zero) else "zero"
     yield from _zeros("zero", name, zero, block_size)
 
 
-def _zeros(kind: Kind, name: str, zero: Mask, block_size: int) -> Iterator[Finding]:
+def _zeros(kind: Kind, name: str, zero: Mask, block_size: int) -> Iterator[CacheFinding]:
     if zero.any():
         ranges = ranges_of(tokens_of(zero))
         text = f"{name}: {_where(zero, ranges, block_size)}"
-        yield Finding(kind=kind, text=text, tokens=ranges, heads=heads_of(zero))
+        yield CacheFinding(kind=kind, text=text, tokens=ranges, heads=heads_of(zero))
 
 
 def _where(mask: Mask, ranges: tuple[tuple[int, int], ...], block_size: int) -> str:
@@ -106,7 +106,7 @@ def _is_tail(ranges: tuple[tuple[int, int], ...], mask: Mask) -> bool:
     return len(ranges) == 1 and ranges[0][1] == mask.shape[1]
 
 
-def _scaled(ones: Sketch, others: Sketch, left: Mask, element: ElementType) -> Iterator[tuple[Finding, Mask]]:
+def _scaled(ones: Sketch, others: Sketch, left: Mask, element: ElementType) -> Iterator[tuple[CacheFinding, Mask]]:
     """One factor for all that differs, or one for each head."""
     whole = _factor(ones, others, left, element)
     if whole is not None:
@@ -115,7 +115,7 @@ def _scaled(ones: Sketch, others: Sketch, left: Mask, element: ElementType) -> I
         if sum(stop - start for start, stop in ranges) < left.shape[1]:
             where += f", {told_ranges(ranges)}"
         text = f"scaled: the target is {_told_factor(whole, element)} times the baseline{where}"
-        yield Finding(kind="scaled", text=text, tokens=ranges, heads=heads, factor=whole), left.copy()
+        yield CacheFinding(kind="scaled", text=text, tokens=ranges, heads=heads, factor=whole), left.copy()
         return
     factors = {}
     for head in heads_of(left):
@@ -126,7 +126,7 @@ def _scaled(ones: Sketch, others: Sketch, left: Mask, element: ElementType) -> I
             factors[head] = (factor, only)
     for head, (factor, only) in factors.items():
         text = f"scaled: head {head} is {_told_factor(factor, element)} times the baseline's"
-        yield Finding(kind="scaled", text=text, heads=(head,), factor=factor), only
+        yield CacheFinding(kind="scaled", text=text, heads=(head,), factor=factor), only
 
 
 def _told_factor(factor: float, element: ElementType) -> str:
@@ -191,7 +191,7 @@ def _errors(rows: Rows) -> Floats:
     return np.nan_to_num(errors, nan=np.inf)
 
 
-def _rest(rows: Rows, left: Mask, unrelated: Mask, block_size: int) -> Iterator[Finding]:
+def _rest(rows: Rows, left: Mask, unrelated: Mask, block_size: int) -> Iterator[CacheFinding]:
     """What no move explains: unrelated content in a few stretches, or differences all over."""
     errors = _errors(rows)
     ranges = ranges_of(tokens_of(unrelated))
@@ -206,16 +206,16 @@ def _rest(rows: Rows, left: Mask, unrelated: Mask, block_size: int) -> Iterator[
             f"differences in {int(small.sum())} of {small.size} rows, relative L2 up to {worst:.3g}:"
             f" {told_ranges(places)}"
         )
-        yield Finding(kind="scattered", text=text, tokens=places, heads=heads_of(small), error=worst)
+        yield CacheFinding(kind="scattered", text=text, tokens=places, heads=heads_of(small), error=worst)
 
 
-def _stale(unrelated: Mask, ranges: tuple[tuple[int, int], ...], error: float, block_size: int) -> Finding:
+def _stale(unrelated: Mask, ranges: tuple[tuple[int, int], ...], error: float, block_size: int) -> CacheFinding:
     heads = heads_of(unrelated)
     name, where = "stale or foreign content", _where(unrelated, ranges, block_size)
     if unrelated.all():
         name, where = "unrelated content", "every head and token, as of another request"
     elif _is_tail(ranges, unrelated):
         name = "stale tail"
-    return Finding(kind="stale", text=f"{name}: {where}", tokens=ranges, heads=heads, error=error)
+    return CacheFinding(kind="stale", text=f"{name}: {where}", tokens=ranges, heads=heads, error=error)
 
 

@@ -41,7 +41,7 @@ _FEWEST_VALUES, _MANY_VALUES = 8, 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Tolerance:
     """Limits that replace the tolerance where they are given (the flags of the published tool)."""
 
     max_abs: float | None = None
@@ -53,7 +53,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ArrayVerdict:
     """`element` is the type whose rounding is allowed; `rounding` the type that the difference is consistent with
     rounding to, None if with none; `reason` one sentence for people."""
 
@@ -151,33 +151,33 @@ def differing_rows(rows: Rows, element: ElementType, baseline: Tensor, target: T
 
 
 def judge(
-    rows: Rows, figures: Figures, baseline: Tensor, target: Tensor, *, declared: ElementType | None, limits: Limits
-) -> Verdict:
+    rows: Rows, figures: Figures, baseline: Tensor, target: Tensor, *, declared: ElementType | None, limits: Tolerance
+) -> ArrayVerdict:
     """The verdict on one tensor; reads both again where only the elements can tell."""
     is_equal = not rows.largest_ulp.any()
     grids = Grids(baseline=None, target=None) if is_equal else grids_of(rows, baseline, target)
     element = tolerance_type(baseline.element, target.element, declared, grids)
     if rows.not_finite.any():
-        return Verdict(status="not_finite", element=element, rounding=None, reason=_not_finite(figures))
+        return ArrayVerdict(status="not_finite", element=element, rounding=None, reason=_not_finite(figures))
     if is_equal:
-        return Verdict(status="identical", element=element, rounding=None, reason="identical")
+        return ArrayVerdict(status="identical", element=element, rounding=None, reason="identical")
     rounding, steps = _rounding(rows, grids, element, baseline, target)
     if limits.are_given:
         return _by_limits(figures, element, rounding, limits)
     changed = f"{int(figures.changed)} of {int(figures.pairs)} elements differ"
     if rounding is not None and rounding.mantissa_bits >= element.mantissa_bits:
         reason = f"consistent with {rounding.name} rounding: every element within {steps}, {changed}"
-        return Verdict(status="rounding", element=element, rounding=rounding, reason=reason)
+        return ArrayVerdict(status="rounding", element=element, rounding=rounding, reason=reason)
     beyond = differing_rows(rows, element, baseline, target)
     allowed = f"{ROUNDINGS} x 2^-{element.mantissa_bits + 1}"
     if not beyond.any():
         reason = f"within {element.name} tolerance: relative L2 of every row at most {allowed}, {changed}"
-        return Verdict(status="tolerance", element=element, rounding=None, reason=reason)
+        return ArrayVerdict(status="tolerance", element=element, rounding=None, reason=reason)
     reason = _beyond(rows, beyond, element, allowed)
     if rounding is not None:
         lost = LOST if grids.target is rounding else ""
         reason += f"; {lost}consistent with {rounding.name} rounding"
-    return Verdict(status="different", element=element, rounding=rounding, reason=reason)
+    return ArrayVerdict(status="different", element=element, rounding=rounding, reason=reason)
 
 
 def _beyond(rows: Rows, beyond: NDArray[np.bool_], element: ElementType, allowed: str) -> str:
@@ -213,7 +213,7 @@ def _rounding(
     return grid, "half a step" if is_half else "one step"
 
 
-def _by_limits(figures: Figures, element: ElementType, rounding: ElementType | None, limits: Limits) -> Verdict:
+def _by_limits(figures: Figures, element: ElementType, rounding: ElementType | None, limits: Tolerance) -> ArrayVerdict:
     told, is_within = [], True
     max_abs, cosine = float(figures.max_abs), float(figures.cosine)
     if limits.max_abs is not None:
@@ -222,7 +222,7 @@ def _by_limits(figures: Figures, element: ElementType, rounding: ElementType | N
     if limits.cosine is not None:
         is_within &= cosine >= limits.cosine
         told.append(f"cosine {cosine:.9g}, at least {limits.cosine:g} wanted")
-    return Verdict(
+    return ArrayVerdict(
         status="tolerance" if is_within else "different", element=element, rounding=rounding, reason="; ".join(told)
     )
 

@@ -27,7 +27,7 @@ _MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Decided:
     """`log_over` and `log_under` are the logarithms of the evidence that the rate is over and under the limit; a
     decision falls where one reaches log(1 / alpha). Infinite evidence (a hit where none is allowed) is a float
     infinity."""
@@ -37,7 +37,7 @@ class Verdict:
     log_under: float
 
 
-def judge(hits: int, total: int, limit: float, alpha: float) -> Verdict:
+def judge(hits: int, total: int, limit: float, alpha: float) -> Decided:
     """What is known after `total` samples. Stop at the first outcome that is not "continue": it is the decision."""
     _require(hits, total, limit, alpha)
     over, under = _evidence(hits, total, limit)
@@ -47,7 +47,7 @@ def judge(hits: int, total: int, limit: float, alpha: float) -> Verdict:
         outcome = "fail"
     elif under >= bound:
         outcome = "pass"
-    return Verdict(outcome=outcome, log_over=over, log_under=under)
+    return Decided(outcome=outcome, log_over=over, log_under=under)
 
 
 def confidence_sequence(hits: int, total: int, alpha: float) -> Interval:

@@ -29,7 +29,7 @@ class Watched(NamedTuple):
     is_divergent: bool
 
 
-class Step(NamedTuple):
+class SurvivalStep(NamedTuple):
     """`survival` is the share of answers still equal after the token at `position`; `interval` is its confidence band
     at that position, None where no band exists (everything has diverged)."""
 
@@ -48,7 +48,7 @@ class Curve:
 
     count: int
     diverged: int
-    steps: tuple[Step, ...]
+    steps: tuple[SurvivalStep, ...]
     median: int | None
     median_interval: tuple[int | None, int | None]
 
@@ -76,7 +76,7 @@ def kaplan_meier(answers: Sequence[Watched], confidence: float) -> Curve:
         diverged = int((events & (times == time)).sum())
         survival *= 1 - diverged / at_risk
         variance += diverged / (at_risk * (at_risk - diverged)) if diverged < at_risk else math.inf
-        steps.append(Step(time - 1, at_risk, diverged, survival, _band(survival, variance, z)))
+        steps.append(SurvivalStep(time - 1, at_risk, diverged, survival, _band(survival, variance, z)))
     crossed = [step.position for step in steps if step.survival <= 0.5 + 1e-12]
     early = [step.position for step in steps if (step.interval.low if step.interval else 0.0) <= 0.5]
     late = [step.position for step in steps if (step.interval.high if step.interval else 0.0) <= 0.5]

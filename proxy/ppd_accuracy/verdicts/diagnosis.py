@@ -19,7 +19,7 @@ _ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class StageTally:
     """What a stage saw: `real` differences and logprobs that are no numbers among `at_risk` tokens (up to each
     answer's first difference), and logprobs `beyond` the noise floor among `tokens`."""
 
@@ -29,7 +29,7 @@ class Tally:
     tokens: int
 
 
-def is_cleared(suspect: Tally, broken: Tally) -> bool:
+def is_cleared(suspect: StageTally, broken: StageTally) -> bool:
     """Whether `suspect` shows so much less than `broken` that the two cannot have the same fault: Fisher's exact test,
     one-sided, per token. An experiment that saw few tokens clears nobody."""
     from scipy.stats import fisher_exact
@@ -72,7 +72,7 @@ class Conditions:
     is_prefill_alone: bool = False
 
 
-def locate(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], known: Conditions) -> Located:
+def locate(states: Mapping[Stage, State], tallies: Mapping[Stage, StageTally], known: Conditions) -> Located:
     """The first stage that breaks while what comes before it is right."""
     broken = {stage for stage, state in states.items() if state == "broken"}
     if known.is_model_different:
@@ -106,7 +106,7 @@ def locate(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], known:
     return Located(place=None, why="no stage breaks")
 
 
-def _first_token(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], known: Conditions) -> Located:
+def _first_token(states: Mapping[Stage, State], tallies: Mapping[Stage, StageTally], known: Conditions) -> Located:
     """The first token through the whole deployment is different."""
     if known.is_kv_same:
         return Located(place="decode", why="the first token differs though the KV arrived as it should")
@@ -123,7 +123,7 @@ def _first_token(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], 
     )  # fmt: skip
 
 
-def _later_tokens(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], known: Conditions) -> Located:
+def _later_tokens(states: Mapping[Stage, State], tallies: Mapping[Stage, StageTally], known: Conditions) -> Located:
     """Whole answers differ, and nothing is known of the first token."""
     is_prefill_right = _is_right("prefill", states, tallies, "pd")
     if known.is_kv_same:
@@ -153,7 +153,7 @@ def _later_tokens(states: Mapping[Stage, State], tallies: Mapping[Stage, Tally],
     )
 
 
-def _is_right(stage: Stage, states: Mapping[Stage, State], tallies: Mapping[Stage, Tally], than: Stage) -> bool:
+def _is_right(stage: Stage, states: Mapping[Stage, State], tallies: Mapping[Stage, StageTally], than: Stage) -> bool:
     """Whether a stage is clean, and saw enough for that to mean something."""
     is_known = states.get(stage) == "clean" and stage in tallies and than in tallies
     return is_known and is_cleared(tallies[stage], tallies[than])

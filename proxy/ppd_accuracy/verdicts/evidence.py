@@ -26,7 +26,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ppd_accuracy.verdicts.noise import CATEGORIES, Category, Counts, Key
+from ppd_accuracy.verdicts.noise import CATEGORIES, Category, Counts, NoiseKey
 
 SPACING = 25
 STARTS = 80
@@ -68,18 +68,18 @@ class Detector:
         """Forget the samples, not how many products started today."""
         self._used = 0
         """How many products there are: the first of each array."""
-        self._seen: dict[Key, _Seen] = {}
+        self._seen: dict[NoiseKey, _Seen] = {}
         self._next = 0
         self.count = 0
         self.value = 0.0
         self.span = 0
         """Samples in the product that weighs most: since about when something is wrong."""
 
-    def renew(self, key: Key) -> None:
+    def renew(self, key: NoiseKey) -> None:
         """The key's reference is a new one: its urn begins with that."""
         self._seen.pop(key, None)
 
-    def add(self, key: Key, counts: Counts, category: Category, *, day: int) -> float:
+    def add(self, key: NoiseKey, counts: Counts, category: Category, *, day: int) -> float:
         """One more sample, by the reference counts of its key, on a day (any number that grows). Returns `value`."""
         if self.count % SPACING == 0:
             self._start(day)
@@ -150,13 +150,13 @@ class Evidence:
         self.part: str | None = None
         """Whose samples they are."""
 
-    def renew(self, key: Key) -> None:
+    def renew(self, key: NoiseKey) -> None:
         """The key's reference is a new one: its urn begins with that."""
         for detector in (*self._detectors.values(), *self._drifts.values()):
             detector.renew(key)
 
     def add(
-        self, key: Key, counts: Counts, category: Category, *, day: int, part: str | None = None
+        self, key: NoiseKey, counts: Counts, category: Category, *, day: int, part: str | None = None
     ) -> float:
         """One more sample, of a part or of the rest. Returns `value`."""
         known = part if part in self._weights else None

@@ -37,7 +37,7 @@ Counts = tuple[int, int, int, int]
 """By category, in the order of CATEGORIES."""
 
 
-class Key(NamedTuple):
+class NoiseKey(NamedTuple):
     """What noise depends on. `bucket_tokens` is the upper end of the prompt-length bucket (256, 512, 1024, ...)."""
 
     model: str
@@ -53,8 +53,8 @@ class Key(NamedTuple):
         return f"{self.model}, prompts up to {self.bucket_tokens} tokens, {self.sampling}"
 
 
-def key_of(model: str, prompt_tokens: int, sampling: Sampling) -> Key:
-    return Key(model, prompt_bucket(prompt_tokens), sampling)
+def key_of(model: str, prompt_tokens: int, sampling: Sampling) -> NoiseKey:
+    return NoiseKey(model, prompt_bucket(prompt_tokens), sampling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,35 +232,35 @@ class BaselineNoise:
             raise ValueError(f"least is {least} and capacity {capacity}; they must be 1 or more, in this order")
         self._least = least
         self._capacity = capacity
-        self._samples: dict[Key, deque[Statistics]] = {}
-        self._references: dict[Key, Reference] = {}
+        self._samples: dict[NoiseKey, deque[Statistics]] = {}
+        self._references: dict[NoiseKey, Reference] = {}
 
     @property
-    def keys(self) -> tuple[Key, ...]:
+    def keys(self) -> tuple[NoiseKey, ...]:
         return tuple(self._samples)
 
-    def samples(self, key: Key) -> tuple[Statistics, ...]:
+    def samples(self, key: NoiseKey) -> tuple[Statistics, ...]:
         """Oldest first."""
         return tuple(self._samples.get(key, ()))
 
-    def count(self, key: Key) -> int:
+    def count(self, key: NoiseKey) -> int:
         return len(self._samples.get(key, ()))
 
-    def missing(self, key: Key) -> int:
+    def missing(self, key: NoiseKey) -> int:
         """How many more healthy samples the key needs before anything of it can be judged."""
         return max(0, self._least - self.count(key))
 
-    def reference(self, key: Key) -> Reference | None:
+    def reference(self, key: NoiseKey) -> Reference | None:
         return self._references.get(key)
 
-    def due(self, key: Key, statistics: Statistics) -> tuple[Statistics, ...] | None:
+    def due(self, key: NoiseKey, statistics: Statistics) -> tuple[Statistics, ...] | None:
         """What the reference is to be made of once `add` was given this sample; None where none is due then. Whoever
         cannot wait for `reference_of` makes it elsewhere and hands it to `add`."""
         samples = self._samples.get(key, ())
         count = min(len(samples) + 1, self._capacity)
         return (*samples, statistics)[-count:] if self._is_due(key, count) else None
 
-    def add(self, key: Key, statistics: Statistics, made: Reference | None = None) -> bool:
+    def add(self, key: NoiseKey, statistics: Statistics, made: Reference | None = None) -> bool:
         """One more healthy sample; whether the reference is a new one now. `made` is that of `due`; it is not used
         where the samples are others by now."""
         samples = self._samples.setdefault(key, deque(maxlen=self._capacity))
@@ -271,14 +271,14 @@ class BaselineNoise:
         self._references[key] = made if made is not None and made.samples == len(samples) else reference_of(samples)
         return True
 
-    def _is_due(self, key: Key, count: int) -> bool:
+    def _is_due(self, key: NoiseKey, count: int) -> bool:
         """Whether so many samples make a new reference."""
         known = self._references.get(key)
         if known is None:
             return count >= self._least
         return known.samples < count >= min(2 * known.samples, self._capacity)
 
-    def restart(self, key: Key, keep: int) -> None:
+    def restart(self, key: NoiseKey, keep: int) -> None:
         """The noise has changed: forget all but the latest `keep` samples of the key, and its reference."""
         latest = list(self._samples.get(key, ()))[-keep:] if keep else []
         self._samples[key] = deque(latest, maxlen=self._capacity)

@@ -27,7 +27,7 @@ SCHEMA_VERSION = 2
 MAX_ERROR_CHARACTERS = 500
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class SampleRow(msgspec.Struct, frozen=True, kw_only=True):
     """One judged sample. `at`: wall clock, Unix seconds. `timings`: milliseconds by name.
 
     Lists are by token of the answer, except `prompt_token_ids`; None in them comes back as NaN, in `ranks` as 0
@@ -146,20 +146,20 @@ def statements(version: int) -> list[str]:
     return [*upgrades, *_SCHEMA]
 
 
-def without_text(row: Row, storage: Storage) -> Row:
+def without_text(row: SampleRow, storage: Storage) -> SampleRow:
     """The row without what `storage` does not keep and what is large."""
     if storage == "text" or (row.body is None and row.text is None):
         return row
     return msgspec.structs.replace(row, body=None, text=None)
 
 
-def size_bytes(row: Row) -> int:
+def size_bytes(row: SampleRow) -> int:
     """Roughly what the row's long values take in memory."""
     lists = (getattr(row, name) for name in (*_INTEGERS, *_FLOATS))
     return len(row.body or b"") + len(row.text or "") + 32 * sum(len(values or ()) for values in lists)
 
 
-def encode(row: Row, storage: Storage) -> dict[str, Any]:
+def encode(row: SampleRow, storage: Storage) -> dict[str, Any]:
     """The columns. ValueError, OverflowError or struct.error for numbers that do not fit."""
     columns: dict[str, Any] = {name: getattr(row, name, None) for name, _ in _ALL}
     columns["filled_by"] = _json(row.filled_by)

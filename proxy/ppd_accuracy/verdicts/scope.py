@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ppd_accuracy.verdicts.evidence import Evidence
-from ppd_accuracy.verdicts.noise import Category, Key, Outcome
+from ppd_accuracy.verdicts.noise import Category, NoiseKey, Outcome
 
 ROUTES: Mapping[str, float] = MappingProxyType({"route:pd": 0.5, "route:direct": 0.4})
 """Whose evidence is kept apart in the scopes of both, with its weight."""
@@ -21,7 +21,7 @@ REMEMBERED = 5000
 class Judged(NamedTuple):
     """One sample of a scope's window."""
 
-    key: Key
+    key: NoiseKey
     category: Category
     outcome: Outcome
     prompt_tokens: int
@@ -45,7 +45,7 @@ class Scope:
         self.detector.restart()
         self.is_red = is_red
         self.window: deque[Judged] = deque()
-        self.keys: Counter[Key] = Counter()
+        self.keys: Counter[NoiseKey] = Counter()
         self.beyond = self.rejected = 0
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
@@ -70,7 +70,7 @@ class Scope:
         self.rejected += judged.category in _REJECTED
 
     @property
-    def worst_key(self) -> Key | None:
+    def worst_key(self) -> NoiseKey | None:
         """Most of what is beyond is of it."""
         keys = Counter(judged.key for judged in self.window if judged.category != "within")
         return keys.most_common(1)[0][0] if keys else None

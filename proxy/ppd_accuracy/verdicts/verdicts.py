@@ -31,7 +31,7 @@ import msgspec
 from ppd_accuracy.answers.scores import Statistics
 from ppd_accuracy.statistics.intervals import Interval, difference
 from ppd_accuracy.verdicts.evidence import Detector, samples_to
-from ppd_accuracy.verdicts.noise import BaselineNoise, Category, Judgement, Key, Reference
+from ppd_accuracy.verdicts.noise import BaselineNoise, Category, Judgement, NoiseKey, Reference
 from ppd_accuracy.verdicts.scope import REMEMBERED, ROUTES, Judged, Scope
 
 Verdict = Literal["green", "amber", "red", "unknown"]
@@ -58,7 +58,7 @@ class Tolerances(msgspec.Struct, frozen=True, kw_only=True):
     fresh_noise: int = 50
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ScopeReport(msgspec.Struct, frozen=True, kw_only=True):
     """One scope. Shares are of its window: samples beyond the near threshold, and what the floor expects of it.
     `evidence` is the detector over its threshold (1: red). `more_samples` until the next certain verdict, None where no
     number of samples like these would bring one."""
@@ -84,15 +84,15 @@ class Verdicts:
         self.noise = noise
         self._tolerances = tolerances
         self._scopes: dict[str, Scope] = {ALL: Scope(ALL)}
-        self._noise_detectors: dict[Key, Detector] = {}
-        self._fresh: dict[Key, deque[float]] = {}
+        self._noise_detectors: dict[NoiseKey, Detector] = {}
+        self._fresh: dict[NoiseKey, deque[float]] = {}
         self._alarms: dict[str, str] = {}
         self._now = 0.0
         self.recalibrations = 0
 
     # What comes in
 
-    def add_noise(self, key: Key, statistics: Statistics, made: Reference | None = None) -> bool:
+    def add_noise(self, key: NoiseKey, statistics: Statistics, made: Reference | None = None) -> bool:
         """A healthy sample; `made` is as `BaselineNoise.add` takes it. Returns whether the key's reference was made,
         renewed, or dropped as the noise changed."""
         reference = self.noise.reference(key)
@@ -116,7 +116,7 @@ class Verdicts:
 
     def add(
         self,
-        key: Key,
+        key: NoiseKey,
         statistics: Statistics,
         *,
         prompt_tokens: int,
@@ -174,7 +174,7 @@ class Verdicts:
         """Of the detectors."""
         return max(_LEAST_SCOPES, len(self._scopes)) / self._tolerances.false_alarms
 
-    def wanted_noise(self) -> tuple[Key, int] | None:
+    def wanted_noise(self) -> tuple[NoiseKey, int] | None:
         """Which key needs how many fresh healthy samples now, because a scope is about to turn red."""
         for scope in self._scopes.values():
             if self._is_suspicious(scope):
@@ -184,7 +184,7 @@ class Verdicts:
                     return key, missing
         return None
 
-    def _count_fresh(self, key: Key) -> int:
+    def _count_fresh(self, key: NoiseKey) -> int:
         """Healthy samples of the last minutes; older ones are forgotten."""
         fresh = self._fresh.get(key, deque())
         while fresh and fresh[0] <= self._now - _FRESH_S:
@@ -221,7 +221,7 @@ class Verdicts:
     def _is_suspicious(self, scope: Scope) -> bool:
         return not scope.is_red and scope.detector.value >= self.threshold / _SUSPICION_RATIO
 
-    def _recalibrate(self, key: Key, *, keep: int) -> None:
+    def _recalibrate(self, key: NoiseKey, *, keep: int) -> None:
         """What was judged by the key's old thresholds says nothing of the new ones."""
         self.recalibrations += 1
         self.noise.restart(key, keep)
@@ -247,13 +247,13 @@ class Verdicts:
         state = self._scopes[scope]
         return state.accusing if state.is_red else tuple(state.window)
 
-    def reports(self) -> list[Report]:
+    def reports(self) -> list[ScopeReport]:
         return [self._report(name, scope) for name, scope in self._scopes.items()]
 
-    def report(self, scope: str) -> Report | None:
+    def report(self, scope: str) -> ScopeReport | None:
         return self._report(scope, self._scopes[scope]) if scope in self._scopes else None
 
-    def _report(self, name: str, scope: Scope) -> Report:
+    def _report(self, name: str, scope: Scope) -> ScopeReport:
         verdict, reason = self._verdict(name, scope)
         beyond, total, noise_share, _ = self._shares(scope)
         counts: dict[Category, int] = {"within": total - scope.rejected, "far": scope.rejected}
@@ -265,7 +265,7 @@ class Verdicts:
         elif verdict == "red":
             more = _RECOVERY - total
         changes = [judged.entropy_change for judged in scope.window if judged.entropy_change is not None]
-        return Report(
+        return ScopeReport(
             scope=name,
             verdict=verdict,
             reason=reason,

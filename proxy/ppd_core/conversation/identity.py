@@ -49,7 +49,7 @@ _decode_json: Final = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class RememberedAnswer:
     """The assistant message of an engine's answer, as a client would send it back. `tool_calls` in OpenAI's form."""
 
     content: str | None = None
@@ -153,7 +153,7 @@ def last_assistant(messages: Sequence[Mapping[str, Any]]) -> int:
     return -1
 
 
-def answer_steps(previous: bytes, answer: Answer) -> AnswerSteps:
+def answer_steps(previous: bytes, answer: RememberedAnswer) -> AnswerSteps:
     """The digests under which an answer may come back, `previous` being the last step of its prompt.
 
     Reasoning is the field of that name, or what precedes `</think>` at the start of the content. Clients that remove

@@ -61,7 +61,7 @@ def scope_pair(scope: str) -> Pair | None:
     return prefill_id, decode_id
 
 
-class Verdicts(msgspec.Struct, frozen=True):
+class JudgedScopes(msgspec.Struct, frozen=True):
     """Verdicts by scope: `all`, `route:pd`, `route:direct`, `pair:PREFILL_ID>DECODE_ID`; an absent one is unknown."""
 
     by_scope: Mapping[str, Verdict] = msgspec.field(default_factory=dict)
@@ -147,7 +147,7 @@ class Guard:
         held = [each for each in self._held.values() if each.state == "distrusted"]
         return tuple(each.action for each in sorted(held, key=lambda each: each.since))
 
-    def update(self, verdicts: Verdicts, pairs: Iterable[Pair], now: float) -> tuple[Action, ...]:
+    def update(self, verdicts: JudgedScopes, pairs: Iterable[Pair], now: float) -> tuple[Action, ...]:
         """Act on the verdicts. `pairs` are those that could be used now, trusted or not."""
         usable = sorted(set(pairs))
         if self._settings.mode == "off":
@@ -185,7 +185,7 @@ class Guard:
             scopes = [what] if scope_pair(what) is None or SPLIT not in scopes else [what, SPLIT]
         return tuple(self._trust(scope, "undone", "a person trusts it again", now) for scope in scopes)
 
-    def _alert(self, verdicts: Verdicts, usable: list[Pair]) -> tuple[Action, ...]:
+    def _alert(self, verdicts: JudgedScopes, usable: list[Pair]) -> tuple[Action, ...]:
         red = verdicts.red_pairs
         wanted = {pair_scope(*pair): f"would distrust {pair_scope(*pair)}: it is red" for pair in red}
         if usable and set(usable) <= set(red):
@@ -198,7 +198,7 @@ class Guard:
             Action(kind="would_act", scope=scope, pair=scope_pair(scope), reason=wanted[scope]) for scope in new
         )
 
-    def _settle(self, verdicts: Verdicts, now: float) -> None:
+    def _settle(self, verdicts: JudgedScopes, now: float) -> None:
         """Forget what is over: probations that went well, and cool-downs of what a person undid."""
         for scope, held in list(self._held.items()):
             is_well = held.state == "probation" and verdicts.of(scope) == "green"
@@ -226,7 +226,7 @@ class Guard:
         held = self._held.get(scope)
         return held is not None and held.state == "distrusted"
 
-    def _is_explained(self, verdicts: Verdicts, now: float) -> bool:
+    def _is_explained(self, verdicts: JudgedScopes, now: float) -> bool:
         """A pair may be what made direct answers wrong."""
         if any(not self._is_distrusted(pair_scope(*pair)) for pair in verdicts.red_pairs):
             return True

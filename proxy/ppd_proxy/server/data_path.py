@@ -16,10 +16,10 @@ from ppd_proxy.config.sections import Auth
 from ppd_proxy.core.signals import ClientGone
 from ppd_proxy.director import Director
 from ppd_proxy.server.bodies import BODY_KEY, Bodies, Body, ClientLeft, Message, Receive, replay
-from ppd_proxy.server.heads import Head
+from ppd_proxy.server.heads import RequestHead
 from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.render import error_body, error_headers, internal_error
-from ppd_proxy.server.reply import Reply
+from ppd_proxy.server.reply import ClientReply
 from ppd_proxy.upstream.leg import Inbox
 from ppd_wire.dialects.dialects import Dialect
 from ppd_wire.errors import BadRequest, ProxyError
@@ -70,7 +70,7 @@ class DataPath:
         finally:
             self._bodies.free(body)
 
-    def begin(self, path: str, head: Head, reply: Reply, on_end: OnEnd) -> ServedGeneration | None:
+    def begin(self, path: str, head: RequestHead, reply: ClientReply, on_end: OnEnd) -> ServedGeneration | None:
         """A request to one of GENERATION_PATHS, before its body. None: it is refused, and answered."""
         named = dict(head.headers)
         call = Call(
@@ -92,13 +92,13 @@ class DataPath:
             self.turn_away(call, error, reply)
             return None
 
-    def turn_away(self, call: Call, error: ProxyError, reply: Reply) -> None:
+    def turn_away(self, call: Call, error: ProxyError, reply: ClientReply) -> None:
         """Answer a request that gets no further than its bytes; the rest of its body is nobody's."""
         handling = self._director.refuse(call, error)
         reply.keep_alive = False
         reply.fail(error, handling.own_headers())
 
-    def serve(self, call: Call, reply: Reply, on_end: Callable[[], None]) -> Inbox:
+    def serve(self, call: Call, reply: ClientReply, on_end: Callable[[], None]) -> Inbox:
         """Answer a request that is here whole."""
 
         def ended(error: Exception | None) -> None:
@@ -125,7 +125,7 @@ class ServedGeneration:
 
     __slots__ = ("_body", "_call", "_data_path", "_on_end", "inbox", "reply")
 
-    def __init__(self, data_path: DataPath, call: Call, body: Body, reply: Reply, on_end: OnEnd) -> None:
+    def __init__(self, data_path: DataPath, call: Call, body: Body, reply: ClientReply, on_end: OnEnd) -> None:
         self._data_path = data_path
         self._call = call
         self._body: Body | None = body

@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from ppd_proxy.server.heads import Head, Known, malformed, read_fields, read_head, shown
+from ppd_proxy.server.heads import Known, RequestHead, malformed, read_fields, read_head, shown
 from ppd_wire.errors import BadRequest, Refusal
 
 HELD_BYTES = 65536
@@ -112,7 +112,7 @@ class ClientGuard:
             self.due_at = now + self._limits.body_timeout_s
         self._buffer = self._buffer + data if self._buffer else data
 
-    def head(self, now: float) -> Head | None:
+    def head(self, now: float) -> RequestHead | None:
         """The next request, None while its head is not complete; raises BadRequest."""
         buffer = self._buffer
         start = len(buffer) - len(_BLANK_LINES.sub(b"", buffer)) if buffer[:1] == b"\r" else 0

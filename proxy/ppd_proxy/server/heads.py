@@ -26,7 +26,7 @@ _AGREEING = (b"authorization", b"x-api-key", b"x-admin-key")
 """Who asks: said twice only in the same words, because it depends on the reader which of them counts."""
 
 
-class Head(msgspec.Struct, frozen=True, gc=False):
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """One request without its body. `path` is raw, `headers` have lower-case names; `length` is None for a body in
     chunks. `forwarded` is for whoever makes lines for engines of it, to make them once: heads that differ in their
     length alone share it."""
@@ -47,14 +47,14 @@ class Known:
 
     __slots__ = ("_after", "_before", "_head", "_place")
 
-    def __init__(self, before: bytes, after: bytes, head: Head, place: int) -> None:
+    def __init__(self, before: bytes, after: bytes, head: RequestHead, place: int) -> None:
         self._before = before
         self._after = after
         self._head = head
         self._place = place
 
     @classmethod
-    def of(cls, text: bytes, head: Head) -> Known | None:
+    def of(cls, text: bytes, head: RequestHead) -> Known | None:
         """None for a head without a length, and for one that is too long to keep."""
         line = _LENGTH_LINE.search(text) if len(text) <= MAX_KNOWN_BYTES else None
         if line is None or head.length is None:
@@ -62,7 +62,7 @@ class Known:
         names = [name for name, _ in head.headers]
         return cls(text[: line.start(1)], text[line.end(1) :], head, names.index(b"content-length"))
 
-    def again(self, text: bytes) -> Head | None:
+    def again(self, text: bytes) -> RequestHead | None:
         """The same head with another length; None for any other."""
         before, after, known = self._before, self._after, self._head
         digits = text[len(before) : len(text) - len(after)]
@@ -70,13 +70,13 @@ class Known:
             return None
         headers = known.headers.copy()
         headers[self._place] = (b"content-length", digits)
-        return Head(
+        return RequestHead(
             known.method, known.path, known.query, known.version, headers, int(digits), known.keeps_alive,
             known.awaits_continue, known.forwarded,
         )  # fmt: skip
 
 
-def read_head(head: bytes) -> Head:
+def read_head(head: bytes) -> RequestHead:
     """A head without the empty line behind it; raises BadRequest naming what is wrong with it."""
     first, _, fields = head.partition(b"\r\n")
     match = _REQUEST_LINE.fullmatch(first)
@@ -93,7 +93,7 @@ def read_head(head: bytes) -> Head:
     is_old = minor == b"0"
     if not is_old and b"host" not in named:
         raise malformed("the header host is missing")
-    return Head(
+    return RequestHead(
         method.decode("ascii"),
         path,
         query,

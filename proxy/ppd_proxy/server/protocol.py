@@ -25,8 +25,8 @@ from ppd_proxy.core.signals import Stopping
 from ppd_proxy.director import InFlight
 from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, ServedGeneration
 from ppd_proxy.server.guarding import ClientGuard, ClientLimits, ReadPhase
-from ppd_proxy.server.heads import Head
-from ppd_proxy.server.reply import Reply
+from ppd_proxy.server.heads import RequestHead
+from ppd_proxy.server.reply import ClientReply
 from ppd_proxy.server.unframed import UnframedCycle, reset
 from ppd_wire.errors import ProxyError
 
@@ -80,7 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self._generation: ServedGeneration | None = None
         """The request that is being answered, if that is the data path's ..."""
         self._cycle: Any = None
-        """... and its answer: a `Reply`, or uvicorn's cycle, whose types ask for more than it takes."""
+        """... and its answer: a `ClientReply`, or uvicorn's cycle, whose types ask for more than it takes."""
         self._path = b""
         self._closes_at: float | None = None
         """The last answer is given: what still arrives is thrown away, until then at the latest."""
@@ -150,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
         except ProxyError as error:
             self.refuse(error)
 
-    def _begin(self, head: Head) -> None:
+    def _begin(self, head: RequestHead) -> None:
         self._path = head.path
         path = head.path.decode("ascii")
         if "%" in path:
@@ -158,7 +158,7 @@ class ClientConnection(asyncio.Protocol):
         keep_alive = head.keeps_alive and not self._door.is_closing
         if path in GENERATION_PATHS:
             self._generation = None
-            self._cycle = reply = Reply(self, head, GENERATION_PATHS[path], keep_alive=keep_alive)
+            self._cycle = reply = ClientReply(self, head, GENERATION_PATHS[path], keep_alive=keep_alive)
             body = self._guard.body()  # what is wrong with it is told before anything else
             self._generation = self._door.data_path.begin(path, head, reply, self._forget)
             self._pass(body)
@@ -259,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
         """No further request. Unread bytes would take the last answer away with them, so they are read first."""
         if self._closes_at is not None or self.transport.is_closing():
             return
-        if isinstance(self._cycle, UnframedCycle | Reply) and self._cycle.is_cut:
+        if isinstance(self._cycle, UnframedCycle | ClientReply) and self._cycle.is_cut:
             reset(self.transport.get_extra_info("socket"))
             self.transport.abort()
             return
@@ -304,7 +304,7 @@ class ClientConnection(asyncio.Protocol):
         """Whoever answers a request is told that the client takes no answer any more."""
         if self._generation is not None:
             self._generation.client_left()
-        elif self._cycle is not None and not isinstance(self._cycle, Reply):
+        elif self._cycle is not None and not isinstance(self._cycle, ClientReply):
             self._cycle.disconnected = not self._cycle.response_complete
             self._cycle.message_event.set()
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from ppd_proxy.server.heads import Head
+from ppd_proxy.server.heads import RequestHead
 from ppd_proxy.server.render import error_body, error_event, error_headers
 from ppd_wire.dialects.dialects import Dialect
 from ppd_wire.errors import ProxyError
@@ -39,7 +39,7 @@ class Line(Protocol):
         """The answer is complete."""
 
 
-class Reply:
+class ClientReply:
     """`status` is 0 until it began; `keep_alive` may be taken away until then. After the client left, nothing is
     written."""
 
@@ -48,7 +48,7 @@ class Reply:
         "keep_alive", "response_complete", "status",
     )  # fmt: skip
 
-    def __init__(self, line: Line, head: Head, dialect: Dialect, *, keep_alive: bool) -> None:
+    def __init__(self, line: Line, head: RequestHead, dialect: Dialect, *, keep_alive: bool) -> None:
         self._line = line
         self._flow = line.flow
         self._writes = line.write
@@ -84,7 +84,7 @@ class Reply:
         return self.disconnected
 
     @property
-    def writer(self) -> Reply | None:
+    def writer(self) -> ClientReply | None:
         return self if self.is_framed else None
 
     def start(self, status: int, headers: Headers, data: bytes) -> None:

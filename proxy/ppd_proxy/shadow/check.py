@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ppd_accuracy.answers.replays import Difference
+from ppd_accuracy.answers.replays import ReplayDifference
 from ppd_accuracy.answers.scores import Scores, Statistics
 from ppd_accuracy.answers.spread import Spread
 from ppd_accuracy.verdicts.noise import Judgement, Reference
-from ppd_accuracy.verdicts.rows import Row
+from ppd_accuracy.verdicts.rows import SampleRow
 from ppd_proxy.shadow.sample import Sample
 
 
@@ -22,16 +22,16 @@ class Check(NamedTuple):
     method: Literal["score", "replay"]
     statistics: Statistics
     scores: Scores | None
-    difference: Difference | None
+    difference: ReplayDifference | None
     took_ms: float
     spread: Spread | None = None
 
 
-def row_of(check: Check, judgement: Judgement, reference: Reference | None) -> Row:
+def row_of(check: Check, judgement: Judgement, reference: Reference | None) -> SampleRow:
     """What the journal keeps of it."""
     sample, scores, statistics = check.sample, check.scores, check.statistics
     candidate = sample.candidate
-    return Row(
+    return SampleRow(
         sample_id=sample.id,
         at=sample.at,
         model=sample.model,

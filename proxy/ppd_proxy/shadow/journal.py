@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ppd_accuracy.verdicts import rows
-from ppd_accuracy.verdicts.rows import Row, Storage
+from ppd_accuracy.verdicts.rows import SampleRow, Storage
 from ppd_shell.settings import ConfigError
 from ppd_shell.sqlite import identity, opened_private, transaction
 
@@ -72,7 +72,7 @@ class Journal:
         self._on_dropped = on_dropped
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
-        self._waiting: deque[Row] = deque()
+        self._waiting: deque[SampleRow] = deque()
         self._waiting_bytes = 0
         self._has_rows = asyncio.Event()
         self._is_failing = False
@@ -107,7 +107,7 @@ class Journal:
         connection = None if storage == "none" else await asyncio.to_thread(_open, path)
         return cls(path, connection, max_rows=max_rows, max_age_s=max_age_s, storage=storage, on_dropped=on_dropped)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: SampleRow) -> None:
         """Hand over a row; returns at once. A later row of the same sample replaces the earlier one."""
         if self._storage == "none":
             return
@@ -198,7 +198,7 @@ class Journal:
             if connection is not None:
                 await self._end_of(self._loop.run_in_executor(None, connection.close))
 
-    async def _write(self, connection: sqlite3.Connection, batch: Sequence[Row]) -> bool:
+    async def _write(self, connection: sqlite3.Connection, batch: Sequence[SampleRow]) -> bool:
         """Write the first rows that wait. The caller holds the lock."""
         job = self._loop.run_in_executor(None, self._insert, connection, batch)
         try:
@@ -213,7 +213,7 @@ class Journal:
                 self._settle(batch, job.result())
         return True
 
-    def _settle(self, batch: Sequence[Row], refused: Sequence[str]) -> None:
+    def _settle(self, batch: Sequence[SampleRow], refused: Sequence[str]) -> None:
         for row in batch:
             self._waiting.popleft()
             self._waiting_bytes -= rows.size_bytes(row)
@@ -225,7 +225,7 @@ class Journal:
             _log.error("journal cannot hold a row %s", why)
             self._drop("journal_row")
 
-    def _insert(self, connection: sqlite3.Connection, batch: Sequence[Row]) -> list[str]:
+    def _insert(self, connection: sqlite3.Connection, batch: Sequence[SampleRow]) -> list[str]:
         """In a worker thread: all rows or none, except those that SQLite cannot hold: returns why, one each."""
         refused: list[str] = []
         with transaction(connection):

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from ppd_accuracy.verdicts.noise import Judgement, Key, key_of
-from ppd_accuracy.verdicts.rows import Row
+from ppd_accuracy.verdicts.noise import Judgement, NoiseKey, key_of
+from ppd_accuracy.verdicts.rows import SampleRow
 from ppd_accuracy.verdicts.verdicts import Verdicts
 from ppd_proxy.shadow.check import Check, row_of
 from ppd_proxy.shadow.sample import Sample, identity_of, scopes_of
@@ -27,9 +27,9 @@ class Concluded(NamedTuple):
     """A check with its judgement, and what the journal keeps of it."""
 
     check: Check
-    key: Key
+    key: NoiseKey
     judgement: Judgement
-    row: Row
+    row: SampleRow
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -48,29 +48,29 @@ class Judge:
 
     def __init__(self, verdicts: Verdicts) -> None:
         self.verdicts = verdicts
-        self._parked: dict[Key, deque[Check]] = {}
+        self._parked: dict[NoiseKey, deque[Check]] = {}
 
     @property
     def parked(self) -> int:
         return sum(len(each) for each in self._parked.values())
 
-    def has_floor(self, key: Key) -> bool:
+    def has_floor(self, key: NoiseKey) -> bool:
         return self.verdicts.noise.reference(key) is not None
 
-    def park(self, check: Check, key: Key) -> bool:
+    def park(self, check: Check, key: NoiseKey) -> bool:
         """Keeps it until its noise floor stands. Whether another one had to go for it."""
         parked = self._parked.setdefault(key, deque(maxlen=_PARKED))
         is_full = len(parked) == _PARKED
         parked.append(check)
         return is_full
 
-    def released(self, key: Key) -> Iterator[Check]:
+    def released(self, key: NoiseKey) -> Iterator[Check]:
         """What waited for this noise floor, oldest first."""
         parked = self._parked.pop(key, deque())
         while parked:
             yield parked.popleft()
 
-    def judge(self, check: Check, key: Key, red_in_use: Iterable[str], now: float) -> Concluded | None:
+    def judge(self, check: Check, key: NoiseKey, red_in_use: Iterable[str], now: float) -> Concluded | None:
         """None where the noise floor is gone again. `red_in_use`: scopes that are red though nobody took them out of
         use; `now` in monotonic seconds."""
         sample = check.sample
@@ -88,7 +88,7 @@ class Judge:
         return Concluded(check, key, judgement, row_of(check, judgement, self.verdicts.noise.reference(key)))
 
 
-def noise_key(sample: Sample) -> Key:
+def noise_key(sample: Sample) -> NoiseKey:
     """Which noise floor it is held against."""
     return key_of(sample.model, sample.prompt_tokens, sample.sampling)
 

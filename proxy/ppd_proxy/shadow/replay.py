@@ -10,20 +10,20 @@ import math
 
 import numpy as np
 
-from ppd_accuracy.answers.replays import Difference, Side, compare
+from ppd_accuracy.answers.replays import ReplayDifference, ReplaySide, compare
 from ppd_accuracy.answers.scores import Scores
 from ppd_wire.answers.candidate import Candidate
 from ppd_wire.answers.tokens import BY_ID
 
 
-def difference_of(candidate: Candidate, other: Candidate) -> Difference:
+def difference_of(candidate: Candidate, other: Candidate) -> ReplayDifference:
     return compare(
-        Side(candidate.token_ids, candidate.finish_reason, candidate.tool_calls),
-        Side(other.token_ids, other.finish_reason, other.tool_calls),
+        ReplaySide(candidate.token_ids, candidate.finish_reason, candidate.tool_calls),
+        ReplaySide(other.token_ids, other.finish_reason, other.tool_calls),
     )
 
 
-def scores_of_replay(candidate: Candidate, other: Candidate, difference: Difference) -> Scores | None:
+def scores_of_replay(candidate: Candidate, other: Candidate, difference: ReplayDifference) -> Scores | None:
     """Both engines' logprobs of the tokens they share, and of the candidate's first own one. None without any."""
     count = difference.prefix_tokens
     own, theirs = candidate.logprobs[:count], other.logprobs[:count]

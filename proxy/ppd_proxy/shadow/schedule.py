@@ -10,15 +10,15 @@ import math
 from collections import Counter, deque
 from collections.abc import Mapping
 
-from ppd_accuracy.verdicts.noise import Key
+from ppd_accuracy.verdicts.noise import NoiseKey
 from ppd_proxy.shadow.sample import Sample
-from ppd_proxy.shadow.seeds import Noise, Seeds
+from ppd_proxy.shadow.seeds import NoiseRequest, Seeds
 
 NOISE_PAUSE_S = 5.0
 """After a noise measurement that failed: a baseline that is down would be asked without end."""
 _BATCH = 50
 """Calibration alternates between so many noise samples one at a time and so many at once: noise depends on the load."""
-Job = Sample | Noise
+Job = Sample | NoiseRequest
 
 
 class Schedule:
@@ -28,10 +28,10 @@ class Schedule:
         self._seeds = seeds
         self._queue = queue
         self._samples: deque[Sample] = deque()
-        self._calibrating: Counter[Key] = Counter()
+        self._calibrating: Counter[NoiseKey] = Counter()
         self._noise_due = 0.0
         self._no_noise_before = -math.inf
-        self._last_key: Key | None = None
+        self._last_key: NoiseKey | None = None
 
     @property
     def is_full(self) -> bool:
@@ -55,22 +55,22 @@ class Schedule:
             self._calibrating[key] = count
         return {key.label: count for key in self._seeds.keys}
 
-    def checked(self, key: Key, sample: Sample, noise_share: float) -> None:
+    def checked(self, key: NoiseKey, sample: Sample, noise_share: float) -> None:
         """A sample that can be scored makes the noise of its key due, `noise_share` of a measurement, and is a seed."""
         self._seeds.add(key, sample)
         self._last_key = key
         self._noise_due += noise_share
 
-    def doubt(self, key: Key, sample: Sample) -> None:
+    def doubt(self, key: NoiseKey, sample: Sample) -> None:
         """A sample beyond the noise: whether the baseline alone is as far on its prompt is to be known first."""
         self._seeds.suspect(key, sample)
 
-    def noise_failed(self, noise: Noise, now: float) -> None:
+    def noise_failed(self, noise: NoiseRequest, now: float) -> None:
         self._no_noise_before = now + NOISE_PAUSE_S
         if noise.key in self._calibrating:
             self._calibrating[noise.key] += 1
 
-    def take(self, worker: int, turn: int, *, now: float, suspicious: Key | None) -> Job | None:
+    def take(self, worker: int, turn: int, *, now: float, suspicious: NoiseKey | None) -> Job | None:
         """The next job of a worker, None while nothing is to be done. `turn` counts its jobs.
 
         Samples first, but every second job is noise while some is due; every job while nothing else waits.
@@ -82,7 +82,7 @@ class Schedule:
                 return noise
         return self._samples.popleft() if self._samples else None
 
-    def _take_noise(self, worker: int, suspicious: Key | None) -> Noise | None:
+    def _take_noise(self, worker: int, suspicious: NoiseKey | None) -> NoiseRequest | None:
         if suspicious is not None:
             return self._seeds.take(suspicious, is_doubted=True)
         for key, count in list(self._calibrating.items()):

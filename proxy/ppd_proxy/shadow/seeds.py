@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ppd_accuracy.verdicts.noise import Key, key_of
+from ppd_accuracy.verdicts.noise import NoiseKey, key_of
 from ppd_proxy.shadow.sample import Sample
 from ppd_wire.requests.checks import answer_body, replay_body
 from ppd_wire.requests.generation import Kind
@@ -25,10 +25,10 @@ _SEED_TOKENS = 4_000_000
 _TRIES = 8
 
 
-class Noise(msgspec.Struct, frozen=True, kw_only=True):
+class NoiseRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request for the baseline, whose answer it then scores itself."""
 
-    key: Key
+    key: NoiseKey
     path: str
     kind: Kind
     body: dict[str, Any]
@@ -40,10 +40,10 @@ class Seeds:
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
-        self._seeds: dict[Key, deque[_Seed]] = {}
-        self._suspects: dict[Key, deque[_Seed]] = {}
+        self._seeds: dict[NoiseKey, deque[_Seed]] = {}
+        self._suspects: dict[NoiseKey, deque[_Seed]] = {}
 
-    def add(self, key: Key, sample: Sample) -> None:
+    def add(self, key: NoiseKey, sample: Sample) -> None:
         """The newest sample of its key."""
         if sample.candidate.prompt_token_ids is not None:
             seeds = self._seeds.setdefault(key, deque(maxlen=_SEEDS))
@@ -51,19 +51,19 @@ class Seeds:
             while len(seeds) > 1 and len(seeds) * key.bucket_tokens > _SEED_TOKENS:
                 seeds.pop()
 
-    def suspect(self, key: Key, sample: Sample) -> None:
+    def suspect(self, key: NoiseKey, sample: Sample) -> None:
         """A sample beyond the noise: whether the baseline alone is as far on its prompt is to be known first."""
         if sample.candidate.prompt_token_ids is not None:
             self._suspects.setdefault(key, deque(maxlen=_SUSPECTS)).append(_Seed(sample=sample))
 
-    def count(self, key: Key) -> int:
+    def count(self, key: NoiseKey) -> int:
         return len(self._seeds.get(key, ()))
 
     @property
-    def keys(self) -> tuple[Key, ...]:
+    def keys(self) -> tuple[NoiseKey, ...]:
         return tuple(key for key, seeds in self._seeds.items() if seeds)
 
-    def take(self, key: Key, *, is_doubted: bool = False) -> Noise | None:
+    def take(self, key: NoiseKey, *, is_doubted: bool = False) -> NoiseRequest | None:
         """The next thing to generate for the key, None without a seed: newest first. `is_doubted`: suspects first."""
         suspects = self._suspects.get(key)
         if is_doubted and suspects:
@@ -76,18 +76,19 @@ class Seeds:
             seeds.append(seed)
         return self._noise(key, seed)
 
-    def _noise(self, key: Key, seed: _Seed) -> Noise:
+    def _noise(self, key: NoiseKey, seed: _Seed) -> NoiseRequest:
         sample = seed.sample
         if key.sampling == "shaped":
-            return Noise(key=key, path=sample.path, kind=sample.kind, body=replay_body(sample.kind, sample.fields))
+            body = replay_body(sample.kind, sample.fields)
+            return NoiseRequest(key=key, path=sample.path, kind=sample.kind, body=body)
         prompt = list(sample.candidate.prompt_token_ids or ())
         if seed.uses:
             prompt = prompt[: self._cut(key, len(prompt))]
         seed.uses += 1
         body = answer_body(key.model, prompt, len(sample.candidate.token_ids), sample.fields)
-        return Noise(key=key, path="/v1/completions", kind="completion", body=body)
+        return NoiseRequest(key=key, path="/v1/completions", kind="completion", body=body)
 
-    def _cut(self, key: Key, length: int) -> int:
+    def _cut(self, key: NoiseKey, length: int) -> int:
         """A length of the key's own bucket."""
         least = max(1, length // 2)
         for _ in range(_TRIES):

@@ -1,6 +1,6 @@
 """Accuracy shadowing as a whole, as the runtime starts it and operators ask it: shadow, verdicts, guard, journal.
 
-The guard's word is passed on through `Reins`: what to distrust, and which homes to forget.
+The guard's word is passed on through `FleetReins`: what to distrust, and which homes to forget.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ppd_accuracy.verdicts.advice import advise
-from ppd_accuracy.verdicts.noise import Key
+from ppd_accuracy.verdicts.noise import NoiseKey
 from ppd_accuracy.verdicts.verdicts import ALL, Verdict, Verdicts
 from ppd_core.conversation.history import Home
 from ppd_core.policy import guard as guarding
@@ -31,7 +31,7 @@ TICK_S = 1.0
 _ROUTES = ("all", "route:pd", "route:direct")
 
 
-class Reins(Protocol):
+class FleetReins(Protocol):
     """What the guard can do to the rest of the proxy."""
 
     def set_distrust(self, distrust: Distrust) -> None: ...
@@ -58,7 +58,7 @@ class Accuracy:
         shadow: Shadow,
         guard: Guard,
         guard_mode: str,
-        reins: Reins,
+        reins: FleetReins,
         *,
         baselines: tuple[str, ...],
         clock: Callable[[], float],
@@ -135,7 +135,7 @@ class Accuracy:
                 level = logging.WARNING if verdict in ("amber", "red") else logging.INFO
                 log.log(level, "verdict %s scope=%s before=%s%s", verdict, scope, before, self._explained(scope))
         self._logged = verdicts
-        actions = self._guard.update(guarding.Verdicts(verdicts), self._reins.pairs(), self._clock())
+        actions = self._guard.update(guarding.JudgedScopes(verdicts), self._reins.pairs(), self._clock())
         self._carry_out(actions)
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
@@ -202,7 +202,7 @@ class Accuracy:
             },
         }
 
-    def _noise(self, key: Key) -> dict[str, Any]:
+    def _noise(self, key: NoiseKey) -> dict[str, Any]:
         noise = self.verdicts.noise
         reference = noise.reference(key)
         return {

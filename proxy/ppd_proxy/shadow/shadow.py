@@ -16,8 +16,8 @@ from typing import Protocol
 import msgspec
 
 from ppd_accuracy.answers.scores import BROKEN, Scores, Statistics, scores_of, summarize
-from ppd_accuracy.verdicts.noise import Key, reference_of
-from ppd_accuracy.verdicts.rows import Row
+from ppd_accuracy.verdicts.noise import NoiseKey, reference_of
+from ppd_accuracy.verdicts.rows import SampleRow
 from ppd_accuracy.verdicts.verdicts import Verdicts
 from ppd_core.policy.plan import Route
 from ppd_proxy.shadow.baseline import BaselineError, Baselines, spread_of_both
@@ -26,7 +26,7 @@ from ppd_proxy.shadow.judge import Judge, method_of, noise_key, says_nothing
 from ppd_proxy.shadow.replay import difference_of, scores_of_replay
 from ppd_proxy.shadow.sample import Sample, is_sampled
 from ppd_proxy.shadow.schedule import NOISE_PAUSE_S, Job, Schedule
-from ppd_proxy.shadow.seeds import Noise, Seeds
+from ppd_proxy.shadow.seeds import NoiseRequest, Seeds
 from ppd_wire.answers.candidate import Candidate
 from ppd_wire.answers.scored import Position
 from ppd_wire.requests.checks import replay_body
@@ -46,7 +46,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     top_logprobs: int = 0
 
 
-class Telemetry(Protocol):
+class ShadowCounts(Protocol):
     """What the metrics want to know."""
 
     def sampled(self, route: str, outcome: str) -> None: ...
@@ -69,7 +69,7 @@ class Telemetry(Protocol):
 class Ledger(Protocol):
     """Where finished checks are written."""
 
-    def add(self, row: Row) -> None: ...
+    def add(self, row: SampleRow) -> None: ...
 
 
 class Shadow:
@@ -83,7 +83,7 @@ class Shadow:
         baselines: Baselines,
         verdicts: Verdicts,
         seeds: Seeds,
-        telemetry: Telemetry,
+        telemetry: ShadowCounts,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -199,7 +199,7 @@ class Shadow:
                 continue
             self.checking += 1
             try:
-                await (self._measure_noise(job) if isinstance(job, Noise) else self._check(job))
+                await (self._measure_noise(job) if isinstance(job, NoiseRequest) else self._check(job))
             except BaselineError as error:
                 self._failed(job, error)
             except Exception:
@@ -211,14 +211,14 @@ class Shadow:
             self._wake.set()
             await asyncio.sleep(0)  # a check that fails at once must not keep the loop to itself
 
-    async def _measure_noise(self, noise: Noise) -> None:
+    async def _measure_noise(self, noise: NoiseRequest) -> None:
         answer = await self._baselines.generate(noise.path, noise.kind, noise.body)
         if answer.prompt_token_ids is None:
             raise BaselineError("bad_answer", "an answer without its prompt's token ids")
         positions = await self._baselines.score(noise.key.model, answer.prompt_token_ids, answer.token_ids)
         await self.learn(noise.key, summarize(scores_of(answer.logprobs, positions)))
 
-    async def learn(self, key: Key, statistics: Statistics) -> None:
+    async def learn(self, key: NoiseKey, statistics: Statistics) -> None:
         """A healthy sample, wherever it was measured; what waited for the noise floor is judged once that stands."""
         noise = self.verdicts.noise
         self._telemetry.noise(statistics.max_delta)
@@ -236,7 +236,7 @@ class Shadow:
                 await self._release(key)
         self.on_judged()
 
-    async def _release(self, key: Key) -> None:
+    async def _release(self, key: NoiseKey) -> None:
         """Judge what waited for this noise floor, without keeping the loop from clients."""
         for check in self._judge.released(key):
             self._conclude(check, key)
@@ -288,7 +288,7 @@ class Shadow:
         elif self._judge.park(check, key):
             self.drop("no_noise_floor")
 
-    def _conclude(self, check: Check, key: Key) -> None:
+    def _conclude(self, check: Check, key: NoiseKey) -> None:
         judged = self._judge.judge(check, key, self.red_in_use(), self._clock())
         if judged is None:
             self.drop("no_noise_floor")
@@ -310,7 +310,7 @@ class Shadow:
 
     def _failed(self, job: Job, error: BaselineError) -> None:
         log.info("shadow check failed reason=%s: %s", error.reason, error)
-        if isinstance(job, Noise):
+        if isinstance(job, NoiseRequest):
             self._schedule.noise_failed(job, self._clock())
         elif says_nothing(error.reason):
             self.drop(error.reason)

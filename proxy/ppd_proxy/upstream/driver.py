@@ -40,7 +40,7 @@ from ppd_proxy.upstream.leg import Leg, StreamWriter
 from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.sides import Client, Shaper
 from ppd_shell.tasks import Tasks
-from ppd_wire.dialects.dialects import Prefilled
+from ppd_wire.dialects.dialects import HandedOver
 from ppd_wire.errors import EngineFailure, Failure, ProxyError
 
 LARGE_BYTES = 1024 * 1024
@@ -238,7 +238,7 @@ class Driver:
         elif isinstance(event, DeadlinePassed) and event.deadline != "release":
             self._shaper.leg_ended(plan, leg.kind, f"the {event.deadline} deadline passed")
 
-    def _judge_prefill(self, event: LegEnded, prefilled: Prefilled) -> Event:
+    def _judge_prefill(self, event: LegEnded, prefilled: HandedOver) -> Event:
         plan = self.exchange.plan
         handoff = HANDOFFS[plan.handoff] if plan is not None else None
         has_kv = True

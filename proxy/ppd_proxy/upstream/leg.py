@@ -14,7 +14,7 @@ from ppd_proxy.core.signals import Event, FirstByte, LegEnded, LegFailed, LegKin
 from ppd_proxy.upstream.connection import Connection
 from ppd_proxy.upstream.pool import Origin, Pool
 from ppd_wire.answers.answer import EngineAnswer, is_too_long
-from ppd_wire.dialects.dialects import BrokenAnswer, Dialect, Prefilled, read_prefill, read_whole
+from ppd_wire.dialects.dialects import BrokenAnswer, Dialect, HandedOver, read_prefill, read_whole
 from ppd_wire.dialects.relay import Relay
 from ppd_wire.errors import EngineFailure, Failure
 from ppd_wire.headers import Headers, find
@@ -94,7 +94,7 @@ class Leg:
         self.body = b""
         self.answer: EngineAnswer | None = None
         """What a whole answer said, as far as it can be read ..."""
-        self.prefilled: Prefilled | None = None
+        self.prefilled: HandedOver | None = None
         """... and of a prefill leg, what it hands over."""
         self.out: list[bytes] = []
         self.opened_at: float | None = None

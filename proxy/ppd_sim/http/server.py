@@ -32,10 +32,10 @@ class Connections:
         self.keep_alive_s = keep_alive_s
         self.handler = handler
         self.spawn = spawn
-        self.open: set[ClientConnection] = set()
+        self.open: set[SimConnection] = set()
 
     def __call__(self) -> asyncio.Protocol:
-        return ClientConnection(self)
+        return SimConnection(self)
 
     def abort_all(self) -> None:
         for connection in tuple(self.open):
@@ -45,7 +45,7 @@ class Connections:
 class HttpExchange:
     """One request and the way to answer it. `headers` has lower-case names."""
 
-    def __init__(self, connection: ClientConnection, method: str, target: str, headers: dict[str, str]) -> None:
+    def __init__(self, connection: SimConnection, method: str, target: str, headers: dict[str, str]) -> None:
         self._connection = connection
         self.method = method
         self.path, _, self.query = target.partition("?")
@@ -103,7 +103,7 @@ class HttpExchange:
         return ("\r\n".join(lines) + "\r\n").encode("latin-1")
 
 
-class ClientConnection(asyncio.Protocol):
+class SimConnection(asyncio.Protocol):
     """One client connection: parses requests, runs them one after another."""
 
     transport: asyncio.Transport

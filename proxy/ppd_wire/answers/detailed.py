@@ -15,12 +15,12 @@ _NOT_TOLD = msgspec.Raw(b"null")
 _numbers = msgspec.json.Decoder(list[int] | None)
 
 
-class Entry(msgspec.Struct, gc=False):
+class TokenEntry(msgspec.Struct, gc=False):
     """`bytes` are read where a name does not do: most engines tell ids, and lists of numbers are dear to read."""
 
     token: str = ""
     logprob: float | None = None
-    top_logprobs: list[Entry] | None = None
+    top_logprobs: list[TokenEntry] | None = None
     bytes: msgspec.Raw = _NOT_TOLD
 
     @property
@@ -36,7 +36,7 @@ class Entry(msgspec.Struct, gc=False):
 
 
 class Logprobs(msgspec.Struct, gc=False):
-    content: list[Entry] | None = None
+    content: list[TokenEntry] | None = None
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float | None] | None] | None = None
@@ -66,7 +66,7 @@ class Message(msgspec.Struct, gc=False):
         return [{"index": 0, "type": "function", "function": self.function_call}]
 
 
-class Choice(msgspec.Struct, gc=False):
+class DetailedChoice(msgspec.Struct, gc=False):
     index: int = 0
     message: Message | None = None
     delta: Message | None = None
@@ -77,15 +77,15 @@ class Choice(msgspec.Struct, gc=False):
     prompt_token_ids: list[int] | None = None
 
 
-class Usage(msgspec.Struct, gc=False):
+class CountedUsage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
-class Reply(msgspec.Struct, gc=False):
+class DetailedReply(msgspec.Struct, gc=False):
     """A JSON answer, or all chunks of a stream as one."""
 
-    choices: list[Choice]
+    choices: list[DetailedChoice]
     id: str | None = None
-    usage: Usage | None = None
+    usage: CountedUsage | None = None
     prompt_token_ids: list[int] | None = None

@@ -34,7 +34,7 @@ class _Whole(Reply, kw_only=True, gc=False):
     error: Any = None
 
 
-class Prefilled(msgspec.Struct, frozen=True, gc=False):
+class HandedOver(msgspec.Struct, frozen=True, gc=False):
     """What a prefill answer hands over: the raw `kv_transfer_params`, None when absent or null, and how many prompt
     tokens it counts, None when it does not tell."""
 
@@ -78,7 +78,7 @@ def read_whole(dialect: Dialect, body: bytes, asked: Asked = NOTHING) -> EngineA
     return whole_answer(whole)
 
 
-def read_prefill(body: bytes) -> Prefilled:
+def read_prefill(body: bytes) -> HandedOver:
     """What a whole prefill answer with status 200 hands over. Raises BrokenAnswer as `read_whole` does."""
     try:
         answer = _prefill_answer.decode(body)
@@ -88,7 +88,7 @@ def read_prefill(body: bytes) -> Prefilled:
     if answer.error is not None:
         raise BrokenAnswer("the engine answered 200 with an error")
     params = bytes(answer.params)
-    return Prefilled(None if params == b"null" else params, counted(answer.usage))
+    return HandedOver(None if params == b"null" else params, counted(answer.usage))
 
 
 def _check_choices(body: bytes) -> None:

@@ -15,10 +15,10 @@ from safetensors.numpy import save_file
 from ppd_accuracy.kv import elements
 from ppd_accuracy.kv.elements import ElementType
 from ppd_accuracy.kv.figures import of_tensor
-from ppd_accuracy.kv.findings import Finding
+from ppd_accuracy.kv.findings import CacheFinding
 from ppd_accuracy.kv.patterns import find_patterns
 from ppd_accuracy.kv.rows import compare_rows
-from ppd_accuracy.kv.tolerance import Limits, differing_rows, judge
+from ppd_accuracy.kv.tolerance import Tolerance, differing_rows, judge
 from ppd_connector.elements import from_float32, to_float32
 
 TORCH_NAMES = {
@@ -52,10 +52,10 @@ def tensor(values: NDArray[Any], name: str = "fp32") -> ArrayTensor:
     return ArrayTensor(raw, element)
 
 
-def patterns_of(baseline: ArrayTensor, target: ArrayTensor, *, block_size: int = 16) -> tuple[Finding, ...]:
+def patterns_of(baseline: ArrayTensor, target: ArrayTensor, *, block_size: int = 16) -> tuple[CacheFinding, ...]:
     """What is found in a target that does not pass."""
     rows = compare_rows(baseline, target)
-    verdict = judge(rows, of_tensor(rows), baseline, target, declared=None, limits=Limits())
+    verdict = judge(rows, of_tensor(rows), baseline, target, declared=None, limits=Tolerance())
     assert not verdict.is_pass
     beyond = differing_rows(rows, verdict.element, baseline, target)
     return find_patterns(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ppd_accuracy.answers.scores import Scores, Statistics, summarize
-from ppd_accuracy.verdicts.noise import Key, key_of
+from ppd_accuracy.verdicts.noise import NoiseKey, key_of
 
 TOKENS = 64
-KEY: Key = key_of("model", 300, "greedy")
+KEY: NoiseKey = key_of("model", 300, "greedy")
 
 
 class Source:

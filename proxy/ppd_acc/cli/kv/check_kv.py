@@ -25,7 +25,7 @@ from ppd_accuracy.kv.blend_advice import Recommendation, recommend
 from ppd_accuracy.kv.elements import ElementType, element_type
 from ppd_accuracy.kv.figures import AXES
 from ppd_accuracy.kv.timings import Timings, read_timings
-from ppd_accuracy.kv.tolerance import Limits
+from ppd_accuracy.kv.tolerance import Tolerance
 
 _BLEND_FLAGS = ("cacheblend", "recomp_ratio", "check_layers", "suffix_len", "timings", "quality_drop")
 
@@ -65,7 +65,7 @@ def _add_checking(parser: argparse.ArgumentParser) -> None:
 def _checking(given: Given) -> Checking:
     return Checking(
         dtype=given.flag("dtype"),
-        limits=Limits(
+        limits=Tolerance(
             max_abs=given.option("max_abs_threshold", table="kv"), cosine=given.option("cosine_threshold", table="kv")
         ),
         block_size=given.flag("block_size"),

@@ -18,7 +18,7 @@ from ppd_acc.data.report import Report, Sample
 from ppd_acc.outcome import Mistake, Result, Trouble
 from ppd_acc.reports.matching import columns, plain
 from ppd_acc.surroundings import Surroundings
-from ppd_accuracy.answers.lengths import LengthBias, Pair, finish_table, judge, length_bias
+from ppd_accuracy.answers.lengths import LengthBias, LengthPair, finish_table, judge, length_bias
 from ppd_accuracy.statistics.significance import Mean
 
 _SEED = 42
@@ -74,12 +74,14 @@ def result_of(report: Report, name: str, alpha: float, limit_tokens: float | Non
     return Result(exit=worst((decision.outcome,)), data=data, view=view, notes=tuple(notes))
 
 
-def pairs_of(samples: Sequence[Sample]) -> list[Pair]:
+def pairs_of(samples: Sequence[Sample]) -> list[LengthPair]:
     sides = ((sample.baseline, sample.target) for sample in samples)
-    return [Pair(len(one.tokens), len(other.tokens), one.finish_reason, other.finish_reason) for one, other in sides]
+    return [
+        LengthPair(len(one.tokens), len(other.tokens), one.finish_reason, other.finish_reason) for one, other in sides
+    ]
 
 
-def _row(sample: Sample, pair: Pair) -> dict[str, Any]:
+def _row(sample: Sample, pair: LengthPair) -> dict[str, Any]:
     difference = pair.target_tokens - pair.baseline_tokens
     return {"sample_id": sample.sample_id, **pair._asdict(), "difference": difference}
 

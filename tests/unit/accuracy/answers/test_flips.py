@@ -8,8 +8,8 @@ import pytest
 
 from ppd_accuracy.answers.flips import (
     FALSE_ALARMS,
-    Flip,
     ReplayNoise,
+    TokenFlip,
     first_difference,
     flip_of,
     measure,
@@ -60,7 +60,7 @@ def test_the_chance_is_that_of_a_rank():
 
 
 def moved(shift, position=0):
-    return Flip(
+    return TokenFlip(
         position=position, baseline_token=1, target_token=2, baseline_margin=shift, target_margin=0.0, is_bound=False
     )
 

@@ -8,14 +8,14 @@ from ppd_accuracy.kv.elements import BF16, FP8_E4M3, FP16, FP32
 from ppd_accuracy.kv.figures import of_tensor
 from ppd_accuracy.kv.rows import compare_rows
 from ppd_accuracy.kv.spoiled import spoiled_rows
-from ppd_accuracy.kv.tolerance import Limits, judge, rows_beyond
+from ppd_accuracy.kv.tolerance import Tolerance, judge, rows_beyond
 
 SHAPE = (4, 60, 64)
 
 
 def verdict_of(one, other, *, declared=None, limits=None):
     rows = compare_rows(one, other)
-    return judge(rows, of_tensor(rows), one, other, declared=declared, limits=limits or Limits())
+    return judge(rows, of_tensor(rows), one, other, declared=declared, limits=limits or Tolerance())
 
 
 @pytest.mark.parametrize("name", ["fp16", "bf16", "fp8_e4m3", "fp8_e5m2"])
@@ -49,8 +49,8 @@ def test_fp8_rounding_passes_where_it_is_declared_or_within_given_limits():
     values = gaussian(*SHAPE)
     one, other = tensor(values, "bf16"), tensor(values, "fp8_e4m3")
     assert verdict_of(one, other, declared=FP8_E4M3).is_pass
-    assert verdict_of(one, other, limits=Limits(cosine=0.99)).is_pass
-    assert verdict_of(one, other, limits=Limits(max_abs=0.5)).is_pass
+    assert verdict_of(one, other, limits=Tolerance(cosine=0.99)).is_pass
+    assert verdict_of(one, other, limits=Tolerance(max_abs=0.5)).is_pass
 
 
 def with_outlier(scale, *channels):
@@ -152,7 +152,9 @@ def test_a_bad_row_does_not_drown_in_a_long_tensor():
 
 
 @pytest.mark.parametrize("place", ["baseline", "target", "both"])
-@pytest.mark.parametrize("limits", [Limits(), Limits(max_abs=np.inf, cosine=-1.0)], ids=["tolerance", "any limits"])
+@pytest.mark.parametrize(
+    "limits", [Tolerance(), Tolerance(max_abs=np.inf, cosine=-1.0)], ids=["tolerance", "any limits"]
+)
 def test_a_nan_never_passes(place, limits):
     one, other = gaussian(*SHAPE), gaussian(*SHAPE)
     for side, values in (("baseline", one), ("target", other)):
@@ -175,11 +177,11 @@ def test_an_infinity_on_one_side_never_passes_and_on_both_does():
 @pytest.mark.parametrize(
     ("limits", "is_pass"),
     [
-        (Limits(max_abs=0.25), True),
-        (Limits(max_abs=0.05), False),
-        (Limits(cosine=0.9999), True),
-        (Limits(cosine=0.9999999), False),
-        (Limits(max_abs=0.25, cosine=0.9999999), False),
+        (Tolerance(max_abs=0.25), True),
+        (Tolerance(max_abs=0.05), False),
+        (Tolerance(cosine=0.9999), True),
+        (Tolerance(cosine=0.9999999), False),
+        (Tolerance(max_abs=0.25, cosine=0.9999999), False),
     ],
 )
 def test_limits_that_are_given_replace_the_tolerance(limits, is_pass):
@@ -192,7 +194,7 @@ def test_limits_let_pass_what_rounding_does_not_explain():
     values = gaussian(*SHAPE)
     other = tensor(values * 1.01, "bf16")
     assert not verdict_of(tensor(values, "bf16"), other).is_pass
-    assert verdict_of(tensor(values, "bf16"), other, limits=Limits(max_abs=0.1)).is_pass
+    assert verdict_of(tensor(values, "bf16"), other, limits=Tolerance(max_abs=0.1)).is_pass
 
 
 def test_a_bf16_cache_that_went_through_fp8_lost_precision():

@@ -3,13 +3,13 @@
 import pytest
 from scipy.stats import hypergeom, mannwhitneyu
 
-from ppd_accuracy.verdicts.diagnosis import Conditions, Tally, decision_guide, is_cleared, locate
+from ppd_accuracy.verdicts.diagnosis import Conditions, StageTally, decision_guide, is_cleared, locate
 
 CLEAN = {"prefill": "clean", "pd": "clean", "warm": "clean", "direct": "clean"}
 SEEN = {
-    "prefill": Tally(real=0, at_risk=200, beyond=0, tokens=200),
-    "pd": Tally(real=4, at_risk=200, beyond=60, tokens=200),
-    "decode": Tally(real=0, at_risk=200, beyond=0, tokens=200),
+    "prefill": StageTally(real=0, at_risk=200, beyond=0, tokens=200),
+    "pd": StageTally(real=4, at_risk=200, beyond=60, tokens=200),
+    "decode": StageTally(real=0, at_risk=200, beyond=0, tokens=200),
 }
 
 
@@ -50,21 +50,22 @@ def test_the_first_stage_that_breaks_after_what_is_right_is_named(states, facts,
 
 
 def test_a_first_token_that_the_decode_engine_gets_right_by_itself_is_not_its_fault():
-    seen = {**SEEN, "prefill": Tally(real=4, at_risk=8, beyond=0, tokens=4)}
+    seen = {**SEEN, "prefill": StageTally(real=4, at_risk=8, beyond=0, tokens=4)}
     assert located({"prefill": "broken", "pd": "broken", "decode": "clean"}, seen) == "prefill or transfer"
 
 
 def test_a_stage_that_saw_too_few_tokens_is_not_cleared():
-    few = {**SEEN, "prefill": Tally(real=0, at_risk=4, beyond=1, tokens=4)}
+    few = {**SEEN, "prefill": StageTally(real=0, at_risk=4, beyond=1, tokens=4)}
     assert located({"pd": "broken"}, few) == "prefill, transfer or decode"
 
 
 def test_clearing_is_fishers_exact_test_per_token():
-    suspect, broken = Tally(real=0, at_risk=0, beyond=0, tokens=10), Tally(real=0, at_risk=0, beyond=30, tokens=100)
+    suspect = StageTally(real=0, at_risk=0, beyond=0, tokens=10)
+    broken = StageTally(real=0, at_risk=0, beyond=30, tokens=100)
     chance = hypergeom.cdf(0, 110, 30, 10)
     assert is_cleared(suspect, broken) == (chance < 0.05)
     assert chance < 0.05
-    assert not is_cleared(Tally(real=0, at_risk=0, beyond=0, tokens=5), broken)
+    assert not is_cleared(StageTally(real=0, at_risk=0, beyond=0, tokens=5), broken)
 
 
 def guide(states=CLEAN, **facts):

@@ -8,7 +8,7 @@ from tests.support.journal import NAN, equal, row
 
 from ppd_accuracy.verdicts.rows import (
     SCHEMA_VERSION,
-    Row,
+    SampleRow,
     decode,
     encode,
     is_known,
@@ -19,7 +19,7 @@ from ppd_accuracy.verdicts.rows import (
     without_text,
 )
 
-LITTLE = Row(sample_id="r", at=1.0, model="m", route="direct", method="replay", outcome="error", error="gone")
+LITTLE = SampleRow(sample_id="r", at=1.0, model="m", route="direct", method="replay", outcome="error", error="gone")
 
 
 def test_what_was_encoded_is_decoded_with_nan_for_what_is_unknown() -> None:

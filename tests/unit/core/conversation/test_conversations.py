@@ -16,7 +16,7 @@ from tests.support.chats import (
 
 from ppd_core.conversation.conversations import Conversations
 from ppd_core.conversation.history import History
-from ppd_core.conversation.identity import Answer, scope
+from ppd_core.conversation.identity import RememberedAnswer, scope
 
 
 @pytest.fixture
@@ -136,8 +136,8 @@ def test_branches_share_their_trunk_and_vanish_one_by_one():
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(Answer(content="\n\nfour", reasoning="hm"), id="field"),
-        pytest.param(Answer(content="<think>hm</think>\n\nfour"), id="think block"),
+        pytest.param(RememberedAnswer(content="\n\nfour", reasoning="hm"), id="field"),
+        pytest.param(RememberedAnswer(content="<think>hm</think>\n\nfour"), id="think block"),
     ],
 )
 def test_an_answer_with_reasoning_is_known_with_and_without_it_but_only_its_prompt_is_held(store, answer):
@@ -153,7 +153,7 @@ def test_an_answer_with_reasoning_is_known_with_and_without_it_but_only_its_prom
 def test_what_follows_an_answer_with_reasoning_counts_no_reasoning_either(store):
     """Known up to a step where no count was taken: the last count before it would be that of the reasoning."""
     trunk = [user("2+2"), assistant("four"), user("sure?")]
-    serve(store, trunk[:1], Answer(content="four", reasoning="a long way"), prompt_tokens=10)
+    serve(store, trunk[:1], RememberedAnswer(content="four", reasoning="a long way"), prompt_tokens=10)
     serve(store, [*trunk, assistant("an example"), user("so?")], "yes", prompt_tokens=15)
     assert look_up(store, trunk).home == home("d1", 10)
     serve(store, [*trunk, assistant("another"), user("so?")], "no", prompt_tokens=15)
@@ -162,9 +162,9 @@ def test_what_follows_an_answer_with_reasoning_counts_no_reasoning_either(store)
 
 def test_a_conversation_without_its_reasoning_goes_on_as_one(store):
     messages = [user("2+2")]
-    serve(store, messages, Answer(content="four", reasoning="hm"))
+    serve(store, messages, RememberedAnswer(content="four", reasoning="hm"))
     messages += [assistant("four"), user("sure?")]
-    serve(store, messages, Answer(content="yes", reasoning="hm again"))
+    serve(store, messages, RememberedAnswer(content="yes", reasoning="hm again"))
     messages += [assistant("yes"), user("thanks")]
     assert look_up(store, messages).turn == 3
     assert store.count == 1
@@ -172,8 +172,8 @@ def test_a_conversation_without_its_reasoning_goes_on_as_one(store):
 
 
 def test_the_latest_of_two_answers_that_differ_in_reasoning_only_is_home(store):
-    serve(store, [user("2+2")], Answer(content="four", reasoning="one way"), engine="d1")
-    serve(store, [user("2+2")], Answer(content="four", reasoning="another way"), engine="d2")
+    serve(store, [user("2+2")], RememberedAnswer(content="four", reasoning="one way"), engine="d1")
+    serve(store, [user("2+2")], RememberedAnswer(content="four", reasoning="another way"), engine="d2")
     assert look_up(store, [user("2+2"), assistant("four"), user("x")]).home == home("d2", 10)
     serve(store, [user("2+2")], "four", engine="d3")
     assert look_up(store, [user("2+2"), assistant("four"), user("x")]).home == home("d3", 20)
@@ -182,9 +182,9 @@ def test_the_latest_of_two_answers_that_differ_in_reasoning_only_is_home(store):
 
 def test_an_answer_outlives_the_form_its_prompt_ended_in_without_a_trace_left(store):
     prompt = [user("2+2"), assistant("four")]
-    serve(store, prompt[:1], Answer(content="four", reasoning="one way"), now=0.0)
+    serve(store, prompt[:1], RememberedAnswer(content="four", reasoning="one way"), now=0.0)
     serve(store, prompt, "indeed", now=40.0)
-    serve(store, prompt[:1], Answer(content="four", reasoning="another way"), now=40.0)
+    serve(store, prompt[:1], RememberedAnswer(content="four", reasoning="another way"), now=40.0)
     look_up(store, [*prompt, assistant("indeed")], now=80.0)
     assert store.expire(110.0) == 1  # the second answer, which the stripped form had come to belong to
     serve(store, prompt, "indeed", now=110.0)
@@ -206,7 +206,7 @@ def test_list_content_with_images_is_told_apart_by_the_image(store):
 
 def test_tool_calls_are_recognised_with_reordered_arguments_and_results_after_them(store):
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1, "b": 2}'}}
-    serve(store, [user("go")], Answer(tool_calls=[call]))
+    serve(store, [user("go")], RememberedAnswer(tool_calls=[call]))
     sent_back = {"id": "c1", "function": {"arguments": {"b": 2, "a": 1}, "name": "f"}, "type": "function", "index": 0}
     results = [{"role": "tool", "tool_call_id": "c1", "content": "3"}]
     assert look_up(store, [user("go"), assistant(None, tool_calls=[sent_back]), *results]).is_complete

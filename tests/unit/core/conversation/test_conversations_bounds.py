@@ -20,7 +20,7 @@ from tests.support.chats import (
 
 from ppd_core.conversation.conversations import Conversations
 from ppd_core.conversation.history import History
-from ppd_core.conversation.identity import Answer, AnswerSteps, last_assistant
+from ppd_core.conversation.identity import AnswerSteps, RememberedAnswer, last_assistant
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_bounded_store_keeps_its_bounds_never_invents_and_forgets_without_a_tr
         history, expected = look_up(store, messages, now=float(now)), oracle.look_up(messages)
         assert history.is_complete <= expected["is_complete"]
         assert history.known_answers <= expected["known_answers"]
-        answer = answer and Answer(content=answer, reasoning=reasons[now])
+        answer = answer and RememberedAnswer(content=answer, reasoning=reasons[now])
         serve(store, messages, answer, engine=engine, now=float(now))
         oracle.serve(messages, answer and answer.content, engine)
         assert store.count <= most

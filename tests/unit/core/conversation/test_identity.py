@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ppd_core.conversation.identity import (
     BLOCK_UNITS,
     SCOPE_FIELDS,
-    Answer,
+    RememberedAnswer,
     answer_steps,
     chat_steps,
     last_assistant,
@@ -205,10 +205,10 @@ def test_missing_arguments_equal_an_empty_object():
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(Answer(content="a"), id="text"),
-        pytest.param(Answer(content="a", reasoning="r"), id="reasoning"),
-        pytest.param(Answer(tool_calls=[TOOL_CALL]), id="tool call"),
-        pytest.param(Answer(content="<think>r</think>a", tool_calls=[TOOL_CALL]), id="all"),
+        pytest.param(RememberedAnswer(content="a"), id="text"),
+        pytest.param(RememberedAnswer(content="a", reasoning="r"), id="reasoning"),
+        pytest.param(RememberedAnswer(tool_calls=[TOOL_CALL]), id="tool call"),
+        pytest.param(RememberedAnswer(content="<think>r</think>a", tool_calls=[TOOL_CALL]), id="all"),
     ],
 )
 def test_an_answer_sent_back_as_it_was_has_the_full_step(answer):
@@ -219,11 +219,11 @@ def test_an_answer_sent_back_as_it_was_has_the_full_step(answer):
 @pytest.mark.parametrize(
     ("answer", "sent_back"),
     [
-        pytest.param(Answer(content="\n\na ", reasoning="r"), ["\n\na ", "a ", "a"], id="field"),
-        pytest.param(Answer(content="<think>\nr\n</think>\n\na"), ["\n\na", "a"], id="think block"),
-        pytest.param(Answer(content="r\n</think>\n\na"), ["\n\na", "a"], id="block opened by the template"),
-        pytest.param(Answer(content="a"), [], id="no reasoning"),
-        pytest.param(Answer(content="Use <think> and </think>."), [], id="tags in the text"),
+        pytest.param(RememberedAnswer(content="\n\na ", reasoning="r"), ["\n\na ", "a ", "a"], id="field"),
+        pytest.param(RememberedAnswer(content="<think>\nr\n</think>\n\na"), ["\n\na", "a"], id="think block"),
+        pytest.param(RememberedAnswer(content="r\n</think>\n\na"), ["\n\na", "a"], id="block opened by the template"),
+        pytest.param(RememberedAnswer(content="a"), [], id="no reasoning"),
+        pytest.param(RememberedAnswer(content="Use <think> and </think>."), [], id="tags in the text"),
     ],
 )
 def test_answers_with_reasoning_may_come_back_without_it(answer, sent_back):

@@ -11,7 +11,7 @@ from ppd_core.policy.guard import (
     SPLIT,
     Guard,
     GuardSettings,
-    Verdicts,
+    JudgedScopes,
     pair_scope,
     scope_pair,
 )
@@ -27,7 +27,7 @@ def verdicts(*red, **others):
     """`red` are pairs or scopes; others by word: `green=[A]`."""
     by_word = {"red": red, **others}
     given = [(word, scope) for word, scopes in by_word.items() for scope in scopes]
-    return Verdicts({scope if isinstance(scope, str) else pair_scope(*scope): word for word, scope in given})
+    return JudgedScopes({scope if isinstance(scope, str) else pair_scope(*scope): word for word, scope in given})
 
 
 def kinds(actions):
@@ -278,7 +278,7 @@ def test_on_any_walk_salts_are_new_unknown_is_left_alone_and_distrust_equals_the
         now += wait
         before = guard.distrust
         if what == "update":
-            actions = guard.update(Verdicts(words), usable, now)
+            actions = guard.update(JudgedScopes(words), usable, now)
         else:
             first = min((action.scope for action in guard.actions_in_force), default=None)
             actions = guard.undo(None if what == "undo all" else first, now)

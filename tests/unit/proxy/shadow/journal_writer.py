@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from ppd_accuracy.verdicts.rows import Row
+from ppd_accuracy.verdicts.rows import SampleRow
 from ppd_proxy.shadow.journal import Journal
 
 
@@ -14,7 +14,7 @@ async def write(path):
     while True:
         for _ in range(50):
             journal.add(
-                Row(
+                SampleRow(
                     sample_id=f"r{number}",
                     at=float(number),
                     model="m",

@@ -3,7 +3,7 @@
 import numpy as np
 from tests.unit.proxy.shadow.test_sample import sample
 
-from ppd_accuracy.answers.replays import Side, compare
+from ppd_accuracy.answers.replays import ReplaySide, compare
 from ppd_accuracy.answers.scores import BROKEN, Scores, summarize
 from ppd_accuracy.verdicts.noise import Judgement
 from ppd_proxy.shadow.check import Check, row_of
@@ -22,7 +22,7 @@ def test_a_row_has_both_engines_view_and_the_judgement():
 
 
 def test_a_replays_row_says_how_the_answers_differ():
-    difference = compare(Side([3], "stop"), Side([4], "length"))
+    difference = compare(ReplaySide([3], "stop"), ReplaySide([4], "length"))
     row = row_of(Check(sample(), "replay", summarize(SCORES), SCORES, difference, 1.0), JUDGED, None)
     assert (row.method, row.replay["first_difference"], row.replay["has_same_finish"]) == ("replay", 0, False)
 

@@ -4,7 +4,7 @@ import stat
 import pytest
 from tests.support.journal import NAN, directly, equal, row
 
-from ppd_accuracy.verdicts.rows import Row, token_hash
+from ppd_accuracy.verdicts.rows import SampleRow, token_hash
 from ppd_proxy.shadow.journal import MAX_WAITING_BYTES, MAX_WAITING_ROWS
 
 # What is kept
@@ -15,7 +15,7 @@ async def test_a_row_comes_back_as_it_was(opened):
     journal.add(row())
     assert await journal.flush()
     got = await journal.get("r0")
-    wanted = {name: getattr(row(), name) for name in Row.__struct_fields__} | {
+    wanted = {name: getattr(row(), name) for name in SampleRow.__struct_fields__} | {
         "seq": 1,
         "filled_by": ["10.0.0.1:8100"],
         "ranks": [1, 0],
@@ -28,7 +28,8 @@ async def test_a_row_comes_back_as_it_was(opened):
 
 async def test_a_row_that_knows_little_comes_back_too(opened):
     journal = await opened()
-    journal.add(Row(sample_id="r", at=1.0, model="m", route="direct", method="replay", outcome="error", error="gone"))
+    row = {"route": "direct", "method": "replay", "outcome": "error", "error": "gone"}
+    journal.add(SampleRow(sample_id="r", at=1.0, model="m", **row))
     await journal.flush()
     got = await journal.get("r")
     assert [got[name] for name in ("error", "token_ids", "replay", "timings")] == ["gone", None, None, {}]

@@ -7,7 +7,7 @@ from tests.unit.proxy.shadow.test_seeds import seed
 
 from ppd_proxy.shadow.sample import Sample
 from ppd_proxy.shadow.schedule import NOISE_PAUSE_S, Schedule
-from ppd_proxy.shadow.seeds import Noise, Seeds
+from ppd_proxy.shadow.seeds import NoiseRequest, Seeds
 
 KEY, SAMPLE = seed(20, temperature=0)
 
@@ -24,7 +24,7 @@ def scheduled(*, waiting=0, checked=0, share=1.0):
 
 def kinds(schedule, jobs, *, worker=0, now=0.0, suspicious=None):
     taken = (schedule.take(worker, turn, now=now, suspicious=suspicious) for turn in range(1, jobs + 1))
-    return [{Sample: "sample", Noise: "noise", type(None): None}[type(job)] for job in taken]
+    return [{Sample: "sample", NoiseRequest: "noise", type(None): None}[type(job)] for job in taken]
 
 
 def test_nothing_to_do_is_none():

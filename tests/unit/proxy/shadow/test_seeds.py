@@ -4,13 +4,13 @@ import random
 
 from tests.unit.proxy.shadow.test_sample import fields, sample
 
-from ppd_accuracy.verdicts.noise import Key, Sampling, key_of
+from ppd_accuracy.verdicts.noise import NoiseKey, Sampling, key_of
 from ppd_proxy.shadow.sample import Sample
 from ppd_proxy.shadow.seeds import Seeds
 from ppd_wire.answers.candidate import Candidate
 
 
-def seed(length: int, sampling: Sampling = "greedy", **values: object) -> tuple[Key, Sample]:
+def seed(length: int, sampling: Sampling = "greedy", **values: object) -> tuple[NoiseKey, Sample]:
     candidate = Candidate(
         prompt_token_ids=list(range(length)), token_ids=[5] * 7, logprobs=[-1.0] * 7, tops=[], finish_reason="stop",
         text="", tool_calls=[],
@@ -18,7 +18,7 @@ def seed(length: int, sampling: Sampling = "greedy", **values: object) -> tuple[
     return key_of("m", length, sampling), sample(candidate=candidate, fields=fields(**values))
 
 
-def lengths(seeds: Seeds, key: Key, count: int) -> list[int]:
+def lengths(seeds: Seeds, key: NoiseKey, count: int) -> list[int]:
     return [len(seeds.take(key).body["prompt"]) for _ in range(count)]
 
 

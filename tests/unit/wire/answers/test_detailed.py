@@ -3,13 +3,13 @@
 import msgspec
 import pytest
 
-from ppd_wire.answers.detailed import Entry, Message
+from ppd_wire.answers.detailed import Message, TokenEntry
 
 CALL = {"name": "a", "arguments": "{}"}
 
 
 def entry(text):
-    return msgspec.json.decode(b'{"bytes": %s}' % text, type=Entry)
+    return msgspec.json.decode(b'{"bytes": %s}' % text, type=TokenEntry)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ppd_wire.dialects.dialects import BrokenAnswer, Prefilled, read_prefill, read_whole
+from ppd_wire.dialects.dialects import BrokenAnswer, HandedOver, read_prefill, read_whole
 from ppd_wire.requests.asked import IDS, NOTHING, Asked
 
 CHAT = b'{"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}'
@@ -132,14 +132,14 @@ def test_w8_what_is_not_known_is_absent(told):
 
 def test_handoff_parameters_are_given_verbatim():
     raw = b'{ "a": 1.0E2, "blocks":[[1,2]] }'
-    assert read_prefill(b'{"id":"x","kv_transfer_params":' + raw + b',"choices":[]}') == Prefilled(raw, None)
+    assert read_prefill(b'{"id":"x","kv_transfer_params":' + raw + b',"choices":[]}') == HandedOver(raw, None)
 
 
 @pytest.mark.parametrize(
     "more", [b"", b',"kv_transfer_params":null', b',"kv_transfer_params" : null ', b',"error":null']
 )
 def test_an_answer_may_hand_nothing_over(more):
-    assert read_prefill(b'{"choices":[{"text":7}]' + more + b"}") == Prefilled(None, None)
+    assert read_prefill(b'{"choices":[{"text":7}]' + more + b"}") == HandedOver(None, None)
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_a_prefill_answer_that_is_none_is_broken(body):
 )
 def test_a_prefill_answer_may_count_its_prompt(usage, count):
     body = b'{"choices":[],"usage":' + usage + b',"kv_transfer_params":{"a":1}}'
-    assert read_prefill(body) == Prefilled(b'{"a":1}', count)
+    assert read_prefill(body) == HandedOver(b'{"a":1}', count)
