@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from tests.support.connector.kv_tensors import ArrayTensor, gaussian, rounded, tensor
 
-from ppd_accuracy.kv import rows as rows_module
 from ppd_accuracy.kv.elements import BF16, FP8_E4M3, FP32, decode
 from ppd_accuracy.kv.figures import along, of_tensor, token_errors
-from ppd_accuracy.kv.rows import compare_rows, pieces
+from ppd_accuracy.kv.rows import compare_rows
 
 NAMES = ("fp64", "fp32", "fp16", "bf16", "fp8_e4m3", "fp8_e5m2")
 
@@ -144,34 +143,6 @@ def test_different_types_are_compared_as_fp32():
     rows = compare_rows(tensor(values), tensor(values, "bf16"))
     assert rows.element is FP32
     assert_figures(of_tensor(rows), expected(values, rounded(values, "bf16"), (0, 1, 2)), 1e-5)
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 5), (1, 1, 100), (3, 40, 7)])
-def test_pieces_cut_neither_figures_nor_rows(monkeypatch, shape):
-    one, other = (tensor(values, "bf16") for values in (gaussian(*shape), gaussian(*shape, seed=9)))
-    whole = compare_rows(one, other)
-    monkeypatch.setattr(rows_module, "PIECE", 16)
-    cut = compare_rows(one, other)
-    for name in ("squared_difference", "squared_target", "largest_ulp", "total_ulp", "pairs"):
-        np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), rtol=1e-6, err_msg=name)
-
-
-def test_pieces_cover_every_element_once(monkeypatch):
-    monkeypatch.setattr(rows_module, "PIECE", 16)
-    for rows, channels in ((5, 3), (4, 16), (2, 50), (1, 1), (3, 9)):
-        parts = list(pieces(rows, channels))
-        covered = [place for _, _, start, stop in parts for place in range(start, stop)]
-        assert covered == list(range(rows * channels))
-        assert all(first * channels <= start < stop <= last * channels for first, last, start, stop in parts)
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "told"),
-    [((1, 2, 3), (1, 3, 2), "differ"), ((1, 0, 3), (1, 0, 3), "no elements")],
-)
-def test_shapes_that_cannot_be_compared_are_refused(one, other, told):
-    with pytest.raises(ValueError, match=told):
-        compare_rows(tensor(np.zeros(one)), tensor(np.zeros(other)))
 
 
 def test_equal_fp8_tensors_have_their_lengths():
