@@ -25,10 +25,11 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from ppd_acc.ask.access import Access, Sampling
-from ppd_acc.ask.engines import Engine, Question, engines
+from ppd_acc.ask.engines import Engine, engines
+from ppd_acc.ask.question import Question
 from ppd_acc.compare.compare import compare, force, noise_floor, noise_of
 from ppd_acc.data.report import Dataset, EngineInfo, Report, Sample
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.totals import totals_of
 from ppd_acc.page.document import Extras, page_of
 from ppd_acc.page.kv_picture import Heat, Panel, Row
 from ppd_acc.page.samples import in_order

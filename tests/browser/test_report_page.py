@@ -9,7 +9,8 @@ import pytest_asyncio
 from tests.support.acc.page_reports import mixed, published, report, sample
 from tests.support.browser import chromium, opened_tab, running_browser
 
-from ppd_acc.data.report import Noise, Report, Side, report_of
+from ppd_acc.data.report import Noise, Report, Side
+from ppd_acc.data.report_files import report_of
 from ppd_acc.page.document import Extras, page_of
 from ppd_acc.page.kv_picture import Heat, Panel, Row
 

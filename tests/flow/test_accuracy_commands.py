@@ -14,7 +14,8 @@ from tests.support.acc.commands import run_command
 from tests.support.cluster import Cluster, running_cluster, until
 from tests.support.noise import inject_floor
 
-from ppd_acc.data.report import Report, read_report
+from ppd_acc.data.report import Report
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Mistake, Trouble
 from ppd_proxy.config.sections import Shadow
 from ppd_sim.config import EngineConfig

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from prometheus_client.parser import text_string_to_metric_families
 
 from ppd_acc.ask.access import Sampling
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_acc.ask.engines import Engine, EngineTrouble
+from ppd_acc.ask.question import Question
 from ppd_wire.metrics.roles import EndpointKind, Totals, signs_of
 from ppd_wire.requests.asking import HELD_FOR_ANOTHER, is_held_for_another
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ppd_acc.ask.access import Sampling
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_acc.ask.engines import Engine, EngineTrouble
+from ppd_acc.ask.question import Question
 from ppd_wire.requests.asking import BARE
 
 TEXT = "The 3 quick brown foxes: 12.5 % — naïve café, 東京, \U0001f98a!\n\tdef f(x): return x**2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ppd_acc.ask.engines import Question
+from ppd_acc.ask.question import Question
 
 
 def variations(prompts: Sequence[str], count: int) -> list[Question]:

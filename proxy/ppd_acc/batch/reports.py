@@ -22,7 +22,7 @@ from ppd_acc.batch.run import Done, Work, settings_of
 from ppd_acc.compare.compare import noise_of
 from ppd_acc.compare.floors import is_flaky
 from ppd_acc.data.report import Flip, Report, Sample, Status, Totals, told_statuses
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.totals import totals_of
 from ppd_acc.files import write_whole
 from ppd_acc.outcome import Exit, Result
 from ppd_acc.reports.formats import FORMATS

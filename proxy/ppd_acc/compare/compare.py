@@ -13,7 +13,8 @@ import numpy as np
 
 from ppd_acc.ask.access import Sampling
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_acc.ask.engines import Engine, EngineTrouble
+from ppd_acc.ask.question import Question
 from ppd_acc.ask.variations import vary_question
 from ppd_acc.compare.broken_numbers import judge_broken_numbers
 from ppd_acc.compare.placing import Place, have_same_ids, place_of

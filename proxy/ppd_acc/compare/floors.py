@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ppd_acc.ask.access import Terms
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_acc.ask.engines import Engine, EngineTrouble
+from ppd_acc.ask.question import Question
 from ppd_acc.compare.compare import noise_floor
 from ppd_acc.outcome import Trouble
 from ppd_acc.surroundings import Surroundings

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from ppd_acc.ask.engines import Question
+from ppd_acc.ask.question import Question
 from ppd_acc.data import report as reports
 from ppd_acc.outcome import Mistake
 from ppd_wire.requests.sampling_fields import wrong_field

@@ -23,7 +23,7 @@ import msgspec
 from ppd_acc.ask.access import Access
 from ppd_acc.ask.engines import Engine, EngineTrouble, engines
 from ppd_acc.data.report import EngineInfo, Flip, Forced, Noise, Report, Sample, Side, Status
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.totals import totals_of
 from ppd_acc.outcome import Trouble
 from ppd_acc.views import counted
 from ppd_accuracy.answers.said import Difference

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from ppd_acc.ask.answers import Answer, read_answer
-from ppd_acc.ask.engines import Question
+from ppd_acc.ask.question import Question
 from ppd_acc.data.datasets import Row
 from ppd_acc.data.report import Dataset, EngineInfo
 from ppd_acc.outcome import Mistake

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ppd_acc.ask.access import Sampling
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_acc.ask.engines import Engine, EngineTrouble
+from ppd_acc.ask.question import Question
 
 _WITHOUT_IDS = "lengths are in words, and the noise floor is of replays alone, so that ties may count as real"
 _STEP = 7919

@@ -13,7 +13,8 @@ from typing import Literal
 
 from ppd_acc.ask.access import Sampling
 from ppd_acc.ask.answers import Answer, identity
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_acc.ask.engines import Engine, EngineTrouble
+from ppd_acc.ask.question import Question
 from ppd_acc.compare.compare import compare_answers
 from ppd_acc.data.report import Flip, Sample
 from ppd_accuracy.answers.flips import ReplayNoise

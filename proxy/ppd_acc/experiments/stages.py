@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from ppd_acc.ask.access import Endpoint, Sampling
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_acc.ask.engines import Engine, EngineTrouble
+from ppd_acc.ask.question import Question
 from ppd_acc.compare.compare import compare
 from ppd_acc.compare.pools import Verdict, judge_together
 from ppd_acc.data.report import Sample

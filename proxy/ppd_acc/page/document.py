@@ -11,7 +11,7 @@ from types import MappingProxyType
 from markupsafe import Markup
 
 from ppd_acc.data.report import Report
-from ppd_acc.data.report_files import totals_in
+from ppd_acc.data.totals import totals_in
 from ppd_acc.page import answer_pictures as answers
 from ppd_acc.page import length_pictures as lengths
 from ppd_acc.page import logprob_pictures as logprobs

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from ppd_acc.data.report import Report, Sample, Status
-from ppd_acc.data.report_files import totals_in
+from ppd_acc.data.totals import totals_in
 from ppd_acc.outcome import Mistake, Trouble
 from ppd_accuracy.verdicts import rows
 from ppd_accuracy.verdicts.rows import SampleRow, Storage

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ppd_acc.ask.access import Sampling
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question
+from ppd_acc.ask.engines import Engine, EngineTrouble
+from ppd_acc.ask.question import Question
 from ppd_acc.compare.compare import compare, noise_floor
 from ppd_acc.data.report import Sample, Status
 from ppd_acc.outcome import Exit

@@ -19,7 +19,7 @@ from ppd_acc.data.report import (
     Side,
     Status,
 )
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.totals import totals_of
 
 NOISE = Noise(
     answers=20, flips=1, tokens=1200, largest_shift=0.05, largest_delta=0.02,

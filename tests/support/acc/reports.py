@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ppd_acc.data.report import Dataset, EngineInfo, Flip, Noise, Report, Sample, Side, Status
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.totals import totals_of
 
 
 def side(tokens: Sequence[int], logprob: float = -0.1, **fields: Any) -> Side:

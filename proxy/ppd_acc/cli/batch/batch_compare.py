@@ -14,7 +14,7 @@ import msgspec
 from rich.text import Text
 
 from ppd_acc.ask.access import Access, Endpoint, Sampling
-from ppd_acc.ask.engines import Question
+from ppd_acc.ask.question import Question
 from ppd_acc.batch.options import Options as BatchOptions
 from ppd_acc.batch.reports import dry_data, result_of
 from ppd_acc.batch.run import Run, Work
@@ -24,7 +24,8 @@ from ppd_acc.cli.flags import add_access_flags, add_sampling_flags, positive
 from ppd_acc.cli.given import Given, url_of
 from ppd_acc.cli.options import flags
 from ppd_acc.data.datasets import Row, read_datasets, read_template
-from ppd_acc.data.report import Dataset, Report, read_report
+from ppd_acc.data.report import Dataset, Report
+from ppd_acc.data.report_files import read_report
 from ppd_acc.data.snapshots import Kept, Snapshot, answers_for, read_snapshot, rows_of
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_acc.ask.access import Access, Sampling
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
+from ppd_acc.ask.engines import Engine, EngineTrouble, engines
+from ppd_acc.ask.question import Question
 from ppd_acc.cli.batch.batch_compare import template_of
 from ppd_acc.cli.flags import access_flags, positive
 from ppd_acc.cli.given import Given

@@ -17,8 +17,9 @@ from rich.table import Table
 
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
+from ppd_acc.ask.engines import Engine, EngineTrouble, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.ask.question import Question
 from ppd_acc.cli.compare.compare_output import headline
 from ppd_acc.cli.flags import asked_prompt, between, node_flags, pair_flags, prompt_text, terms_flags
 from ppd_acc.cli.options import value

@@ -11,8 +11,9 @@ import msgspec
 
 from ppd_acc.ask.access import Terms
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import Question, engines_by_side
+from ppd_acc.ask.engines import engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.ask.question import Question
 from ppd_acc.cli.flags import SIDES, add_pair_flags, add_terms_flags, asked_prompt, prompt_text, terms_of, urls_of
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flags

@@ -12,8 +12,9 @@ import msgspec
 
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines_by_side
+from ppd_acc.ask.engines import Engine, EngineTrouble, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.ask.question import Question
 from ppd_acc.ask.streams import Streamed
 from ppd_acc.ask.timings import figures, figures_table
 from ppd_acc.cli.flags import between, pair_flags, prompt_text, terms_flags

@@ -11,7 +11,8 @@ from itertools import count
 from typing import Any
 
 from ppd_acc.ask.access import Access, Sampling
-from ppd_acc.ask.engines import Engine, EngineTrouble, Question, engines
+from ppd_acc.ask.engines import Engine, EngineTrouble, engines
+from ppd_acc.ask.question import Question
 from ppd_acc.ask.streams import Streamed
 from ppd_acc.ask.timings import CONFIDENCE, figures, figures_table
 from ppd_acc.cli.flags import add_access_flags, between, not_negative, positive, prompt_text, sampling_flags

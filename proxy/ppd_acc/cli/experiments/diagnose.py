@@ -18,8 +18,9 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from ppd_acc.ask.access import Terms
-from ppd_acc.ask.engines import Engine, Question, engines_by_side
+from ppd_acc.ask.engines import Engine, engines_by_side
 from ppd_acc.ask.health import Health, check_health, differences
+from ppd_acc.ask.question import Question
 from ppd_acc.ask.variations import variations
 from ppd_acc.cli.engines.healthcheck import health_table
 from ppd_acc.cli.experiments.kv_flags import add_kv_flags, dumps_of

@@ -20,8 +20,9 @@ from rich.text import Text
 
 from ppd_acc.ask.access import Sampling, Terms
 from ppd_acc.ask.answers import Answer, identity
-from ppd_acc.ask.engines import Engine, Question, engines_by_side
+from ppd_acc.ask.engines import Engine, engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.ask.question import Question
 from ppd_acc.cli.flags import SIDES, add_access_flags, add_noise_flag, add_pair_flags, terms_of, whole_number_of
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flags

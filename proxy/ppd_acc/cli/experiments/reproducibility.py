@@ -17,8 +17,9 @@ import msgspec
 from rich.table import Table
 
 from ppd_acc.ask.access import Sampling, Terms
-from ppd_acc.ask.engines import Engine, Question, engines
+from ppd_acc.ask.engines import Engine, engines
 from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.ask.question import Question
 from ppd_acc.cli.flags import add_pair_flags, between, confidence_flag, positive, terms_flags, urls_of
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags, value

@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_acc.ask.access import Terms
-from ppd_acc.ask.engines import Question, engines_by_side
+from ppd_acc.ask.engines import engines_by_side
 from ppd_acc.ask.model_notes import with_model_notes
+from ppd_acc.ask.question import Question
 from ppd_acc.cli.flags import pair_flags, positive, prompt_text, terms_flags
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, value

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_acc.cli.options import flag, several, switch, value
-from ppd_acc.data.report import read_report
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports.annotations import NOTHING, Annotation, read_annotations, sample_of, sidecar, write_annotations
 from ppd_acc.surroundings import Surroundings

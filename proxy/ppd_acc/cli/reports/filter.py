@@ -20,7 +20,8 @@ from ppd_acc.cli.options import flag, flags
 from ppd_acc.cli.reports.source import Source, report_from, source_flags
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.data.report import STATUSES, Sample
-from ppd_acc.data.report_files import totals_of, write_report
+from ppd_acc.data.report_files import write_report
+from ppd_acc.data.totals import totals_of
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports import conditions
 from ppd_acc.reports.annotations import Annotation, write_annotations

@@ -15,8 +15,9 @@ from ppd_acc.cli.flags import add_access_flags, positive
 from ppd_acc.cli.given import Given, url_of
 from ppd_acc.cli.options import flags
 from ppd_acc.data.from_proxy import LIMIT_SAMPLES, read_proxy
-from ppd_acc.data.report import Report, read_report
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.report import Report
+from ppd_acc.data.report_files import read_report
+from ppd_acc.data.totals import totals_of
 from ppd_acc.outcome import Mistake
 from ppd_acc.reports.annotations import Annotation, read_annotations
 

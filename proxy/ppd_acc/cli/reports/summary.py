@@ -18,7 +18,7 @@ from ppd_acc.cli.options import flag, flags
 from ppd_acc.cli.reports.source import Source, add_source_flags, report_from, source_of
 from ppd_acc.data.from_proxy import notes_of
 from ppd_acc.data.report import Report
-from ppd_acc.data.report_files import totals_in
+from ppd_acc.data.totals import totals_in
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import counted, nats, percent, verbatim

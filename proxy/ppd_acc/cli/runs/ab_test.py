@@ -16,7 +16,8 @@ from rich.table import Table
 from ppd_acc.cli.flags import alpha_flag
 from ppd_acc.cli.options import flag, nested, switch
 from ppd_acc.compare.decisions import worst
-from ppd_acc.data.report import Report, Sample, read_report
+from ppd_acc.data.report import Report, Sample
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Result, Trouble
 from ppd_acc.reports.matching import (
     Matched,

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ppd_acc.cli.options import flag, switch
-from ppd_acc.data.report import Sample, read_report
+from ppd_acc.data.report import Sample
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Exit, Result, Trouble
 from ppd_acc.reports.matching import columns, ends, is_hit, plain, rate_of, rates_table
 from ppd_acc.surroundings import Surroundings

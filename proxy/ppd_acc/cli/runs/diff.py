@@ -13,7 +13,8 @@ from rich.table import Table
 
 from ppd_acc.cli.options import flag
 from ppd_acc.cli.runs.regression import change_of, changes_table
-from ppd_acc.data.report import STATUSES, Report, Sample, read_report
+from ppd_acc.data.report import STATUSES, Report, Sample
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Exit, Result
 from ppd_acc.reports.matching import columns, match, notes_of, plain, rate_of, rates_table, require_pairs
 from ppd_acc.surroundings import Surroundings

@@ -18,7 +18,8 @@ from ppd_acc.cli.flags import between, not_negative, positive
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags, switch, value
 from ppd_acc.compare.decisions import worst
-from ppd_acc.data.report import Status, report_of
+from ppd_acc.data.report import Status
+from ppd_acc.data.report_files import report_of
 from ppd_acc.outcome import Exit, Mistake, Result
 from ppd_acc.reports.history import Run, default_path, opened
 from ppd_acc.reports.trends import hits_of, judge

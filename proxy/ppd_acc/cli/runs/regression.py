@@ -17,7 +17,8 @@ from rich.text import Text
 from ppd_acc.cli.options import flag, nested
 from ppd_acc.cli.runs.ab_test import Test
 from ppd_acc.compare.decisions import worst
-from ppd_acc.data.report import Sample, read_report
+from ppd_acc.data.report import Sample
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Result
 from ppd_acc.reports.matching import columns, ends, match, mcnemar, notes_of, plain, rates_table, require_pairs
 from ppd_acc.surroundings import Surroundings

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from ppd_acc.ask.answers import Answer, read_answer
-from ppd_acc.ask.engines import Question
+from ppd_acc.ask.question import Question
 from ppd_acc.compare.compare import compare_answers
 from ppd_accuracy.answers.flips import ReplayNoise
 

@@ -4,7 +4,8 @@ import pytest
 from tests.support.acc.engines import engine_config
 
 from ppd_acc.ask.access import Access, Sampling
-from ppd_acc.ask.engines import EngineTrouble, Question, engines
+from ppd_acc.ask.engines import EngineTrouble, engines
+from ppd_acc.ask.question import Question
 from ppd_acc.ask.streams import StreamReader
 from ppd_sim.engine import running_engine
 from ppd_sim.faults import Fault

@@ -11,7 +11,7 @@ from tests.support.acc.reports import dataset
 
 from ppd_acc.ask.access import Sampling
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import Question
+from ppd_acc.ask.question import Question
 from ppd_acc.batch.batch import Batch, Rules
 from ppd_acc.data.datasets import Row
 from ppd_acc.outcome import Exit

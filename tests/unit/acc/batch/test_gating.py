@@ -6,7 +6,7 @@ import pytest
 
 from ppd_acc.batch.gating import Gate, Limits, gate_of, stopping, worst_of
 from ppd_acc.data.report import Interval
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.totals import totals_of
 from ppd_acc.outcome import Exit
 
 

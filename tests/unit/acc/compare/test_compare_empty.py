@@ -11,13 +11,14 @@ from tests.support.acc.engines import chat_answer
 from tests.support.acc.reports import dataset, equal, failed
 
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import Question
+from ppd_acc.ask.question import Question
 from ppd_acc.batch.gating import Limits, gate_of, stopping
 from ppd_acc.cli.experiments.sensitivity import classify
 from ppd_acc.compare.compare import compare_answers
 from ppd_acc.compare.pools import judge_together
-from ppd_acc.data.report import Report, Sample, read_report
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.report import Report, Sample
+from ppd_acc.data.report_files import read_report
+from ppd_acc.data.totals import totals_of
 from ppd_acc.outcome import Exit
 from ppd_acc.page.verdicts import headline
 from ppd_acc.reports.matching import match, rate_of

@@ -8,7 +8,8 @@ from tests.support.acc.engines import chat_answer, scored_prompt, scripted_engin
 
 from ppd_acc.ask.access import Access, Sampling
 from ppd_acc.ask.answers import Answer
-from ppd_acc.ask.engines import EngineTrouble, Question, engines
+from ppd_acc.ask.engines import EngineTrouble, engines
+from ppd_acc.ask.question import Question
 from ppd_acc.compare.compare import compare_answers, noise_floor, noise_of, spread
 from ppd_acc.data.report import LONGER_THAN_FLOOR
 from ppd_acc.views import noise_line

@@ -8,9 +8,10 @@ from tests.support.acc.commands import lines_of, run_command, run_line
 from tests.support.acc.reports import dataset
 
 from ppd_acc.ask.answers import Answer, identity, read_answer
-from ppd_acc.ask.engines import Question
+from ppd_acc.ask.question import Question
 from ppd_acc.compare.compare import compare_answers
-from ppd_acc.data.report import Side, read_report
+from ppd_acc.data.report import Side
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Exit
 from ppd_acc.page.series import equal_tokens
 from ppd_accuracy.answers.flips import ReplayNoise, measure, replay_noise_of

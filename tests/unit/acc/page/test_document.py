@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from tests.support.acc.page_reports import mixed, published, report, sample
 
-from ppd_acc.data.report import Noise, Side, Totals, report_of
+from ppd_acc.data.report import Noise, Side, Totals
+from ppd_acc.data.report_files import report_of
 from ppd_acc.page.document import Extras, page_of
 from ppd_acc.page.kv_picture import Heat, Panel, Row
 from ppd_acc.page.samples import in_order

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ppd_acc.data.report import EngineInfo, Flip, Noise, Report, Sample, Side
-from ppd_acc.data.report_files import totals_of
+from ppd_acc.data.totals import totals_of
 from ppd_acc.reports.formats import COLUMNS, FORMATS, MOST_IN_MARKDOWN
 
 NASTY = 'a"b,c\n</failure>]]>&<img onerror=x>|`code`|\x00\x1b[31m @team ``x`` é\U0001f600'

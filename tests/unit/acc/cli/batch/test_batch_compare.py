@@ -21,7 +21,7 @@ from tests.support.acc.engines import (
 from tests.support.acc.reports import dataset, rows_in
 
 from ppd_acc.cli.settings import Settings
-from ppd_acc.data.report import read_report
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Exit, Mistake, Trouble
 
 

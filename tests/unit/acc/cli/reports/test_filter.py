@@ -6,7 +6,7 @@ import pytest
 from tests.support.acc.commands import run_command
 from tests.support.acc.reports import equal, failed, parted, published, written
 
-from ppd_acc.data.report import read_report
+from ppd_acc.data.report_files import read_report
 from ppd_acc.outcome import Exit, Mistake
 from ppd_acc.reports.annotations import read_annotations
 
