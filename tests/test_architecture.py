@@ -30,6 +30,7 @@ from tests.architecture.import_rules import (
     the_pure_part_does_no_io,
 )
 from tests.architecture.sources import CONNECTOR, ROOT, SOURCES, Module, Rule, module_of
+from tests.architecture.twin_rules import pure_modules_have_a_test, unit_tests_have_a_module
 
 BREACHES: tuple[tuple[Rule, str, str], ...] = (
     (packages_import_downwards, "ppd_core/a.py", "from ppd_shell.tasks import Tasks"),
@@ -101,6 +102,8 @@ RULES: tuple[Rule, ...] = (
     rooms_make_no_circle,
     files_make_no_circle,
     folders_can_be_seen_at_once,
+    pure_modules_have_a_test,
+    unit_tests_have_a_module,
 )
 
 
@@ -149,3 +152,21 @@ def test_crowded_folder_is_noticed():
     crowd = [module_of(f"ppd_proxy/server/a{number}.py", "x = 1") for number in range(21)]
     assert not list(folders_can_be_seen_at_once(crowd[:20]))
     assert list(folders_can_be_seen_at_once(crowd))
+
+
+def test_a_pure_module_without_a_test_is_noticed():
+    """Neither one that does IO, by itself or by what it imports, nor one without functions needs one."""
+    pure = module_of("ppd_core/fleet/load.py", "def f():\n    return 1")
+    reader = module_of("ppd_core/fleet/reader.py", "import os\ndef f():\n    return 1")
+    user = module_of("ppd_core/fleet/user.py", "from ppd_core.fleet.reader import f\ndef g():\n    return f()")
+    values = module_of("ppd_core/fleet/values.py", "A = 1")
+    test = module_of("tests/unit/core/fleet/test_load_more.py", "")
+    assert not list(pure_modules_have_a_test([pure, reader, user, values, test]))
+    assert [each.split(":")[0] for each in pure_modules_have_a_test([pure, reader, user, values])] == [pure.path]
+
+
+def test_a_unit_test_without_its_module_is_noticed():
+    load = module_of("ppd_core/fleet/load.py", "")
+    names = ("fleet/test_load", "fleet/test_loads", "test_load")
+    tests = [module_of(f"tests/unit/core/{name}.py", "") for name in names]
+    assert len(list(unit_tests_have_a_module([load, *tests]))) == 2

@@ -7,7 +7,6 @@ from tests.support.acc.page_reports import report, sample
 
 from ppd_acc.data.report import Flip, Noise, Side
 from ppd_acc.page import series
-from ppd_acc.page.answer_pictures import shares_picture
 
 
 def with_lengths(*pairs, reasons=("stop", "stop")):
@@ -155,28 +154,3 @@ def test_finish_reasons_are_counted_in_pairs():
     told = series.finishes(with_lengths((1, 1), (2, 2), reasons=("stop", "length")) + with_lengths((1, 1)))
     assert told.counts == {("stop", "length"): 2, ("stop", "stop"): 1}
     assert told.reasons == ("length", "stop")
-
-
-@pytest.mark.parametrize(
-    ("ones", "flips", "finding"),
-    [
-        (["real"] * 8, 0, "Answers differ more often than the baseline's own do"),
-        (["tie"], 20, "The baseline's own answers differ more often"),
-        (["real"], 1, "1 of 10 answers are no tie, however few differ"),
-        (["tie"], 1, "cannot tell that more differ than its own do"),
-        ([], 0, "All answers are equal, and so are the baseline's own"),
-    ],
-)
-def test_the_finding_beside_the_shares_says_what_they_can_tell(ones, flips, finding):
-    samples = [sample(f"d{number}", status) for number, status in enumerate(ones)]
-    samples += [sample(f"e{number}") for number in range(10 - len(ones))]
-    noise = Noise(answers=20, flips=flips, tokens=400, largest_shift=0.05, largest_delta=0.03)
-    picture = shares_picture(series.shares(report(samples, noise=noise), 0.95), 0.95)
-    assert finding in picture.finding
-
-
-def test_the_finding_says_what_was_not_measured():
-    told = (series.shares(report(samples, noise=Noise()), 0.95) for samples in ([], [sample("a")]))
-    nothing, unmeasured = (shares_picture(each, 0.95).finding for each in told)
-    assert "No answer was compared." in nothing
-    assert "The noise floor was not measured" in unmeasured
