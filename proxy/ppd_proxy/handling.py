@@ -23,13 +23,7 @@ from ppd_proxy.remember import Steps, look_up, remember
 from ppd_proxy.upstream.leg import Leg
 from ppd_proxy.upstream.pool import parse_origin
 from ppd_proxy.upstream.sides import LegRequest
-from ppd_wire.answers.answer import (
-    EngineAnswer,
-    client_body,
-    is_not_a_number,
-    is_too_many_logprobs,
-    read_transfer,
-)
+from ppd_wire.answers.answer import EngineAnswer, client_body, is_not_a_number, is_too_many_logprobs, read_transfer
 from ppd_wire.answers.candidate import Candidate, read_candidate, read_candidate_stream
 from ppd_wire.answers.engine_errors import quote, shown_error
 from ppd_wire.dialects.dialects import opaque_relay

@@ -3,14 +3,7 @@
 import json
 
 import pytest
-from tests.support.cluster import (
-    CHAT,
-    COMPLETIONS,
-    ask_engine,
-    assistant,
-    running_cluster,
-    user,
-)
+from tests.support.cluster import CHAT, COMPLETIONS, ask_engine, assistant, running_cluster, user
 
 from ppd_proxy.config.sections import Routing
 from ppd_sim.config import EngineConfig

@@ -3,13 +3,7 @@
 import asyncio
 
 import pytest
-from tests.support.cluster import (
-    CHAT,
-    COMPLETIONS,
-    running_cluster,
-    running_proxy,
-    until,
-)
+from tests.support.cluster import CHAT, COMPLETIONS, running_cluster, running_proxy, until
 
 from ppd_proxy.config.sections import Limits
 from ppd_sim.faults import Fault

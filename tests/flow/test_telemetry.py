@@ -2,14 +2,7 @@
 
 import re
 
-from tests.support.cluster import (
-    assistant,
-    fetch,
-    running_cluster,
-    samples_of,
-    until,
-    user,
-)
+from tests.support.cluster import assistant, fetch, running_cluster, samples_of, until, user
 
 from ppd_proxy.config.sections import Auth, Limits, Metrics
 from ppd_sim.config import EngineConfig

@@ -1,14 +1,7 @@
 """Chats and raw prompts as short as a test can write them, and the books of the store that remembers them."""
 
 from ppd_core.conversation.history import Home
-from ppd_core.conversation.identity import (
-    RememberedAnswer,
-    answer_steps,
-    chat_steps,
-    last_assistant,
-    raw_steps,
-    scope,
-)
+from ppd_core.conversation.identity import RememberedAnswer, answer_steps, chat_steps, last_assistant, raw_steps, scope
 
 SCOPE = scope(api_key="key", fields={})
 

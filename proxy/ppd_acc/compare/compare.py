@@ -18,16 +18,7 @@ from ppd_acc.ask.question import Question
 from ppd_acc.ask.variations import vary_question
 from ppd_acc.compare.broken_numbers import judge_broken_numbers
 from ppd_acc.compare.placing import Place, have_same_ids, place_of
-from ppd_acc.data.report import (
-    LONGER_THAN_FLOOR,
-    SAME_TOKENS,
-    Flip,
-    Forced,
-    Noise,
-    Sample,
-    Side,
-    Status,
-)
+from ppd_acc.data.report import LONGER_THAN_FLOOR, SAME_TOKENS, Flip, Forced, Noise, Sample, Side, Status
 from ppd_accuracy.answers import flips
 from ppd_accuracy.answers.said import Difference, differences
 from ppd_accuracy.answers.scores import Floats, scores_of, summarize

@@ -11,13 +11,7 @@ from dataclasses import dataclass
 from ppd_acc.ask.answers import Answer, Unit
 from ppd_accuracy.answers.flips import Token, first_difference
 from ppd_accuracy.answers.said import differences, is_text, shared_characters
-from ppd_accuracy.answers.token_names import (
-    are_of_one_kind,
-    have_other_bytes,
-    is_within,
-    may_be_one,
-    sure_tokens,
-)
+from ppd_accuracy.answers.token_names import are_of_one_kind, have_other_bytes, is_within, may_be_one, sure_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from ppd_acc.data.report import (
-    BY_OTHER_RULES,
-    REPORT_VERSION,
-    SAME_TOKENS,
-    Flip,
-    Report,
-    Sample,
-    Side,
-)
+from ppd_acc.data.report import BY_OTHER_RULES, REPORT_VERSION, SAME_TOKENS, Flip, Report, Sample, Side
 from ppd_acc.files import write_whole
 from ppd_acc.outcome import Mistake
 from ppd_accuracy.answers.said import differences

@@ -8,14 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from ppd_core.conversation.identity import (
-    BLOCK_UNITS,
-    FINE_UNITS,
-    RawEnd,
-    RawSteps,
-    exact_digest,
-    fine_digest,
-)
+from ppd_core.conversation.identity import BLOCK_UNITS, FINE_UNITS, RawEnd, RawSteps, exact_digest, fine_digest
 
 
 class RawEnds:

@@ -7,14 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ppd_wire.requests.generation import (
-    REQUEST_ID,
-    Fields,
-    add_salt,
-    decode_fields,
-    flag,
-    take_out,
-)
+from ppd_wire.requests.generation import REQUEST_ID, Fields, add_salt, decode_fields, flag, take_out
 
 _encode = msgspec.json.Encoder().encode
 

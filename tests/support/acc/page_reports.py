@@ -8,17 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ppd_acc.data.report import (
-    Dataset,
-    EngineInfo,
-    Flip,
-    Forced,
-    Noise,
-    Report,
-    Sample,
-    Side,
-    Status,
-)
+from ppd_acc.data.report import Dataset, EngineInfo, Flip, Forced, Noise, Report, Sample, Side, Status
 from ppd_acc.data.totals import totals_of
 
 NOISE = Noise(

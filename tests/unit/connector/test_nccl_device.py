@@ -10,23 +10,9 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from tests.support.connector.loopback_device import (
-    Fabric,
-    LoopbackDevice,
-    LoopbackPayload,
-    LoopbackStore,
-)
+from tests.support.connector.loopback_device import Fabric, LoopbackDevice, LoopbackPayload, LoopbackStore
 from tests.support.connector.memory_store import some_kv
-from tests.support.connector.nccl_engine import (
-    FROM,
-    LAYERS,
-    LIMIT_S,
-    TO,
-    TOKENS,
-    NcclEngine,
-    key_of,
-    save_of,
-)
+from tests.support.connector.nccl_engine import FROM, LAYERS, LIMIT_S, TO, TOKENS, NcclEngine, key_of, save_of
 
 from ppd_connector.channel import Channel
 from ppd_connector.messages import Meet, Parted, Put, Ready

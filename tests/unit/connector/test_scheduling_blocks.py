@@ -5,13 +5,7 @@ from __future__ import annotations
 
 import pytest
 from tests.support.connector.kv_engines import key_of, settings_of
-from tests.support.connector.scheduled import (
-    PROMPT,
-    CachedRequestData,
-    NewRequestData,
-    Request,
-    SchedulerOutput,
-)
+from tests.support.connector.scheduled import PROMPT, CachedRequestData, NewRequestData, Request, SchedulerOutput
 
 from ppd_connector.plan import Step
 from ppd_connector.scheduling import Scheduling

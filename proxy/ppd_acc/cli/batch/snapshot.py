@@ -19,14 +19,7 @@ from ppd_acc.batch.options import NOISE_ANSWERS
 from ppd_acc.batch.run import floor_of_rows, info_of
 from ppd_acc.cli.batch.batch_compare import Comparison, compare, comparison_of, loaded_datasets, template_of
 from ppd_acc.cli.batch.options import add_batch_flags
-from ppd_acc.cli.flags import (
-    add_access_flags,
-    add_noise_flag,
-    add_sampling_flags,
-    between,
-    positive,
-    terms_of,
-)
+from ppd_acc.cli.flags import add_access_flags, add_noise_flag, add_sampling_flags, between, positive, terms_of
 from ppd_acc.cli.given import Given
 from ppd_acc.cli.options import flag, flags
 from ppd_acc.compare.compare import noise_of

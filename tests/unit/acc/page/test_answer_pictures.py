@@ -5,13 +5,7 @@ from tests.support.acc.page_reports import report, sample
 
 from ppd_acc.data.report import Noise
 from ppd_acc.page import series
-from ppd_acc.page.answer_pictures import (
-    hazard_picture,
-    lengths_picture,
-    percent,
-    shares_picture,
-    survival_picture,
-)
+from ppd_acc.page.answer_pictures import hazard_picture, lengths_picture, percent, shares_picture, survival_picture
 
 
 @pytest.mark.parametrize(

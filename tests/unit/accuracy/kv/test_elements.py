@@ -5,17 +5,7 @@ import pytest
 from tests.support.connector.kv_tensors import TORCH_NAMES, gaussian, tensor
 
 from ppd_accuracy.kv import elements
-from ppd_accuracy.kv.elements import (
-    BF16,
-    FP8_E4M3,
-    FP8_E5M2,
-    FP16,
-    FP32,
-    FP64,
-    decode,
-    grid_of,
-    ulp_distance,
-)
+from ppd_accuracy.kv.elements import BF16, FP8_E4M3, FP8_E5M2, FP16, FP32, FP64, decode, grid_of, ulp_distance
 
 SMALL = (FP8_E4M3, FP8_E5M2, FP16, BF16)
 

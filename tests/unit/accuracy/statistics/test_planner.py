@@ -6,12 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from ppd_accuracy.statistics.planner import (
-    mean_samples,
-    paired_power,
-    paired_samples,
-    unpaired_samples,
-)
+from ppd_accuracy.statistics.planner import mean_samples, paired_power, paired_samples, unpaired_samples
 from ppd_accuracy.statistics.significance import fisher, mcnemar
 
 RUNS = 2000

@@ -9,13 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ppd_accuracy.statistics.survival import (
-    Watched,
-    even_edges,
-    hazards,
-    kaplan_meier,
-    survival_at,
-)
+from ppd_accuracy.statistics.survival import Watched, even_edges, hazards, kaplan_meier, survival_at
 
 MERCAPTOPURINE = [6, 6, 6, 7, 10, 13, 16, 22, 23], [6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
 """Freireich et al. 1963: weeks of remission of 21 patients, ended and (second) still going on."""

@@ -6,15 +6,7 @@ from hypothesis import strategies as st
 
 from ppd_core.conversation.history import Home
 from ppd_core.policy.distrust import Distrust
-from ppd_core.policy.guard import (
-    DIRECT,
-    SPLIT,
-    Guard,
-    GuardSettings,
-    JudgedScopes,
-    pair_scope,
-    scope_pair,
-)
+from ppd_core.policy.guard import DIRECT, SPLIT, Guard, GuardSettings, JudgedScopes, pair_scope, scope_pair
 from ppd_wire.requests.generation import MAX_SALT_CHARS
 
 A, B, C = ("p1:1", "d1:1"), ("p2:1", "d1:1"), ("p1:1", "d2:1")

@@ -6,17 +6,7 @@ import socket
 
 import pytest
 from tests.support.legs import WHOLE, Bench
-from tests.support.scripted import (
-    LIMIT_S,
-    SSE_END,
-    SSE_HEAD,
-    Line,
-    answer,
-    chunk,
-    repeat,
-    scripted,
-    until,
-)
+from tests.support.scripted import LIMIT_S, SSE_END, SSE_HEAD, Line, answer, chunk, repeat, scripted, until
 
 from ppd_proxy.core.signals import FirstByte, LegEnded, LegFailed
 from ppd_proxy.upstream.leg import HIGH_WATER_BYTES

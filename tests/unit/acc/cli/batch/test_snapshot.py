@@ -4,14 +4,7 @@ import json
 
 import pytest
 from tests.support.acc.commands import run_command
-from tests.support.acc.engines import (
-    NOISE_NATS,
-    TOKENS,
-    answering,
-    faulty_engine,
-    pair,
-    scripted_engine,
-)
+from tests.support.acc.engines import NOISE_NATS, TOKENS, answering, faulty_engine, pair, scripted_engine
 from tests.support.acc.reports import dataset
 
 from ppd_acc.data.snapshots import read_snapshot

@@ -4,15 +4,7 @@ import shlex
 
 import pytest
 from tests.support.acc.commands import lines_of, run_command
-from tests.support.acc.reports import (
-    equal,
-    failed,
-    parted,
-    published,
-    report_of_samples,
-    side,
-    written,
-)
+from tests.support.acc.reports import equal, failed, parted, published, report_of_samples, side, written
 
 from ppd_acc.cli import main as program
 from ppd_acc.data.report import LONGER_THAN_FLOOR, Forced, Noise
