@@ -26,7 +26,7 @@ from ppd_acc.data.snapshots import Kept, Snapshot
 from ppd_acc.outcome import Mistake
 from ppd_acc.surroundings import Surroundings
 from ppd_acc.views import Progress
-from ppd_accuracy.answers.flips import MeasuredReplay, ReplayNoise, replay_noise_of
+from ppd_accuracy.answers.flips import Measured, ReplayNoise, replay_noise_of
 
 _AHEAD = 2
 """Samples begun per request that an engine takes at once: while one engine is behind, the others have work."""
@@ -72,7 +72,7 @@ class _Start(msgspec.Struct, kw_only=True):
     """What a run found out before its first sample."""
 
     engines: list[EngineInfo]
-    measured: list[MeasuredReplay]
+    measured: list[Measured]
     failed: int = 0
     failure: str | None = None
 

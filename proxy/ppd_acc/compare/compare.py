@@ -232,7 +232,7 @@ async def noise_floor(
     Each answer is two requests, then one: no more of them are begun than the engine's own limit keeps busy, or all
     would be asked before the first is scored, and nobody could tell how long it takes.
     """
-    measured: list[flips.MeasuredReplay] = []
+    measured: list[flips.Measured] = []
     failures: list[EngineTrouble] = []
     asked = iter(spread(questions, count))
     done = 0
@@ -265,7 +265,7 @@ def spread(questions: Sequence[Question], count: int) -> list[Question]:
     return [rising[math.ceil((number + 1) * len(rising) / count) - 1] for number in range(count)]
 
 
-async def _measured(baseline: Engine, question: Question, sampling: Sampling) -> flips.MeasuredReplay:
+async def _measured(baseline: Engine, question: Question, sampling: Sampling) -> flips.Measured:
     """One answer against its replay and, where the engine can score, its prefill. Raises EngineTrouble."""
     first, second = await asyncio.gather(baseline.ask(question, sampling), baseline.ask(question, sampling))
     place = place_of(first, second)

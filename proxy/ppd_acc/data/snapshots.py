@@ -17,7 +17,7 @@ from ppd_acc.ask.question import Question
 from ppd_acc.data.datasets import Row
 from ppd_acc.data.report import Dataset, EngineInfo
 from ppd_acc.outcome import Mistake
-from ppd_accuracy.answers.flips import MeasuredReplay, ReplayNoise, replay_noise_of
+from ppd_accuracy.answers.flips import Measured, ReplayNoise, replay_noise_of
 
 SNAPSHOT_VERSION = 2
 
@@ -48,7 +48,7 @@ class Snapshot(msgspec.Struct, kw_only=True):
     endpoint: str | None = None
     sampling: dict[str, Any] = {}
     datasets: list[Dataset] = []
-    noise: list[MeasuredReplay] = []
+    noise: list[Measured] = []
     samples: list[Kept] = []
     imported_from: str | None = None
 

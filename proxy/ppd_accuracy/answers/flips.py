@@ -46,7 +46,7 @@ class TokenFlip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredReplay:
+class Measured:
     """One answer of a healthy engine against itself. `shifts`: by how much the difference of the two likeliest tokens
     moved, one per token; `deltas`: |logprob difference| of the token itself; both finite, `broken` numbers were not.
     `is_flipped`: it was not the same when asked again. `prompt_tokens` is None where the engine did not tell."""
@@ -81,7 +81,7 @@ class ReplayNoise:
     shifts: tuple[float, ...] = field(default=(), repr=False)
     deltas: tuple[float, ...] = field(default=(), repr=False)
     longer: tuple[tuple[int, ReplayNoise], ...] = field(default=(), repr=False)
-    measured: tuple[MeasuredReplay, ...] = field(default=(), repr=False)
+    measured: tuple[Measured, ...] = field(default=(), repr=False)
 
     @property
     def tokens(self) -> int:
@@ -215,11 +215,11 @@ def _margin(
 def measure(
     shifts: Iterable[float], deltas: Iterable[float], *, prompt_tokens: int | None = None, is_flipped: bool = False,
     is_scored: bool = True,
-) -> MeasuredReplay:  # fmt: skip
+) -> Measured:  # fmt: skip
     """One answer's numbers; those that are none (NaN, infinite) are counted and left out."""
     sizes = [abs(each) for each in shifts], [abs(each) for each in deltas]
     moved, different = (tuple(each for each in numbers if math.isfinite(each)) for numbers in sizes)
-    return MeasuredReplay(
+    return Measured(
         prompt_tokens=prompt_tokens,
         is_flipped=is_flipped,
         is_scored=is_scored,
@@ -229,14 +229,14 @@ def measure(
     )
 
 
-def replay_noise_of(measured: Iterable[MeasuredReplay]) -> ReplayNoise:
+def replay_noise_of(measured: Iterable[Measured]) -> ReplayNoise:
     """The floor of these answers."""
     every = tuple(measured)
-    of_buckets: dict[int, list[MeasuredReplay]] = {}
+    of_buckets: dict[int, list[Measured]] = {}
     for each in every:
         if each.prompt_tokens is not None:
             of_buckets.setdefault(prompt_bucket(each.prompt_tokens), []).append(each)
-    pooled: list[MeasuredReplay] = []
+    pooled: list[Measured] = []
     longer: list[tuple[int, ReplayNoise]] = []
     for bucket in sorted(of_buckets, reverse=True):
         pooled += of_buckets[bucket]
@@ -244,7 +244,7 @@ def replay_noise_of(measured: Iterable[MeasuredReplay]) -> ReplayNoise:
     return replace(_pooled(every), longer=tuple(longer))
 
 
-def _pooled(measured: Sequence[MeasuredReplay]) -> ReplayNoise:
+def _pooled(measured: Sequence[Measured]) -> ReplayNoise:
     return ReplayNoise(
         answers=len(measured),
         flips=sum(each.is_flipped for each in measured),

@@ -27,7 +27,7 @@ _REQUESTS, _CONCURRENCY, _WARM_UP = 10, 1, 1
 
 
 @dataclass(slots=True)
-class Measured:
+class Measurements:
     """What the requests of one run came to; times in ms. `started_at` and `ended_at` are seconds of one clock."""
 
     total_ms: array[float] = field(default_factory=lambda: array("d"))
@@ -99,7 +99,7 @@ class Options:
 
 
 async def run(options: Options, surroundings: Surroundings) -> Result:
-    access, sampling, measured = options.access, options.sampling, Measured()
+    access, sampling, measured = options.access, options.sampling, Measurements()
     async with engines(access, options.address) as (engine,):
         model = await engine.model()
         questions = _questions(options, int(surroundings.wall_clock() * 1000))
@@ -129,7 +129,7 @@ def _questions(options: Options, run_number: int) -> Iterator[Question]:
 
 
 async def measure(
-    engine: Engine, questions: Iterator[Question], options: Options, measured: Measured, progress: Progress
+    engine: Engine, questions: Iterator[Question], options: Options, measured: Measurements, progress: Progress
 ) -> None:
     """All requests, so many at once as the access allows; with a rate, request i is not sent before i / rate
     seconds."""
@@ -160,7 +160,7 @@ def _unit(streamed: Streamed) -> str:
     return "tokens of the usage" if streamed.counted_tokens else "chunks"
 
 
-def _result(head: dict[str, Any], measured: Measured) -> Result:
+def _result(head: dict[str, Any], measured: Measurements) -> Result:
     completed, failed = len(measured.total_ms), measured.failures.total()
     wall_s = measured.ended_at - measured.started_at
     latencies = {
