@@ -9,4 +9,4 @@ BY_ID = "token_id:"
 def id_of(name: str) -> int | None:
     """The id that the name gives; None for a token that is named by its text."""
     text = name.removeprefix(BY_ID)
-    return int(text) if text is not name and text.isdigit() else None
+    return int(text) if text is not name and text.isascii() and text.isdigit() else None
