@@ -145,10 +145,6 @@ def access_flags(*, has_target: bool = False) -> Any:
     return flags(partial(add_access_flags, has_target=has_target), Given.access)
 
 
-def noise_flag(default: int) -> Any:
-    return flags(partial(add_noise_flag, default=default), lambda given: given.option("noise_floor", default))
-
-
 def pair_flags() -> Any:
     """The URLs by side. Both are needed."""
     return flags(add_pair_flags, urls_of)
