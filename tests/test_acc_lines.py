@@ -16,6 +16,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from tests.support.acc.reports import write_before_and_after
 
 import acc_schema
 from ppd_acc.cli.main import main
@@ -56,14 +57,7 @@ def directory(tmp_path_factory) -> Path:
     """The documents' working directory."""
     path = tmp_path_factory.mktemp("work")
     shutil.copytree(FILES, path, dirs_exist_ok=True)
-    for name, divergent in (("before", 5), ("after", 15)):
-        results = [
-            {"sample_id": f"s{number}", "prompt": f"prompt {number}", "baseline_output": "one two three",
-             "target_output": "one two four" if number < divergent else "one two three",
-             "exact_match": number >= divergent, "first_divergence_index": 2 if number < divergent else None}
-            for number in range(100)
-        ]  # fmt: skip
-        (path / f"{name}.json").write_text(json.dumps({"schema_version": 2, "results": results}))
+    write_before_and_after(path)
     (path / "timings.json").write_text(
         '{"kv_load": 0.02, "selection": 0.01, "partial_recompute": 0.1, "generation": 0.05}'
     )

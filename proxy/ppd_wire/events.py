@@ -112,6 +112,12 @@ def frame(data: bytes, name: bytes = b"") -> bytes:
     return b"event: " + name + b"\n" + line if name else line
 
 
+def payloads(stream: bytes) -> list[bytes]:
+    """The data of the events of a stream as a relay has passed it on (LF, one line of data each), without `[DONE]`."""
+    data = (event[5:].strip() for event in stream.split(b"\n\n") if event.startswith(b"data:"))
+    return [each for each in data if each != b"[DONE]"]
+
+
 def _read(block: bytes) -> Event:
     """An event from its lines, not empty, without the empty line that ends it."""
     if block.startswith(b"data: ") and b"\n" not in block:

@@ -13,7 +13,7 @@ from tests.architecture.import_rules import IO_MODULES
 from tests.architecture.sources import CONNECTOR, Module
 
 UNIT = "tests/unit/"
-TALKS = IO_MODULES | {"argparse", "rich"}
+TALKS = IO_MODULES | {"argparse"}
 
 
 def pure_modules_have_a_test(modules: Sequence[Module]) -> Iterator[str]:

@@ -30,7 +30,7 @@ import numpy as np
 import pytest
 from tests.support.acc.commands import run_command
 from tests.support.acc.engines import pair
-from tests.support.acc.reports import dataset
+from tests.support.acc.reports import dataset, write_before_and_after
 from tests.support.cluster import running_cluster, running_proxy
 
 from ppd_proxy.config.sections import Auth, Server, Shadow
@@ -162,14 +162,7 @@ def test_lines_of_ppd_proxy(work, capsys):
 
 def test_lines_of_ppd_acc(work, capsys):
     """Those that need no engine: exit codes, what people read, and the JSON."""
-    for name, divergent in (("before", 5), ("after", 15)):
-        results = [
-            {"sample_id": f"s{number}", "prompt": f"prompt {number}", "baseline_output": "one two three",
-             "target_output": "one two four" if number < divergent else "one two three",
-             "exact_match": number >= divergent, "first_divergence_index": 2 if number < divergent else None}
-            for number in range(100)
-        ]  # fmt: skip
-        (work / f"{name}.json").write_text(json.dumps({"schema_version": 2, "results": results}))
+    write_before_and_after(work)
     plane = np.random.default_rng(1).standard_normal((2, 48, 8), dtype=np.float32)
     for name, moved in (("baseline", 0), ("damaged", 16)):
         layers = {f"layer_{layer}_key": np.roll(plane * (layer + 1), moved, axis=1) for layer in range(2)}

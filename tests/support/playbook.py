@@ -1,7 +1,7 @@
 """Exchanges as playbooks: an event in, the commands expected, the next event, the commands expected, ...
 
 Commands are compared as short sentences, so a failure shows the whole play in words. `Watch` follows any play and
-holds it to the rules at the top of `core/exchange.py`.
+holds it to the rules at the top of `ppd_proxy/core/exchange.py`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import msgspec
 from ppd_connector.wire import TRANSFER_FIELD
 from ppd_wire.answers.removal import take_out, take_out_handoff
 from ppd_wire.answers.transfer import Transfer
+from ppd_wire.events import payloads
 from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.asked import Asked
 from ppd_wire.requests.generation import KV_PARAMS, Fields
@@ -133,9 +134,8 @@ def read_chunks(stream: bytes, prefix: bytes = b"") -> list[Reply] | None:
         return _replies.decode(b"[%b]" % chunks.removeprefix(b"data: ").replace(b"\n\ndata: ", b","))
     except BROKEN:
         pass
-    events = [event[5:].strip() for event in stream.split(b"\n\n") if event.startswith(b"data:")]
     try:
-        return [_reply.decode(event) for event in events if event != b"[DONE]"]
+        return [_reply.decode(payload) for payload in payloads(stream)]
     except BROKEN:
         return None
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from ppd_wire.answers.answer import Choice, Reply, assemble
+from ppd_wire.events import payloads
 from ppd_wire.requests.generation import Kind
 
 MAX_LOGPROB = 1e-3
@@ -100,9 +101,8 @@ def read_candidate(kind: Kind, body: bytes) -> Candidate | None:
 
 def read_candidate_stream(kind: Kind, stream: bytes) -> Candidate | None:
     """As `read_candidate`, of all events of a stream; None also when one of them is an error."""
-    payloads = [event[5:].strip() for event in stream.split(b"\n\n") if event.startswith(b"data:")]
     try:
-        return _put_together(kind, [_read(payload) for payload in payloads if payload != b"[DONE]"])
+        return _put_together(kind, [_read(payload) for payload in payloads(stream)])
     except _BROKEN:
         return None
 

@@ -125,3 +125,15 @@ def rows_in(journal: Path) -> list[int]:
     """The row number of every finished sample's line, in the order of writing."""
     lines = [json.loads(line) for line in journal.read_bytes().splitlines()]
     return [line["row"] for line in lines if "row" in line]
+
+
+def write_before_and_after(folder: Path) -> None:
+    """`before.json` and `after.json` as the published tool writes them: 5 and 15 of 100 samples differ."""
+    for name, divergent in (("before", 5), ("after", 15)):
+        results = [
+            {"sample_id": f"s{number}", "prompt": f"prompt {number}", "baseline_output": "one two three",
+             "target_output": "one two four" if number < divergent else "one two three",
+             "exact_match": number >= divergent, "first_divergence_index": 2 if number < divergent else None}
+            for number in range(100)
+        ]  # fmt: skip
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode({"schema_version": 2, "results": results}))

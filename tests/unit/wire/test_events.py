@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppd_wire.events import MAX_EVENT_BYTES, EventReader, frame
+from ppd_wire.events import MAX_EVENT_BYTES, EventReader, frame, payloads
 
 BOM = b"\xef\xbb\xbf"
 
@@ -107,3 +107,9 @@ def test_s1_the_work_is_linear_in_the_bytes_however_small_the_reads_are():
 def test_what_is_framed_is_read_as_one_event(name):
     [event] = whole(frame(b'{"a": 1}', name))
     assert (event.name, event.data) == (name, b'{"a": 1}')
+
+
+def test_payloads_are_the_data_of_a_whole_stream_without_its_end():
+    stream = b'data: {"a": 1}\n\n: a comment\n\ndata:{"b": 2} \n\ndata: [DONE]\n\n'
+    assert payloads(stream) == [b'{"a": 1}', b'{"b": 2}']
+    assert payloads(b"") == []
