@@ -1,1 +1,1 @@
-"""The command line of `ppd-proxy`: serve, check, sim."""
+"""The command line of `ppd-proxy`: serve, check, simulate."""
