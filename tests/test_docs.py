@@ -17,8 +17,13 @@ import reference_tables
 from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.cli.main import build_parser
 from ppd_proxy.config import config
+from ppd_proxy.config.sections import Auth, Limits
+from ppd_proxy.server.accuracy import accuracy_blueprint
+from ppd_proxy.server.admin import admin_blueprint
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.data_path import GENERATION_PATHS
+from ppd_proxy.server.engines import engines_blueprint
+from ppd_proxy.server.pass_through import pass_through_blueprint
 from ppd_proxy.telemetry.instruments import INSTRUMENTS
 from ppd_sim.faults import FaultKind
 from ppd_sim.model.model import ModelConfig
@@ -65,7 +70,14 @@ def option_names(command: str) -> set[str]:
 def endpoints() -> set[str]:
     """`METHOD /path/<variable>` of every endpoint of the data path and of the Quart application."""
     # Nothing is called: only the map of URLs is read.
-    app = make_app(None, config.Config(), None, CollectorRegistry(), 1, None)
+    auth, limits = Auth(), Limits()
+    blueprints = (
+        admin_blueprint(None, None, auth, None),
+        engines_blueprint(None, auth),
+        accuracy_blueprint(None, auth, None, None),
+        pass_through_blueprint(None, None, auth, limits),
+    )
+    app = make_app(blueprints, control=None, fleet=None, registry=CollectorRegistry(), max_body_bytes=1)
     found = {f"POST {path}" for path in GENERATION_PATHS}
     for rule in app.url_map.iter_rules():
         path = CONVERTER.sub(r"<\1>", rule.rule)

@@ -12,10 +12,10 @@ PACKAGES = (("ppd_wire", "ppd_accuracy"), ("ppd_core",), ("ppd_shell",), ("ppd_s
 PACKAGE_RANKS = {package: rank for rank, packages in enumerate(PACKAGES) for package in packages}
 # The same for the rooms of ppd_proxy; within a line as long as that makes no circle.
 LAYERS = (
-    ("core", "config", "keys"),
+    ("config", "control", "keys"),
     ("admission",),
     ("upstream", "discovery", "store", "shadow"),
-    ("director", "handling", "planning", "collaborators", "offering", "prompt_watch", "remember"),
+    ("request",),
     ("server",),
     ("telemetry",),  # shows what others know: nobody asks it
     ("runtime",),
@@ -26,9 +26,18 @@ PURE = (
     "ppd_wire",
     "ppd_accuracy",
     "ppd_core",
-    "ppd_proxy.core",
+    "ppd_proxy.control",
     "ppd_proxy.server.guarding",
     "ppd_proxy.server.heads",
+    "ppd_proxy.upstream.events",
+    "ppd_proxy.upstream.leg_request",
+    *(
+        f"ppd_proxy.request.{each}"
+        for each in (
+            "answering", "attempt", "call", "exchange", "legs", "ongoing", "planner", "prompt_watch", "record",
+            "remember", "request", "serving", "signals",
+        )
+    ),
     *(f"ppd_proxy.shadow.{each}" for each in ("canary", "check", "judge", "replay", "sample", "schedule", "seeds")),
 )
 ARGPARSE_HOMES = ("proxy/ppd_proxy/cli/", "proxy/ppd_acc/cli/", "proxy/ppd_sim/command.py")

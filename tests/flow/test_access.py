@@ -83,7 +83,7 @@ async def test_admin_endpoints_answer_this_host_only():
                 assert (reply.status, reply.headers["content-type"]) == (403, "application/json"), path
                 assert "--admin-key" in reply.error["message"]
         assert (await cluster.ask("/mode")).json == {"mode": "ppd"}
-        assert cluster.runtime.shared.mode == "ppd"
+        assert cluster.runtime.control.mode == "ppd"
 
 
 async def test_an_admin_key_is_wanted_from_everywhere():

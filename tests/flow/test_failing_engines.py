@@ -101,7 +101,7 @@ async def test_a_direct_turn_goes_elsewhere_while_its_home_is_unhealthy_and_come
         opener = [user("Hello")]
         first = await cluster.chat(opener)
         home = next(engine for engine in cluster.decodes if engine.requests)
-        fleet, now = cluster.runtime.fleet, cluster.runtime.shared.loop.time()
+        fleet, now = cluster.runtime.fleet, asyncio.get_running_loop().time()
         for _ in range(FAILED_RUN):
             fleet.answered(home.http_address, "status 500", now)
         second = await cluster.chat([*opener, assistant(first.text), user("Go on.")])

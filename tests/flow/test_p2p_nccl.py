@@ -211,7 +211,7 @@ async def test_a_home_under_an_older_salt_counts_as_holding_nothing():
     async with ours() as cluster:
         history = [user("Hello")]
         history += [assistant((await cluster.chat(history)).text), user("More")]
-        cluster.runtime.shared.distrust = Distrust(salts={cluster.decode.http_address: "ppd-1"})
+        cluster.runtime.control.distrust = Distrust(salts={cluster.decode.http_address: "ppd-1"})
         history += [assistant((await cluster.chat(history)).text), user("And more")]
         await cluster.chat(history)
         assert [tag.held_tokens > 0 for tag in tags_of(cluster.prefill)] == [False, False, True]

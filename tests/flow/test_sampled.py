@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.support.cluster import CHAT, COMPLETIONS, ask_engine, running_cluster, user
 
-from ppd_proxy import director
-from ppd_proxy.handling import Handling
+from ppd_proxy.request.sampling import candidate_of
+from ppd_proxy.request.serving import Serving
 from ppd_sim.faults import Fault
 from ppd_sim.model.model import ModelConfig
 
@@ -39,18 +39,18 @@ class Candidates:
         self.asked_for = []
         found = self.found
 
-        class Watched(Handling):
-            def answer_complete(self, leg):
-                is_first = not self._is_complete
-                super().answer_complete(leg)
+        class Watched(Serving):
+            def complete(self, ongoing, leg):
+                is_first = not ongoing.is_complete
+                super().complete(ongoing, leg)
                 if is_first and leg.status == 200:
-                    found.append(self.candidate(leg))
+                    found.append(candidate_of(ongoing, leg))
 
-        monkeypatch.setattr(director, "Handling", Watched)
+        monkeypatch.setattr("ppd_proxy.runtime.runtime.Serving", Watched)
 
     def sample(self, cluster, answer):
         self._answer = answer
-        cluster.runtime.shared.shadow = self
+        cluster.runtime.sampling.sink = self
 
     asked_tops = 0
 
@@ -197,7 +197,7 @@ async def test_by_default_nothing_is_sampled(candidates, stream):
 @FORMATS
 async def test_an_answer_on_a_later_turn_is_a_candidate_too(candidates, stream):
     async with sampling_cluster(candidates) as cluster:
-        cluster.runtime.shared.mode = "ppd"
+        cluster.runtime.control.mode = "ppd"
         first = await cluster.chat("Hi", stream=stream)
         history = [user("Hi"), {"role": "assistant", "content": first.text}, user("And then?")]
         second = await cluster.chat(history, stream=stream)

@@ -20,10 +20,10 @@ from ppd_accuracy.answers.scores import Statistics
 from ppd_accuracy.verdicts.noise import Reference, reference_of
 from ppd_core.policy.plan import DecisionReason
 from ppd_proxy.config.sections import Limits, Shadow
-from ppd_proxy.handling import Handling
+from ppd_proxy.request.ongoing import Ongoing
+from ppd_proxy.request.sampling import Answered, candidate_of
 from ppd_proxy.shadow.journal import Journal
 from ppd_proxy.shadow.sample import Sample, is_sampled
-from ppd_proxy.upstream.leg import Leg
 from ppd_sim.config import EngineConfig
 from ppd_sim.engine import SimEngine, running_engine
 from ppd_sim.faults import Fault
@@ -189,14 +189,13 @@ async def test_a_slow_baseline_costs_samples_and_delays_nobody() -> None:
 async def test_no_answer_is_read_for_a_sample_that_would_be_dropped(
     settings: dict[str, int], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[Leg] = []
+    read: list[Answered] = []
 
-    class Watched(Handling):
-        def candidate(self, leg: Leg) -> Candidate | None:
-            read.append(leg)
-            return super().candidate(leg)
+    def watched(ongoing: Ongoing, leg: Answered) -> Candidate | None:
+        read.append(leg)
+        return candidate_of(ongoing, leg)
 
-    monkeypatch.setattr("ppd_proxy.director.Handling", Watched)
+    monkeypatch.setattr("ppd_proxy.request.sampling.candidate_of", watched)
     async with shadowed(shadow_concurrency=1, **settings) as (cluster, baseline):
         baseline.faults.add(Fault(kind="hang"))
         for number in range(6):

@@ -1,5 +1,6 @@
 """Both legs must have rendered the same prompt, or the decode engine takes KV that is not its own, with status 200."""
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 
@@ -202,11 +203,11 @@ async def test_a_new_incarnation_ends_the_distrust():
     async with pair(Counting(7), Counting(8)) as cluster:
         for _ in range(LIMIT):
             await cluster.complete("Hi")
-        fleet, now = cluster.runtime.fleet, cluster.runtime.shared.loop.time()
+        fleet, now = cluster.runtime.fleet, asyncio.get_running_loop().time()
         (decode,) = fleet.view.decode
         for is_healthy in (False, False, False, True, True):
             fleet.probed(decode.id, is_healthy, now)
-        await until(lambda: not cluster.runtime.shared.distrust.pairs)
+        await until(lambda: not cluster.runtime.control.distrust.pairs)
         assert (await cluster.complete("Ho")).route == "pd"
 
 
@@ -219,7 +220,7 @@ async def test_the_guard_and_the_rule_about_prompts_do_not_overwrite_each_other(
                 await cluster.complete("Hi")
             accuracy = cluster.runtime.accuracy
             accuracy.step()
-            assert len(cluster.runtime.shared.distrust.pairs) == 1
+            assert len(cluster.runtime.control.distrust.pairs) == 1
             assert accuracy.shadow.waiting + accuracy.shadow.checking + accuracy.shadow.parked == 0
 
 

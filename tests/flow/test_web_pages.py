@@ -37,7 +37,7 @@ async def test_no_page_reads_or_orders_anything(headers):
             body = ENGINE if path == b"/engines" and method == b"POST" else None
             reply = await ask_raw(cluster.url, method, path, body, headers=lines_of(cluster, headers))
             assert reply.status in (400, 403), path  # 400: a second Host may be refused as no HTTP
-        assert cluster.runtime.shared.mode == "ppd"
+        assert cluster.runtime.control.mode == "ppd"
         assert cluster.runtime.fleet.engines() == ()
 
 

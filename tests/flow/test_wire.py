@@ -252,12 +252,12 @@ def _bug(*arguments, **named):
 
 
 @pytest.mark.parametrize(
-    "place", ["planning.make_plan", "handling.leg_bodies.decode_body", "handling.client_body", "director.named_model"]
+    "place", ["planner.decide", "legs.bodies.decode_body", "answering.client_body", "director.named_model"]
 )
 async def test_a_bug_on_a_generation_endpoint_ends_its_request_and_nothing_else(monkeypatch, place):
     async with running_cluster() as cluster:
         with monkeypatch.context() as patched:
-            patched.setattr(f"ppd_proxy.{place}", _bug)
+            patched.setattr(f"ppd_proxy.request.{place}", _bug)
             reply = await cluster.chat("Hello")
         if place == "director.named_model":  # behind the answer
             assert reply.status == 200
@@ -272,11 +272,11 @@ async def test_a_bug_on_a_generation_endpoint_ends_its_request_and_nothing_else(
 async def test_a_bug_in_the_middle_of_a_stream_cuts_it_off(monkeypatch):
     async with running_cluster() as cluster:
         with monkeypatch.context() as patched:
-            patched.setattr("ppd_proxy.handling.returned", _bug)
+            patched.setattr("ppd_proxy.request.serving.returned", _bug)
             reply = await cluster.chat("Hello", stream=True)
             assert (reply.status, reply.error["reason"]) == (500, "internal_error")
             patched.undo()
-            patched.setattr("ppd_proxy.handling.Handling.answer_complete", _bug)
+            patched.setattr("ppd_proxy.request.serving.Serving.complete", _bug)
             try:
                 body = (await cluster.chat("Hello", stream=True)).body
             except ClientError:

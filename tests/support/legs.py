@@ -7,8 +7,9 @@ from collections import deque
 
 from tests.support.scripted import BODY, HEAD, LIMIT_S
 
-from ppd_proxy.core.signals import Event, FirstByte
+from ppd_proxy.upstream.events import FirstByte, LegEvent
 from ppd_proxy.upstream.leg import Leg
+from ppd_proxy.upstream.leg_request import LegRequest
 from ppd_proxy.upstream.pool import Pool
 from ppd_wire.dialects.sse import SseRelay
 from ppd_wire.requests.asked import NOTHING
@@ -17,15 +18,15 @@ WHOLE = b'{"choices":[]}'
 """The least that is a whole answer."""
 
 
-class Mailbox:
+class Posted:
     """What a leg posts, for one coroutine that waits for it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
-        self.events: deque[Event] = deque()
+        self.events: deque[LegEvent] = deque()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: LegEvent) -> None:
         self.events.append(event)
         self.wake()
 
@@ -50,25 +51,28 @@ class Bench:
     def __init__(self):
         self.loop = asyncio.get_running_loop()
         self.pool = Pool(self.loop, connect_timeout_s=LIMIT_S)
-        self.mailbox = Mailbox(self.loop)
+        self.posted = Posted(self.loop)
         self.leg = None
 
     async def open(self, origin, *, is_stream=False, is_retriable=True):
         relay = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, asked=NOTHING) if is_stream else None
-        self.leg = Leg("decode", self.mailbox, self.loop, self.pool, relay)
-        waiting = self.leg.open(origin, HEAD, BODY, is_retriable=is_retriable)
+        request = LegRequest(
+            origin=origin, head=HEAD, body=BODY, relay=relay, dialect="chat", is_retriable=is_retriable
+        )
+        self.leg = Leg("decode", request, self.posted, self.loop, self.pool)
+        waiting = self.leg.open()
         if waiting is not None:
             await waiting
         return self.leg
 
     async def next(self):
         async with asyncio.timeout(LIMIT_S):
-            while not self.mailbox.events:
+            while not self.posted.events:
                 if self.leg.needs_reopen:
                     await self.leg.reopen()
                 else:
-                    await self.mailbox.wait()
-        return self.mailbox.events.popleft()
+                    await self.posted.wait()
+        return self.posted.events.popleft()
 
     async def ask(self, origin, **options):
         await self.open(origin, **options)

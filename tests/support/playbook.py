@@ -1,7 +1,7 @@
 """Exchanges as playbooks: an event in, the commands expected, the next event, the commands expected, ...
 
 Commands are compared as short sentences, so a failure shows the whole play in words. `Watch` follows any play and
-holds it to the rules at the top of `ppd_proxy/core/exchange.py`.
+holds it to the rules at the top of `ppd_proxy/request/exchange.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from copy import copy
 
 from ppd_core.handoff.registry import HANDOFFS
 from ppd_core.policy.plan import DecisionReason, Plan
-from ppd_proxy.core.exchange import Exchange, Phase
-from ppd_proxy.core.signals import (
+from ppd_proxy.request.exchange import Exchange, Phase
+from ppd_proxy.request.signals import (
     AbortLeg,
     ArmDeadline,
     BreakResponse,
@@ -22,9 +22,6 @@ from ppd_proxy.core.signals import (
     DeadlinePassed,
     EndResponse,
     Event,
-    FirstByte,
-    LegEnded,
-    LegFailed,
     LegRefused,
     MakePlan,
     NoteStranded,
@@ -37,6 +34,7 @@ from ppd_proxy.core.signals import (
     StartResponse,
     Stopping,
 )  # fmt: skip
+from ppd_proxy.upstream.events import FirstByte, LegEnded, LegFailed
 from ppd_wire.errors import EngineFailure, Failure, NoRoute, ProxyError
 
 GONE, FIRST_BYTE, LEG_REFUSED = ClientGone(), FirstByte(), LegRefused()
@@ -87,6 +85,8 @@ def told(command: Command) -> str:
             facts += [f"{what}={'+'.join(sorted(ids))}" for what, ids in avoided if ids]
             facts += [f"keep={keep.id}"] if keep is not None else []
             return f"{name}({' '.join(facts)})" if facts else name
+        case OpenLeg(kind, is_apart=True):
+            return f"{name}({kind}, apart)"
         case OpenLeg(detail) | ArmDeadline(detail) | RelayAnswer(detail):
             return f"{name}({detail})"
         case Respond(error) | BreakResponse(error):

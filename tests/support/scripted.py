@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 
-from ppd_proxy.upstream.pool import Origin
+from ppd_proxy.upstream.leg_request import Origin
 
 LIMIT_S = 10.0
 

@@ -1,4 +1,4 @@
-"""In-flight work by engine: what the placement policies compare and what the director reserves and gives back.
+"""In-flight work by engine: what the placement policies compare and what attempts reserve and give back.
 
 Owns the counts and nothing else: it does not know which engines exist or which requests hold what. Reads no clock:
 `now` is monotonic seconds.

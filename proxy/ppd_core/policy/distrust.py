@@ -1,4 +1,4 @@
-"""What is not trusted to give right answers, as `decide` and `handling` need to know it. Whoever judges sets it.
+"""What is not trusted to give right answers, as `decide` and the planner need to know it. Whoever judges sets it.
 
 Pure. A cache salt separates KV: vLLM looks blocks up by it, so that an engine with a new salt no longer finds what it
 held before, and nothing has to be restarted.

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
     report(mistakes, resolution.warnings)
     if mistakes:
         return 2
-    from ppd_proxy.runtime.runtime import serve
+    from ppd_proxy.runtime.process import serve
 
     try:
         return serve(resolution.built(config.Config))

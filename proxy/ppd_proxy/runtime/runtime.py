@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import secrets
 import signal
@@ -13,37 +12,51 @@ import time
 from ipaddress import ip_network
 from typing import cast
 
-import uvloop
 from prometheus_client import CollectorRegistry
 
 from ppd_core.conversation.conversations import Conversations
 from ppd_core.fleet.announced import Networks
+from ppd_core.fleet.echoes import Echoes
 from ppd_core.fleet.engine import Engine, Role
-from ppd_core.fleet.fleet import Fleet
+from ppd_core.fleet.fleet import Change, Fleet
 from ppd_core.fleet.load import Load
 from ppd_core.fleet.readings import Readings
 from ppd_core.policy.prompt_pairs import PromptPairs
 from ppd_proxy.admission.buffered import Buffered
-from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config.config import Config
-from ppd_proxy.director import Director, InFlight
+from ppd_proxy.control import Control
 from ppd_proxy.discovery.announce import Announcement, AnnouncementListener
 from ppd_proxy.discovery.networks import own_networks
 from ppd_proxy.keys import KeySource
-from ppd_proxy.runtime.watching import baseline_engines, make_accuracy, open_journal
+from ppd_proxy.request.director import Director
+from ppd_proxy.request.in_flight import InFlight
+from ppd_proxy.request.legs import Legs
+from ppd_proxy.request.planner import Planner
+from ppd_proxy.request.prompt_watch import PromptWatch
+from ppd_proxy.request.record import Record
+from ppd_proxy.request.remember import Memory
+from ppd_proxy.request.request import Reader
+from ppd_proxy.request.sampling import Sampling
+from ppd_proxy.request.serving import Serving
+from ppd_proxy.runtime.watching import Reins, baseline_engines, make_accuracy, open_journal
 from ppd_proxy.server import guarding
+from ppd_proxy.server.accuracy import accuracy_blueprint
+from ppd_proxy.server.admin import admin_blueprint
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.bodies import Bodies
 from ppd_proxy.server.data_path import App, DataPath
-from ppd_proxy.server.listening import BACKLOG, Listener, allow_open_files, most_clients, open_files
+from ppd_proxy.server.engines import EngineDesk, engines_blueprint
+from ppd_proxy.server.listening import BACKLOG, Listener, most_clients, open_files
 from ppd_proxy.server.noting import Noting
+from ppd_proxy.server.pass_through import Asking, Engines, pass_through_blueprint
 from ppd_proxy.server.protocol import Door
 from ppd_proxy.telemetry.log_writer import LogWriter
-from ppd_proxy.telemetry.logs import RequestLog, configure, unhurried_stderr
+from ppd_proxy.telemetry.logs import RequestLog
 from ppd_proxy.telemetry.metrics import Metrics
 from ppd_proxy.telemetry.observer import Telemetry
 from ppd_proxy.upstream.giving_up import give_up
-from ppd_proxy.upstream.pool import Pool, parse_origin
+from ppd_proxy.upstream.leg_request import parse_origin
+from ppd_proxy.upstream.pool import Pool
 from ppd_proxy.upstream.probe import Prober, ProbeResult
 from ppd_proxy.upstream.scrape import Scraper
 from ppd_proxy.upstream.shortage import Shortage
@@ -53,7 +66,6 @@ from ppd_shell.tasks import Tasks
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-GC_ALLOCATIONS = 20_000
 
 
 class Runtime:
@@ -79,14 +91,19 @@ class Runtime:
         self.conversations = Conversations(
             max_conversations=config.conversations.max_conversations, ttl_s=config.conversations.conversation_ttl_s
         )
-        readings = _new_readings(config, self.fleet, self.load)
+        self.control = Control(
+            config.routing.mode, PromptPairs(secrets.token_hex(4)), trust_direct=config.routing.trust_direct
+        )
+        self._echoes = Echoes()
+        self._new_key = KeySource()
+        self._readings = readings = _new_readings(config, self.fleet, self.load)
         self._metrics = Metrics(
             self.registry,
             readings=readings,
             engines=self.fleet.engines,
             inflight=lambda: self.load.requests,
             conversations=lambda: self.conversations.count,
-            echoes_ids=lambda engine: self.shared.echoes.echoes_ids(engine),
+            echoes_ids=self._echoes.echoes_ids,
             buffered_bytes=lambda: self.buffered.total_bytes,
             dropped_log_lines=lambda: log_writer.dropped_lines if log_writer is not None else 0,
         )
@@ -99,21 +116,6 @@ class Runtime:
             max_answer_bytes=config.server.max_answer_bytes,
         )
         key = config.auth.engine_api_key
-        self.shared = Collaborators(
-            mode=config.routing.mode,
-            fleet=self.fleet,
-            load=self.load,
-            readings=readings,
-            conversations=self.conversations,
-            pool=self._pool,
-            observer=self._telemetry,
-            loop=self._loop,
-            new_key=KeySource(),
-            trust_direct=config.routing.trust_direct,
-            engine_authorization=f"Bearer {key}".encode() if key else None,
-            stripped_fields=frozenset(config.routing.strip_field),
-            prompts=PromptPairs(secrets.token_hex(4)),
-        )
         self._prober = Prober(
             self._probe_session,
             self.fleet.engines,
@@ -123,19 +125,38 @@ class Runtime:
             api_key=key,
             shortage=Shortage(self._loop.time),
         )
-        self.accuracy = make_accuracy(config.shadow, self.shared, self._session, self.registry)
+        self.accuracy = make_accuracy(
+            config.shadow,
+            Reins(self.control, self.conversations, self.fleet),
+            readings,
+            self._session,
+            self.registry,
+            self._loop.time,
+        )
+        self.sampling = Sampling(self.accuracy.shadow if self.accuracy is not None else None, time.time)  # noqa: TID251 - samples say when they were taken
         self._listener: AnnouncementListener | None = None
         self._socket: socket.socket | None = None
         self._address: tuple[str, int] | None = None
         self._server = self._make_server()
 
     def _make_server(self) -> Listener:
-        config = self._config
+        config, clock = self._config, self._loop.time
+        key = config.auth.engine_api_key
+        engine_authorization = f"Bearer {key}".encode() if key else None
+        planner = Planner(
+            self.fleet,
+            self.load,
+            self.control,
+            clock,
+            on_retry=self._telemetry.retried,
+            on_changes=self._fleet_changed,
+            give_up=self._give_up,
+        )
         in_flight = InFlight(Tasks(self._loop))
-        director = Director(self.shared, config.limits, in_flight, time.time)  # noqa: TID251 - samples say when they were taken
-        quart = make_app(self.shared, config, self._session, self.registry, self._prober.probe, self.accuracy)
-        noting = Noting(cast("App", quart), self.shared)
-        data_path = DataPath(noting, director, config.auth, Bodies(config.server, self.buffered))
+        app = self._make_app(planner, engine_authorization)
+        noting = Noting(app, self.control, self._telemetry, self._new_key, clock)
+        director = self._make_director(planner, Legs(self._echoes, engine_authorization), in_flight)
+        data_path = DataPath(noting, director, config.auth, Bodies(config.server, self.buffered), clock)
         side = config.server
         limits = guarding.ClientLimits(
             max_head_bytes=side.max_head_bytes,
@@ -154,8 +175,69 @@ class Runtime:
             on_unsent=self.buffered.see_unsent,
         )
 
+    def _make_director(self, planner: Planner, legs: Legs, in_flight: InFlight) -> Director:
+        config = self._config
+        memory = Memory(self.conversations, self._loop.time)
+        serving = Serving(
+            planner,
+            legs,
+            PromptWatch(self.control, self._telemetry),
+            memory,
+            self.sampling,
+            self._telemetry,
+            self._new_key,
+        )
+        reader = Reader(memory, self.sampling.is_sampled, frozenset(config.routing.strip_field))
+        return Director(reader, serving, self.sampling, self._pool, in_flight, config.limits, self._finished)
+
+    def _make_app(self, planner: Planner, engine_authorization: bytes | None) -> App:
+        config, clock = self._config, self._loop.time
+        desk = EngineDesk(
+            self.fleet,
+            self.load,
+            self.control.prompts,
+            clock,
+            on_changes=self._fleet_changed,
+            probe=self._prober.probe,
+        )
+        engines = Engines(self.fleet, self.load, planner.budget, clock, on_retry=self._telemetry.retried)
+        asking = Asking(
+            self._session,
+            self._new_key,
+            engine_authorization=engine_authorization,
+            max_answer_bytes=config.server.max_answer_bytes,
+        )
+        blueprints = (
+            admin_blueprint(self.control, self.conversations, config.auth, clock),
+            engines_blueprint(desk, config.auth),
+            accuracy_blueprint(self.accuracy, config.auth, self.control, self._telemetry.prompts_trusted),
+            pass_through_blueprint(engines, asking, config.auth, config.limits),
+        )
+        app = make_app(
+            blueprints,
+            control=self.control,
+            fleet=self.fleet,
+            registry=self.registry,
+            max_body_bytes=config.server.max_body_bytes,
+        )
+        return cast("App", app)
+
     def _end_is_near(self) -> None:
-        self.shared.is_stopping = True
+        self.control.is_stopping = True
+
+    def _finished(self, record: Record) -> None:
+        self._readings.finished(record)
+        self._telemetry.finished(record)
+
+    def _fleet_changed(self, changes: tuple[Change, ...]) -> None:
+        """`changes` are those that the fleet just gave back."""
+        for change in changes:
+            if change.what == "left":
+                self._readings.forget(change.engine.id)
+        self._telemetry.fleet_changed(changes)
+
+    def _give_up(self, engine: Engine, now: float) -> None:
+        give_up(self.fleet, self._pool, engine, now)
 
     @property
     def url(self) -> str:
@@ -188,14 +270,14 @@ class Runtime:
         )
         for role, urls in roles:
             for url in urls:
-                self.shared.fleet_changed(self.fleet.add_static(url, role, self._loop.time()))
+                self._fleet_changed(self.fleet.add_static(url, role, self._loop.time()))
         await self._prober.probe_all()
         self._tasks.spawn(self._prober.run(), name="probes")
         if config.metrics.scrape_interval_s > 0:
             scraper = Scraper(
                 self._scrape_session,
                 lambda: (*self.fleet.engines(), *baseline_engines(config.shadow)),
-                self.shared.readings.scraped,
+                self._readings.scraped,
                 interval_s=config.metrics.scrape_interval_s,
                 timeout_s=config.metrics.scrape_interval_s,
                 api_key=config.auth.engine_api_key,
@@ -207,7 +289,7 @@ class Runtime:
                 self._tasks.spawn(work, name="accuracy")
         self._tasks.spawn(self._tick(), name="expiry")
         self._server.start(self._socket)
-        log.info("listening on %s mode=%s handoff=%s", self.url, self.shared.mode, config.routing.handoff)
+        log.info("listening on %s mode=%s handoff=%s", self.url, self.control.mode, config.routing.handoff)
 
     async def listen_for_announcements(self, port: int) -> None:
         """Hear P2pNccl engines on `port` (0: any free one)."""
@@ -260,8 +342,8 @@ class Runtime:
             changes = self.fleet.probed(engine.id, True, now)
         else:
             changes = self.fleet.late(engine.id, now)
-        self.shared.fleet_changed(changes)
-        give_up(self.fleet, self._pool, engine, now)
+        self._fleet_changed(changes)
+        self._give_up(engine, now)
 
     def _announced(self, announcement: Announcement) -> None:
         objection = self.fleet.objection(announcement.http_address, announcement.zmq_address)
@@ -274,7 +356,7 @@ class Runtime:
             is_ppd=announcement.is_ppd,
             now=self._loop.time(),
         )
-        self.shared.fleet_changed(changes)
+        self._fleet_changed(changes)
         for change in changes:
             if change.what == "joined":
                 self._tasks.spawn(self._prober.probe(change.engine), name=f"first probe of {change.engine.id}")
@@ -282,9 +364,9 @@ class Runtime:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self.shared.fleet_changed(self.fleet.expire(self._loop.time()))
+            self._fleet_changed(self.fleet.expire(self._loop.time()))
             self.conversations.expire(self._loop.time())
-            self.shared.trust_prompts(self.shared.prompts.refresh(self.fleet.engines()), "an engine began anew")
+            self._telemetry.prompts_trusted(self.control.refresh_prompts(self.fleet.engines()), "an engine began anew")
             self._pool.close_stale()
 
 
@@ -310,25 +392,3 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def serve(config: Config) -> int:
-    """Run the proxy until INT or TERM. Raises OSError when an address cannot be listened on."""
-    allow_open_files()
-    # Requests leave no reference cycles behind; collecting every 700 allocations would cost a tenth of the CPU.
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, 20, 50)
-    with unhurried_stderr() as writer:
-        configure(config.server.log_level, writer)
-        uvloop.run(_serve(config, writer))
-    return 0
-
-
-async def _serve(config: Config, log_writer: LogWriter) -> None:
-    runtime = Runtime(config, log_writer)
-    try:
-        runtime.heed_signals()
-        await runtime.start()
-        await runtime.serve_until_stopped()
-    finally:
-        await runtime.stop()

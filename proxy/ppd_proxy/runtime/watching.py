@@ -12,15 +12,18 @@ from prometheus_client import CollectorRegistry
 
 from ppd_accuracy.verdicts.noise import BaselineNoise
 from ppd_accuracy.verdicts.verdicts import Tolerances, Verdicts
+from ppd_core.conversation.conversations import Conversations
 from ppd_core.conversation.history import Home
 from ppd_core.fleet.address import parse_url
 from ppd_core.fleet.drafts import WINDOW_S
 from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.fleet import Fleet
+from ppd_core.fleet.readings import Readings
 from ppd_core.handoff.registry import HANDOFFS
 from ppd_core.policy.distrust import Distrust
 from ppd_core.policy.guard import ACTION_KINDS, Guard, GuardSettings
-from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config import sections
+from ppd_proxy.control import Control
 from ppd_proxy.shadow.baseline import Baselines
 from ppd_proxy.shadow.canary import Canary
 from ppd_proxy.shadow.journal import Journal
@@ -35,21 +38,25 @@ _NOISE_CAPACITY = 10_000
 class Reins:
     """The guard's hold on routing and conversations."""
 
-    def __init__(self, shared: Collaborators) -> None:
-        self._shared = shared
+    def __init__(self, control: Control, conversations: Conversations, fleet: Fleet) -> None:
+        self._control = control
+        self._conversations = conversations
+        self._fleet = fleet
 
     def set_distrust(self, distrust: Distrust) -> None:
-        self._shared.guarded = distrust
-        self._shared.join_distrust()
+        self._control.guard(distrust)
 
     def forget_homes(self, is_bad: Callable[[Home], bool]) -> int:
-        return self._shared.conversations.forget_homes(is_bad)
+        return self._conversations.forget_homes(is_bad)
 
     def engines(self) -> Iterable[str]:
-        return [engine.id for engine in self._shared.fleet.engines()]
+        return [engine.id for engine in self._fleet.engines()]
+
+    def decode_engines(self) -> list[str]:
+        return [engine.id for engine in self._fleet.view.decode]
 
     def pairs(self) -> Iterable[tuple[str, str]]:
-        view = self._shared.fleet.view
+        view = self._fleet.view
         return [
             (prefill.id, decode.id)
             for decode in view.decode
@@ -68,9 +75,11 @@ def baseline_engines(settings: sections.Shadow) -> tuple[Engine, ...]:
 
 def make_accuracy(
     settings: sections.Shadow,
-    shared: Collaborators,
+    reins: Reins,
+    readings: Readings,
     session: aiohttp.ClientSession,
     registry: CollectorRegistry,
+    clock: Callable[[], float],
 ) -> Accuracy | None:
     """None without a baseline: nothing is sampled then, and no series says that all is well."""
     if not settings.baseline:
@@ -92,30 +101,28 @@ def make_accuracy(
         verdicts,
         Seeds(random.SystemRandom().random),
         telemetry,
-        clock=shared.loop.time,
+        clock=clock,
     )
     wait_s = settings.guard_retry_s or None
     guard = Guard(
         GuardSettings(mode=settings.guard, cooldown_s=settings.guard_cooldown_s, retry_s=wait_s),
         epoch_base=secrets.token_hex(4),
     )
-    canary = Canary(shared.readings.draft_gain, window_s=WINDOW_S, false_alarms=settings.shadow_false_alarms)
+    canary = Canary(readings.draft_gain, window_s=WINDOW_S, false_alarms=settings.shadow_false_alarms)
     baseline_ids = [engine.id for engine in baseline_engines(settings)]
-    accuracy = Accuracy(
+    return Accuracy(
         shadow,
         guard,
         settings.guard,
-        Reins(shared),
+        reins,
         baselines=settings.baseline,
-        clock=shared.loop.time,
+        clock=clock,
         on_action=telemetry.guard_acted,
-        kv_failures=shared.readings.damaged_transfers,
+        kv_failures=readings.damaged_transfers,
         draft_acceptance=lambda: canary.look(
-            [engine.id for engine in shared.fleet.view.decode], baseline_ids, shared.loop.time()
+            reins.decode_engines(), baseline_ids, clock()
         ),
     )
-    shared.shadow = shadow
-    return accuracy
 
 
 async def open_journal(settings: sections.Shadow, accuracy: Accuracy, wall_clock: Callable[[], float]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from quart import Blueprint, request
 
+from ppd_core.policy.distrust import Pair
 from ppd_core.policy.guard import pair_scope, scope_pair
-from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config.sections import Auth
+from ppd_proxy.control import Control
 from ppd_proxy.server.admin import serve_operators
 from ppd_proxy.shadow.service import Accuracy
 from ppd_wire.errors import BadRequest
@@ -18,7 +20,11 @@ MAX_LISTED_SAMPLES = 1000
 CALIBRATION_SAMPLES = 300
 
 
-def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth, shared: Collaborators) -> Blueprint:
+OnTrusted = Callable[[tuple[Pair, ...], str], None]
+"""Told which pairs are trusted again, and why."""
+
+
+def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth, control: Control, on_trusted: OnTrusted) -> Blueprint:
     """Answers 404 and says how to switch it on where there is no baseline; what the rule about prompts took out of use
     can be trusted again without one."""
     blueprint = Blueprint("accuracy", __name__, url_prefix="/accuracy")
@@ -66,7 +72,7 @@ def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth, shared: Collaborat
     @blueprint.post("/trust")
     async def trust() -> dict[str, Any]:
         scope = request.args.get("scope")
-        actions = _trust_prompts(shared, scope)
+        actions = _trust_prompts(control, on_trusted, scope)
         if accuracy is not None and (scope is None or not actions or accuracy.is_distrusted(scope)):
             return {"trusted": [*actions, *accuracy.trust(scope)]}
         return {"trusted": actions or running().trust(scope)}
@@ -74,7 +80,7 @@ def accuracy_blueprint(accuracy: Accuracy | None, auth: Auth, shared: Collaborat
     return blueprint
 
 
-def _trust_prompts(shared: Collaborators, scope: str | None) -> list[dict[str, Any]]:
+def _trust_prompts(control: Control, on_trusted: OnTrusted, scope: str | None) -> list[dict[str, Any]]:
     """What the rule about prompts gives back, as actions of the guard's form."""
     try:
         pair = scope_pair(scope) if scope is not None else None
@@ -83,8 +89,8 @@ def _trust_prompts(shared: Collaborators, scope: str | None) -> list[dict[str, A
     if scope is not None and pair is None:
         return []
     reason = "a person trusts it again"
-    pairs = shared.prompts.trust(pair)
-    shared.trust_prompts(pairs, reason)
+    pairs = control.trust_prompts(pair)
+    on_trusted(pairs, reason)
     return [{"kind": "trust_pair", "scope": pair_scope(*each), "pair": list(each), "reason": reason} for each in pairs]
 
 

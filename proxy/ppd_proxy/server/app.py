@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 from typing import Any, cast
 
-import aiohttp
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from quart import Quart, Response, request
+from quart import Blueprint, Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from ppd_core.fleet.engine import Engine
+from ppd_core.fleet.fleet import Fleet
 from ppd_core.handoff.registry import HANDOFFS
-from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.config.config import Config
-from ppd_proxy.server.accuracy import accuracy_blueprint
-from ppd_proxy.server.admin import admin_blueprint
+from ppd_proxy.control import Control
 from ppd_proxy.server.noting import note_refused
-from ppd_proxy.server.pass_through import pass_through_blueprint
 from ppd_proxy.server.render import error_body, error_headers, internal_error, too_large
-from ppd_proxy.shadow.service import Accuracy
 from ppd_wire.errors import BadRequest, Failure, ProxyError
 
 _SHOWN_CHARS = 200
 
 
 def make_app(
-    shared: Collaborators,
-    config: Config,
-    session: aiohttp.ClientSession,
-    registry: CollectorRegistry,
-    probe: Callable[[Engine], Awaitable[None]],
-    accuracy: Accuracy | None,
+    blueprints: Iterable[Blueprint], *, control: Control, fleet: Fleet, registry: CollectorRegistry, max_body_bytes: int
 ) -> Quart:
-    """`probe` asks one engine at once whether it is healthy; a newly registered engine need not wait for its turn.
-    `accuracy` is None where no baseline is given."""
+    """`blueprints` are the endpoints by subject. Those that say how the proxy is itself are here."""
 
     app = Quart("ppd_proxy", static_folder=None)
     app.url_map.merge_slashes = False  # `//mode` is 404 like any other unknown path, not a redirect
     # Quart's own limits cut large bodies (16 MiB) and long generations (60 s).
-    app.config.update(MAX_CONTENT_LENGTH=config.server.max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
-    app.register_blueprint(admin_blueprint(shared, config.auth, probe))
-    app.register_blueprint(accuracy_blueprint(accuracy, config.auth, shared))
-    app.register_blueprint(pass_through_blueprint(shared, config.auth, session, config.limits))
+    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None)
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -50,10 +37,10 @@ def make_app(
 
     @app.get("/ready")
     async def ready() -> tuple[dict[str, object], int]:
-        routes = ready_routes(shared)
-        is_ready = bool(routes) and not shared.is_stopping
+        routes = ready_routes(fleet)
+        is_ready = bool(routes) and not control.is_stopping
         state: dict[str, object] = {"ready": is_ready, "routes": routes}
-        if shared.is_stopping:
+        if control.is_stopping:
             state["reason"] = Failure.STOPPING
         return state, 200 if is_ready else 503
 
@@ -67,7 +54,7 @@ def make_app(
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
-        response = _render(_ours(error, config.server.max_body_bytes))
+        response = _render(_ours(error, max_body_bytes))
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["allow"] = ", ".join(sorted(error.valid_methods))
         return response
@@ -92,9 +79,9 @@ def _ours(error: HTTPException, max_body_bytes: int) -> ProxyError:
     return internal_error()
 
 
-def ready_routes(shared: Collaborators) -> list[str]:
+def ready_routes(fleet: Fleet) -> list[str]:
     """The routes that a first turn can take now."""
-    view = shared.fleet.view
+    view = fleet.view
     routes = []
     if any(HANDOFFS[decode.handoff].can_pair(each, decode) for decode in view.decode for each in view.prefill):
         routes.append("pd")

@@ -10,17 +10,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from ppd_proxy.admission.access import check_client
-from ppd_proxy.collaborators import Call
 from ppd_proxy.config.sections import Auth
-from ppd_proxy.core.signals import ClientGone
-from ppd_proxy.director import Director
+from ppd_proxy.request.call import Call
+from ppd_proxy.request.director import Director
+from ppd_proxy.request.driver import Driver
 from ppd_proxy.server.bodies import BODY_KEY, Bodies, Body, ClientLeft, Message, Receive, replay
 from ppd_proxy.server.heads import RequestHead
 from ppd_proxy.server.paths import with_query
 from ppd_proxy.server.render import error_body, error_headers, internal_error
 from ppd_proxy.server.reply import ClientReply
-from ppd_proxy.upstream.leg import Inbox
 from ppd_wire.dialects.dialects import Dialect
 from ppd_wire.errors import BadRequest, ProxyError
 from ppd_wire.headers import Headers, bearer
@@ -45,12 +46,14 @@ GENERATION_PATHS: Mapping[str, Dialect] = MappingProxyType({
 class DataPath:
     """Also the ASGI application of everything that is no generation: the wrapped one, with bodies within bounds."""
 
-    def __init__(self, app: App, director: Director, auth: Auth, bodies: Bodies) -> None:
+    def __init__(
+        self, app: App, director: Director, auth: Auth, bodies: Bodies, clock: Callable[[], float]
+    ) -> None:
         self._app = app
         self._director = director
         self._auth = auth
         self._bodies = bodies
-        self._loop = director.shared.loop
+        self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _has_body(scope["headers"]):
@@ -80,7 +83,7 @@ class DataPath:
             headers=head.headers,
             named=named,
             client_key=(bearer(named) or named.get(b"authorization", b"")).decode("latin-1"),
-            received_at=self._loop.time(),
+            received_at=self._clock(),
             forwarded=head.forwarded,
         )
         try:
@@ -94,36 +97,35 @@ class DataPath:
 
     def turn_away(self, call: Call, error: ProxyError, reply: ClientReply) -> None:
         """Answer a request that gets no further than its bytes; the rest of its body is nobody's."""
-        handling = self._director.refuse(call, error)
+        own_headers = self._director.refuse(call, error)
         reply.keep_alive = False
-        reply.fail(error, handling.own_headers())
+        reply.fail(error, own_headers)
 
-    def serve(self, call: Call, reply: ClientReply, on_end: Callable[[], None]) -> Inbox:
+    def serve(self, call: Call, reply: ClientReply, on_end: Callable[[Exception | None], None]) -> Driver:
         """Answer a request that is here whole."""
+        return self._director.serve(call, reply, on_end)
 
-        def ended(error: Exception | None) -> None:
-            if error is not None:  # the last boundary: a bug must still give the client a status
-                log.error("request failed path=%s", call.path.decode(), exc_info=error)
-            if error is not None and not reply.status:
+    def ended(self, call: Call, reply: ClientReply, error: Exception | None) -> None:
+        """Nothing is left of a request that was served."""
+        if error is not None:  # the last boundary: a bug must still give the client a status
+            log.error("request failed path=%s", call.path.decode(), exc_info=error)
+            if not reply.status:
                 reply.fail(internal_error(), [(b"x-ppd-decision", b"none;reason=internal_error;turn=1")])
-            self._bodies.free(call.body)
-            on_end()
-
-        return self._director.serve(call, reply, ended)
+        self._bodies.free(call.body)
 
     def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
         """Count and log a request that gets no further than its connection; the answer's headers and body."""
         dialect = GENERATION_PATHS.get(path.partition(b"?")[0].decode("latin-1"), "chat")
-        now = self._loop.time()
+        now = self._clock()
         call = Call(path=path, dialect=dialect, body=b"", headers=[], named={}, client_key="", received_at=now)
-        handling = self._director.refuse(call, error)
-        return [*error_headers(error), *handling.own_headers()], error_body(error, dialect)
+        own_headers = self._director.refuse(call, error)
+        return [*error_headers(error), *own_headers], error_body(error, dialect)
 
 
 class ServedGeneration:
     """One request to a generation endpoint on its connection, from its head to its end."""
 
-    __slots__ = ("_body", "_call", "_data_path", "_on_end", "inbox", "reply")
+    __slots__ = ("_body", "_call", "_data_path", "_on_end", "driver", "reply")
 
     def __init__(self, data_path: DataPath, call: Call, body: Body, reply: ClientReply, on_end: OnEnd) -> None:
         self._data_path = data_path
@@ -131,8 +133,8 @@ class ServedGeneration:
         self._body: Body | None = body
         self._on_end = on_end
         self.reply = reply
-        self.inbox: Inbox | None = None
-        """Where what happens to the client is told, while somebody wants to know."""
+        self.driver: Driver | None = None
+        """Whoever answers it, from when it is here whole to its end."""
 
     def feed(self, part: bytes, *, is_whole: bool) -> None:
         """What has arrived of the body. The last part of it starts the request."""
@@ -149,11 +151,12 @@ class ServedGeneration:
             return
         if whole is not None:
             self._body = None
-            call.body = whole
-            self.inbox = self._data_path.serve(call, reply, self._ended)
+            call = self._call = msgspec.structs.replace(call, body=whole)
+            self.driver = self._data_path.serve(call, reply, self._ended)
 
-    def _ended(self) -> None:
-        self.inbox = None
+    def _ended(self, error: Exception | None) -> None:
+        self.driver = None
+        self._data_path.ended(self._call, self.reply, error)
         self._on_end(self)
 
     def client_left(self) -> None:
@@ -161,8 +164,8 @@ class ServedGeneration:
         if self._body is not None:
             self._body.drop()
             self._body = None
-        elif self.inbox is not None:
-            self.inbox.put(ClientGone())
+        elif self.driver is not None:
+            self.driver.client_left()
 
 
 def _has_body(headers: Headers) -> bool:

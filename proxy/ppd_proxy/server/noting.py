@@ -6,13 +6,14 @@ few seconds, and tell nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Protocol
 
 from ppd_core.fleet.engine import Engine
-from ppd_core.policy.plan import DecisionReason
-from ppd_proxy.collaborators import Collaborators
-from ppd_proxy.core.record import Record
+from ppd_core.policy.plan import DecisionReason, Mode, Route
+from ppd_proxy.control import Control
+from ppd_proxy.request.record import Record
 from ppd_proxy.server.bodies import BODY_KEY, Message, Receive
 from ppd_proxy.server.data_path import App, Scope, Send
 from ppd_wire.errors import EngineFailure, ProxyError
@@ -22,17 +23,33 @@ _KEY = "ppd_proxy.record"
 GONE_STATUS = 499
 
 
-class Noting:
-    """`app` says in the request's scope what is to be noted: by `note_passed_on` and `note_refused`."""
+class Watching(Protocol):
+    def decided(self, mode: Mode, route: Route, reason: StrEnum) -> None: ...
 
-    def __init__(self, app: App, shared: Collaborators) -> None:
+    def finished(self, record: Record) -> None: ...
+
+
+class Noting:
+    """`app` says in the request's scope what is to be noted: by `note_passed_on` and `note_refused`. `new_key` gives
+    the records their ids, `clock` the loop's time."""
+
+    def __init__(
+        self,
+        app: App,
+        control: Control,
+        observer: Watching,
+        new_key: Callable[[], str],
+        clock: Callable[[], float],
+    ) -> None:
         self._app = app
-        self._shared = shared
+        self._control = control
+        self._observer = observer
+        self._new_key = new_key
+        self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        shared = self._shared
         path: bytes = scope.get("raw_path") or scope["path"].encode()
-        record = Record(request_id=shared.new_key(), mode=shared.mode, received_at=shared.loop.time(), path=path)
+        record = Record(request_id=self._new_key(), mode=self._control.mode, received_at=self._clock(), path=path)
         scope[_KEY] = record
 
         async def watched(message: Message) -> None:
@@ -52,9 +69,9 @@ class Noting:
     def _finish(self, record: Record) -> None:
         record.is_client_gone = record.status == 0
         record.status = record.status or GONE_STATUS
-        record.ended_at = self._shared.loop.time()
-        self._shared.observer.decided(record.mode, "none", record.reason)
-        self._shared.observer.finished(record)
+        record.ended_at = self._clock()
+        self._observer.decided(record.mode, "none", record.reason)
+        self._observer.finished(record)
 
 
 def note_passed_on(scope: Mapping[str, Any], engine: Engine) -> None:

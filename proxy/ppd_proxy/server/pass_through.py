@@ -17,12 +17,14 @@ from quart import Blueprint, Response, request
 from yarl import URL
 
 from ppd_core.fleet.engine import Engine
-from ppd_core.fleet.load import Reservation
+from ppd_core.fleet.fleet import Fleet
+from ppd_core.fleet.load import Load, Reservation
 from ppd_core.policy.placement import load_score
 from ppd_core.policy.plan import DecisionReason
+from ppd_core.policy.retry_budget import RetryBudget
 from ppd_proxy.admission.access import check_client
-from ppd_proxy.collaborators import Collaborators
 from ppd_proxy.config.sections import Auth, Limits
+from ppd_proxy.request.planner import Retrying
 from ppd_proxy.server.noting import note_passed_on
 from ppd_proxy.server.paths import PASSED_ON, passed_on, with_query
 from ppd_proxy.upstream.client import engine_errors
@@ -45,9 +47,90 @@ GETS_LIMIT_S = 20.0
 _BYTES_PER_TOKEN = 4
 
 
-def pass_through_blueprint(
-    shared: Collaborators, auth: Auth, session: aiohttp.ClientSession, limits: Limits
-) -> Blueprint:
+class Engines:
+    """Who can be asked, and how often in all. `clock` gives the seconds that load and budget know."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        load: Load,
+        budget: RetryBudget,
+        clock: Callable[[], float],
+        *,
+        on_retry: Retrying,
+    ) -> None:
+        self.clock = clock
+        self._fleet = fleet
+        self._load = load
+        self._budget = budget
+        self._on_retry = on_retry
+
+    def note_request(self) -> None:
+        self._budget.note_request(self.clock())
+
+    def choose(self, tried: frozenset[str]) -> Engine:
+        """The least loaded that was not tried; raises NoRoute where there is none."""
+        score = load_score(self._load.weighed(self.clock()), b"", shun=self._fleet.view.unhealthy)
+        engine = min(self._untried(tried), key=score, default=None)
+        if engine is None:
+            raise NoRoute("no engine is up", reason=DecisionReason.NO_DECODE_ENGINE)
+        return engine
+
+    def goes_on(self, tried: frozenset[str]) -> bool:
+        """Whether what failed is tried again."""
+        if not self._untried(tried):
+            return False
+        is_allowed = self._budget.take(self.clock())
+        self._on_retry(is_allowed=is_allowed)
+        return is_allowed
+
+    def reserve(self, engine: Engine, tokens: int) -> Reservation:
+        return self._load.reserve(engine.id, tokens)
+
+    def note_failed(self, reservation: Reservation) -> None:
+        self._load.note_failed(reservation.engine_id, reservation.tokens, self.clock())
+
+    def _untried(self, tried: frozenset[str]) -> list[Engine]:
+        view = self._fleet.view
+        return [engine for engine in (*view.aggregated, *view.decode, *view.prefill) if engine.id not in tried]
+
+
+class Asking:
+    """How they are asked. `engine_authorization` replaces the clients' own at engines that are trusted; `new_key` gives
+    each request an id; a GET's answer has at most `max_answer_bytes`."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        new_key: Callable[[], str],
+        *,
+        engine_authorization: bytes | None,
+        max_answer_bytes: int,
+    ) -> None:
+        self.session = session
+        self.max_answer_bytes = max_answer_bytes
+        self._new_key = new_key
+        self._engine_authorization = engine_authorization
+
+    def headers(self, engine: Engine) -> list[tuple[str, str]]:
+        authorization = self._engine_authorization if engine.is_trusted else None
+        sent = list(request.scope["headers"])
+        hops = named_hops(sent)
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in sent
+            if name not in _NOT_FORWARDED
+            and name not in hops
+            and not (authorization is not None and name in (b"authorization", b"x-api-key"))
+            and (engine.is_trusted or not is_credential(name))
+        ]
+        headers.append(("x-request-id", self._new_key()))
+        if authorization is not None:
+            headers.append(("authorization", authorization.decode("latin-1")))
+        return headers
+
+
+def pass_through_blueprint(engines: Engines, asking: Asking, auth: Auth, limits: Limits) -> Blueprint:
     blueprint = Blueprint("pass_through", __name__)
 
     async def relay() -> Response:
@@ -60,25 +143,25 @@ def pass_through_blueprint(
             body = parsed.body
             tokens += opaque_size_bytes(parsed) // _BYTES_PER_TOKEN
         is_get = request.method == "GET"
-        ends_at = shared.loop.time() + GETS_LIMIT_S
-        shared.retry_budget.note_request(shared.loop.time())
+        ends_at = engines.clock() + GETS_LIMIT_S
+        engines.note_request()
         tried: frozenset[str] = frozenset()
         while True:
-            engine = _choose(shared, tried)
+            engine = engines.choose(tried)
             note_passed_on(cast("Any", request.scope), engine)
             tried |= {engine.id}
-            left_s = min(GET_LIMIT_S, ends_at - shared.loop.time()) if is_get else limits.first_token_timeout_s
-            asked = _Asked(shared, engine, tokens)
+            left_s = min(GET_LIMIT_S, ends_at - engines.clock()) if is_get else limits.first_token_timeout_s
+            asked = _Asked(asking, engines, engine, tokens)
             # To aiohttp 0 is no limit.
             timeout = aiohttp.ClientTimeout(total=max(0.001, left_s), sock_connect=limits.connect_timeout_s)
             try:
-                answer = await asked.answer(session, target, body, timeout)
+                answer = await asked.answer(target, body, timeout)
             except EngineFailure as failure:
-                is_over = failure.reason == Failure.ENGINE_TIMEOUT and (not is_get or shared.loop.time() >= ends_at)
-                if is_over or not _goes_on(shared, tried):
+                is_over = failure.reason == Failure.ENGINE_TIMEOUT and (not is_get or engines.clock() >= ends_at)
+                if is_over or not engines.goes_on(tried):
                     raise
                 continue
-            if answer.status < 500 or not _goes_on(shared, tried):
+            if answer.status < 500 or not engines.goes_on(tried):
                 return _response(asked, answer)
             asked.drop()
 
@@ -128,51 +211,27 @@ def _target() -> str:
     return with_query(path.encode(), scope.get("query_string", b"")).decode()
 
 
-def _untried(shared: Collaborators, tried: frozenset[str]) -> list[Engine]:
-    view = shared.fleet.view
-    return [engine for engine in (*view.aggregated, *view.decode, *view.prefill) if engine.id not in tried]
-
-
-def _goes_on(shared: Collaborators, tried: frozenset[str]) -> bool:
-    """Whether what failed is tried again."""
-    if not _untried(shared, tried):
-        return False
-    is_allowed = shared.retry_budget.take(shared.loop.time())
-    shared.observer.retried(is_allowed=is_allowed)
-    return is_allowed
-
-
-def _choose(shared: Collaborators, tried: frozenset[str]) -> Engine:
-    loads = shared.load.weighed(shared.loop.time())
-    score = load_score(loads, b"", shun=shared.fleet.view.unhealthy)
-    engine = min(_untried(shared, tried), key=score, default=None)
-    if engine is None:
-        raise NoRoute("no engine is up", reason=DecisionReason.NO_DECODE_ENGINE)
-    return engine
-
-
 class _Asked:
     """One request to one engine. Counts as its load until the answer was read or dropped, or nobody holds this any
     more: a client may leave before anything of the answer is read."""
 
-    def __init__(self, shared: Collaborators, engine: Engine, tokens: int) -> None:
-        self._shared = shared
+    def __init__(self, asking: Asking, engines: Engines, engine: Engine, tokens: int) -> None:
+        self._asking = asking
+        self._engines = engines
         self._engine = engine
-        self._reservation: Reservation = shared.load.reserve(engine.id, tokens)
+        self._reservation = engines.reserve(engine, tokens)
         self._answer: aiohttp.ClientResponse | None = None
         self.body: bytes | None = None
         """Of the answer to a GET."""
 
-    async def answer(
-        self, session: aiohttp.ClientSession, target: str, body: bytes, timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse:
+    async def answer(self, target: str, body: bytes, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
         """The answer of the engine, to a GET with its body; EngineFailure if there is none, or something else."""
         # As it is written: aiohttp would decode and resolve it once more.
         url = URL(self._engine.url + target, encoded=True)
         try:
             with engine_errors(self._engine.id):
-                answer = self._answer = await session.request(
-                    request.method, url, data=body or None, headers=_forwarded(self._shared, self._engine),
+                answer = self._answer = await self._asking.session.request(
+                    request.method, url, data=body or None, headers=self._asking.headers(self._engine),
                     timeout=timeout, allow_redirects=False,
                 )  # fmt: skip
                 if request.method == "GET":
@@ -191,7 +250,7 @@ class _Asked:
         return answer
 
     async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
-        limit_bytes, body = self._shared.pool.max_answer_bytes, bytearray()
+        limit_bytes, body = self._asking.max_answer_bytes, bytearray()
         async for chunk in answer.content.iter_any():
             body += chunk
             if len(body) > limit_bytes:
@@ -208,7 +267,7 @@ class _Asked:
         self._reservation.release()
 
     def _note_failed(self) -> None:
-        self._shared.load.note_failed(self._engine.id, self._reservation.tokens, self._shared.loop.time())
+        self._engines.note_failed(self._reservation)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
@@ -240,24 +299,6 @@ def _mistake(answer: aiohttp.ClientResponse, body: bytes | None) -> str | None:
     if fields is None:
         return "answered 200 with something that is no JSON object"
     return None if is_absent(fields, "error") else "answered 200 with an error"
-
-
-def _forwarded(shared: Collaborators, engine: Engine) -> list[tuple[str, str]]:
-    authorization = shared.engine_authorization if engine.is_trusted else None
-    sent = list(request.scope["headers"])
-    hops = named_hops(sent)
-    headers = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in sent
-        if name not in _NOT_FORWARDED
-        and name not in hops
-        and not (authorization is not None and name in (b"authorization", b"x-api-key"))
-        and (engine.is_trusted or not is_credential(name))
-    ]
-    headers.append(("x-request-id", shared.new_key()))
-    if authorization is not None:
-        headers.append(("authorization", authorization.decode("latin-1")))
-    return headers
 
 
 def _response(asked: _Asked, answer: aiohttp.ClientResponse) -> Response:

@@ -21,8 +21,7 @@ from urllib.parse import unquote
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from ppd_proxy.core.signals import Stopping
-from ppd_proxy.director import InFlight
+from ppd_proxy.request.in_flight import InFlight
 from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, ServedGeneration
 from ppd_proxy.server.guarding import ClientGuard, ClientLimits, ReadPhase
 from ppd_proxy.server.heads import RequestHead
@@ -293,8 +292,8 @@ class ClientConnection(asyncio.Protocol):
         """The proxy ends: what is not answered gets `error`, an answer that has begun ends with it."""
         if self._closes_at is not None or self.transport.is_closing():
             return
-        if self._generation is not None and self._generation.inbox is not None:
-            self._generation.inbox.put(Stopping(error))
+        if self._generation is not None and self._generation.driver is not None:
+            self._generation.driver.break_off(error)
         elif self._is_answered and (self._guard.is_idle or self._guard.is_whole):
             self.transport.close()
         else:

@@ -18,7 +18,7 @@ from typing import Any, TextIO, cast
 
 import msgspec
 
-from ppd_proxy.core.record import Record
+from ppd_proxy.request.record import Record
 from ppd_proxy.telemetry.log_writer import LogWriter
 
 _PACKAGES = ("ppd_proxy", "ppd_shell")

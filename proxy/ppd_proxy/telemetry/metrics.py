@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Change
 from ppd_core.fleet.readings import Readings
-from ppd_proxy.core.record import Record
+from ppd_proxy.request.record import Record
 from ppd_proxy.telemetry import instruments
 from ppd_proxy.telemetry.cells import Counters, Histograms, Live, counter_family, gauge_family
 from ppd_proxy.telemetry.engines import EngineTelemetry

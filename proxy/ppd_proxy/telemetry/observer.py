@@ -9,7 +9,7 @@ from enum import StrEnum
 from ppd_core.fleet.fleet import Change
 from ppd_core.policy.distrust import Pair
 from ppd_core.policy.plan import Mode, Route
-from ppd_proxy.core.record import Record
+from ppd_proxy.request.record import Record
 from ppd_proxy.telemetry.logs import RequestLog
 from ppd_proxy.telemetry.metrics import Metrics
 

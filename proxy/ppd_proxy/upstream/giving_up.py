@@ -9,7 +9,8 @@ import math
 
 from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.fleet import Fleet
-from ppd_proxy.upstream.pool import Pool, parse_origin
+from ppd_proxy.upstream.leg_request import parse_origin
+from ppd_proxy.upstream.pool import Pool
 from ppd_wire.errors import EngineFailure, Failure
 
 SILENT_S = 10.0

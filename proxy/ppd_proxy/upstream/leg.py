@@ -9,16 +9,15 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
-from ppd_core.fleet.echoes import Expected
-from ppd_proxy.core.signals import Event, FirstByte, LegEnded, LegFailed, LegKind
 from ppd_proxy.upstream.connection import Connection
-from ppd_proxy.upstream.pool import Origin, Pool
+from ppd_proxy.upstream.events import FirstByte, LegEnded, LegEvent, LegFailed, LegKind
+from ppd_proxy.upstream.leg_request import LegRequest
+from ppd_proxy.upstream.pool import Pool
 from ppd_wire.answers.answer import EngineAnswer, is_too_long
-from ppd_wire.dialects.dialects import BrokenAnswer, Dialect, HandedOver, read_prefill, read_whole
+from ppd_wire.dialects.dialects import BrokenAnswer, HandedOver, read_prefill, read_whole
 from ppd_wire.dialects.relay import Relay
 from ppd_wire.errors import EngineFailure, Failure
 from ppd_wire.headers import Headers, find
-from ppd_wire.requests.asked import NOTHING, Asked
 
 HIGH_WATER_BYTES = 1024 * 1024
 """Unsent stream bytes above which the engine is not read further: a slow client must not fill the proxy's memory."""
@@ -31,9 +30,9 @@ _STRANGE = "the engine sent the answer to another request: its id is not the one
 class Inbox(Protocol):
     """Where a request hears of what happens to it."""
 
-    def put(self, event: Event) -> None: ...
+    def put(self, event: LegEvent) -> None: ...
 
-    def put_last(self, event: Event) -> None:
+    def put_last(self, event: LegEvent) -> None:
         """As `put`, by somebody who has nothing more to do: it may be looked at before the call returns."""
 
     def wake(self) -> None:
@@ -62,33 +61,20 @@ class Leg:
     """
 
     __slots__ = (
-        "_asked", "_connection", "_dialect", "_expected", "_held_bytes", "_inbox", "_is_retriable", "_loop",
-        "_out_bytes", "_parts", "_pool", "_request", "answer", "body", "first_token_at", "headers", "heard_at",
-        "is_over", "is_stream", "kind",
-        "last_token_at", "needs_reopen", "opened_at", "out", "prefilled", "relay", "status", "writer",
+        "_connection", "_held_bytes", "_inbox", "_is_retriable", "_loop", "_out_bytes", "_parts", "_pool", "_request",
+        "answer", "body", "first_token_at", "headers", "heard_at", "is_over", "is_stream", "kind", "last_token_at",
+        "needs_reopen", "opened_at", "out", "prefilled", "relay", "status", "writer",
     )  # fmt: skip
 
     def __init__(
-        self,
-        kind: LegKind,
-        inbox: Inbox,
-        loop: asyncio.AbstractEventLoop,
-        pool: Pool,
-        relay: Relay | None,
-        expected: Expected | None = None,
-        *,
-        dialect: Dialect = "chat",
-        asked: Asked = NOTHING,
+        self, kind: LegKind, request: LegRequest, inbox: Inbox, loop: asyncio.AbstractEventLoop, pool: Pool
     ) -> None:
-        """`relay` reads the stream that was asked for, None where none was."""
         self.kind = kind
-        self._dialect: Dialect = dialect
-        self._asked = asked
+        self._request = request
         self._inbox = inbox
         self._loop = loop
         self._pool = pool
-        self._expected = expected
-        self.relay = relay
+        self.relay = request.relay
         self.status = 0
         self.headers: Headers = []
         self.body = b""
@@ -108,33 +94,25 @@ class Leg:
         """What of the answer counts as buffered."""
         self.is_stream = False
         self.is_over = False
-        self._is_retriable = False
+        self._is_retriable = request.is_retriable
         self.needs_reopen = False
         self.writer: StreamWriter | None = None
         """Set by `begin` once the client's answer began, and taken away while something else has to go first."""
         self._connection: Connection | None = None
-        self._request: tuple[Origin, bytes, bytes] | None = None
 
-    def open(
-        self, origin: Origin, head: bytes, body: bytes, *, is_retriable: bool, is_fresh: bool = False
-    ) -> Awaitable[None] | None:
-        """Send the request; to be awaited unless it is None. A failure to connect is posted, not raised.
-
-        `is_retriable`: sending it twice does no harm, so a connection that the engine closed while idle is replaced
-        once without anybody noticing. `is_fresh`: no idle connection is good enough.
-        """
-        self._is_retriable = is_retriable
-        self._request = (origin, head, body)
-        connection = None if is_fresh else self._pool.take(origin)
+    def open(self) -> Awaitable[None] | None:
+        """Send the request; to be awaited unless it is None. A failure to connect is posted, not raised."""
+        request = self._request
+        connection = None if request.is_fresh else self._pool.take(request.origin)
         if connection is None:
             return self.reopen()
-        self._send(connection, head, body)
+        self._send(connection)
         return None
 
-    def _send(self, connection: Connection, head: bytes, body: bytes) -> None:
+    def _send(self, connection: Connection) -> None:
         self._connection = connection
         self.opened_at = self._loop.time()
-        connection.request(head, body, self)
+        connection.request(self._request.head, self._request.body, self)
 
     def abort(self) -> None:
         self.is_over = True
@@ -168,6 +146,21 @@ class Leg:
     def _free(self, size_bytes: int) -> None:
         self._held_bytes -= size_bytes
         self._pool.buffered.free(size_bytes)
+
+    @property
+    def has_all(self) -> bool:
+        """The stream's answer is complete, though its end may not have come."""
+        return self.relay is not None and self.relay.is_done
+
+    @property
+    def has_said_error(self) -> bool:
+        """The engine's own error event is in the stream."""
+        return self.relay is not None and self.relay.error is not None
+
+    @property
+    def next_number(self) -> int:
+        """Of the stream's next event, in dialects that number them."""
+        return self.relay.next_number if self.relay is not None else 0
 
     # -- Receiver --
 
@@ -292,11 +285,11 @@ class Leg:
                 if self.kind == "prefill":
                     self.prefilled = read_prefill(self.body)
                 else:
-                    self.answer = read_whole(self._dialect, self.body, self._asked)
+                    self.answer = read_whole(self._request.dialect, self.body, self._request.asked)
             except BrokenAnswer as broken:
                 self._fail(str(broken))
                 return
-            if self._expected is not None and not self._expected.is_met(self.body):
+            if not self._is_ours(self.body):
                 if connection is not None:
                     connection.close()  # the answer to this request may still come
                 self._fail(_STRANGE)
@@ -313,7 +306,7 @@ class Leg:
         self._connection = None
         if self.is_over:
             return
-        if is_untouched and self._is_retriable and self._request is not None:
+        if is_untouched and self._is_retriable:
             self._is_retriable = False
             self.needs_reopen = True
             self._inbox.wake()
@@ -323,15 +316,14 @@ class Leg:
     async def reopen(self) -> None:
         """Send the request on a new connection."""
         self.needs_reopen = False
-        if self._request is None or self.is_over:
+        if self.is_over:
             return
-        origin, head, body = self._request
         try:
-            connection = await self._pool.connect(origin)
+            connection = await self._pool.connect(self._request.origin)
         except EngineFailure as failure:
             self._end(LegFailed(error=failure, was_sent=False))
         else:
-            self._send(connection, head, body)
+            self._send(connection)
 
     def _end_with_error(self, body: bytes, status: int) -> None:
         """An error event before any content: the stream becomes the plain answer it should have been."""
@@ -342,7 +334,8 @@ class Leg:
         self._end(LegEnded(status=status, is_client_fault=status == 500 and is_too_long(body)))
 
     def _is_ours(self, answer: bytes) -> bool:
-        return self._expected is None or self._expected.is_met(answer)
+        expected = self._request.expected
+        return expected is None or expected.is_met(answer)
 
     def _refuse(self, message: str) -> None:
         """What comes of the answer is of no use, and might never end."""

@@ -8,36 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
-from functools import lru_cache
-from urllib.parse import urlsplit
 
-from ppd_core.fleet.address import authority
 from ppd_proxy.admission.buffered import Buffered
 from ppd_proxy.upstream.connection import Connection
+from ppd_proxy.upstream.leg_request import Origin
 from ppd_proxy.upstream.shortage import OUT_OF_SOCKETS, Shortage, blame
 from ppd_wire.errors import EngineFailure, Failure
 
 IDLE_LIMIT_S = 4.0
 HEARD_KEPT_S = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    host: str
-    port: int
-    is_tls: bool
-    authority: str
-    """The `Host` header."""
-
-
-@lru_cache(maxsize=4096)
-def parse_origin(url: str) -> Origin:
-    """The origin of an engine's base URL, which `ppd_core/fleet/fleet.py` has checked."""
-    parts = urlsplit(url)
-    is_tls = parts.scheme == "https"
-    port = parts.port or (443 if is_tls else 80)
-    return Origin(parts.hostname or "", port, is_tls, authority(url))
 
 
 class Pool:

@@ -32,7 +32,7 @@ async def test_the_proxys_ids_cannot_be_computed_from_earlier_ones():
     """Whatever draws them holds no state to compute the next one from: they are read from the system."""
     runtime = Runtime(Config(server=Server(port=0)))
     try:
-        assert isinstance(runtime.shared.new_key, KeySource)
-        assert runtime.shared.new_key() != runtime.shared.new_key()
+        assert isinstance(runtime._new_key, KeySource)
+        assert runtime._new_key() != runtime._new_key()
     finally:
         await runtime.stop()

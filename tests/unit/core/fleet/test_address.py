@@ -7,7 +7,7 @@ from aiohttp import ClientRequest
 from yarl import URL
 
 from ppd_core.fleet.address import authority, parse_url
-from ppd_proxy.upstream.pool import parse_origin
+from ppd_proxy.upstream.leg_request import parse_origin
 
 URLS = {
     "https://name": "name",

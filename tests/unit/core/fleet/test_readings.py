@@ -7,7 +7,7 @@ from ppd_core.fleet.engine import Engine
 from ppd_core.fleet.load import Load
 from ppd_core.fleet.readings import Readings
 from ppd_core.policy.plan import DecisionReason
-from ppd_proxy.core.record import Record
+from ppd_proxy.request.record import Record
 from ppd_wire.metrics.scraped import UNKNOWN, ConnectorFigures, EngineFigures
 from ppd_wire.metrics.spec_counters import SpecCounters
 

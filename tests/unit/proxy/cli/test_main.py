@@ -32,7 +32,7 @@ def served(monkeypatch):
             raise seen.outcome
         return seen.outcome
 
-    monkeypatch.setattr("ppd_proxy.runtime.runtime.serve", serve)
+    monkeypatch.setattr("ppd_proxy.runtime.process.serve", serve)
     return seen
 
 

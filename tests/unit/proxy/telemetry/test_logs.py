@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from ppd_core.policy.plan import DecisionReason
-from ppd_proxy.core.record import Record
+from ppd_proxy.request.record import Record
 from ppd_proxy.telemetry.logs import RequestLog, configure, request_line
 from ppd_wire.answers.transfer import Transfer
 from ppd_wire.errors import Refusal

@@ -9,7 +9,7 @@ from ppd_core.fleet.fleet import Change
 from ppd_core.fleet.load import Load
 from ppd_core.fleet.readings import Readings
 from ppd_core.policy.plan import DecisionReason
-from ppd_proxy.core.record import Record
+from ppd_proxy.request.record import Record
 from ppd_proxy.telemetry.instruments import INSTRUMENTS
 from ppd_proxy.telemetry.metrics import Metrics
 

@@ -8,9 +8,9 @@ import pytest
 from tests.support.legs import WHOLE, Bench
 from tests.support.scripted import LIMIT_S, SSE_END, SSE_HEAD, Line, answer, chunk, repeat, scripted, until
 
-from ppd_proxy.core.signals import FirstByte, LegEnded, LegFailed
+from ppd_proxy.upstream.events import FirstByte, LegEnded, LegFailed
 from ppd_proxy.upstream.leg import HIGH_WATER_BYTES
-from ppd_proxy.upstream.pool import Origin
+from ppd_proxy.upstream.leg_request import Origin
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
@@ -189,7 +189,7 @@ async def test_p9_an_error_before_content_is_the_answer_it_should_have_been(benc
     assert event == LegEnded(status=500)
     assert json.loads(bench.leg.body)["error"]["code"] == 500
     assert bench.leg.headers == [(b"content-type", b"application/json")]
-    assert not bench.mailbox.events
+    assert not bench.posted.events
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ async def test_an_aborted_leg_closes_its_connection_and_says_nothing_more(bench)
         bench.leg.abort()
         async with asyncio.timeout(LIMIT_S):
             await is_gone.wait()
-    assert not bench.mailbox.events
+    assert not bench.posted.events
     assert bench.pool.take(engine.origin) is None
 
 
@@ -302,7 +302,7 @@ async def test_an_aborted_leg_is_not_opened_again(bench):
         leg.abort()
         await leg.reopen()
         assert engine.connections == 1
-    assert not bench.mailbox.events
+    assert not bench.posted.events
 
 
 # Slow clients
@@ -331,11 +331,11 @@ async def test_a_client_that_does_not_read_holds_the_engine_back(bench):
         assert sum(map(len, leg.out)) <= HIGH_WATER_BYTES + READ_BYTES
         assert len(sent) < count
         received = 0
-        while not bench.mailbox.events:
+        while not bench.posted.events:
             received += len(leg.take())
-            await until(lambda: leg.out or bench.mailbox.events)
+            await until(lambda: leg.out or bench.posted.events)
         received += len(leg.take())
         assert received == count * len(event) + len(DONE)
-        assert bench.mailbox.events.popleft() == LegEnded(status=200)
+        assert bench.posted.events.popleft() == LegEnded(status=200)
         assert len(sent) == count
         bench.pool.close()

@@ -6,7 +6,7 @@ import pytest
 from tests.support.legs import WHOLE, Bench
 from tests.support.scripted import LIMIT_S, SSE_END, SSE_HEAD, Line, answer, chunk, repeat, scripted
 
-from ppd_proxy.core.signals import LegEnded, LegFailed
+from ppd_proxy.upstream.events import LegEnded, LegFailed
 
 TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
 EVENTS = TEXT + b"data: [DONE]\n\n"

@@ -6,7 +6,7 @@ import pytest
 from tests.support.legs import WHOLE, Bench
 from tests.support.scripted import LIMIT_S, SSE_END, SSE_HEAD, Line, answer, chunk, scripted, until
 
-from ppd_proxy.core.signals import LegEnded, LegFailed
+from ppd_proxy.upstream.events import LegEnded, LegFailed
 from ppd_wire.events import MAX_EVENT_BYTES
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -37,7 +37,7 @@ async def test_w5_nothing_that_happens_behind_done_is_part_of_the_answer(bench, 
         event, out = await bench.relayed()
         assert event == LegEnded(status=200)
         assert out == ROLE + TEXT + DONE
-        assert not bench.mailbox.events
+        assert not bench.posted.events
         bench.pool.close()
 
 

@@ -6,7 +6,8 @@ import socket
 import pytest
 from tests.support.scripted import BODY, HEAD, LIMIT_S, OK, Line, repeat, scripted, until
 
-from ppd_proxy.upstream.pool import IDLE_LIMIT_S, Origin, Pool, parse_origin
+from ppd_proxy.upstream.leg_request import Origin
+from ppd_proxy.upstream.pool import IDLE_LIMIT_S, Pool
 from ppd_wire.errors import EngineFailure
 
 
@@ -161,16 +162,3 @@ async def test_p6_an_engine_that_does_not_accept_is_given_up_in_time():
             for filler in fillers:
                 filler.close()
     assert (caught.value.status, caught.value.reason) == (503, "engine_unreachable")
-
-
-@pytest.mark.parametrize(
-    ("url", "origin"),
-    [
-        ("http://10.0.0.1:8100", Origin("10.0.0.1", 8100, False, "10.0.0.1:8100")),
-        ("https://engine:443", Origin("engine", 443, True, "engine")),
-        ("http://engine:80", Origin("engine", 80, False, "engine")),
-        ("http://[::1]:8100", Origin("::1", 8100, False, "[::1]:8100")),
-    ],
-)
-def test_an_origin_is_read_from_a_base_url(url, origin):
-    assert parse_origin(url) == origin

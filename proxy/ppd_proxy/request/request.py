@@ -1,0 +1,90 @@
+"""What a client asks, as it is known before the first plan: read once from its call, and never changed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ppd_core.conversation.history import History
+from ppd_core.policy.plan import Demand
+from ppd_proxy.request.call import Call
+from ppd_proxy.request.remember import Looking, Memory, Steps
+from ppd_wire.json.stepwise import LARGE_BYTES
+from ppd_wire.requests import stepped
+from ppd_wire.requests.asked import NOTHING, Asked, asked, is_transparent
+from ppd_wire.requests.generation import Generation
+from ppd_wire.requests.opaque import Opaque
+from ppd_wire.requests.prompt_size import opaque_size_bytes, prompt_size_bytes
+
+BYTES_PER_TOKEN = 4
+"""For load accounting only: how many bytes of JSON make a token, roughly."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """`public_id` is 32 hex digits, nobody else's. `generation` is the body of an endpoint that may be split, `opaque`
+    that of any other: one of them is None. `steps` are its conversation's. `is_sampled`: the accuracy check wants its
+    answer; `is_scored`: and the decode leg can be asked for what that takes. `asked` is what its first attempt asks the
+    decode engine for beside the client's wishes, `plainly_asked` what the others do."""
+
+    call: Call
+    public_id: str
+    demand: Demand
+    generation: Generation | None = None
+    opaque: Opaque | None = None
+    steps: Steps = None
+    is_sampled: bool = False
+    is_scored: bool = False
+    asked: Asked = NOTHING
+    plainly_asked: Asked = NOTHING
+
+    @property
+    def is_stream(self) -> bool:
+        body = self.generation or self.opaque
+        return body is not None and body.is_stream
+
+
+class Reader:
+    """`is_sampled` says of a request's id whether the accuracy check wants its answer; `stripped_fields` of bodies
+    reach no engine."""
+
+    def __init__(self, memory: Memory, is_sampled: Callable[[str], bool], stripped_fields: frozenset[str]) -> None:
+        self._memory = memory
+        self._is_sampled = is_sampled
+        self._stripped_fields = stripped_fields
+
+    def read(self, call: Call, public_id: str) -> Looking[Request]:
+        """A large body in steps. Raises BadRequest naming the field."""
+        if call.kind is None:
+            opaque = yield from stepped.parse_opaque(call.body, self._stripped_fields)
+            if len(call.body) > LARGE_BYTES:
+                yield None
+            tokens = opaque_size_bytes(opaque) // BYTES_PER_TOKEN
+            demand = Demand(is_split_endpoint=False, prompt_tokens=tokens)
+            return Request(call=call, public_id=public_id, demand=demand, opaque=opaque)
+        generation = yield from stepped.parse(call.kind, call.body, self._stripped_fields)
+        history, spread_key, steps = History(), b"", None
+        if not generation.is_multi_sequence:
+            known = yield from self._memory.look_up(call, generation)
+            history, spread_key, steps = known.history, known.spread_key, known.steps
+        is_sampled = self._is_sampled(public_id)
+        is_scored = is_sampled and is_transparent(generation)
+        plainly_asked = asked(generation, is_sampled=False)
+        return Request(
+            call=call,
+            public_id=public_id,
+            generation=generation,
+            steps=steps,
+            is_sampled=is_sampled,
+            is_scored=is_scored,
+            asked=asked(generation, is_sampled=True) if is_scored else plainly_asked,
+            plainly_asked=plainly_asked,
+            demand=Demand(
+                history=history,
+                prompt_tokens=prompt_size_bytes(generation) // BYTES_PER_TOKEN,
+                spread_key=spread_key,
+                is_multi_sequence=generation.is_multi_sequence,
+                wants_prompt_logprobs=generation.wants_prompt_logprobs,
+                prompt_depends_on_output=generation.prompt_depends_on_output,
+            ),
+        )
