@@ -34,6 +34,7 @@ import uvloop
 from command_line import at_least, table
 from estimates import median
 from instant_engine import Connection, Script, json_response
+from scored_answers import chat_answer, score_answer
 
 HERE: Final = Path(__file__).resolve().parent
 PROMPT_TOKENS: Final = 24
@@ -57,56 +58,13 @@ class Run:
         return self.cpu_s / self.requests * 1000
 
 
-def chat_answer(tokens: int) -> dict[str, Any]:
-    """As vLLM answers with return_token_ids and return_tokens_as_token_ids: five likeliest tokens each."""
-
-    def named(place: int, rank: int) -> dict[str, Any]:
-        token = 1000 + 7 * place + rank
-        return {"token": f"token_id:{token}", "logprob": -0.0312500123 - 1.7320508 * rank - place * 1e-5, "bytes": None}
-
-    content = [{**named(p, 0), "top_logprobs": [named(p, rank) for rank in range(TOPS)]} for p in range(tokens)]
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": "word " * tokens, "reasoning": None, "tool_calls": []},
-        "logprobs": {"content": content},
-        "finish_reason": "length",
-        "token_ids": [1000 + 7 * place for place in range(tokens)],
-    }
-    usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
-    head = {"id": "chatcmpl-instant", "object": "chat.completion", "created": 1, "model": "instant"}
-    return {**head, "choices": [choice], "usage": usage, "prompt_token_ids": list(range(1, PROMPT_TOKENS + 1))}
-
-
-def score_answer(tokens: int) -> dict[str, Any]:
-    """Prompt logprobs of the prompt and that answer."""
-    entries: list[dict[str, Any] | None] = [None] * PROMPT_TOKENS
-    for place in range(tokens):
-        ids = [(1000 + 7 * place + rank, rank) for rank in range(TOPS)]
-        entries.append({str(token): {"logprob": -0.03125 - 1.7320508 * rank, "rank": rank + 1} for token, rank in ids})
-    return {"id": "cmpl-instant", "choices": [{"index": 0, "text": " w", "prompt_logprobs": entries}]}
-
-
-class Answering(Connection):
-    """Chat answers, and scores where prompt logprobs are asked for."""
-
-    def __init__(self, chat: bytes, score: bytes, counts: Counter[str]) -> None:
-        super().__init__(Script(chat, ()), counts)
-        self._score = score
-
-    def on_message_complete(self) -> None:
-        if b'"prompt_logprobs"' in self._body:
-            self._counts["/score"] += 1
-            self._send(self._score)
-        else:
-            super().on_message_complete()
-
-
 async def serve(tokens: int) -> None:
     """Prints its address and answers until INT or TERM."""
     loop = asyncio.get_running_loop()
     counts: Counter[str] = Counter()
-    chat, score = json_response(chat_answer(tokens)), json_response(score_answer(tokens))
-    server = await loop.create_server(lambda: Answering(chat, score, counts), "127.0.0.1", 0, backlog=4096)
+    chat = chat_answer(PROMPT_TOKENS, tokens, tops=TOPS, text="word " * tokens)
+    script = Script(json_response(chat), (), score=json_response(score_answer(PROMPT_TOKENS, tokens, tops=TOPS)))
+    server = await loop.create_server(lambda: Connection(script, counts), "127.0.0.1", 0, backlog=4096)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)

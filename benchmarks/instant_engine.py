@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """An engine that answers at once, so that what is left to measure is the proxy in front of it.
 
-    benchmarks/instant_engine.py --role prefill|decode [--port 0] [--chunks 64]
+    benchmarks/instant_engine.py --role prefill|decode|baseline [--port 0] [--chunks 64]
 
 Speaks just enough of vLLM: /health, /v1/models, /v1/completions and /v1/chat/completions as JSON or server-sent
 events, with NIXL's `kv_transfer_params` from the prefill role; everything is encoded before the first request comes.
-GET /counts tells how many requests each path got. Prints its address and serves until INT or TERM.
+Who asks for token ids gets these and logprobs. The baseline role answers prompts of token ids, too, and scores what the
+others said as they do. GET /counts tells how many requests each path got, scores as /score. Prints its address and
+serves until INT or TERM.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from typing import Any, Final, cast
 
 import httptools
 import uvloop
+
+from scored_answers import chat_answer, chat_events, completion_answer, score_of
 
 TEXT: Final = "good day"
 USAGE: Final = {
@@ -60,10 +64,13 @@ def event(data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What the engine sends: one JSON answer, or the pieces of a stream."""
+    """What the engine sends: one JSON answer, or the pieces of a stream; `scored` where token ids are asked for, and
+    `score` where prompt logprobs are, unless that is empty."""
 
     whole: bytes
     pieces: tuple[bytes, ...]
+    scored: Script | None = None
+    score: bytes = b""
 
 
 def write_script(role: str, chunks: int) -> Script:
@@ -80,7 +87,12 @@ def write_script(role: str, chunks: int) -> Script:
     answer["kv_transfer_params"] = HELD_KV if role == "prefill" else None
     middle = [piece({"content": ""})] * (chunks - 2)
     end = event(b"[DONE]") + b"0\r\n\r\n"
-    return Script(json_response(answer), (STREAM_HEAD, piece(message), *middle, piece({}, "stop"), end))
+    prompt_tokens = USAGE["prompt_tokens"]
+    events = [event(json.dumps(each).encode()) for each in chat_events(prompt_tokens, chunks, text=TEXT)]
+    told = chat_answer(prompt_tokens, chunks, tops=0, text=TEXT)
+    told["kv_transfer_params"] = answer["kv_transfer_params"]
+    scored = Script(json_response(told), (STREAM_HEAD, *events, end))
+    return Script(json_response(answer), (STREAM_HEAD, piece(message), *middle, piece({}, "stop"), end), scored)
 
 
 class Connection(asyncio.Protocol):
@@ -115,8 +127,14 @@ class Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        path = self._path.decode()
+        path, script = self._path.decode(), self._script
+        if script.score and b'"prompt_logprobs"' in self._body:
+            self._counts["/score"] += 1
+            self._send(script.score)
+            return
         self._counts[path] += 1
+        if script.scored is not None and b'"return_token_ids":true' in self._body:
+            script = script.scored
         if path == "/counts":
             self._send(json_response(self._counts))
         elif path == "/v1/models":
@@ -124,9 +142,9 @@ class Connection(asyncio.Protocol):
         elif "completions" not in path:
             self._send(json_response({}))
         elif b'"stream":true' in self._body or b'"stream": true' in self._body:
-            self._send_next(iter(self._script.pieces))
+            self._send_next(iter(script.pieces))
         else:
-            self._send(self._script.whole)
+            self._send(script.whole)
 
     def _send_next(self, pieces: Iterator[bytes]) -> None:
         """One piece per turn of the event loop: each becomes a write of its own, as an engine's tokens do."""
@@ -141,6 +159,20 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
 
+class BaselineConnection(Connection):
+    """Answers and scores prompts of token ids, whose lengths are the caller's."""
+
+    def on_message_complete(self) -> None:
+        if self._path != b"/v1/completions":
+            super().on_message_complete()
+            return
+        asked = json.loads(self._body)
+        is_score = "prompt_logprobs" in asked
+        self._counts["/score" if is_score else "/v1/completions"] += 1
+        prompt = asked["prompt"]
+        self._send(json_response(score_of(prompt) if is_score else completion_answer(prompt, asked["max_tokens"])))
+
+
 async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     script = write_script(options.role, options.chunks)
@@ -148,7 +180,8 @@ async def serve(options: argparse.Namespace) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    server = await loop.create_server(lambda: Connection(script, counts), "127.0.0.1", options.port, backlog=4096)
+    kind = BaselineConnection if options.role == "baseline" else Connection
+    server = await loop.create_server(lambda: kind(script, counts), "127.0.0.1", options.port, backlog=4096)
     print(f"listening on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await stopped.wait()
     server.close()
@@ -157,7 +190,7 @@ async def serve(options: argparse.Namespace) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--role", choices=["prefill", "decode"], required=True)
+    add("--role", choices=["prefill", "decode", "baseline"], required=True)
     add("--port", type=int, default=0, help="0 (default): any free port")
     add("--chunks", type=int, default=64, help="events of a stream that carry a choice, at least 2 (default 64)")
     options = parser.parse_args()

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""What a proxy itself costs: CPU time of its processes per turn of five-turn chats, before engines that answer at once.
+"""What a proxy itself costs: CPU time per turn of five-turn chats, and latency, before engines that answer at once.
 
-    benchmarks/overhead.py
-    benchmarks/overhead.py --proxy 'ppd=ppd-proxy serve --port {port} ...' --proxy 'other=other-proxy -p {port} ...'
+    benchmarks/overhead.py [--peer vllm-router=PROGRAM] [--python PYTHON --python-path DIRS]
+    benchmarks/overhead.py --proxy 'one=ppd-proxy serve --port {port} ...' --proxy 'other=other-proxy -p {port} ...'
 
-Starts one prefill and one decode engine (instant_engine.py), then every proxy in turn, `--rounds` times, and plays
-chats through it with wrk, JSON and streamed. In a command {port}, {prefill} and {decode} stand for the port to listen
-on and the engines' URLs, {free_port} for one more free port. Without --proxy: ppd-proxy alone.
+Starts a prefill, a decode and a baseline engine (instant_engine.py), then every proxy in turn, `--rounds` times, and
+plays chats through it with wrk: JSON and streamed, at `--connections` and at one; then times the first token at one
+connection, in turns with a bare relay (two loopback hops, no proxy) and with the engine itself. Ours runs in mode ppd,
+in mode pd and with 1 % of answers checked, metrics, conversations and access log on. Published proxies are looked for
+on PATH; one that is not there is named, and not measured. With --proxy only what that names is run: in a command {port}
+stands for the port to listen on, {prefill}, {decode} and {baseline} for the engines' URLs, {free_port} for a free port.
 
-Prints medians over the rounds, ratios to the first proxy, and one JSON line. CPU per turn is what to compare: times
-also measure wrk and the engines. Figures of different machines or runs do not compare. Linux only; needs wrk.
-Exit status 1 when a turn failed.
+Prints medians over the rounds, ratios of CPU to the first proxy (of published ones, where one is there), and one JSON
+line. CPU per turn is what to compare: times also measure wrk and the engines. Figures of different machines or runs do
+not compare. Linux only; needs wrk. Exit status 1 when a turn failed, or a proxy that was named did not start.
 """
 
 from __future__ import annotations
@@ -18,56 +21,71 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import command_line
+import machine
+import proxies
 from chat_client import RequestFailed
 from command_line import at_least, table
 from estimates import median
+from first_token import first_tokens_ms
+from proxy_runs import Proxy, counts, cpu_seconds, environment, instant_engine, running_proxy, serving
 
 HERE: Final = Path(__file__).resolve().parent
-OURS: Final = (
-    f"ppd-proxy={shlex.quote(sys.executable)} -m ppd_proxy.cli.main serve --host 127.0.0.1 --port {{port}} "
-    "--discovery-port 0 --handoff nixl --mode ppd --log-level error --drain-s 0 --prefill {prefill} --decode {decode}"
-)
 KINDS: Final = ("json", "sse")
-START_S: Final = 60.0
-STOP_S: Final = 10.0
-POLL_S: Final = 0.1
-QUESTION: Final = {"model": "instant", "max_tokens": 1, "messages": [{"role": "user", "content": "ready?"}]}
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """A proxy to measure: its name and its command with placeholders."""
-
-    name: str
-    command: str
+ENGINES: Final = ("prefill", "decode", "baseline")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One measurement of one proxy. `prefill_share` is prefill requests per turn, `failed` counts turns."""
+    """One measurement of one proxy. `single_` is at one connection. `prefill_share` and `checked_share` are requests
+    to the prefill engine, and scores that the baseline gave, per turn; `failed` counts turns."""
 
     cpu_ms_per_turn: float
     turns_per_s: float
     p50_ms: float
     p99_ms: float
+    single_p50_ms: float
+    single_p99_ms: float
     prefill_share: float
+    checked_share: float
     failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstToken:
+    """Medians of one round in milliseconds: through the proxy, through the relay, of the engine itself; the 99th
+    percentile through the proxy."""
+
+    proxy_ms: float
+    relay_ms: float
+    engine_ms: float
+    p99_ms: float
+
+    @property
+    def added_ms(self) -> float:
+        return self.proxy_ms - self.engine_ms
+
+    @property
+    def hops_ms(self) -> float:
+        return self.relay_ms - self.engine_ms
+
+
+@dataclass(slots=True)
+class Rounds:
+    """All samples of one proxy, one per round."""
+
+    kinds: dict[str, list[Sample]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
+    first_tokens: list[FirstToken] = field(default_factory=list)
 
 
 def parse_proxy(text: str) -> Proxy:
@@ -78,179 +96,133 @@ def parse_proxy(text: str) -> Proxy:
     return Proxy(name, command)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def parse_peer(text: str) -> tuple[str, str]:
+    """An argparse type: NAME=PROGRAM of a proxy that we know how to start."""
+    name, separator, program = text.partition("=")
+    if not separator or not program or name not in proxies.PEERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PROGRAM with a name of {', '.join(proxies.PEERS)}")
+    return name, program
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    """End a process that leads a session, and what is left of its group."""
-    process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
-
-
-@contextmanager
-def instant_engine(role: str, chunks: int) -> Iterator[str]:
-    """A running engine; its URL."""
-    command = [sys.executable, str(HERE / "instant_engine.py"), "--role", role, "--chunks", str(chunks)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("listening on "):
-            raise RequestFailed(f"the {role} engine did not start: {' '.join(command)}")
-        yield line.split()[-1]
-    finally:
-        stop(process)
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-@contextmanager
-def running_proxy(proxy: Proxy, engines: Mapping[str, str]) -> Iterator[tuple[int, str]]:
-    """The proxy as a session of its own, once it answers a chat; its process id and URL."""
-    port = free_port()
-    command = proxy.command
-    for name, value in {**engines, "port": str(port), "free_port": str(free_port())}.items():
-        command = command.replace(f"{{{name}}}", value)
-    process = subprocess.Popen(
-        shlex.split(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        wait_until_ready(process, command, f"http://127.0.0.1:{port}")
-        yield process.pid, f"http://127.0.0.1:{port}"
-    finally:
-        stop(process)
-
-
-def wait_until_ready(process: subprocess.Popen[str], command: str, url: str) -> None:
-    """Return once a chat is answered 200; RequestFailed with the last reason when that takes too long."""
-    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(QUESTION).encode())
-    request.add_header("content-type", "application/json")
-    ends_at = time.monotonic() + START_S
-    reason = "no answer"
-    while time.monotonic() < ends_at:
-        if process.poll() is not None:
-            raise RequestFailed(f"ended with status {process.returncode}: {command}")
-        try:
-            with urllib.request.urlopen(request, timeout=5):
-                return
-        except (urllib.error.URLError, OSError) as error:
-            reason = str(error)
-        time.sleep(POLL_S)
-    raise RequestFailed(f"answered no chat within {START_S:.0f} s ({reason}): {command}")
-
-
-def cpu_seconds(session: int) -> float:
-    """User and system time so far of every process of a session."""
-    ticks = 0
-    for directory in Path("/proc").iterdir():
-        if directory.name.isdecimal():
-            try:
-                text = (directory / "stat").read_text()
-            except OSError:
-                continue
-            # The command's name, in parentheses, may hold spaces; what follows it does not.
-            fields = text[text.rindex(")") + 2 :].split()
-            if int(fields[3]) == session:
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def completions(engine_url: str) -> int:
-    with urllib.request.urlopen(f"{engine_url}/counts", timeout=10) as answer:
-        return sum(count for path, count in json.load(answer).items() if "completions" in path)
-
-
-def play(url: str, seconds: int, kind: str, options: argparse.Namespace) -> dict[str, float]:
+def play(url: str, seconds: int, kind: str, connections: int, turns: int) -> dict[str, float]:
     """Chats through a proxy; the figures that conversations.lua prints."""
-    command = ["wrk", "-t1", f"-c{options.connections}", f"-d{seconds}s", "-s", str(HERE / "conversations.lua"), url]
-    own = {"STREAM": str(int(kind == "sse")), "TURNS": str(options.turns), "RUN": str(time.time_ns())}
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(HERE / "conversations.lua"), url]
+    own = {"STREAM": str(int(kind == "sse")), "TURNS": str(turns), "RUN": str(time.time_ns())}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | own)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
-            return dict(json.loads(line.removeprefix("RESULT ")))
+            told = dict(json.loads(line.removeprefix("RESULT ")))
+            if told["turns"]:
+                return told
+            raise RequestFailed(f"{url} answered nothing in {seconds} s")
     raise RequestFailed(f"wrk ended with status {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
 
 
-def measure(session: int, url: str, prefill: str, kind: str, options: argparse.Namespace) -> Sample:
+def prefills(engines: Mapping[str, str]) -> int:
+    return sum(count for path, count in counts(engines["prefill"]).items() if "completions" in path)
+
+
+def measure(session: int, url: str, engines: Mapping[str, str], kind: str, options: argparse.Namespace) -> Sample:
     if options.warmup_seconds:
-        play(url, options.warmup_seconds, kind, options)
-    cpu_before, prefills_before = cpu_seconds(session), completions(prefill)
-    told = play(url, options.seconds, kind, options)
+        play(url, options.warmup_seconds, kind, options.connections, options.turns)
+    scores = counts(engines["baseline"]).get("/score", 0)
+    cpu_before, prefills_before = cpu_seconds(session), prefills(engines)
+    told = play(url, options.seconds, kind, options.connections, options.turns)
     used_s, turns = cpu_seconds(session) - cpu_before, told["turns"]
-    if not turns:
-        raise RequestFailed(f"{url} answered nothing in {options.seconds} s")
+    prefill_share = (prefills(engines) - prefills_before) / turns
+    checked_share = (counts(engines["baseline"]).get("/score", 0) - scores) / turns
+    single = play(url, options.single_seconds, kind, 1, options.turns)
     return Sample(
         cpu_ms_per_turn=1e3 * used_s / turns,
         turns_per_s=turns / told["seconds"],
         p50_ms=told["p50_ms"],
         p99_ms=told["p99_ms"],
-        prefill_share=(completions(prefill) - prefills_before) / turns,
-        failed=int(told["refused"] + told["broken"]),
+        single_p50_ms=single["p50_ms"],
+        single_p99_ms=single["p99_ms"],
+        prefill_share=prefill_share,
+        checked_share=checked_share,
+        failed=int(told["refused"] + told["broken"] + single["refused"] + single["broken"]),
     )
 
 
-Samples = dict[str, dict[str, list[Sample]]]
-"""By proxy and kind, one per round."""
+def measure_first_token(url: str, relay: str, decode: str, options: argparse.Namespace) -> FirstToken:
+    addresses = {"proxy": url.removeprefix("http://"), "relay": relay, "engine": decode.removeprefix("http://")}
+    found = first_tokens_ms(addresses, options.first_token_chats, options.turns)
+    late = sorted(found["proxy"])[int(0.99 * (len(found["proxy"]) - 1))]
+    return FirstToken(
+        proxy_ms=median(found["proxy"]), relay_ms=median(found["relay"]), engine_ms=median(found["engine"]), p99_ms=late
+    )
 
 
-def run(options: argparse.Namespace) -> Samples:
-    samples: Samples = {proxy.name: {kind: [] for kind in KINDS} for proxy in options.proxy}
-    with instant_engine("prefill", options.chunks) as prefill, instant_engine("decode", options.chunks) as decode:
+def measure_round(proxy: Proxy, engines: Mapping[str, str], relay: str, options: argparse.Namespace) -> Rounds:
+    """One round of one proxy."""
+    found = Rounds()
+    with running_proxy(proxy, engines) as (session, url):
+        for kind in KINDS:
+            sample = measure(session, url, engines, kind, options)
+            found.kinds[kind].append(sample)
+            told = f"{sample.cpu_ms_per_turn:.4f} ms CPU per turn, {sample.turns_per_s:,.0f} turns/s"
+            print(f"{proxy.name} {kind}: {told}", file=sys.stderr, flush=True)
+        found.first_tokens.append(measure_first_token(url, relay, engines["decode"], options))
+    return found
+
+
+def run(chosen: Sequence[Proxy], options: argparse.Namespace) -> tuple[dict[str, Rounds], dict[str, str]]:
+    """The samples by proxy, and why some proxies have none: one that fails once is not started again."""
+    found = {proxy.name: Rounds() for proxy in chosen}
+    failed: dict[str, str] = {}
+    with ExitStack() as stack:
+        engines = {role: stack.enter_context(instant_engine(role, options.chunks)) for role in ENGINES}
+        command = [sys.executable, str(HERE / "first_token.py"), "--relay", engines["decode"].removeprefix("http://")]
+        _, relay = stack.enter_context(serving(command))
         for number in range(options.rounds):
-            for proxy in options.proxy:
-                with running_proxy(proxy, {"prefill": prefill, "decode": decode}) as (session, url):
-                    for kind in KINDS:
-                        sample = measure(session, url, prefill, kind, options)
-                        samples[proxy.name][kind].append(sample)
-                        told = f"{sample.cpu_ms_per_turn:.4f} ms CPU per turn, {sample.turns_per_s:,.0f} turns/s"
-                        print(f"round {number + 1} {proxy.name} {kind}: {told}", file=sys.stderr, flush=True)
-    return samples
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+            for proxy in chosen:
+                if proxy.name in failed:
+                    continue
+                try:
+                    added = measure_round(proxy, engines, relay, options)
+                except RequestFailed as error:
+                    failed[proxy.name] = str(error)
+                    print(f"{proxy.name}: {error}", file=sys.stderr, flush=True)
+                    continue
+                for kind in KINDS:
+                    found[proxy.name].kinds[kind] += added.kinds[kind]
+                found[proxy.name].first_tokens += added.first_tokens
+    return {name: rounds for name, rounds in found.items() if name not in failed}, failed
 
 
-def middle(samples: Sequence[Sample], name: str) -> float:
+def middle(samples: Sequence[Any], name: str) -> float:
     return median([getattr(sample, name) for sample in samples])
 
 
-def summarise(samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
-    """Medians over the rounds, the ratio of CPU per turn to the first proxy's, and the sum of failed turns."""
-    first = next(iter(samples.values()))
-    return {
-        name: {
+def reference(names: Sequence[str]) -> str:
+    """The proxy that others are compared with: the first published one, else the first."""
+    return next((name for name in names if name in proxies.PEERS), names[0])
+
+
+def summarise(found: Mapping[str, Rounds]) -> dict[str, dict[str, dict[str, float]]]:
+    """Medians over the rounds, the ratio of CPU per turn to the reference's, and the sum of failed turns."""
+    first = found[reference(list(found))]
+    summary: dict[str, dict[str, dict[str, float]]] = {}
+    for name, rounds in found.items():
+        kinds = {
             kind: {
-                **{field: round(middle(rounds, field), 4) for field in asdict(rounds[0]) if field != "failed"},
-                "ratio": round(middle(rounds, "cpu_ms_per_turn") / middle(first[kind], "cpu_ms_per_turn"), 3),
-                "failed": sum(sample.failed for sample in rounds),
+                **{each: round(middle(samples, each), 4) for each in asdict(samples[0]) if each != "failed"},
+                "ratio": round(middle(samples, "cpu_ms_per_turn") / middle(first.kinds[kind], "cpu_ms_per_turn"), 3),
+                "failed": sum(sample.failed for sample in samples),
             }
-            for kind, rounds in kinds.items()
+            for kind, samples in rounds.kinds.items()
         }
-        for name, kinds in samples.items()
-    }
+        fields = ("proxy_ms", "relay_ms", "engine_ms", "p99_ms", "added_ms", "hops_ms")
+        first_token = {each: round(middle(rounds.first_tokens, each), 4) for each in fields}
+        summary[name] = {**kinds, "first_token": first_token}
+    return summary
 
 
-def result_table(summary: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    headers = [
-        "Proxy",
-        "Answers",
-        "CPU ms per turn",
-        "Ratio",
-        "Turns/s",
-        "p50 (ms)",
-        "p99 (ms)",
-        "Prefill share",
-        "Failed",
-    ]
+def cost_table(summary: Mapping[str, Mapping[str, Mapping[str, float]]], connections: int) -> str:
+    headers = ["Proxy", "Answers", "CPU ms per turn", "Ratio", "Turns/s", f"p50 at {connections} (ms)"]
+    headers += [f"p99 at {connections}", "p50 at 1", "p99 at 1", "Prefill share", "Checked", "Failed"]
     rows = [
         [
             name,
@@ -258,9 +230,8 @@ def result_table(summary: Mapping[str, Mapping[str, Mapping[str, float]]]) -> st
             f"{figures['cpu_ms_per_turn']:.4f}",
             f"{figures['ratio']:.2f}",
             f"{figures['turns_per_s']:,.0f}",
-            f"{figures['p50_ms']:.2f}",
-            f"{figures['p99_ms']:.2f}",
-            f"{figures['prefill_share']:.3f}",
+            *(f"{figures[each]:.2f}" for each in ("p50_ms", "p99_ms", "single_p50_ms", "single_p99_ms")),
+            *(f"{figures[each]:.3f}" for each in ("prefill_share", "checked_share")),
             str(figures["failed"]),
         ]
         for kind in KINDS
@@ -270,24 +241,43 @@ def result_table(summary: Mapping[str, Mapping[str, Mapping[str, float]]]) -> st
     return table(headers, rows)
 
 
+def first_token_table(summary: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """One connection: medians of each proxy, of a bare relay and of the engine, and what the first two add."""
+    headers = ["First token, one connection", "p50 (ms)", "p99", "Engine itself", "Added", "Two bare hops add"]
+    shown = ("proxy_ms", "p99_ms", "engine_ms", "added_ms", "hops_ms")
+    rows = [[name, *(f"{kinds['first_token'][each]:.3f}" for each in shown)] for name, kinds in summary.items()]
+    return table(headers, rows)
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--proxy", type=parse_proxy, action="append", metavar="NAME=COMMAND", help="a proxy to measure, repeatable")
-    add("--rounds", type=at_least(1), default=3, help="times every proxy is started and measured (default 3)")
+    add("--proxy", type=parse_proxy, action="append", metavar="NAME=COMMAND", help="only this proxy, repeatable")
+    known = f"where a published proxy is ({', '.join(proxies.PEERS)}), repeatable; default: on PATH"
+    add("--peer", type=parse_peer, action="append", default=[], metavar="NAME=PROGRAM", help=known)
+    add("--no-peers", action="store_true", help="ours only")
+    add("--python", default=sys.executable, help="interpreter of ours (default: this one)")
+    add("--python-path", default="", metavar="DIRS", help="PYTHONPATH of ours, for an interpreter that lacks it")
+    add("--rounds", type=at_least(1), default=5, help="times every proxy is started and measured (default 5)")
     add("--seconds", type=at_least(1), default=6, help="length of a measurement (default 6)")
+    add("--single-seconds", type=at_least(1), default=3, help="length of one at one connection (default 3)")
     add("--warmup-seconds", type=at_least(0), default=2, help="chats before a measurement (default 2)")
     add("--connections", type=at_least(1), default=32, help="requests in flight, at most 64 (default 32)")
     add("--turns", type=at_least(1), default=5, help="turns of a chat (default 5)")
     add("--chunks", type=at_least(2), default=64, help="events of a streamed answer (default 64)")
-    add("--json", metavar="FILE", default="-", help="the summary as one JSON line (default -: standard output)")
+    add("--first-token-chats", type=at_least(1), default=60, help="chats to time first tokens of (default 60)")
+    command_line.add_result_arguments(parser)
     options = parser.parse_args(arguments)
-    options.proxy = options.proxy or [parse_proxy(OURS)]
-    names = [proxy.name for proxy in options.proxy]
+    names = [proxy.name for proxy in options.proxy or ()]
     if len(set(names)) < len(names):
         parser.error(f"--proxy: give each proxy its own name, not {', '.join(names)}")
     if options.connections > 64:
         parser.error(f"--connections: {options.connections} is more than the 64 chats that advance side by side")
+    if (python := shutil.which(options.python)) is None:
+        parser.error(f"--python: no program {options.python}")
+    options.python = os.path.abspath(python)
+    options.python_path = os.pathsep.join(map(os.path.abspath, filter(None, options.python_path.split(os.pathsep))))
+    command_line.check_plot(parser, options.plot)
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed: apt install wrk, or https://github.com/wg/wrk")
     if not Path("/proc/self/stat").exists():
@@ -295,23 +285,45 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return options
 
 
+def choose(options: argparse.Namespace) -> tuple[list[Proxy], dict[str, str]]:
+    """What to measure, and what is not there to be measured."""
+    if options.proxy:
+        return options.proxy, {}
+    own = list(proxies.ours(options.python, options.python_path or os.environ.get("PYTHONPATH", "")))
+    if options.no_peers:
+        return own, {}
+    found, absent = proxies.peers(dict(options.peer), shutil.which)
+    return [*found, *own], absent
+
+
 def main(options: argparse.Namespace) -> int:
     """0, or 1 when a turn failed or a proxy did not start."""
-    try:
-        samples = run(options)
-    except RequestFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    summary = summarise(samples)
-    print(result_table(summary), end="\n\n")
-    chosen = {name: getattr(options, name) for name in ("rounds", "seconds", "connections", "turns", "chunks")}
-    line: dict[str, Any] = {"benchmark": "overhead", "options": chosen, "proxies": summary}
-    line["rounds"] = {
-        name: {kind: [asdict(sample) for sample in each] for kind, each in kinds.items()}
-        for name, kinds in samples.items()
-    }
+    libraries = options.python_path or os.environ.get("PYTHONPATH", "")
+    measured_on = machine.describe(options.python, environment(libraries))
+    print(machine.sentence(measured_on), file=sys.stderr, flush=True)
+    chosen, absent = choose(options)
+    for name, reason in absent.items():
+        print(f"{name}: not measured: {reason}", file=sys.stderr, flush=True)
+    found, failed = run(chosen, options)
+    not_measured = {**absent, **failed}
+    summary = summarise(found) if found else {}
+    if summary:
+        print(machine.sentence(measured_on), cost_table(summary, options.connections), sep="\n\n", end="\n\n")
+        print(f"Ratio: to {reference(list(summary))}.\n\n{first_token_table(summary)}", end="\n\n")
+    for name, reason in not_measured.items():
+        print(f"Not measured: {name}: {reason}")
+    names = ("rounds", "seconds", "connections", "turns", "chunks")
+    line: dict[str, Any] = {"benchmark": "overhead", "options": {name: getattr(options, name) for name in names}}
+    line |= {"machine": measured_on, "proxies": summary, "not_measured": not_measured}
+    rounds = {name: asdict(each) for name, each in found.items()}
+    command_line.write_results(options.output, {**line, "rounds": rounds})
+    if options.plot is not None and summary:
+        from load_figures import draw_overhead
+
+        draw_overhead(summary, options.connections, machine.sentence(measured_on), options.plot)
     command_line.write_json_line(options.json, line)
-    return int(any(figures["failed"] for kinds in summary.values() for figures in kinds.values()))
+    has_failed = any(kinds[kind]["failed"] for kinds in summary.values() for kind in KINDS)
+    return int(bool(failed) or has_failed or not set(dict(options.peer)).isdisjoint(absent))
 
 
 if __name__ == "__main__":
@@ -319,3 +331,6 @@ if __name__ == "__main__":
         sys.exit(main(parse_arguments()))
     except KeyboardInterrupt:
         sys.exit(command_line.INTERRUPTED)
+    except RequestFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
