@@ -28,8 +28,9 @@ import uvloop
 from scored_answers import chat_answer, chat_events, completion_answer, score_of
 
 TEXT: Final = "good day"
+PROMPT_TOKENS: Final = 300
 USAGE: Final = {
-    "prompt_tokens": 300,
+    "prompt_tokens": PROMPT_TOKENS,
     "completion_tokens": 16,
     "total_tokens": 316,
     "prompt_tokens_details": {"cached_tokens": 240},
@@ -87,9 +88,8 @@ def write_script(role: str, chunks: int) -> Script:
     answer["kv_transfer_params"] = HELD_KV if role == "prefill" else None
     middle = [piece({"content": ""})] * (chunks - 2)
     end = event(b"[DONE]") + b"0\r\n\r\n"
-    prompt_tokens = USAGE["prompt_tokens"]
-    events = [event(json.dumps(each).encode()) for each in chat_events(prompt_tokens, chunks, text=TEXT)]
-    told = chat_answer(prompt_tokens, chunks, tops=0, text=TEXT)
+    events = [event(json.dumps(each).encode()) for each in chat_events(PROMPT_TOKENS, chunks, text=TEXT)]
+    told = chat_answer(PROMPT_TOKENS, chunks, tops=0, text=TEXT)
     told["kv_transfer_params"] = answer["kv_transfer_params"]
     scored = Script(json_response(told), (STREAM_HEAD, *events, end))
     return Script(json_response(answer), (STREAM_HEAD, piece(message), *middle, piece({}, "stop"), end), scored)

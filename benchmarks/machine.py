@@ -52,7 +52,11 @@ def describe(python: str, env: Mapping[str, str]) -> dict[str, Any]:
     """
     done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=True, env=dict(env))
     interpreter = json.loads(done.stdout.splitlines()[-1])
-    return {"interpreter": interpreter, "cores": os.cpu_count(), "processor": processor(), "kernel": kernel()}
+    return {"interpreter": interpreter, "cores": cores(), "processor": processor(), "kernel": kernel()}
+
+
+def cores() -> int:
+    return os.cpu_count() or 1
 
 
 def kernel() -> str:

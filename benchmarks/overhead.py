@@ -88,14 +88,6 @@ class Rounds:
     first_tokens: list[FirstToken] = field(default_factory=list)
 
 
-def parse_proxy(text: str) -> Proxy:
-    """An argparse type: NAME=COMMAND."""
-    name, separator, command = text.partition("=")
-    if not separator or not name or "{port}" not in command:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=COMMAND with {{port}} in the command")
-    return Proxy(name, command)
-
-
 def parse_peer(text: str) -> tuple[str, str]:
     """An argparse type: NAME=PROGRAM of a proxy that we know how to start."""
     name, separator, program = text.partition("=")
@@ -252,12 +244,12 @@ def first_token_table(summary: Mapping[str, Mapping[str, Mapping[str, float]]]) 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--proxy", type=parse_proxy, action="append", metavar="NAME=COMMAND", help="only this proxy, repeatable")
+    alone = "only this proxy, repeatable"
+    add("--proxy", type=proxies.parse_proxy, action="append", metavar="NAME=COMMAND", help=alone)
     known = f"where a published proxy is ({', '.join(proxies.PEERS)}), repeatable; default: on PATH"
     add("--peer", type=parse_peer, action="append", default=[], metavar="NAME=PROGRAM", help=known)
     add("--no-peers", action="store_true", help="ours only")
-    add("--python", default=sys.executable, help="interpreter of ours (default: this one)")
-    add("--python-path", default="", metavar="DIRS", help="PYTHONPATH of ours, for an interpreter that lacks it")
+    proxies.add_interpreter_arguments(parser)
     add("--rounds", type=at_least(1), default=5, help="times every proxy is started and measured (default 5)")
     add("--seconds", type=at_least(1), default=6, help="length of a measurement (default 6)")
     add("--single-seconds", type=at_least(1), default=3, help="length of one at one connection (default 3)")
@@ -273,15 +265,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error(f"--proxy: give each proxy its own name, not {', '.join(names)}")
     if options.connections > 64:
         parser.error(f"--connections: {options.connections} is more than the 64 chats that advance side by side")
-    if (python := shutil.which(options.python)) is None:
-        parser.error(f"--python: no program {options.python}")
-    options.python = os.path.abspath(python)
-    options.python_path = os.pathsep.join(map(os.path.abspath, filter(None, options.python_path.split(os.pathsep))))
+    proxies.check_interpreter(parser, options)
     command_line.check_plot(parser, options.plot)
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed: apt install wrk, or https://github.com/wg/wrk")
-    if not Path("/proc/self/stat").exists():
-        parser.error("CPU time is read from /proc, which this system does not have")
     return options
 
 
@@ -289,7 +276,7 @@ def choose(options: argparse.Namespace) -> tuple[list[Proxy], dict[str, str]]:
     """What to measure, and what is not there to be measured."""
     if options.proxy:
         return options.proxy, {}
-    own = list(proxies.ours(options.python, options.python_path or os.environ.get("PYTHONPATH", "")))
+    own = list(proxies.ours(options.python, options.python_path))
     if options.no_peers:
         return own, {}
     found, absent = proxies.peers(dict(options.peer), shutil.which)
@@ -298,8 +285,7 @@ def choose(options: argparse.Namespace) -> tuple[list[Proxy], dict[str, str]]:
 
 def main(options: argparse.Namespace) -> int:
     """0, or 1 when a turn failed or a proxy did not start."""
-    libraries = options.python_path or os.environ.get("PYTHONPATH", "")
-    measured_on = machine.describe(options.python, environment(libraries))
+    measured_on = machine.describe(options.python, environment(options.python_path))
     print(machine.sentence(measured_on), file=sys.stderr, flush=True)
     chosen, absent = choose(options)
     for name, reason in absent.items():

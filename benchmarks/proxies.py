@@ -1,9 +1,13 @@
-"""The proxies that `overhead.py` knows how to start: ours in its modes, and published ones. Pure."""
+"""The proxies that the benchmarks know how to start: ours in its modes, and published ones; and the flags for that."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -69,6 +73,31 @@ PEERS: Final = MappingProxyType({
         },
     ),
 })  # fmt: skip
+
+
+def parse_proxy(text: str) -> Proxy:
+    """An argparse type: NAME=COMMAND."""
+    name, separator, command = text.partition("=")
+    if not separator or not name or "{port}" not in command:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=COMMAND with {{port}} in the command")
+    return Proxy(name, command)
+
+
+def add_interpreter_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--python", default=sys.executable, help="interpreter of ours (default: this one)")
+    add("--python-path", default="", metavar="DIRS", help="PYTHONPATH of ours, for an interpreter that lacks it")
+
+
+def check_interpreter(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Makes both absolute; ends the program where there is no such interpreter, or no /proc to read CPU time from."""
+    if (python := shutil.which(options.python)) is None:
+        parser.error(f"--python: no program {options.python}")
+    options.python = os.path.abspath(python)
+    given = options.python_path or os.environ.get("PYTHONPATH", "")
+    options.python_path = os.pathsep.join(map(os.path.abspath, filter(None, given.split(os.pathsep))))
+    if not os.path.exists("/proc/self/stat"):
+        parser.error("CPU time is read from /proc, which this system does not have")
 
 
 def ours(python: str, libraries: str) -> Iterator[Proxy]:

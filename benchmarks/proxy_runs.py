@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -181,6 +182,26 @@ def resident_kb(pid: int) -> int:
     """Resident memory of one process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def raise_descriptor_limit() -> str:
+    """Raise this process's limit, and so that of all it starts, as far as the kernel lets it; in words how far."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = int(Path("/proc/sys/fs/nr_open").read_text())
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        return f"{most:,} descriptors a process (raised from {soft:,}, the hard limit from {hard:,})"
+    except (ValueError, OSError) as error:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return f"{hard:,} descriptors a process (raised from {soft:,}; more is refused: {error})"
+
+
+def busy_and_idle_s() -> tuple[float, float]:
+    """Seconds that all cores together have worked and waited since the machine started."""
+    ticks = [int(each) for each in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    per_s = os.sysconf("SC_CLK_TCK")
+    return (sum(ticks) - idle) / per_s, idle / per_s
 
 
 def descriptors(pid: int) -> int:
