@@ -12,10 +12,9 @@ import msgspec
 from ppd_connector.wire import TRANSFER_FIELD
 from ppd_wire.answers.removal import take_out, take_out_handoff
 from ppd_wire.answers.transfer import Transfer
-from ppd_wire.events import payloads
 from ppd_wire.json.broken import BROKEN
 from ppd_wire.requests.asked import Asked
-from ppd_wire.requests.generation import KV_PARAMS, Fields
+from ppd_wire.requests.generation import KV_PARAMS
 
 TOO_LONG_MARKS = (b"maximum context length", b"maximum model length", b"longer than the maximum", b"max_model_len")
 
@@ -58,13 +57,6 @@ class Reply(msgspec.Struct, gc=False):
     usage: Usage | None = None
 
 
-class _LooseReply(msgspec.Struct, gc=False):
-    """What any answer must have, whatever else is in it."""
-
-    choices: list[Fields]
-    error: Any = None
-
-
 class _TransferParams(msgspec.Struct, gc=False):
     transfer: Transfer | None = msgspec.field(default=None, name=TRANSFER_FIELD)
 
@@ -94,13 +86,9 @@ class EngineAnswer(msgspec.Struct):
     """One choice: a message that a client can send back. Of several only `usage` is read."""
 
 
-_replies = msgspec.json.Decoder(list[Reply])
-_reply = msgspec.json.Decoder(Reply)
-_loose_reply = msgspec.json.Decoder(_LooseReply)
 _transfer_reply = msgspec.json.Decoder(_TransferReply)
 _error_reply = msgspec.json.Decoder(_ErrorReply)
 _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
-_DONE = b"data: [DONE]\n\n"
 _NOT_A_NUMBER = "Out of range float values are not JSON compliant"
 
 
@@ -119,35 +107,6 @@ def read_transfer(body: bytes) -> Transfer | None:
     except BROKEN:
         return None
     return params.transfer if params is not None else None
-
-
-def read_chunks(stream: bytes, prefix: bytes = b"") -> list[Reply] | None:
-    """The events of a stream, or of a part of one; None when one of them is no chunk of an answer.
-
-    `prefix` is how most events begin, up to and including their first choice's `{`, or empty.
-    """
-    chunks = stream.removesuffix(_DONE).removesuffix(b"\n\n")
-    if prefix:
-        chunks = chunks.replace(prefix, b'data: {"choices":[{')  # id, time and model need not be read each time
-    try:
-        # As vLLM writes it, one event after the other makes one JSON list, which is read at a third of the cost.
-        return _replies.decode(b"[%b]" % chunks.removeprefix(b"data: ").replace(b"\n\ndata: ", b","))
-    except BROKEN:
-        pass
-    try:
-        return [_reply.decode(payload) for payload in payloads(stream)]
-    except BROKEN:
-        return None
-
-
-def are_chunks(stream: bytes) -> bool:
-    """Whether every event of a stream in vLLM's form is a chunk as far as JSON goes."""
-    try:
-        for event in stream.split(b"\n\n")[:-1]:
-            _loose_reply.decode(event.removeprefix(b"data: "))
-    except BROKEN:
-        return False
-    return True
 
 
 def whole_answer(reply: Reply) -> EngineAnswer:
@@ -182,6 +141,9 @@ class Assembly:
         self._answer = EngineAnswer()
         self._content: list[str] = []
         self._reasoning: list[str] = []
+
+    def add_texts(self, texts: list[str]) -> None:
+        self._content += texts
 
     def add(self, replies: list[Reply]) -> None:
         answer = self._answer

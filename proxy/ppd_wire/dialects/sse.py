@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from ppd_wire.answers.answer import Assembly, EngineAnswer, are_chunks, counted_usage, read_chunks
+from ppd_wire.answers.answer import Assembly, EngineAnswer, counted_usage
+from ppd_wire.answers.chunks import are_chunks, read_chunks, split_plain
 from ppd_wire.answers.engine_errors import openai_error, read_error, shown_error, withheld
 from ppd_wire.answers.prompt_counts import PromptCheck, counted
 from ppd_wire.answers.removal import HANDOFF_MARK, take_out, take_out_handoff
@@ -236,8 +237,10 @@ class SseRelay(Relay):
         unread = b"".join(self._kept[self._read_events :])
         self._read_events = len(self._kept)
         self._read_bytes = self.kept_bytes + READ_BYTES
-        chunks = read_chunks(unread, self._prefix)
+        texts, rest = split_plain(unread)
+        chunks = read_chunks(rest)
         if chunks is not None:
+            self._assembly.add_texts(texts)
             self._assembly.add(chunks)
             return
         self._has_odd = True

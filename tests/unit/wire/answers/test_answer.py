@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ppd_wire.answers import answer as answers
-from ppd_wire.answers.answer import assemble, client_body, is_too_long, read_chunks, read_transfer
+from ppd_wire.answers.answer import assemble, client_body, is_too_long, read_transfer
+from ppd_wire.answers.chunks import read_chunks
 from ppd_wire.answers.transfer import Transfer
 from ppd_wire.dialects.dialects import read_whole
 from ppd_wire.requests.asked import IDS, NOTHING

@@ -23,7 +23,7 @@ from tests.support.sse import (
     text,
 )  # fmt: skip
 
-from ppd_wire.answers.answer import read_chunks
+from ppd_wire.answers.chunks import split_plain
 from ppd_wire.dialects.sse import READ_BYTES
 from ppd_wire.requests.asked import IDS, Asked
 
@@ -340,11 +340,11 @@ def test_a_long_answer_is_read_while_it_comes_not_at_its_end(monkeypatch, at_onc
     """Read in one go, 30 MB would stop the loop for a second."""
     sizes_bytes = []
 
-    def noting(stream, prefix=b""):
+    def noting(stream):
         sizes_bytes.append(len(stream))
-        return read_chunks(stream, prefix)
+        return split_plain(stream)
 
-    monkeypatch.setattr("ppd_wire.dialects.sse.read_chunks", noting)
+    monkeypatch.setattr("ppd_wire.dialects.sse.split_plain", noting)
     words, events = long_answer()
     stream = relay()
     feed(stream, *(b"".join(events[start : start + at_once]) for start in range(0, len(events), at_once)))
