@@ -76,9 +76,10 @@ def request_head(path: bytes, authority: str, request_id: str, forwarded_lines: 
 
 def returned(headers: Headers, extra: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The decode leg's headers as the client gets them, with the proxy's own."""
-    hops = named_hops(headers)
-    kept = [pair for pair in headers if pair[0] not in _NOT_RETURNED and pair[0] not in hops]
-    kept.extend(extra)
+    kept = [pair for pair in headers if pair[0] not in _NOT_RETURNED]
+    if len(kept) != len(headers) and (hops := named_hops(headers)):
+        kept = [pair for pair in kept if pair[0] not in hops]
+    kept += extra
     return kept
 
 

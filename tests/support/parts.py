@@ -17,7 +17,7 @@ from ppd_core.fleet.load import Load
 from ppd_core.policy.plan import Mode
 from ppd_core.policy.prompt_pairs import PromptPairs
 from ppd_proxy.control import Control
-from ppd_proxy.request.call import Call
+from ppd_proxy.request.call import Call, Envelope
 from ppd_proxy.request.exchange import Exchange
 from ppd_proxy.request.legs import Legs
 from ppd_proxy.request.ongoing import Ongoing
@@ -130,12 +130,13 @@ class Parts:
 def make_call(body: bytes | dict[str, Any], dialect: Dialect = "chat", path: bytes = b"", **named: str) -> Call:
     """`named` are headers, underscores for their dashes."""
     headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in named.items()]
-    return Call(
-        path=path or {"chat": b"/v1/chat/completions", "completion": b"/v1/completions"}.get(dialect, b"/v1/messages"),
+    path = path or {"chat": b"/v1/chat/completions", "completion": b"/v1/completions"}.get(dialect, b"/v1/messages")
+    envelope = Envelope(
+        path=path,
+        endpoint=path.partition(b"?")[0],
         dialect=dialect,
-        body=body if isinstance(body, bytes) else json.dumps(body).encode(),
         headers=headers,
         named=dict(headers),
         client_key="",
-        received_at=0.0,
     )
+    return Call(envelope, body if isinstance(body, bytes) else json.dumps(body).encode(), 0.0)

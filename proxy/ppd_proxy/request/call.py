@@ -1,4 +1,4 @@
-"""One generation request as it arrived. A pure value."""
+"""One generation request as it arrived. Pure values."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from ppd_wire.headers import Headers
 from ppd_wire.requests.generation import Kind
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """`path` is the plain path with its query; `named` are the headers by name; `client_key` separates clients: their
-    key or authorization. `forwarded` are the lines that legs carry of the headers, by whether the engine is trusted,
-    once they were made."""
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a request says before its body; requests whose heads differ in their length alone share one.
+
+    `path` is the plain path with its query, `endpoint` without it; `named` are the headers by name; `client_key`
+    separates clients: their key or authorization. `forwarded` are the lines that legs carry of the headers, by whether
+    the engine is trusted, once they were made."""
 
     path: bytes
+    endpoint: bytes
     dialect: Dialect
-    body: bytes
     headers: Headers
     named: Mapping[bytes, bytes]
     client_key: str
-    received_at: float
     forwarded: dict[bool, bytes] = msgspec.field(default_factory=dict)
 
     @property
@@ -30,7 +31,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """None for endpoints that are never split."""
         return self.dialect if self.dialect == "chat" or self.dialect == "completion" else None
 
-    @property
-    def endpoint(self) -> bytes:
-        """The path without its query."""
-        return self.path.partition(b"?")[0]
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """`received_at` is when its head was here, on the loop's clock."""
+
+    envelope: Envelope
+    body: bytes
+    received_at: float

@@ -75,24 +75,24 @@ class Legs:
         relay: Relay | None = None,
         asked: Asked = NOTHING,
     ) -> LegRequest:
-        call, origin = request.call, parse_origin(engine.url)
-        lines = call.forwarded.get(engine.is_trusted)
+        envelope, origin = request.call.envelope, parse_origin(engine.url)
+        lines = envelope.forwarded.get(engine.is_trusted)
         if lines is None:
-            lines = forwarded(call.headers, self._engine_authorization, is_trusted=engine.is_trusted)
-            call.forwarded[engine.is_trusted] = lines
+            lines = forwarded(envelope.headers, self._engine_authorization, is_trusted=engine.is_trusted)
+            envelope.forwarded[engine.is_trusted] = lines
         plan = attempt.plan
         consumes_kv = plan.prefill is not None and engine is plan.decode and attempt.handoff.holds_kv
         return LegRequest(
             origin=origin,
-            head=request_head(call.path, origin.authority, attempt.engine_id, lines, len(body)),
+            head=request_head(envelope.path, origin.authority, attempt.engine_id, lines, len(body)),
             body=body,
             relay=relay,
-            dialect=call.dialect,
+            dialect=envelope.dialect,
             is_retriable=not consumes_kv,
             asked=asked,
             is_fresh=consumes_kv and attempt.is_retry,
             expected=Expected(
-                attempt.key.encode(), self._echoes.of(engine, call.endpoint, is_stream=relay is not None)
+                attempt.key.encode(), self._echoes.of(engine, envelope.endpoint, is_stream=relay is not None)
             ),
         )
 
@@ -108,9 +108,9 @@ def _params(handoff: Handoff, handed: HandedOver | None) -> bytes | None:
 
 
 def _opaque_leg(request: Request, opaque: Opaque, attempt: Attempt) -> tuple[bytes, Relay | None]:
-    own_id = f"resp_{attempt.engine_id}" if request.call.endpoint == _RESPONSES else None
+    own_id = f"resp_{attempt.engine_id}" if request.call.envelope.endpoint == _RESPONSES else None
     body = opaque_body(opaque, salt=attempt.salt or None, request_id=own_id)
     if not opaque.is_stream:
         return body, None
     public_id = request.public_id.encode()
-    return body, opaque_relay(request.call.dialect, hidden_id=attempt.hidden_id, public_id=public_id)
+    return body, opaque_relay(request.call.envelope.dialect, hidden_id=attempt.hidden_id, public_id=public_id)

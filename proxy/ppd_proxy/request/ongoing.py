@@ -51,5 +51,5 @@ class Ongoing:
     @property
     def shown_id(self) -> str:
         """The client's own id, else the proxy's."""
-        given = self.call.named.get(b"x-request-id")
+        given = self.call.envelope.named.get(b"x-request-id")
         return given.decode("latin-1") if given else self.record.request_id

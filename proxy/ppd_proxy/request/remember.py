@@ -66,10 +66,11 @@ class Memory:
 
     def look_up(self, call: Call, generation: chat.Generation) -> Looking[KnownHistory]:
         """Raises BadRequest for a prompt that cannot be read."""
-        named, now = call.named, self._clock()
+        envelope, now = call.envelope, self._clock()
+        named = envelope.named
         explicit = named.get(b"x-session-id") or named.get(b"x-conversation-id") or b""
         scope = identity.scope(
-            api_key=call.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1")
+            api_key=envelope.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1")
         )
         if generation.kind == "chat":
             steps = yield from stepped.chat_steps(scope, generation)

@@ -55,14 +55,15 @@ class Reader:
 
     def read(self, call: Call, public_id: str) -> Looking[Request]:
         """A large body in steps. Raises BadRequest naming the field."""
-        if call.kind is None:
+        kind = call.envelope.kind
+        if kind is None:
             opaque = yield from stepped.parse_opaque(call.body, self._stripped_fields)
             if len(call.body) > LARGE_BYTES:
                 yield None
             tokens = opaque_size_bytes(opaque) // BYTES_PER_TOKEN
             demand = Demand(is_split_endpoint=False, prompt_tokens=tokens)
             return Request(call=call, public_id=public_id, demand=demand, opaque=opaque)
-        generation = yield from stepped.parse(call.kind, call.body, self._stripped_fields)
+        generation = yield from stepped.parse(kind, call.body, self._stripped_fields)
         history, spread_key, steps = History(), b"", None
         if not generation.is_multi_sequence:
             known = yield from self._memory.look_up(call, generation)

@@ -132,7 +132,7 @@ def sample_of(
         return None
     return _sample(
         generation,
-        request.call.endpoint,
+        request.call.envelope.endpoint,
         id=shown_id,
         at=at,
         route=record.route,
@@ -156,7 +156,7 @@ def broken_sample(ongoing: Ongoing, request: Request, at: float) -> Sample | Non
     prefill_id = plan.prefill.id if plan.prefill is not None else None
     return _sample(
         generation,
-        request.call.endpoint,
+        request.call.envelope.endpoint,
         id=f"{ongoing.shown_id}-broken",
         at=at,
         route=plan.route,

@@ -91,7 +91,7 @@ class Serving:
 
     def begin(self, call: Call, exchange: Exchange, on_end: Callable[[Exception | None], None]) -> Ongoing:
         record = Record(
-            request_id=self._new_key(), mode=self._planner.mode, received_at=call.received_at, path=call.path
+            request_id=self._new_key(), mode=self._planner.mode, received_at=call.received_at, path=call.envelope.path
         )
         return Ongoing(call, record, exchange, on_end)
 

@@ -31,18 +31,30 @@ class Bodies:
         self._limits = limits
         self._buffered = buffered
 
-    def open(self, named: Mapping[bytes, bytes]) -> Body:
-        """A body that is about to arrive. Raises BadRequest (413) for one that says that it is too large, NoRoute (503)
-        when all that is held leaves no room for another."""
+    def check(self, length: int | None) -> None:
+        """Whether a body may arrive, `length` bytes as it says (None: it does not say). Raises BadRequest (413) for one
+        that is too large, NoRoute (503) when all that is held leaves no room for another."""
         self._buffered.check()
-        declared = named.get(b"content-length")
-        if declared is not None and int(declared) > self._limits.max_body_bytes:
+        if length is not None and length > self._limits.max_body_bytes:
             raise too_large(self._limits.max_body_bytes)
+
+    def open(self) -> Body:
+        """One that arrives in parts."""
         return Body(self._limits, self._buffered)
 
+    def hold(self, body: bytes) -> bytes:
+        """One that came at once. Raises as `Body.feed` does."""
+        if len(body) > UNCHECKED_BYTES:
+            self.open().feed(body, is_whole=True)
+        else:
+            self._buffered.hold(len(body))
+        return body
+
     async def read(self, named: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Raises ClientLeft, and as `open` and `Body.feed` do."""
-        body = self.open(named)
+        """The whole body. Raises ClientLeft, and as `check` and `Body.feed` do."""
+        declared = named.get(b"content-length")
+        self.check(int(declared) if declared is not None else None)
+        body = self.open()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":

@@ -10,11 +10,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-import msgspec
-
 from ppd_proxy.admission.access import check_client
 from ppd_proxy.config.sections import Auth
-from ppd_proxy.request.call import Call
+from ppd_proxy.request.call import Call, Envelope
 from ppd_proxy.request.director import Director
 from ppd_proxy.request.driver import Driver
 from ppd_proxy.server.bodies import BODY_KEY, Bodies, Body, ClientLeft, Message, Receive, replay
@@ -75,25 +73,20 @@ class DataPath:
 
     def begin(self, path: str, head: RequestHead, reply: ClientReply, on_end: OnEnd) -> ServedGeneration | None:
         """A request to one of GENERATION_PATHS, before its body. None: it is refused, and answered."""
-        named = dict(head.headers)
-        call = Call(
-            path=with_query(path.encode(), head.query),
-            dialect=GENERATION_PATHS[path],
-            body=b"",
-            headers=head.headers,
-            named=named,
-            client_key=(bearer(named) or named.get(b"authorization", b"")).decode("latin-1"),
-            received_at=self._clock(),
-            forwarded=head.forwarded,
-        )
+        is_known = bool(head.envelope)
+        envelope = head.envelope[0] if is_known else _envelope(path, head)
+        now = self._clock()
         try:
-            if head.method != "POST":
-                raise BadRequest(f"{path} takes POST, not {head.method}", status=405)
-            check_client(self._auth, named)
-            return ServedGeneration(self, call, self._bodies.open(named), reply, on_end)
+            if not is_known:
+                if head.method != "POST":
+                    raise BadRequest(f"{path} takes POST, not {head.method}", status=405)
+                check_client(self._auth, envelope.named)
+                head.envelope.append(envelope)
+            self._bodies.check(head.length)
         except ProxyError as error:
-            self.turn_away(call, error, reply)
+            self.turn_away(Call(envelope, b"", now), error, reply)
             return None
+        return ServedGeneration(self, self._bodies, envelope, now, reply, on_end)
 
     def turn_away(self, call: Call, error: ProxyError, reply: ClientReply) -> None:
         """Answer a request that gets no further than its bytes; the rest of its body is nobody's."""
@@ -108,55 +101,77 @@ class DataPath:
     def ended(self, call: Call, reply: ClientReply, error: Exception | None) -> None:
         """Nothing is left of a request that was served."""
         if error is not None:  # the last boundary: a bug must still give the client a status
-            log.error("request failed path=%s", call.path.decode(), exc_info=error)
+            log.error("request failed path=%s", call.envelope.path.decode(), exc_info=error)
             if not reply.status:
                 reply.fail(internal_error(), [(b"x-ppd-decision", b"none;reason=internal_error;turn=1")])
         self._bodies.free(call.body)
 
     def refuse(self, path: bytes, error: ProxyError) -> tuple[Headers, bytes]:
         """Count and log a request that gets no further than its connection; the answer's headers and body."""
-        dialect = GENERATION_PATHS.get(path.partition(b"?")[0].decode("latin-1"), "chat")
-        now = self._clock()
-        call = Call(path=path, dialect=dialect, body=b"", headers=[], named={}, client_key="", received_at=now)
-        own_headers = self._director.refuse(call, error)
+        endpoint = path.partition(b"?")[0]
+        dialect = GENERATION_PATHS.get(endpoint.decode("latin-1"), "chat")
+        envelope = Envelope(path=path, endpoint=endpoint, dialect=dialect, headers=[], named={}, client_key="")
+        own_headers = self._director.refuse(Call(envelope, b"", self._clock()), error)
         return [*error_headers(error), *own_headers], error_body(error, dialect)
 
 
 class ServedGeneration:
     """One request to a generation endpoint on its connection, from its head to its end."""
 
-    __slots__ = ("_body", "_call", "_data_path", "_on_end", "driver", "reply")
+    __slots__ = (
+        "_bodies", "_body", "_call", "_data_path", "_envelope", "_on_end", "_received_at", "driver", "reply",
+    )  # fmt: skip
 
-    def __init__(self, data_path: DataPath, call: Call, body: Body, reply: ClientReply, on_end: OnEnd) -> None:
+    def __init__(
+        self,
+        data_path: DataPath,
+        bodies: Bodies,
+        envelope: Envelope,
+        received_at: float,
+        reply: ClientReply,
+        on_end: OnEnd,
+    ) -> None:
         self._data_path = data_path
-        self._call = call
-        self._body: Body | None = body
+        self._bodies = bodies
+        self._envelope = envelope
+        self._received_at = received_at
         self._on_end = on_end
+        self._body: Body | None = None
+        """What arrives in parts, until it is whole."""
+        self._call: Call | None = None
+        """None until its body is here, whole or refused."""
         self.reply = reply
         self.driver: Driver | None = None
         """Whoever answers it, from when it is here whole to its end."""
 
     def feed(self, part: bytes, *, is_whole: bool) -> None:
         """What has arrived of the body. The last part of it starts the request."""
-        body, call, reply = self._body, self._call, self.reply
-        if body is None:
+        if self._call is not None:
             return
-        if not is_whole:
-            reply.go_on()
         try:
-            whole = body.feed(part, is_whole=is_whole)
+            if self._body is None and is_whole:
+                whole: bytes | None = self._bodies.hold(part)
+            else:
+                whole = self._feed(part, is_whole=is_whole)
         except ProxyError as error:
-            self._body = None
-            self._data_path.turn_away(call, error, reply)
+            self._body, self._call = None, Call(self._envelope, b"", self._received_at)
+            self._data_path.turn_away(self._call, error, self.reply)
             return
         if whole is not None:
-            self._body = None
-            call = self._call = msgspec.structs.replace(call, body=whole)
-            self.driver = self._data_path.serve(call, reply, self._ended)
+            self._body, self._call = None, Call(self._envelope, whole, self._received_at)
+            self.driver = self._data_path.serve(self._call, self.reply, self._ended)
+
+    def _feed(self, part: bytes, *, is_whole: bool) -> bytes | None:
+        if self._body is None:
+            self._body = self._bodies.open()
+        if not is_whole:
+            self.reply.go_on()
+        return self._body.feed(part, is_whole=is_whole)
 
     def _ended(self, error: Exception | None) -> None:
         self.driver = None
-        self._data_path.ended(self._call, self.reply, error)
+        if self._call is not None:
+            self._data_path.ended(self._call, self.reply, error)
         self._on_end(self)
 
     def client_left(self) -> None:
@@ -166,6 +181,18 @@ class ServedGeneration:
             self._body = None
         elif self.driver is not None:
             self.driver.client_left()
+
+
+def _envelope(path: str, head: RequestHead) -> Envelope:
+    named = dict(head.fields)
+    return Envelope(
+        path=with_query(path.encode(), head.query),
+        endpoint=path.encode(),
+        dialect=GENERATION_PATHS[path],
+        headers=head.fields,
+        named=named,
+        client_key=(bearer(named) or named.get(b"authorization", b"")).decode("latin-1"),
+    )
 
 
 def _has_body(headers: Headers) -> bool:

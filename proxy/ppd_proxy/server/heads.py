@@ -9,6 +9,7 @@ import re
 
 import msgspec
 
+from ppd_proxy.request.call import Envelope
 from ppd_wire.errors import BadRequest, Refusal
 from ppd_wire.headers import Headers
 
@@ -27,19 +28,30 @@ _AGREEING = (b"authorization", b"x-api-key", b"x-admin-key")
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
-    """One request without its body. `path` is raw, `headers` have lower-case names; `length` is None for a body in
-    chunks. `forwarded` is for whoever makes lines for engines of it, to make them once: heads that differ in their
-    length alone share it."""
+    """One request without its body. `path` is raw; `length` is None for a body in chunks. `envelope` is for whoever
+    makes one of it, to make it once: heads that differ in their length alone share it."""
 
     method: str
     path: bytes
     query: bytes
     version: str
-    headers: Headers
+    fields: Headers
     length: int | None
     keeps_alive: bool
     awaits_continue: bool
-    forwarded: dict[bool, bytes] = msgspec.field(default_factory=dict)
+    envelope: list[Envelope] = msgspec.field(default_factory=list)
+    own_length: tuple[int, bytes] | None = None
+    """Where in `fields` the length stands, and what stands there, where the fields are those of another head."""
+
+    @property
+    def headers(self) -> Headers:
+        """With lower-case names."""
+        if self.own_length is None:
+            return self.fields
+        place, digits = self.own_length
+        fields = self.fields.copy()
+        fields[place] = (b"content-length", digits)
+        return fields
 
 
 class Known:
@@ -59,7 +71,7 @@ class Known:
         line = _LENGTH_LINE.search(text) if len(text) <= MAX_KNOWN_BYTES else None
         if line is None or head.length is None:
             return None
-        names = [name for name, _ in head.headers]
+        names = [name for name, _ in head.fields]
         return cls(text[: line.start(1)], text[line.end(1) :], head, names.index(b"content-length"))
 
     def again(self, text: bytes) -> RequestHead | None:
@@ -68,11 +80,9 @@ class Known:
         digits = text[len(before) : len(text) - len(after)]
         if not (digits.isdigit() and len(digits) <= MAX_LENGTH_DIGITS and text == before + digits + after):
             return None
-        headers = known.headers.copy()
-        headers[self._place] = (b"content-length", digits)
         return RequestHead(
-            known.method, known.path, known.query, known.version, headers, int(digits), known.keeps_alive,
-            known.awaits_continue, known.forwarded,
+            known.method, known.path, known.query, known.version, known.fields, int(digits), known.keeps_alive,
+            known.awaits_continue, known.envelope, (self._place, digits),
         )  # fmt: skip
 
 

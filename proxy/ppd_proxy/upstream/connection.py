@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from ppd_proxy.upstream.known_head import KnownHead
 from ppd_wire.errors import EngineFailure, Failure
 
 Headers = list[tuple[bytes, bytes]]
@@ -46,6 +47,8 @@ class Receiver(Protocol):
         while idle and never saw the request (uvicorn closes after 5 s)."""
 
 
+KNOWN_TRIES = 3
+"""Heads that were learned for nothing: what differs each time is not learned any more."""
 MAX_HEAD_BYTES = 65536
 MAX_HEADERS = 256
 """vLLM sends five; what middleboxes add is far from either."""
@@ -72,20 +75,27 @@ class _Rest:
 
 class Connection(asyncio.Protocol):
     __slots__ = (
-        "_bodies", "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive", "_is_over", "_is_paused",
-        "_is_resting", "_is_until_eof", "_on_idle", "_on_lost", "_parser", "_quiet_bytes", "_receiver", "_requests",
-        "_saw_answer", "_transport", "idle_since", "pass_on",
+        "_answer_pieces", "_bodies", "_headers", "_is_at_line", "_is_chunked", "_is_interim", "_is_kept_alive",
+        "_is_over", "_is_paused", "_is_resting", "_is_until_eof", "_known", "_known_tries", "_on_idle", "_on_lost",
+        "_parser", "_quiet_bytes", "_receiver", "_requests", "_saw_answer", "_transport", "idle_since", "on_body",
+        "pass_on",
     )  # fmt: skip
 
     def __init__(self, on_idle: Callable[[Connection], None], on_lost: Callable[[Connection], None]) -> None:
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
         self._headers: Headers = []
+        self._known: KnownHead | None = None
+        """How whole answers began here, lately."""
+        self._known_tries = KNOWN_TRIES
         self._bodies: list[bytes] = []
-        """Pieces of the answer's body that one read brought: a receiver's work is by the read, not by the piece."""
+        """Pieces of body that one read brought: a receiver's work is by the read, not by the piece."""
+        self._answer_pieces = 0
+        """How many of them are the answer's, once it is over."""
+        self.on_body = self._bodies.append
+        self._parser = httptools.HttpResponseParser(self)
         self._saw_answer = False
         self._is_interim = False
         self._is_until_eof = False
@@ -211,10 +221,14 @@ class Connection(asyncio.Protocol):
             has_more, fault = True, error
         bodies = self._bodies
         if bodies:
-            self._bodies = []
+            self._quiet_bytes = 0
+            if self._is_over:
+                del bodies[self._answer_pieces :]
+            body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+            bodies.clear()
             try:
                 if self._receiver is not None:
-                    self._receiver.on_data(bodies[0] if len(bodies) == 1 else b"".join(bodies))
+                    self._receiver.on_data(body)
             except Exception as error:  # noqa: BLE001 - a fault in reading one answer is that answer's
                 self._fail(f"the engine's answer could not be read: {error!r}")
                 self.close()
@@ -237,10 +251,17 @@ class Connection(asyncio.Protocol):
             parser.feed_data(data)  # the next events of a stream
             return self._is_over
         if is_first and not is_end_like and not data.startswith(b"1", _STATUS_AT):
+            if self._known is not None and self._is_as_known(self._known, data):
+                return False
             head_bytes = data.find(_HEAD_END) + len(_HEAD_END)
             if head_bytes >= len(_HEAD_END):
+                headers = self._headers
                 parser.feed_data(data)
-                return self._is_over and sum(map(len, self._bodies)) != len(data) - head_bytes
+                has_more = self._is_over and sum(map(len, self._bodies)) != len(data) - head_bytes
+                if self._known_tries and self._is_over and self._is_kept_alive and not has_more:
+                    self._known_tries -= 1
+                    self._known = KnownHead.of(data[:head_bytes], headers)
+                return has_more
         view, last = memoryview(data), len(data) - 1
         if last:
             parser.feed_data(view[:last])
@@ -248,6 +269,19 @@ class Connection(asyncio.Protocol):
                 return True
         parser.feed_data(view[last:])
         return False
+
+    def _is_as_known(self, known: KnownHead, data: bytes) -> bool:
+        """Whether it is a whole answer, and begins as the last one did; then the parser need not see it."""
+        body = known.body(data)
+        if body is None:
+            return False
+        self._known_tries = KNOWN_TRIES
+        self._is_over = self._is_kept_alive = True
+        self._answer_pieces = 1
+        self._bodies.append(body)
+        if self._receiver is not None:
+            self._receiver.on_headers(200, known.headers)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._on_lost(self)
@@ -305,14 +339,10 @@ class Connection(asyncio.Protocol):
         if self._receiver is not None:
             self._receiver.on_headers(self._parser.get_status_code(), headers)
 
-    def on_body(self, body: bytes) -> None:
-        self._quiet_bytes = 0
-        if not self._is_over:
-            self._bodies.append(body)
-
     def on_message_complete(self) -> None:
         if not self._is_interim and not self._is_over:
             self._is_over, self._is_kept_alive = True, self._parser.should_keep_alive()
+            self._answer_pieces = len(self._bodies)
 
 
 def _size(headers: Headers) -> int:

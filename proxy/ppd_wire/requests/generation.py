@@ -36,6 +36,12 @@ MAX_SALT_CHARS = 128
 """vLLM 0.32 refuses longer salts (entrypoints/generate/base/protocol.py)."""
 
 
+_PLAIN_FIELDS = frozenset({
+    "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed",
+    "stop", "stream", "presence_penalty", "frequency_penalty", "repetition_penalty", "user", "tools", "tool_choice",
+    "parallel_tool_calls", "reasoning_effort", "response_format",
+})  # fmt: skip
+"""Of these only `stream` decides anything: most requests have no others, and need no look at each that could be there."""
 _OURS_SUFFIX = "_transfer_params"
 _ARGUMENTS = frozenset({"vllm_xargs", "extra_args", "sampling_params"})
 """Fields whose members vLLM reads as if they stood in SamplingParams, handoff parameters too (v1/request.py)."""
@@ -69,12 +75,12 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     is_rewritten: bool
     is_stream: bool
     is_multi_sequence: bool
-    choices: int
-    wants_prompt_logprobs: bool
-    wants_usage: bool
-    wants_token_ids: bool
     messages: list[dict[str, Any]]
     prompt: str | bytes | list[int]
+    choices: int = 1
+    wants_prompt_logprobs: bool = False
+    wants_usage: bool = False
+    wants_token_ids: bool = False
 
     @property
     def prompt_depends_on_output(self) -> bool:
@@ -121,6 +127,17 @@ def view(
     several: bool,
 ) -> Generation:
     """What `parse` gives, once messages or prompt are read. `several`: `prompt` holds more than one sequence."""
+    if _PLAIN_FIELDS.issuperset(fields):
+        return Generation(
+            kind=kind,
+            body=body,
+            fields=fields,
+            is_rewritten=is_rewritten,
+            is_stream=flag(fields, "stream"),
+            is_multi_sequence=several,
+            messages=messages,
+            prompt=prompt,
+        )
     return Generation(
         kind=kind,
         body=body,
@@ -268,6 +285,8 @@ def take_out(fields: Fields, stripped: frozenset[str]) -> bool:
     That is so wherever there are arguments, even harmless ones: of two fields with one name an engine reads the last,
     or another, and then none but that one is left.
     """
+    if not stripped and _PLAIN_FIELDS.issuperset(fields):
+        return False
     taken = _ours(fields)
     if stripped:
         taken += [name for name in stripped if name in fields and name not in taken]

@@ -8,8 +8,4 @@ from tests.support.parts import make_call
     ("dialect", "kind"), [("chat", "chat"), ("completion", "completion"), ("responses", None), ("messages", None)]
 )
 def test_only_chats_and_completions_may_be_split(dialect, kind):
-    assert make_call(b"{}", dialect).kind == kind
-
-
-def test_the_endpoint_is_the_path_without_its_query():
-    assert make_call(b"{}", path=b"/v1/completions?a=1?b").endpoint == b"/v1/completions"
+    assert make_call(b"{}", dialect).envelope.kind == kind

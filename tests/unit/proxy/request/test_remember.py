@@ -22,7 +22,7 @@ def memory():
 
 def asked(memory, fields, dialect="chat", **named):
     call = make_call(fields, dialect, **named)
-    generation = parse(call.kind, call.body)
+    generation = parse(call.envelope.kind, call.body)
     return generation, run(memory.look_up(call, generation))[0]
 
 

@@ -33,7 +33,7 @@ def receiving(*messages):
 
 def fed(bodies, parts):
     """All parts of a body of which more would come."""
-    body = bodies.open({})
+    body = bodies.open()
     assert [whole for part in parts if (whole := body.feed(part, is_whole=False)) is not None] == []
 
 
@@ -61,9 +61,9 @@ async def test_a_client_that_leaves_takes_its_body_along(bodies, buffered):
 
 def test_a_body_that_says_it_is_too_large_is_refused_at_once(bodies):
     with pytest.raises(BadRequest) as refused:
-        bodies.open({b"content-length": b"300001"})
+        bodies.check(300001)
     assert (refused.value.status, refused.value.reason) == (413, Refusal.BODY_TOO_LARGE)
-    assert bodies.open({b"content-length": b"300000"})
+    bodies.check(300000)
 
 
 def test_a_body_that_becomes_too_large_is_refused_and_not_held(bodies, buffered):
@@ -75,7 +75,7 @@ def test_a_body_that_becomes_too_large_is_refused_and_not_held(bodies, buffered)
 def test_where_too_much_is_held_no_other_body_begins(bodies, buffered):
     buffered.hold(1_000_001)
     with pytest.raises(NoRoute):
-        bodies.open({})
+        bodies.check(None)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
@@ -89,7 +89,7 @@ def test_too_much_structure_is_refused_wherever_the_parts_end(bodies, buffered, 
 
 def test_a_small_body_is_left_to_its_decoder(bodies):
     small = b"[" * 1000
-    assert bodies.open({}).feed(small, is_whole=True) == small
+    assert bodies.open().feed(small, is_whole=True) == small
 
 
 async def test_a_body_that_was_read_is_received_again_before_what_follows():

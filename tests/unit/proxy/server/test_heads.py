@@ -13,18 +13,24 @@ def known(text=FIRST):
     return Known.of(text, read_head(text))
 
 
+def said(head):
+    return (
+        head.method, head.path, head.query, head.version, head.headers, head.length, head.keeps_alive,
+        head.awaits_continue,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("digits", [b"0", b"5", b"17", b"0017", b"123456789"])
 def test_a_head_with_another_length_is_read_as_if_anew(digits):
     text = FIRST.replace(b"17", digits)
-    assert known().again(text) == read_head(text)
+    assert said(known().again(text)) == said(read_head(text))
 
 
 def test_heads_that_differ_in_their_length_alone_share_what_was_made_of_them():
     head = read_head(FIRST)
     again = Known.of(FIRST, head).again(FIRST.replace(b"17", b"9"))
-    again.forwarded[True] = b"made once"
-    assert head.forwarded == {True: b"made once"}
-    assert again.headers is not head.headers
+    assert again.envelope is head.envelope
+    assert again.headers != head.headers
 
 
 @pytest.mark.parametrize(
@@ -67,4 +73,4 @@ def test_no_change_of_a_head_makes_a_known_one_of_what_reads_otherwise():
             text[place : place + draw.randint(0, 2)] = draw.choices(b"0123456789 \r\n:,tC", k=draw.randint(0, 2))
         again = before.again(bytes(text))
         if again is not None:
-            assert again == read_head(bytes(text))
+            assert said(again) == said(read_head(bytes(text)))

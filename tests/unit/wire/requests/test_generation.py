@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ppd_wire.errors import BadRequest
-from ppd_wire.requests.generation import parse
+from ppd_wire.requests.generation import _PLAIN_FIELDS, parse
 
 
 def completion(**fields):
@@ -121,3 +123,15 @@ def test_arguments_for_the_engine_are_short():
         parse("chat", body)
     assert (refused.value.status, refused.value.param) == (400, "vllm_xargs")
     assert "131072 bytes" in refused.value.message
+
+
+VALUES = st.sampled_from([None, True, "true", 1, 0, "x", [], [1], {}, {"a": 1}, 2.5])
+
+
+@given(st.dictionaries(st.sampled_from(sorted(_PLAIN_FIELDS - {"messages"})), VALUES))
+def test_fields_that_decide_nothing_need_no_look(fields):
+    """Any other field beside them brings the closer look, which must come to the same."""
+    body = {**fields, "messages": []}
+    plain, looked_at = (parse("chat", json.dumps(each).encode()) for each in (body, {**body, "other": 1}))
+    facts = [name for name in plain.__struct_fields__ if name not in ("body", "fields")]
+    assert [getattr(plain, name) for name in facts] == [getattr(looked_at, name) for name in facts]
