@@ -37,11 +37,11 @@ MAX_SALT_CHARS = 128
 
 
 _PLAIN_FIELDS = frozenset({
-    "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed",
-    "stop", "stream", "presence_penalty", "frequency_penalty", "repetition_penalty", "user", "tools", "tool_choice",
-    "parallel_tool_calls", "reasoning_effort", "response_format",
+    "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p",
+    "seed", "stop", "stream", "presence_penalty", "frequency_penalty", "repetition_penalty", "user", "tools",
+    "tool_choice", "parallel_tool_calls", "reasoning_effort", "response_format",
 })  # fmt: skip
-"""Of these only `stream` decides anything: most requests have no others, and need no look at each that could be there."""
+"""Of these only `stream` decides anything. Most requests have no others: no need to look for each that could be there."""
 _OURS_SUFFIX = "_transfer_params"
 _ARGUMENTS = frozenset({"vllm_xargs", "extra_args", "sampling_params"})
 """Fields whose members vLLM reads as if they stood in SamplingParams, handoff parameters too (v1/request.py)."""
