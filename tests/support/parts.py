@@ -24,7 +24,7 @@ from ppd_proxy.request.ongoing import Ongoing
 from ppd_proxy.request.planner import Planner
 from ppd_proxy.request.prompt_watch import PromptWatch
 from ppd_proxy.request.remember import Memory
-from ppd_proxy.request.request import Reader
+from ppd_proxy.request.request import Reader, Request
 from ppd_proxy.request.serving import Serving
 from ppd_wire.dialects.dialects import Dialect, HandedOver, read_whole
 from ppd_wire.requests.asked import NOTHING
@@ -123,7 +123,8 @@ class Parts:
     def read(self, body: bytes | dict[str, Any], dialect: Dialect = "chat", **named: str) -> Ongoing:
         """A request that was read, before its first plan. Raises BadRequest."""
         ongoing = self.begin(make_call(body, dialect, **named))
-        ongoing.request, _ = run(self.reader.read(ongoing.call, ongoing.record.request_id))
+        read = self.reader.read(ongoing.call, ongoing.record.request_id)
+        ongoing.request = read if isinstance(read, Request) else run(read)[0]
         return ongoing
 
 

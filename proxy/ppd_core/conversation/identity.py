@@ -128,12 +128,11 @@ def chat_steps(scope: bytes, messages: Iterable[Mapping[str, Any]]) -> list[byte
     digest = scope
     steps = []
     for message in messages:
-        role, content = message.get("role"), message.get("content")
-        if len(message) == 2 and type(content) is str and type(role) is str and role in _PLAIN:
-            try:
-                digest = xxh3_128_digest(digest + _PLAIN[role] + content.encode())
-            except UnicodeEncodeError:  # a lone surrogate
-                digest = chat_step(digest, message, _canonical_content(content))
+        if len(message) == 2:
+            try:  # a role and a text, as most have; with no such role, no `encode`, or half a character it is none
+                digest = xxh3_128_digest(digest + _PLAIN[message["role"]] + message["content"].encode())
+            except (KeyError, TypeError, AttributeError, UnicodeEncodeError):
+                digest = chat_step(digest, message, _canonical_content(message.get("content")))
         else:
             digest = chat_step(digest, message, _canonical_content(message.get("content")))
         steps.append(digest)

@@ -54,20 +54,23 @@ class Load:
         """Count one request of `tokens` tokens on an engine until the reservation is released."""
         if tokens < 0:
             raise ValueError(f"tokens is {tokens}; it must be 0 or more")
-        self._add(engine_id, requests=1, tokens=tokens)
+        self.requests[engine_id] = self.requests.get(engine_id, 0) + 1
+        if tokens:
+            self.tokens[engine_id] = self.tokens.get(engine_id, 0) + tokens
         return Reservation(self, engine_id, tokens)
 
-    def _add(self, engine_id: str, *, requests: int, tokens: int) -> None:
-        total = self.requests.get(engine_id, 0) + requests
-        if total:
-            self.requests[engine_id] = total
+    def _give_back(self, engine_id: str, tokens: int) -> None:
+        left = self.requests[engine_id] - 1
+        if left:
+            self.requests[engine_id] = left
         else:
             del self.requests[engine_id]
-        total = self.tokens.get(engine_id, 0) + tokens
-        if total:
-            self.tokens[engine_id] = total
-        else:
-            self.tokens.pop(engine_id, None)
+        if tokens:
+            left = self.tokens[engine_id] - tokens
+            if left:
+                self.tokens[engine_id] = left
+            else:
+                del self.tokens[engine_id]
 
 
 class Reservation:
@@ -84,4 +87,4 @@ class Reservation:
         """Give the share back. Only the first call counts."""
         load, self._load = self._load, None
         if load is not None:
-            load._add(self.engine_id, requests=-1, tokens=-self.tokens)
+            load._give_back(self.engine_id, self.tokens)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from ppd_core.conversation.history import History
 from ppd_proxy.config.sections import Limits
 from ppd_proxy.request.call import Call
 from ppd_proxy.request.deadlines import Patience
@@ -61,20 +60,21 @@ class Director:
         ongoing = self._serving.begin(call, Exchange(self._retries), on_end)
         driver = Driver(ongoing, client, self._serving, self._pool, self._in_flight, self._patience, self._ended)
         self._in_flight.add(driver)
-        steps = self._reader.read(call, ongoing.record.request_id)
         try:
-            step = next(steps)
-        except StopIteration as read:
-            self._start(driver, read.value)
+            read = self._reader.read(call, ongoing.record.request_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the request must end
             driver.close(error)
+            return driver
+        if isinstance(read, Request):
+            self._start(driver, read)
         else:
-            self._in_flight.tasks.spawn(self._read(steps, step, driver))
+            self._in_flight.tasks.spawn(self._read(read, driver))
         return driver
 
-    async def _read(self, steps: Looking[Request], step: Awaitable[History] | None, driver: Driver) -> None:
+    async def _read(self, steps: Looking[Request], driver: Driver) -> None:
         """A large body in steps: others have their turns between them."""
         try:
+            step = next(steps)
             while True:
                 if step is None:
                     await asyncio.sleep(0)

@@ -43,6 +43,7 @@ from ppd_wire.errors import ProxyError
 
 LARGE_BYTES = 1024 * 1024
 _NO_COMMANDS: Commands = ()
+_STREAMING, _DONE = Phase.STREAMING, Phase.DONE
 
 
 class Driver:
@@ -160,15 +161,14 @@ class Driver:
         self._is_scheduled = True
         exchange = self.ongoing.exchange
         try:
-            while not self._is_over and self._waiting is None:
-                if self._commands:
-                    commands, self._commands = self._commands, _NO_COMMANDS
-                    self._carry_out(commands)
-                    continue
-                leg, phase = self.leg, exchange.phase
-                if phase is Phase.DONE:
+            if self._commands:
+                self._go_on()
+            while self._waiting is None and not self._is_over:
+                if exchange.phase is _DONE:
                     self.close()
-                elif leg is not None and leg.out and phase is Phase.STREAMING and not leg.is_over:
+                    break
+                leg = self.leg
+                if leg is not None and leg.out and exchange.phase is _STREAMING and not leg.is_over:
                     self._write(leg)  # the last bytes leave together with the end
                 elif self._events:
                     self._hear(self._events.pop(0), leg)
@@ -181,6 +181,11 @@ class Driver:
                 raise
             self.close(error)  # whatever happens, nothing stays open
         self._is_scheduled = self._is_over
+
+    def _go_on(self) -> None:
+        """With the commands that were kept."""
+        commands, self._commands = self._commands, _NO_COMMANDS
+        self._carry_out(commands)
 
     def _hear(self, event: Event, leg: Leg | None) -> None:
         if isinstance(event, DeadlinePassed) and not self._is_due(event, leg):
@@ -202,13 +207,13 @@ class Driver:
 
     def _carry_out(self, commands: Commands) -> None:
         """In order. Those behind one that has to be waited for are kept."""
-        for index, command in enumerate(commands):
-            if self._waiting is not None:
-                self._commands += commands[index:]
-                return
+        for index, command in enumerate(commands, 1):
             awaitable = _HOW[type(command)](self, command)
             if awaitable is not None:
                 self._wait(awaitable)
+            if self._waiting is not None:
+                self._commands += commands[index:]
+                return
 
     def _make_plan(self, command: MakePlan) -> None:
         self._carry_out(self.ongoing.exchange.handle(self._steps.plan(self.ongoing, command)))

@@ -105,6 +105,7 @@ class Phase(Enum):
     DONE = "done"
 
 
+_PLANNING, _PREFILL, _DECODE, _STREAMING, _RELEASING, _ = Phase
 _NOTHING: Commands = ()
 _OPEN_PREFILL: Commands = (OpenLeg("prefill"), ArmDeadline("prefill"))
 _OPEN_DECODE: Commands = (OpenLeg("decode"), ArmDeadline("first_token"))
@@ -144,21 +145,20 @@ class Exchange:
 
     def handle(self, event: Event) -> Commands:
         """The commands for `event`; one without meaning in this phase (a late timer, a late abort) has none."""
-        if isinstance(event, Stopping):
+        if type(event) is Stopping:
             return self._stop(event.error)
-        match self.phase:
-            case Phase.PLANNING:
-                return self._while_planning(event)
-            case Phase.PREFILL:
-                return self._while_prefill(event)
-            case Phase.DECODE:
-                return self._while_decode(event)
-            case Phase.STREAMING:
-                return self._while_streaming(event)
-            case Phase.RELEASING:
-                return self._while_releasing(event)
-            case Phase.DONE:
-                return _NOTHING
+        phase = self.phase
+        if phase is _DECODE:
+            return self._while_decode(event)
+        if phase is _PLANNING:
+            return self._while_planning(event)
+        if phase is _STREAMING:
+            return self._while_streaming(event)
+        if phase is _PREFILL:
+            return self._while_prefill(event)
+        if phase is _RELEASING:
+            return self._while_releasing(event)
+        return _NOTHING
 
     def _stop(self, error: ProxyError) -> Commands:
         """Nobody waits any more: as if the deadline of every phase had passed."""

@@ -10,7 +10,7 @@ import xxhash
 
 from ppd_core.conversation import identity, stepped
 from ppd_core.conversation.history import History, Home
-from ppd_proxy.request.call import Call
+from ppd_proxy.request.call import Envelope
 from ppd_wire.answers.answer import EngineAnswer
 from ppd_wire.errors import BadRequest
 from ppd_wire.requests import generation as chat
@@ -64,27 +64,41 @@ class Memory:
         self._store = store
         self._clock = clock
 
-    def look_up(self, call: Call, generation: chat.Generation) -> Looking[KnownHistory]:
-        """Raises BadRequest for a prompt that cannot be read."""
-        envelope, now = call.envelope, self._clock()
-        named = envelope.named
-        explicit = named.get(b"x-session-id") or named.get(b"x-conversation-id") or b""
-        scope = identity.scope(
-            api_key=envelope.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1")
-        )
+    def look_up(self, envelope: Envelope, generation: chat.Generation) -> KnownHistory | Looking[KnownHistory]:
+        """What is known where the store tells it at once, and the steps that are left where it does not. Raises
+        BadRequest for a prompt that cannot be read."""
+        scope = _scope(envelope, generation)
         if generation.kind == "chat":
-            steps = yield from stepped.chat_steps(scope, generation)
-            last = identity.last_assistant(generation.messages)
-            found = self._store.look_up_chat(steps, last_assistant=last, now=now)
-            history = yield from _awaited(found)
-            return KnownHistory(history, steps[_first_user(generation)] if steps else scope, steps)
+            return self._look_up_chat(scope, generation, identity.chat_steps(scope, generation.messages))
         try:
-            raw = yield from stepped.raw_steps(scope, generation.prompt)
+            return self._look_up_raw(scope, identity.raw_steps(scope, generation.prompt))
         except ValueError as error:
             raise BadRequest(str(error), param="prompt") from None
-        spread_key = xxhash.xxh3_128_digest(scope + raw.data[: identity.BLOCK_UNITS])
-        history = yield from _awaited(self._store.look_up_raw(raw, now=now))
-        return KnownHistory(history, spread_key, raw)
+
+    def look_up_large(self, envelope: Envelope, generation: chat.Generation) -> Looking[KnownHistory]:
+        """As `look_up`, for a body that is hashed in steps."""
+        scope = _scope(envelope, generation)
+        if generation.kind == "chat":
+            known = self._look_up_chat(scope, generation, (yield from stepped.chat_steps(scope, generation)))
+        else:
+            try:
+                known = self._look_up_raw(scope, (yield from stepped.raw_steps(scope, generation.prompt)))
+            except ValueError as error:
+                raise BadRequest(str(error), param="prompt") from None
+        return known if isinstance(known, KnownHistory) else (yield from known)
+
+    def _look_up_chat(
+        self, scope: bytes, generation: chat.Generation, steps: list[bytes]
+    ) -> KnownHistory | Looking[KnownHistory]:
+        last = identity.last_assistant(generation.messages)
+        found = self._store.look_up_chat(steps, last_assistant=last, now=self._clock())
+        spread_key = steps[_first_user(generation)] if steps else scope
+        return _known(found, spread_key, steps)
+
+    def _look_up_raw(self, scope: bytes, steps: identity.RawSteps) -> KnownHistory | Looking[KnownHistory]:
+        found = self._store.look_up_raw(steps, now=self._clock())
+        spread_key = xxhash.xxh3_128_digest(scope + steps.data[: identity.BLOCK_UNITS])
+        return _known(found, spread_key, steps)
 
     def remember(
         self, generation: chat.Generation, answer: EngineAnswer, steps: Steps, *, home: Home, prompt_tokens: int
@@ -103,13 +117,25 @@ class Memory:
             store.remember_chat(steps, answered, home=home, prompt_tokens=prompt_tokens, now=now)
 
 
-def _awaited(found: History | Awaitable[History]) -> Looking[History]:
-    if isinstance(found, History):
-        return found
+def _scope(envelope: Envelope, generation: chat.Generation) -> bytes:
+    named = envelope.named
+    explicit = named.get(b"x-session-id") or named.get(b"x-conversation-id") or b""
+    return identity.scope(
+        api_key=envelope.client_key, fields=generation.fields, explicit_id=explicit.decode("latin-1")
+    )
+
+
+def _known(
+    found: History | Awaitable[History], spread_key: bytes, steps: Steps
+) -> KnownHistory | Looking[KnownHistory]:
+    return KnownHistory(found, spread_key, steps) if isinstance(found, History) else _later(found, spread_key, steps)
+
+
+def _later(found: Awaitable[History], spread_key: bytes, steps: Steps) -> Looking[KnownHistory]:
     history = yield found
     if history is None:
         raise RuntimeError("a history was awaited, and not sent in")
-    return history
+    return KnownHistory(history, spread_key, steps)
 
 
 def _first_user(generation: chat.Generation) -> int:

@@ -141,57 +141,57 @@ def is_failure(record: Record) -> bool:
 
 def request_line(record: Record) -> str:
     """`id=... route=... reason=...`: fields that are not known are left out."""
-    parts = [
+    line = (
         f"id={_word(record.request_id)} route={record.route} reason={record.reason} turn={record.turn} "
         f"status={record.status}"
-    ]
+    )
     if record.path:
-        parts.append(_endpoint(record.path.partition(b"?")[0][:_PATH_CHARS]))
-    if record.model is not None and (model := _model(record.model)):
-        parts.append(model)
+        line += _endpoint(record.path.partition(b"?")[0][:_PATH_CHARS])
+    if record.model is not None:
+        line += _model(record.model)
     received_at = record.received_at
     if record.first_token_at is not None:
-        parts.append(f"ttft_ms={(record.first_token_at - received_at) * 1000:.1f}")
+        line += f" ttft_ms={(record.first_token_at - received_at) * 1000:.1f}"
     if record.prompt_tokens is not None:
-        parts.append(f"prompt_tokens={record.prompt_tokens}")
+        line += f" prompt_tokens={record.prompt_tokens}"
     if record.cached_tokens is not None:
-        parts.append(f"cached_tokens={record.cached_tokens}")
+        line += f" cached_tokens={record.cached_tokens}"
     if record.completion_tokens is not None:
-        parts.append(f"completion_tokens={record.completion_tokens}")
-    if record.transfer is not None:
-        moved = record.transfer
-        parts.append(
-            f"kv_bytes={moved.bytes} kv_ms={moved.seconds * 1000:.1f} kv_blocks={moved.blocks} "
+        line += f" completion_tokens={record.completion_tokens}"
+    moved = record.transfer
+    if moved is not None:
+        line += (
+            f" kv_bytes={moved.bytes} kv_ms={moved.seconds * 1000:.1f} kv_blocks={moved.blocks} "
             f"kv_skipped={moved.skipped_blocks}"
         )
     if record.prefill_id is not None:
-        parts.append(f"prefill={record.prefill_id}")
+        line += f" prefill={record.prefill_id}"
     if record.decode_id is not None:
-        parts.append(f"decode={record.decode_id}")
+        line += f" decode={record.decode_id}"
     if record.retries:
-        parts.append(f"retries={record.retries}")
+        line += f" retries={record.retries}"
     if record.is_client_gone:
-        parts.append("client_gone=true")
+        line += " client_gone=true"
     if record.ended_at is not None:
-        parts.append(f"total_ms={(record.ended_at - received_at) * 1000:.1f}")
+        line += f" total_ms={(record.ended_at - received_at) * 1000:.1f}"
     if record.error is not None:
-        parts.append(f"error={record.error[:_ERROR_CHARS]!r}")
-    return " ".join(parts)
+        line += f" error={record.error[:_ERROR_CHARS]!r}"
+    return line
 
 
 @lru_cache(_REMEMBERED)
 def _endpoint(path: bytes) -> str:
     """For a path without its query, which may hold what is nobody's business."""
-    return "endpoint=" + _word(path.decode("utf-8", "backslashreplace"))
+    return " endpoint=" + _word(path.decode("utf-8", "backslashreplace"))
 
 
 @lru_cache(_REMEMBERED)
 def _model(raw: bytes) -> str:
     """What the client named as its model, the start of it; nothing where that is no text."""
     if len(raw) > _MODEL_BYTES:
-        return "model=" + _word(raw[:_MODEL_CHARS].decode("utf-8", "replace")) if raw[0] == _QUOTE else ""
+        return " model=" + _word(raw[:_MODEL_CHARS].decode("utf-8", "replace")) if raw[0] == _QUOTE else ""
     try:
-        return "model=" + _word(_text.decode(raw)[:_MODEL_CHARS])
+        return " model=" + _word(_text.decode(raw)[:_MODEL_CHARS])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
 

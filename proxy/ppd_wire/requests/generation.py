@@ -41,7 +41,7 @@ _PLAIN_FIELDS = frozenset({
     "seed", "stop", "stream", "presence_penalty", "frequency_penalty", "repetition_penalty", "user", "tools",
     "tool_choice", "parallel_tool_calls", "reasoning_effort", "response_format",
 })  # fmt: skip
-"""Of these only `stream` decides anything. Most requests have no others: no need to look for each that could be there."""
+"""Of these only `stream` decides anything. Most requests have no others: no need to look for what could be there."""
 _OURS_SUFFIX = "_transfer_params"
 _ARGUMENTS = frozenset({"vllm_xargs", "extra_args", "sampling_params"})
 """Fields whose members vLLM reads as if they stood in SamplingParams, handoff parameters too (v1/request.py)."""

@@ -2,7 +2,6 @@
 
 import pytest
 from tests.support.parts import make_call
-from tests.support.steps import run
 
 from ppd_core.conversation.conversations import Conversations
 from ppd_core.conversation.history import Home
@@ -23,7 +22,7 @@ def memory():
 def asked(memory, fields, dialect="chat", **named):
     call = make_call(fields, dialect, **named)
     generation = parse(call.envelope.kind, call.body)
-    return generation, run(memory.look_up(call, generation))[0]
+    return generation, memory.look_up(call.envelope, generation)
 
 
 def answered(memory, fields, answer, dialect="chat", **named):
