@@ -99,7 +99,7 @@ def scope(*, api_key: str, fields: Mapping[str, msgspec.Raw], explicit_id: str =
     """
     model = bytes(fields.get("model", b""))
     digest = xxh3_128_digest(
-        api_key.encode("utf-8", "surrogatepass") + _TEXT + (_canonical_json(model) if b"\\" in model else model)
+        api_key.encode("utf-8", "surrogatepass") + _TEXT + (_canonical_json(model) if model.find(b"\\") >= 0 else model)
     )
     if not explicit_id and _SCOPE_FIELDS.isdisjoint(fields):
         return digest

@@ -53,7 +53,7 @@ def take_out(payload: bytes, asked: Asked) -> bytes | None:
 def take_out_handoff(payload: bytes, nested: str = "") -> bytes:
     """A JSON object without handoff parameters, neither at its top nor in its member `nested`. What holds none, and
     what is no object, comes back as it is."""
-    if HANDOFF_MARK not in payload:
+    if payload.find(HANDOFF_MARK) < 0:  # `in` first takes the mark for a number, and fails
         return payload
     if len(payload) <= _SMALL_BYTES:  # larger ones are searched as fast as they are read
         payload = payload.replace(_NO_PARAMS, b"")  # as vLLM says that there are none; no JSON text can hold this
