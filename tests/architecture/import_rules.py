@@ -27,14 +27,16 @@ PURE = (
     "ppd_accuracy",
     "ppd_core",
     "ppd_proxy.control",
+    "ppd_proxy.server.client_limits",
     "ppd_proxy.server.guarding",
     "ppd_proxy.server.heads",
     "ppd_proxy.upstream.events",
+    "ppd_proxy.upstream.known_head",
     "ppd_proxy.upstream.leg_request",
     *(
         f"ppd_proxy.request.{each}"
         for each in (
-            "answering", "attempt", "call", "exchange", "legs", "ongoing", "planner", "prompt_watch", "record",
+            "answering", "attempt", "exchange", "legs", "ongoing", "planner", "prompt_watch", "reader", "record",
             "remember", "request", "serving", "signals",
         )
     ),

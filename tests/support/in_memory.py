@@ -9,10 +9,10 @@ from typing import Any
 from tests.support.parts import Parts, Remembering
 
 from ppd_proxy.config.sections import Limits
-from ppd_proxy.request.call import Call
 from ppd_proxy.request.director import Director
 from ppd_proxy.request.in_flight import InFlight
 from ppd_proxy.request.record import Record
+from ppd_proxy.request.request import Call
 from ppd_proxy.request.sampling import Sampling
 from ppd_proxy.upstream.pool import Pool
 from ppd_shell.tasks import Tasks

@@ -17,14 +17,14 @@ from ppd_core.fleet.load import Load
 from ppd_core.policy.plan import Mode
 from ppd_core.policy.prompt_pairs import PromptPairs
 from ppd_proxy.control import Control
-from ppd_proxy.request.call import Call, Envelope
 from ppd_proxy.request.exchange import Exchange
 from ppd_proxy.request.legs import Legs
 from ppd_proxy.request.ongoing import Ongoing
 from ppd_proxy.request.planner import Planner
 from ppd_proxy.request.prompt_watch import PromptWatch
+from ppd_proxy.request.reader import Reader
 from ppd_proxy.request.remember import Memory
-from ppd_proxy.request.request import Reader, Request
+from ppd_proxy.request.request import Call, Envelope, Request
 from ppd_proxy.request.serving import Serving
 from ppd_wire.dialects.dialects import Dialect, HandedOver, read_whole
 from ppd_wire.requests.asked import NOTHING

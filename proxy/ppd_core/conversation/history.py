@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from ppd_core.conversation.identity import RawSteps
+
+Steps = list[bytes] | RawSteps | None
+"""A request's own steps, of its messages or of its raw prompt; None or empty: nothing to find it by."""
+
 
 class Home(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The decode engine that holds a conversation's KV, and how many tokens of it.
@@ -36,3 +41,11 @@ class History(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def turn(self) -> int:
         return self.known_answers + 1
+
+
+class KnownHistory(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a request's history. `spread_key` is the digest of the conversation's start."""
+
+    history: History
+    spread_key: bytes
+    steps: Steps

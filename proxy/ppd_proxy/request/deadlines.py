@@ -9,32 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-import msgspec
-
-from ppd_proxy.request.signals import Deadline
-
 SLOT_S = 0.05
-
-
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a request waits, in seconds: for a prefill answer, for the first token, for the next one, and for a
-    decode engine to take KV that nobody wants any more."""
-
-    prefill_s: float
-    first_token_s: float
-    idle_s: float
-    release_s: float
-
-    def of(self, deadline: Deadline) -> float:
-        match deadline:
-            case "prefill":
-                return self.prefill_s
-            case "first_token":
-                return self.first_token_s
-            case "idle":
-                return self.idle_s
-            case "release":
-                return self.release_s
 
 
 class Waiting(Protocol):

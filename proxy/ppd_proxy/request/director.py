@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Callable
 
 from ppd_proxy.config.sections import Limits
-from ppd_proxy.request.call import Call
-from ppd_proxy.request.deadlines import Patience
 from ppd_proxy.request.driver import Driver
 from ppd_proxy.request.exchange import Exchange
 from ppd_proxy.request.in_flight import InFlight
+from ppd_proxy.request.reader import Reader
 from ppd_proxy.request.record import Record
 from ppd_proxy.request.remember import Looking
-from ppd_proxy.request.request import Reader, Request
+from ppd_proxy.request.request import Call, Request
 from ppd_proxy.request.sampling import Sampling
 from ppd_proxy.request.serving import Serving
 from ppd_proxy.request.sides import Client
+from ppd_proxy.request.signals import Patience
 from ppd_proxy.upstream.pool import Pool
 from ppd_wire.errors import Failure, ProxyError
 from ppd_wire.headers import Headers

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-from ppd_proxy.request.deadlines import Patience
 from ppd_proxy.request.exchange import Phase
 from ppd_proxy.request.in_flight import InFlight
 from ppd_proxy.request.ongoing import Ongoing
@@ -30,6 +29,7 @@ from ppd_proxy.request.signals import (
     MakePlan,
     NoteStranded,
     OpenLeg,
+    Patience,
     RelayAnswer,
     Release,
     Respond,

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from ppd_core.policy.plan import Plan
 from ppd_proxy.request.attempt import Attempt
-from ppd_proxy.request.call import Call
 from ppd_proxy.request.exchange import Exchange
 from ppd_proxy.request.record import Record
-from ppd_proxy.request.request import Request
+from ppd_proxy.request.request import Call, Request
 from ppd_wire.answers.prompt_counts import PromptCheck
 from ppd_wire.dialects.dialects import HandedOver
 

@@ -5,27 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Protocol, TypeVar
 
-import msgspec
 import xxhash
 
 from ppd_core.conversation import identity, stepped
-from ppd_core.conversation.history import History, Home
-from ppd_proxy.request.call import Envelope
+from ppd_core.conversation.history import History, Home, KnownHistory, Steps
+from ppd_proxy.request.request import Envelope
 from ppd_wire.answers.answer import EngineAnswer
 from ppd_wire.errors import BadRequest
 from ppd_wire.requests import generation as chat
-
-Steps = list[bytes] | identity.RawSteps | None
-"""A request's own steps, of its messages or of its raw prompt; None or empty: nothing to find it by."""
-
-
-class KnownHistory(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a request's history. `spread_key` is the digest of the conversation's start."""
-
-    history: History
-    spread_key: bytes
-    steps: Steps
-
 
 T = TypeVar("T")
 Looking = Generator[Awaitable[History] | None, History | None, T]

@@ -15,7 +15,6 @@ from ppd_core.conversation.history import Home
 from ppd_core.policy.plan import Mode, Route
 from ppd_proxy.request.answering import own_headers, shown_body, unseen_error, unseen_headers
 from ppd_proxy.request.attempt import Attempt
-from ppd_proxy.request.call import Call
 from ppd_proxy.request.exchange import Exchange
 from ppd_proxy.request.legs import Legs
 from ppd_proxy.request.ongoing import Ongoing
@@ -23,7 +22,7 @@ from ppd_proxy.request.planner import Planner
 from ppd_proxy.request.prompt_watch import PromptWatch
 from ppd_proxy.request.record import Record
 from ppd_proxy.request.remember import Memory
-from ppd_proxy.request.request import Request
+from ppd_proxy.request.request import Call, Request
 from ppd_proxy.request.signals import DeadlinePassed, LegRefused, MakePlan, OpenLeg, Planned, Refused
 from ppd_proxy.upstream.events import LegEnded, LegFailed, LegKind
 from ppd_proxy.upstream.leg_request import LegRequest

@@ -33,17 +33,17 @@ from ppd_proxy.request.in_flight import InFlight
 from ppd_proxy.request.legs import Legs
 from ppd_proxy.request.planner import Planner
 from ppd_proxy.request.prompt_watch import PromptWatch
+from ppd_proxy.request.reader import Reader
 from ppd_proxy.request.record import Record
 from ppd_proxy.request.remember import Memory
-from ppd_proxy.request.request import Reader
 from ppd_proxy.request.sampling import Sampling
 from ppd_proxy.request.serving import Serving
 from ppd_proxy.runtime.watching import Reins, baseline_engines, make_accuracy, open_journal
-from ppd_proxy.server import guarding
 from ppd_proxy.server.accuracy import accuracy_blueprint
 from ppd_proxy.server.admin import admin_blueprint
 from ppd_proxy.server.app import make_app
 from ppd_proxy.server.bodies import Bodies
+from ppd_proxy.server.client_limits import ClientLimits
 from ppd_proxy.server.data_path import App, DataPath
 from ppd_proxy.server.engines import EngineDesk, engines_blueprint
 from ppd_proxy.server.listening import BACKLOG, Listener, most_clients, open_files
@@ -158,7 +158,7 @@ class Runtime:
         director = self._make_director(planner, Legs(self._echoes, engine_authorization), in_flight)
         data_path = DataPath(noting, director, config.auth, Bodies(config.server, self.buffered), clock)
         side = config.server
-        limits = guarding.ClientLimits(
+        limits = ClientLimits(
             max_head_bytes=side.max_head_bytes,
             keep_alive_s=side.keep_alive_s,
             head_timeout_s=side.head_timeout_s,

@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 from ppd_proxy.admission.access import check_client
 from ppd_proxy.config.sections import Auth
-from ppd_proxy.request.call import Call, Envelope
 from ppd_proxy.request.director import Director
 from ppd_proxy.request.driver import Driver
+from ppd_proxy.request.request import Call, Envelope
 from ppd_proxy.server.bodies import BODY_KEY, Bodies, Body, ClientLeft, Message, Receive, replay
 from ppd_proxy.server.heads import RequestHead
 from ppd_proxy.server.paths import with_query

@@ -21,8 +21,7 @@ import re
 from enum import Enum
 from types import MappingProxyType
 
-import msgspec
-
+from ppd_proxy.server.client_limits import ClientLimits
 from ppd_proxy.server.heads import Known, RequestHead, malformed, read_fields, read_head, shown
 from ppd_wire.errors import BadRequest, Refusal
 
@@ -38,18 +37,6 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _SMALL_SIZES = MappingProxyType({b"%x" % size: size for size in range(1, 1024)})
 _BLANK_LINES = re.compile(rb"\A(?:\r\n)+")  # behind some clients' bodies; they count as the next head's
 _BARE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])(?!\Z)")
-
-
-class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`keep_alive_s`: without a byte of a request, the first included. `head_timeout_s`: from a head's first byte to
-    its last. `body_timeout_s`: between two bytes of a body. `write_timeout_s`: with unsent bytes, none of which leaves.
-    """
-
-    max_head_bytes: int
-    keep_alive_s: float
-    head_timeout_s: float
-    body_timeout_s: float
-    write_timeout_s: float
 
 
 class ReadPhase(Enum):

@@ -9,7 +9,7 @@ import re
 
 import msgspec
 
-from ppd_proxy.request.call import Envelope
+from ppd_proxy.request.request import Envelope
 from ppd_wire.errors import BadRequest, Refusal
 from ppd_wire.headers import Headers
 

@@ -22,8 +22,9 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from ppd_proxy.request.in_flight import InFlight
+from ppd_proxy.server.client_limits import ClientLimits
 from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, ServedGeneration
-from ppd_proxy.server.guarding import ClientGuard, ClientLimits, ReadPhase
+from ppd_proxy.server.guarding import ClientGuard, ReadPhase
 from ppd_proxy.server.heads import RequestHead
 from ppd_proxy.server.reply import ClientReply
 from ppd_proxy.server.unframed import UnframedCycle, reset

@@ -9,9 +9,9 @@ from tests.support.parts import Parts, make_call
 from tests.support.playbook import planned
 from tests.support.scripted import BODY, HEAD, LIMIT_S, SSE_END, SSE_HEAD, Line, chunk, scripted, until
 
-from ppd_proxy.request.deadlines import Patience
 from ppd_proxy.request.driver import Driver
 from ppd_proxy.request.in_flight import InFlight
+from ppd_proxy.request.signals import Patience
 from ppd_proxy.upstream.leg_request import LegRequest
 from ppd_proxy.upstream.pool import Pool
 from ppd_shell.tasks import Tasks

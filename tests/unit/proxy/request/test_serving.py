@@ -6,7 +6,7 @@ import pytest
 from tests.support.parts import ANSWER, Answered, Parts, answering
 
 from ppd_core.policy.plan import DecisionReason
-from ppd_proxy.request.request import BYTES_PER_TOKEN
+from ppd_proxy.request.reader import BYTES_PER_TOKEN
 from ppd_proxy.request.signals import DeadlinePassed, LegRefused, MakePlan, OpenLeg, Planned, Refused
 from ppd_proxy.upstream.events import LegEnded, LegFailed
 from ppd_wire.dialects.dialects import HandedOver

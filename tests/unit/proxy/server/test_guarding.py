@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppd_proxy.server import guarding
-from ppd_proxy.server.guarding import FRAMING_BYTES, HELD_BYTES, TAKEN_BYTES, ClientGuard, ClientLimits, ReadPhase
+from ppd_proxy.server.client_limits import ClientLimits
+from ppd_proxy.server.guarding import FRAMING_BYTES, HELD_BYTES, TAKEN_BYTES, ClientGuard, ReadPhase
 from ppd_proxy.server.heads import MAX_FIELDS, read_head
 from ppd_wire.errors import BadRequest
 
