@@ -134,3 +134,32 @@ async def test_who_leaves_before_everything_was_handed_over_is_gone(line):
         await over(cluster)
     fields = line()
     assert (fields["status"], fields.get("client_gone")) == ("200", "true")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_sends_no_more_has_left_though_its_request_is_whole(line, stream):
+    """What was written to it before reaches it; the rest of the answer is nobody's."""
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    async def answer(request):
+        asked.set()
+        if stream:
+            return await streaming(EVENT % b"a", then=never)(request)
+        await never.wait()
+
+    async with (
+        scripted_engine(answer) as engine,
+        running_proxy(engines=Engines(aggregated=(engine,))) as cluster,
+    ):
+        reader, writer = await ask(cluster.url, stream=stream)
+        async with asyncio.timeout(LIMIT_S):
+            await asked.wait()
+        if stream:
+            await read_until(reader, EVENT % b"a")
+        writer.write_eof()
+        async with asyncio.timeout(LIMIT_S):
+            assert await reader.read() == b""
+        await over(cluster)
+        writer.close()
+    fields = line()
+    assert (fields["status"], fields.get("client_gone")) == ("200" if stream else "499", "true")

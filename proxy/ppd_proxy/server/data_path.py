@@ -175,6 +175,8 @@ class ServedGeneration:
         self._on_end(self)
 
     def client_left(self) -> None:
+        if self.reply.disconnected:
+            return  # it sends no more, and now its connection is gone
         self.reply.disconnected = not self.reply.response_complete
         if self._body is not None:
             self._body.drop()

@@ -1,15 +1,14 @@
 """The client's side of one connection: bytes from the socket through the guard to whoever answers, and back.
 
 `guarding.py` has the rules and knows no server; this adapter carries them out on an asyncio transport. Generation
-endpoints are answered by the data path, without ASGI; for all others uvicorn lends the ASGI side of one request
-(`RequestResponseCycle`); its parser and its server are not used.
+endpoints are answered by the data path, without ASGI, all others by an ASGI application behind a `Bridge`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
+import socket
 import struct
 import termios
 from collections.abc import Callable, Mapping
@@ -18,25 +17,22 @@ from types import MappingProxyType
 from typing import Any, cast
 from urllib.parse import unquote
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
-
 from ppd_proxy.request.in_flight import InFlight
+from ppd_proxy.server.answer_heads import answer_head
+from ppd_proxy.server.bridge import Bridge
 from ppd_proxy.server.client_limits import ClientLimits
 from ppd_proxy.server.data_path import GENERATION_PATHS, DataPath, ServedGeneration
+from ppd_proxy.server.flow import HIGH_WATER_BYTES, Flow
 from ppd_proxy.server.guarding import ClientGuard, ReadPhase
 from ppd_proxy.server.heads import RequestHead
 from ppd_proxy.server.reply import ClientReply
-from ppd_proxy.server.unframed import UnframedCycle, reset
 from ppd_wire.errors import ProxyError
 
 LINGER_S = 2.0
 """How long a client that still sends is heard after its last answer: closing on unread bytes takes the answer away."""
 _ASGI = MappingProxyType({"version": "3.0", "spec_version": "2.3"})
-
-_Cycle: Any = RequestResponseCycle
-_OldCycle: Any = UnframedCycle
-log = logging.getLogger(__name__)
+_RESET = struct.pack("ii", 1, 0)
+"""As SO_LINGER: closing the connection resets it, so that a client without chunks takes no part for the whole."""
 
 
 class Door:
@@ -58,20 +54,9 @@ class Door:
         """Every answer from now on is its connection's last."""
 
 
-class Outlet:
-    """The transport as a request's cycle sees it: closing it waits for what the client is still sending."""
-
-    __slots__ = ("close", "is_closing", "write")
-
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = close
-
-
 class ClientConnection(asyncio.Protocol):
     transport: asyncio.Transport
-    flow: FlowControl
+    flow: Flow
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -79,8 +64,8 @@ class ClientConnection(asyncio.Protocol):
         self._guard = ClientGuard(door.limits, door.loop.time())
         self._generation: ServedGeneration | None = None
         """The request that is being answered, if that is the data path's ..."""
-        self._cycle: Any = None
-        """... and its answer: a `ClientReply`, or uvicorn's cycle, whose types ask for more than it takes."""
+        self._answer: ClientReply | Bridge | None = None
+        """... and its answer."""
         self._path = b""
         self._closes_at: float | None = None
         """The last answer is given: what still arrives is thrown away, until then at the latest."""
@@ -89,8 +74,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.flow = FlowControl(self.transport)
-        self._outlet = cast("asyncio.Transport", Outlet(self.transport, self.close))
+        self.flow = Flow(self.transport)
         name, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         self._scope: Mapping[str, Any] = {
             "type": "http",
@@ -109,6 +93,11 @@ class ClientConnection(asyncio.Protocol):
         self._disconnect()
         self.flow.resume_writing()
 
+    def eof_received(self) -> None:
+        """Who sends no more has left, behind a whole request too: docs/design/request.md says why. What was written to
+        it before still leaves; then the transport closes."""
+        self._disconnect()
+
     def data_received(self, data: bytes) -> None:
         if self._closes_at is None:
             self._guard.feed(data, self._loop.time())
@@ -125,7 +114,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def _is_answered(self) -> bool:
-        return self._cycle is None or self._cycle.response_complete
+        return self._answer is None or self._answer.response_complete
 
     @property
     def is_idle(self) -> bool:
@@ -158,50 +147,28 @@ class ClientConnection(asyncio.Protocol):
         keep_alive = head.keeps_alive and not self._door.is_closing
         if path in GENERATION_PATHS:
             self._generation = None
-            self._cycle = reply = ClientReply(self, head, GENERATION_PATHS[path], keep_alive=keep_alive)
+            self._answer = reply = ClientReply(self, head, GENERATION_PATHS[path], keep_alive=keep_alive)
             body = self._guard.body()  # what is wrong with it is told before anything else
             self._generation = self._door.data_path.begin(path, head, reply, self._forget)
             self._pass(body)
             return
-        scope = {
-            **self._scope,
-            "http_version": head.version,
-            "headers": head.headers,
-            "method": head.method,
-            "path": path,
-            "raw_path": head.path,
-            "query_string": head.query,
-        }
-        kind = _Cycle if head.version == "1.1" else _OldCycle
         self._generation = None
-        self._cycle = cycle = kind(
-            scope=scope,
-            transport=self._outlet,
-            flow=self.flow,
-            logger=log,
-            access_logger=log,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=head.awaits_continue,
-            keep_alive=keep_alive,
-            on_response=self._next,
-        )
+        self._answer = bridge = Bridge(self, head, path, self._scope, keep_alive=keep_alive)
         self._pass(self._guard.body())
-        self._door.requests.tasks.spawn(cycle.run_asgi(self._door.data_path))
+        self._door.requests.tasks.spawn(bridge.run(self._door.data_path))
 
     def _pass(self, body: bytes) -> None:
         """Hand what has arrived of the body to who answers; after an early answer the rest is only read past."""
-        cycle, is_whole = self._cycle, self._guard.is_whole
-        if cycle is None or cycle.response_complete:
+        answer, is_whole = self._answer, self._guard.is_whole
+        if answer is None or answer.response_complete:
             if is_whole:
                 self._next()
         elif self._generation is not None:
             self._generation.feed(body, is_whole=is_whole)
-            if not is_whole and len(body) >= HIGH_WATER_LIMIT:
+            if not is_whole and len(body) >= HIGH_WATER_BYTES:
                 self._rest()
-        else:
-            self._buffer(body, is_whole=is_whole)
+        elif isinstance(answer, Bridge):
+            answer.feed(body, is_whole=is_whole)
 
     def _rest(self) -> None:
         """Read on when others have had their turn: libuv reads up to 32 times at once, and all of it would be one step
@@ -212,18 +179,6 @@ class ClientConnection(asyncio.Protocol):
     def _read_again(self) -> None:
         if not self.transport.is_closing() and not self._guard.is_full:
             self.flow.resume_reading()
-
-    def _buffer(self, body: bytes, *, is_whole: bool) -> None:
-        """For an ASGI application, which asks when it wants it."""
-        cycle = self._cycle
-        if is_whole:
-            cycle.more_body = False
-            cycle.body = cycle.body + body if cycle.body else body  # what came at once is not copied
-        else:
-            cycle.body += body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-        cycle.message_event.set()
 
     def answered(self) -> None:
         if self._guard.has_more:
@@ -259,8 +214,8 @@ class ClientConnection(asyncio.Protocol):
         """No further request. Unread bytes would take the last answer away with them, so they are read first."""
         if self._closes_at is not None or self.transport.is_closing():
             return
-        if isinstance(self._cycle, UnframedCycle | ClientReply) and self._cycle.is_cut:
-            reset(self.transport.get_extra_info("socket"))
+        if self._answer is not None and self._answer.is_cut:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
             return
         if self._guard.is_whole and not self._guard.has_more and not self.flow.read_paused:
@@ -273,21 +228,20 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, error: ProxyError) -> None:
         """Answer in the application's place, and close. Nothing is added to an answer that has begun."""
         is_answered = self._is_answered and self._guard.phase is not ReadPhase.HEAD
-        is_begun = not self._is_answered and self._cycle is not None and self._cycle.response_started
+        is_begun = not self._is_answered and self._answer is not None and self._answer.response_started
         self._disconnect()
         if is_answered or is_begun:
             self.transport.abort()
             return
         headers, body = self._door.data_path.refuse(self._path, error)
-        lines = b"".join([b"%b: %b\r\n" % field for field in headers])
-        length = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(b"".join((STATUS_LINE[error.status], lines, length, body)))
+        head = answer_head(error.status, [*headers, (b"content-length", b"%d" % len(body))], is_last=True)
+        self.transport.write(head + b"\r\n" + body)
         self.close()
 
     def answer_last(self) -> None:
         """The answer that is being given is the last one."""
-        if self._cycle is not None:
-            self._cycle.keep_alive = False
+        if self._answer is not None:
+            self._answer.keep_alive = False
 
     def break_off(self, error: ProxyError) -> None:
         """The proxy ends: what is not answered gets `error`, an answer that has begun ends with it."""
@@ -304,9 +258,8 @@ class ClientConnection(asyncio.Protocol):
         """Whoever answers a request is told that the client takes no answer any more."""
         if self._generation is not None:
             self._generation.client_left()
-        elif self._cycle is not None and not isinstance(self._cycle, ClientReply):
-            self._cycle.disconnected = not self._cycle.response_complete
-            self._cycle.message_event.set()
+        elif isinstance(self._answer, Bridge):
+            self._answer.client_left()
 
     def look(self, now: float) -> int:
         """Whether the client has had its time, to send or to read; to be asked often. Returns the bytes that it has not

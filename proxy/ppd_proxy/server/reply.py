@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
+from ppd_proxy.server.answer_heads import CONTINUE, LAST_CHUNK, answer_head
+from ppd_proxy.server.flow import Flow
 from ppd_proxy.server.heads import RequestHead
 from ppd_proxy.server.render import error_body, error_event, error_headers
 from ppd_wire.dialects.dialects import Dialect
@@ -21,14 +20,12 @@ from ppd_wire.headers import Headers
 
 ONE_WRITE_BYTES = 65536
 """Larger bodies are written beside their head, not copied behind it."""
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Line(Protocol):
     """The client's connection."""
 
-    flow: FlowControl
+    flow: Flow
 
     def write(self, data: bytes) -> None: ...
 
@@ -75,7 +72,7 @@ class ClientReply:
         """The body is wanted; some clients wait for a word before they send it."""
         if self._is_continue_due:
             self._is_continue_due = False
-            self._writes(_CONTINUE)
+            self._writes(CONTINUE)
 
     # -- Client --
 
@@ -90,12 +87,11 @@ class ClientReply:
     def start(self, status: int, headers: Headers, data: bytes) -> None:
         if self.disconnected:
             return
-        parts = self._head(status, headers)
+        head = self._head(status, headers)
         if self.is_framed:
-            parts += (b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(data), data, b"\r\n")
+            self._writes(b"%btransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (head, len(data), data))
         else:
-            parts += (b"\r\n", data)
-        self._writes(b"".join(parts))
+            self._writes(b"%b\r\n%b" % (head, data))
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         if self._flow.write_paused and not self.disconnected:
@@ -112,15 +108,13 @@ class ClientReply:
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         if self.disconnected:
             return
-        parts = self._head(status, headers)
-        parts.append(b"content-length: %d\r\n\r\n" % len(body))
+        head = b"%bcontent-length: %d\r\n\r\n" % (self._head(status, headers), len(body))
         if self._is_headless:
             body = b""
         if len(body) <= ONE_WRITE_BYTES:
-            parts.append(body)
-            self._writes(b"".join(parts))
+            self._writes(head + body)
         else:
-            self._writes(b"".join(parts))
+            self._writes(head)
             self._writes(body)
         self._complete()
 
@@ -144,15 +138,10 @@ class ClientReply:
         if not self.disconnected:
             self._writes(data)
 
-    def _head(self, status: int, headers: Headers) -> list[bytes]:
+    def _head(self, status: int, headers: Headers) -> bytes:
         self.status = status
         self._is_continue_due = False
-        parts = [STATUS_LINE[status]]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        return parts
+        return answer_head(status, headers, is_last=not self.keep_alive)
 
     async def _write_later(self, data: bytes, *, is_last: bool) -> None:
         await self._flow.drain()
@@ -163,7 +152,7 @@ class ClientReply:
             return
         if self.is_framed:
             framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-            data = framed + _LAST_CHUNK if is_last else framed
+            data = framed + LAST_CHUNK if is_last else framed
         if data:
             self._writes(data)
         if is_last:
