@@ -19,6 +19,7 @@ from tests.support.cluster import (
 )
 
 from ppd_proxy.config.sections import Conversations
+from ppd_proxy.request.serving import Serving
 from ppd_sim.faults import Fault
 from ppd_sim.timing import TimingConfig
 
@@ -252,7 +253,7 @@ def _bug(*arguments, **named):
 
 
 @pytest.mark.parametrize(
-    "place", ["planner.decide", "legs.bodies.decode_body", "answering.client_body", "director.named_model"]
+    "place", ["planner.Situation", "legs.LegRequest", "answering.client_body", "director.named_model"]
 )
 async def test_a_bug_on_a_generation_endpoint_ends_its_request_and_nothing_else(monkeypatch, place):
     async with running_cluster() as cluster:
@@ -270,18 +271,26 @@ async def test_a_bug_on_a_generation_endpoint_ends_its_request_and_nothing_else(
 
 
 async def test_a_bug_in_the_middle_of_a_stream_cuts_it_off(monkeypatch):
+    class Buggy(Serving):
+        broken = "response_headers"
+
+        def response_headers(self, ongoing, leg):
+            return _bug() if self.broken == "response_headers" else super().response_headers(ongoing, leg)
+
+        def complete(self, ongoing, leg):
+            return _bug() if self.broken == "complete" else super().complete(ongoing, leg)
+
+    monkeypatch.setattr("ppd_proxy.runtime.runtime.Serving", Buggy)
     async with running_cluster() as cluster:
-        with monkeypatch.context() as patched:
-            patched.setattr("ppd_proxy.request.serving.returned", _bug)
-            reply = await cluster.chat("Hello", stream=True)
-            assert (reply.status, reply.error["reason"]) == (500, "internal_error")
-            patched.undo()
-            patched.setattr("ppd_proxy.request.serving.Serving.complete", _bug)
-            try:
-                body = (await cluster.chat("Hello", stream=True)).body
-            except ClientError:
-                body = b""
-            assert b"[DONE]" not in body
+        reply = await cluster.chat("Hello", stream=True)
+        assert (reply.status, reply.error["reason"]) == (500, "internal_error")
+        Buggy.broken = "complete"
+        try:
+            body = (await cluster.chat("Hello", stream=True)).body
+        except ClientError:
+            body = b""
+        assert b"[DONE]" not in body
+        Buggy.broken = ""
         assert cluster.runtime._server._door.requests.count == 0
         assert (await cluster.chat("Hello")).status == 200
 

@@ -39,6 +39,9 @@ from ppd_wire.errors import EngineFailure, Failure, NoRoute, ProxyError
 
 GONE, FIRST_BYTE, LEG_REFUSED = ClientGone(), FirstByte(), LegRefused()
 STOPPING = Stopping(ProxyError("the proxy is stopping", status=503, reason=Failure.STOPPING, source="proxy"))
+EXCHANGE_FACTS = tuple(
+    name for name in dir(Exchange) if not name.startswith("__") and not callable(getattr(Exchange, name))
+)
 ANSWERS = (RelayAnswer, Respond, EndResponse, BreakResponse)
 
 
@@ -117,6 +120,14 @@ def may_have_consumed(event: LegEnded | LegFailed | LegRefused | FirstByte) -> b
     return not isinstance(event, LegRefused)
 
 
+def copied(exchange: Exchange) -> Exchange:
+    """Another one in the same state; compiled classes know no `copy`."""
+    other = Exchange(None)
+    for name in EXCHANGE_FACTS:
+        setattr(other, name, getattr(exchange, name))
+    return other
+
+
 class Playbook:
     """One exchange played against expectations. `on` takes an event and the commands that must follow, in order."""
 
@@ -172,7 +183,7 @@ class Watch:
     def branch(self) -> Watch:
         """Another one at the same place of the play, which goes on by itself. An exchange holds frozen values only."""
         other = copy(self)
-        other.exchange = copy(self.exchange)
+        other.exchange = copied(self.exchange)
         other.breaches, other._answers = list(self.breaches), list(self._answers)
         return other
 

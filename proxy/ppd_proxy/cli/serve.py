@@ -80,12 +80,16 @@ def run(args: argparse.Namespace, usage_mistakes: list[str]) -> int:
     report(mistakes, resolution.warnings)
     if mistakes:
         return 2
+    from ppd_proxy.runtime.compiled import StaleModules
     from ppd_proxy.runtime.process import serve
 
     try:
         return serve(resolution.built(config.Config))
     except ConfigError as error:
         report(f"could not start: {mistake}" for mistake in error.mistakes)
+        return 1
+    except StaleModules as error:
+        report([f"could not start: {error}"])
         return 1
     except OSError as error:
         if error.errno not in _CANNOT_LISTEN and not isinstance(error, socket.gaierror):

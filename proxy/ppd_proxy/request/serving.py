@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 import msgspec
+from mypy_extensions import mypyc_attr
 
 from ppd_core.conversation.history import Home
 from ppd_core.policy.plan import Mode, Route
@@ -67,6 +68,7 @@ class AnswerOf(Protocol):
     prefilled: HandedOver | None
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Serving:
     """`new_key` gives 32 hex digits that nobody was given before."""
 

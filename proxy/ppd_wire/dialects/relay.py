@@ -11,6 +11,8 @@ No IO, no clock.
 
 from __future__ import annotations
 
+from mypy_extensions import mypyc_attr
+
 from ppd_wire.answers.answer import EngineAnswer
 from ppd_wire.answers.engine_errors import BROKEN_STATUS
 from ppd_wire.events import MAX_EVENT_BYTES, Event, EventReader
@@ -18,6 +20,7 @@ from ppd_wire.events import MAX_EVENT_BYTES, Event, EventReader
 MAX_HELD_BYTES = 2 * MAX_EVENT_BYTES
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Relay:
     """Feeds on the bytes of a decode leg, yields the bytes for the client.
 

@@ -1,8 +1,10 @@
 """Every play that can happen to an exchange, held against the table and the rules of its module."""
 
+import ast
 import re
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.support.builders import aggregated_plan, direct_plan, pd_plan
 from tests.support.playbook import (
+    EXCHANGE_FACTS,
     FIRST_BYTE,
     GONE,
     LEG_REFUSED,
@@ -25,13 +28,16 @@ from tests.support.playbook import (
     unreachable,
 )
 
-from ppd_proxy.request import exchange as module
+import ppd_proxy
 from ppd_proxy.request.exchange import Exchange, Phase
 from ppd_proxy.request.signals import ClientGone, Planned
 from ppd_proxy.upstream.events import LegEnded
 
 NIXL, P2P, SHARED = planned(pd_plan()), planned(pd_plan(handoff="p2p_nccl")), planned(pd_plan(handoff="none"))
 DIRECT, AGGREGATED = planned(direct_plan()), planned(aggregated_plan())
+
+
+SOURCE = Path(ppd_proxy.__file__).with_name("request") / "exchange.py"
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def read_table(text):
     return rows
 
 
-TABLE = read_table(module.__doc__)
+TABLE = read_table(ast.get_docstring(ast.parse(SOURCE.read_text(encoding="utf-8")), clean=False) or "")
 
 NOT_READY, BROKEN, UNREACHABLE = ended(503), broken(), unreachable()
 BROKEN_BY_US = replace(BROKEN, is_our_doing=True)  # with the same error, so that equal states are seen as equal
@@ -133,7 +139,7 @@ def all_plays(retries=1):
             for breach in after.breaches:
                 breaches.setdefault(breach, (*events, event))
             longest = max(longest, len(events) + 1)
-            state = tuple(getattr(after.exchange, name) for name in Exchange.__slots__)
+            state = tuple(getattr(after.exchange, name) for name in EXCHANGE_FACTS)
             state = (*state, after.leg, after.deadline, after.is_gone, after.must_plan, *after.breaches)
             if after.exchange.phase is not Phase.DONE and state not in seen:
                 seen.add(state)

@@ -43,7 +43,8 @@ def test_a_release_leg_apart_has_a_salt_that_no_other_leg_has():
     parts = Parts()
     parts.control.guard(Distrust(salts={"d1:8000": "ppd-1"}))
     legs = [planned(parts=parts) for _ in range(2)]
-    salts = [json.loads(leg("release", is_apart=is_apart).body)["cache_salt"] for leg in legs for is_apart in (0, 1)]
+    bodies = [json.loads(leg("release", is_apart=is_apart).body) for leg in legs for is_apart in (False, True)]
+    salts = [body["cache_salt"] for body in bodies]
     assert salts[0] == salts[2] == "ppd-1"
     assert len({*salts}) == 3
     assert all(len(salt) <= 128 for salt in salts)
