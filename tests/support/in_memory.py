@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -76,9 +77,11 @@ class Line(asyncio.Transport):
 
 
 class Lines:
-    """In a loop's place for the pool: every connection is a `Line`, kept in order; `refuses` are hosts that refuse."""
+    """In a loop's place for the pool: every connection is a `Line`, kept in order; `refuses` are hosts that refuse,
+    `most` is how many may be open at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
         self.opened: list[Line] = []
         self.refuses: set[str] = set()
         self.time = asyncio.get_running_loop().time
@@ -87,7 +90,9 @@ class Lines:
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int, **_: Any
     ) -> tuple[Line, asyncio.Protocol]:
         if host in self.refuses:
-            raise ConnectionRefusedError(111, "refused")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+        if sum(not line.is_closing() for line in self.opened) >= self._most:
+            raise OSError(errno.EMFILE, "Too many open files")
         protocol = factory()
         line = Line(host, protocol)
         self.opened.append(line)

@@ -54,6 +54,7 @@ class Legs:
                 drop_usage=not generation.wants_usage,
                 asked=attempt.asked,
                 check=check,
+                keeps_raw=attempt.is_scored,
                 max_kept_bytes=MAX_KEPT_BYTES * (1 + tops // 2),
             )
         params = _params(attempt.handoff, handed) if attempt.plan.prefill is not None else None

@@ -20,8 +20,9 @@ PAUSE_S = 1.0
 """How long nobody is taken in after the process ran out of what a connection needs."""
 MOST_FILES = 1 << 20
 FILES_OF_OUR_OWN = 64
-FILES_PER_CLIENT = 3
-"""Its own connection, one to an engine, and one to the engine before, which is kept for a while."""
+FILES_PER_CLIENTS = (12, 5)
+"""So many files for so many clients: each has its own connection and one to an engine, and at every fifth or so one to
+an engine before is kept for a while. Where more are kept than that, the pool gives them up (`upstream/pool.py`)."""
 LEAST_CLIENTS = 8
 IDLE_ENOUGH_S = 5.0
 """Idle for so long, a client leaves for one that waits to be taken in."""
@@ -224,7 +225,8 @@ def _stopping() -> ProxyError:
 
 def most_clients(files: int) -> int:
     """How many clients may be connected where the process may open so many files: engines must be reached, too."""
-    return max(LEAST_CLIENTS, (files - FILES_OF_OUR_OWN) // FILES_PER_CLIENT)
+    of_files, clients = FILES_PER_CLIENTS
+    return max(LEAST_CLIENTS, (files - FILES_OF_OUR_OWN) * clients // of_files)
 
 
 def open_files() -> int:

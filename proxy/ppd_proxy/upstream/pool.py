@@ -17,6 +17,9 @@ from ppd_wire.errors import EngineFailure, Failure
 
 IDLE_LIMIT_S = 4.0
 HEARD_KEPT_S = 600.0
+FREED_AT_ONCE = 64
+"""Idle connections that are closed where a socket is needed and there are no more."""
+FREED_TURNS = 3
 
 
 class Pool:
@@ -54,30 +57,52 @@ class Pool:
 
     async def connect(self, origin: Origin) -> Connection:
         """A new connection; raises EngineFailure when the engine cannot be reached in time."""
-
-        def on_idle(connection: Connection) -> None:
-            connection.idle_since = self._loop.time()
-            self._idle.setdefault(origin, []).append(connection)
-
-        def on_lost(connection: Connection) -> None:
-            if self._open.pop(connection, None) is not None:
-                self._heard[origin] = max(self._heard.get(origin, 0.0), connection.heard_at)
-            stack = self._idle.get(origin)
-            if stack and connection in stack:
-                stack.remove(connection)
-
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(on_idle, on_lost),
-                    origin.host,
-                    origin.port,
-                    ssl=self._context() if origin.is_tls else None,
-                )
+                try:
+                    connection = await self._connect(origin)
+                except OSError as error:
+                    if blame(error) != "ours" or not await self._free_idle():
+                        raise
+                    connection = await self._connect(origin)
         except OSError as error:  # TimeoutError is one
             raise self._failure(origin, error) from None
         self._open[connection] = origin
         return connection
+
+    async def _connect(self, origin: Origin) -> Connection:
+        _, connection = await self._loop.create_connection(
+            lambda: Connection(self._on_idle, self._on_lost),
+            origin.host,
+            origin.port,
+            ssl=self._context() if origin.is_tls else None,
+        )
+        return connection
+
+    async def _free_idle(self) -> bool:
+        """Close idle connections, as this process has no more sockets for those that are needed; whether there were
+        any."""
+        idle = [each for stack in self._idle.values() for each in stack][:FREED_AT_ONCE]
+        for each in idle:
+            each.abort()
+        for _ in range(FREED_TURNS):  # until the sockets are closed
+            await asyncio.sleep(0)
+        return bool(idle)
+
+    def _on_idle(self, connection: Connection) -> None:
+        connection.idle_since = self._loop.time()
+        origin = self._open.get(connection)
+        if origin is not None:
+            self._idle.setdefault(origin, []).append(connection)
+
+    def _on_lost(self, connection: Connection) -> None:
+        origin = self._open.pop(connection, None)
+        if origin is None:
+            return
+        self._heard[origin] = max(self._heard.get(origin, 0.0), connection.heard_at)
+        stack = self._idle.get(origin)
+        if stack and connection in stack:
+            stack.remove(connection)
 
     def _failure(self, origin: Origin, error: OSError) -> EngineFailure:
         whose = blame(error)

@@ -143,10 +143,11 @@ class Assembly:
         self._reasoning: list[str] = []
 
     def add_texts(self, texts: list[str]) -> None:
-        self._content += texts
+        if texts:
+            self._content.append("".join(texts))
 
     def add(self, replies: list[Reply]) -> None:
-        answer = self._answer
+        answer, content = self._answer, list[str]()
         for reply in replies:
             if reply.usage is not None:
                 answer.usage = reply.usage
@@ -161,14 +162,15 @@ class Assembly:
                     answer.token_ids += choice.token_ids
                 piece = choice.message or choice.delta
                 if piece is None:
-                    self._content.append(choice.text or "")
+                    content.append(choice.text or "")
                     continue
                 if piece.content:
-                    self._content.append(piece.content)
+                    content.append(piece.content)
                 if piece.reasoning or piece.reasoning_content:
                     self._reasoning.append(piece.reasoning or piece.reasoning_content or "")
                 if piece.tool_calls:
                     _merge_tool_calls(answer.tool_calls, piece.tool_calls)
+        self.add_texts(content)
 
     def answer(self) -> EngineAnswer:
         """What was said so far."""

@@ -37,6 +37,8 @@ MAX_KEPT_BYTES = 8 * 1024 * 1024
 remembered, and it has no candidate."""
 READ_BYTES = 256 * 1024
 """So much of an answer is read in one go: 5 ms. A short one is read when it ends, a long one while it comes."""
+UNKEPT_BYTES = 16 * 1024
+"""The same where only what an answer says is kept, not its bytes: thousands of streams may be open."""
 
 
 class SseRelay(Relay):
@@ -45,14 +47,15 @@ class SseRelay(Relay):
 
     __slots__ = (
         "_answer", "_asked", "_assembly", "_check", "_drop_usage", "_ending", "_going_on", "_has_broken", "_has_odd",
-        "_is_id_public", "_joint", "_kept", "_max_kept_bytes", "_prefix", "_public_prefix",
-        "_read_bytes", "_read_events", "_start", "_unfinished", "kept_bytes",
+        "_is_id_public", "_joint", "_keeps_raw", "_kept", "_max_kept_bytes", "_prefix", "_public_prefix",
+        "_read_bytes", "_read_events", "_start", "_step_bytes", "_unfinished", "kept_bytes",
     )  # fmt: skip
 
     def __init__(
         self, *, hidden_id: bytes, public_id: bytes, drop_usage: bool, asked: Asked,
-        max_kept_bytes: int = MAX_KEPT_BYTES, check: PromptCheck | None = None,
+        max_kept_bytes: int = MAX_KEPT_BYTES, check: PromptCheck | None = None, keeps_raw: bool = True,
     ) -> None:  # fmt: skip
+        """`keeps_raw`: somebody will ask for `raw`."""
         super().__init__(hidden_id=hidden_id, public_id=public_id)
         self._max_kept_bytes = max_kept_bytes
         self._drop_usage = drop_usage
@@ -62,7 +65,9 @@ class SseRelay(Relay):
         self.kept_bytes = 0
         self._assembly = Assembly()
         self._read_events = 0
-        self._read_bytes = READ_BYTES
+        self._keeps_raw = keeps_raw
+        self._step_bytes = READ_BYTES if keeps_raw else UNKEPT_BYTES
+        self._read_bytes = self._step_bytes
         """With more kept than this, it is time to read on."""
         self._has_odd = False
         """Among what was read is an event that is no chunk of an answer ..."""
@@ -235,8 +240,11 @@ class SseRelay(Relay):
             self._kept.clear()
             return
         unread = b"".join(self._kept[self._read_events :])
-        self._read_events = len(self._kept)
-        self._read_bytes = self.kept_bytes + READ_BYTES
+        if self._keeps_raw:
+            self._read_events = len(self._kept)
+        else:
+            self._kept.clear()
+        self._read_bytes = self.kept_bytes + self._step_bytes
         texts, rest = split_plain(unread)
         chunks = read_chunks(rest)
         if chunks is not None:
@@ -297,6 +305,8 @@ class SseRelay(Relay):
     @property
     def raw(self) -> bytes | None:
         """The engine's whole events so far, with what is taken out of them; None when they were too long to keep."""
+        if not self._keeps_raw:
+            raise ValueError("the bytes of this answer were not kept")
         return b"".join(self._kept) if self.kept_bytes <= self._max_kept_bytes else None
 
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from tests.support.in_memory import Lines
 from tests.support.scripted import BODY, HEAD, LIMIT_S, OK, Line, repeat, scripted, until
 
 from ppd_proxy.upstream.leg_request import Origin
@@ -162,3 +163,26 @@ async def test_p6_an_engine_that_does_not_accept_is_given_up_in_time():
             for filler in fillers:
                 filler.close()
     assert (caught.value.status, caught.value.reason) == (503, "engine_unreachable")
+
+
+async def test_where_sockets_run_out_idle_connections_leave_for_one_that_is_needed():
+    lines = Lines(most=2)
+    pool = Pool(lines, connect_timeout_s=LIMIT_S)
+    origins = [Origin(name, 80, False, name) for name in "abc"]
+    for origin, line in zip(origins[:2], range(2), strict=True):
+        connection = await pool.connect(origin)
+        connection.request(HEAD, BODY, Answer())
+        lines.opened[line].replies(200, b"{}")
+    assert await pool.connect(origins[2])
+    assert [line.is_closing() for line in lines.opened] == [True, True, False]
+    assert pool.take(origins[0]) is None
+
+
+async def test_where_sockets_run_out_and_none_is_idle_there_is_no_connection():
+    lines = Lines(most=1)
+    pool = Pool(lines, connect_timeout_s=LIMIT_S)
+    await pool.connect(Origin("a", 80, False, "a"))
+    with pytest.raises(EngineFailure, match="no more sockets") as caught:
+        await pool.connect(Origin("b", 80, False, "b"))
+    assert caught.value.status == 503
+    assert not lines.opened[0].is_closing()

@@ -24,8 +24,8 @@ from tests.support.sse import (
 )  # fmt: skip
 
 from ppd_wire.answers.chunks import split_plain
-from ppd_wire.dialects.sse import READ_BYTES
-from ppd_wire.requests.asked import IDS, Asked
+from ppd_wire.dialects.sse import READ_BYTES, UNKEPT_BYTES, SseRelay
+from ppd_wire.requests.asked import IDS, NOTHING, Asked
 
 # Rule 1: nothing before the first decisive event
 
@@ -360,3 +360,16 @@ def test_an_event_far_from_the_end_that_is_no_json_still_breaks_the_answer():
     stream = relay()
     assert DONE not in feed(stream, *events)
     assert stream.broken == "the engine sent an event that is no JSON object"
+
+
+def test_an_answer_whose_bytes_nobody_wants_says_the_same_and_keeps_little():
+    words, events = long_answer()
+    stream = SseRelay(hidden_id=b"h", public_id=b"h", drop_usage=False, asked=NOTHING, keeps_raw=False)
+    most_bytes = 0
+    for each in events:
+        stream.feed(each)
+        most_bytes = max(most_bytes, sum(map(len, stream._kept)))
+    assert stream.answer().content == "".join(words)
+    assert most_bytes <= UNKEPT_BYTES + max(map(len, events))
+    with pytest.raises(ValueError, match="not kept"):
+        assert stream.raw
