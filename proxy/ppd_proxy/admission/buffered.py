@@ -35,7 +35,7 @@ class Buffered:
 
     def check(self) -> None:
         """Raises NoRoute (503) where no more may come in."""
-        if self.total_bytes > self.limit_bytes:
+        if self.held_bytes + self.unsent_bytes > self.limit_bytes:
             raise NoRoute(
                 f"the proxy holds {self.total_bytes} bytes of requests and answers and takes no more than "
                 f"{self.limit_bytes} (--max-buffered-bytes); try again in a moment",

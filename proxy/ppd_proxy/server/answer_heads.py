@@ -17,8 +17,12 @@ STATUS_LINES: Mapping[int, bytes] = MappingProxyType(
 """Of every status that ends a request; those nobody named have an empty phrase, as engines may send them."""
 
 
-def answer_head(status: int, headers: Headers, *, is_last: bool) -> bytes:
-    """Without the fields that say where the body ends, and without the empty line. `is_last`: no further request is
-    taken from this connection."""
-    lines = b"".join([b"%b: %b\r\n" % field for field in headers])
-    return STATUS_LINES[status] + lines + (b"connection: close\r\n" if is_last else b"")
+def answer_head(status: int, headers: Headers, *, is_last: bool) -> list[bytes]:
+    """In parts, to be joined with what follows: the fields that say where the body ends, and the empty line. `is_last`:
+    no further request is taken from this connection."""
+    parts = [STATUS_LINES[status]]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    if is_last:
+        parts.append(b"connection: close\r\n")
+    return parts

@@ -156,10 +156,11 @@ class Bridge:
         elif self._is_old:
             self.is_ended_by_close = not self._is_bodiless
         elif not self._is_bodiless:
-            head += b"transfer-encoding: chunked\r\n"
+            head.append(b"transfer-encoding: chunked\r\n")
         self._is_continue_due = False
         self.response_started = True
-        self._line.write(head + b"\r\n")
+        head.append(b"\r\n")
+        self._line.write(b"".join(head))
 
     def _put(self, body: bytes, *, is_last: bool) -> None:
         if self._is_bodiless:

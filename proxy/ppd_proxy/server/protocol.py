@@ -31,6 +31,9 @@ from ppd_wire.errors import ProxyError
 LINGER_S = 2.0
 """How long a client that still sends is heard after its last answer: closing on unread bytes takes the answer away."""
 _ASGI = MappingProxyType({"version": "3.0", "spec_version": "2.3"})
+_HEAD, _WHOLE = ReadPhase.HEAD, ReadPhase.WHOLE
+_GENERATION_PATHS = MappingProxyType({path.encode(): path for path in GENERATION_PATHS})
+"""As they mostly come; whoever writes them with escapes means the same."""
 _RESET = struct.pack("ii", 1, 0)
 """As SO_LINGER: closing the connection resets it, so that a client without chunks takes no part for the whole."""
 
@@ -57,6 +60,7 @@ class Door:
 class ClientConnection(asyncio.Protocol):
     transport: asyncio.Transport
     flow: Flow
+    write: Callable[[bytes], None]
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -75,6 +79,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.flow = Flow(self.transport)
+        self.write = self.transport.write  # as it is: every piece of a stream goes by here
         name, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         self._scope: Mapping[str, Any] = {
             "type": "http",
@@ -100,8 +105,9 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closes_at is None:
-            self._guard.feed(data, self._loop.time())
-            self._read_on()
+            now = self._loop.time()
+            self._guard.feed(data, now)
+            self._read_on(now)
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -125,14 +131,15 @@ class ClientConnection(asyncio.Protocol):
         """For how long nothing of a request has arrived, of a connection that is idle."""
         return now - self._guard.due_at + self._door.limits.keep_alive_s
 
-    def _read_on(self) -> None:
+    def _read_on(self, now: float) -> None:
         guard = self._guard
+        phase = guard.phase
         try:
-            if guard.phase is ReadPhase.HEAD:
-                head = guard.head(self._loop.time())
+            if phase is _HEAD:
+                head = guard.head(now)
                 if head is not None:
                     self._begin(head)
-            elif guard.phase is not ReadPhase.WHOLE:
+            elif phase is not _WHOLE:
                 self._pass(guard.body())
             elif guard.is_full:
                 self.flow.pause_reading()
@@ -141,13 +148,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> None:
         self._path = head.path
-        path = head.path.decode("ascii")
-        if "%" in path:
-            path = unquote(path)
+        path = _GENERATION_PATHS.get(head.path) or _plain(head.path)
         keep_alive = head.keeps_alive and not self._door.is_closing
-        if path in GENERATION_PATHS:
+        dialect = GENERATION_PATHS.get(path)
+        if dialect is not None:
             self._generation = None
-            self._answer = reply = ClientReply(self, head, GENERATION_PATHS[path], keep_alive=keep_alive)
+            self._answer = reply = ClientReply(self, head, dialect, keep_alive=keep_alive)
             body = self._guard.body()  # what is wrong with it is told before anything else
             self._generation = self._door.data_path.begin(path, head, reply, self._forget)
             self._pass(body)
@@ -186,9 +192,6 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._next()
 
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
-
     def _forget(self, generation: ServedGeneration) -> None:
         """Nothing of it is left; a stream that nobody ends any more is cut off."""
         if generation is not self._generation:
@@ -199,14 +202,17 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Go on to the next request, if the answer is complete. One that the client has not taken yet holds that up."""
-        if not self._is_answered or self.flow.write_paused:
+        answer, flow = self._answer, self.flow
+        if flow.write_paused or (answer is not None and not answer.response_complete):
             return  # another call came first: the next request is being answered already
         if self._closes_at is not None or self.transport.is_closing():
             return
-        self._guard.answered(self._loop.time())
-        self.flow.resume_reading()
+        now = self._loop.time()
+        self._guard.answered(now)
+        if flow.read_paused:
+            flow.resume_reading()
         if self._guard.has_more:
-            self._read_on()
+            self._read_on(now)
 
     # -- the end --
 
@@ -227,7 +233,7 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse(self, error: ProxyError) -> None:
         """Answer in the application's place, and close. Nothing is added to an answer that has begun."""
-        is_answered = self._is_answered and self._guard.phase is not ReadPhase.HEAD
+        is_answered = self._is_answered and self._guard.phase is not _HEAD
         is_begun = not self._is_answered and self._answer is not None and self._answer.response_started
         self._disconnect()
         if is_answered or is_begun:
@@ -235,7 +241,7 @@ class ClientConnection(asyncio.Protocol):
             return
         headers, body = self._door.data_path.refuse(self._path, error)
         head = answer_head(error.status, [*headers, (b"content-length", b"%d" % len(body))], is_last=True)
-        self.transport.write(head + b"\r\n" + body)
+        self.transport.write(b"".join((*head, b"\r\n", body)))
         self.close()
 
     def answer_last(self) -> None:
@@ -292,3 +298,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
         else:
             self.refuse(error)
+
+
+def _plain(path: bytes) -> str:
+    return unquote(path.decode("ascii"))

@@ -87,11 +87,12 @@ class ClientReply:
     def start(self, status: int, headers: Headers, data: bytes) -> None:
         if self.disconnected:
             return
-        head = self._head(status, headers)
+        parts = self._head(status, headers)
         if self.is_framed:
-            self._writes(b"%btransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (head, len(data), data))
+            parts += (b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(data), data, b"\r\n")
         else:
-            self._writes(b"%b\r\n%b" % (head, data))
+            parts += (b"\r\n", data)
+        self._writes(b"".join(parts))
 
     def write(self, data: bytes) -> Awaitable[None] | None:
         if self._flow.write_paused and not self.disconnected:
@@ -108,13 +109,15 @@ class ClientReply:
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         if self.disconnected:
             return
-        head = b"%bcontent-length: %d\r\n\r\n" % (self._head(status, headers), len(body))
+        parts = self._head(status, headers)
+        parts.append(b"content-length: %d\r\n\r\n" % len(body))
         if self._is_headless:
             body = b""
         if len(body) <= ONE_WRITE_BYTES:
-            self._writes(head + body)
+            parts.append(body)
+            self._writes(b"".join(parts))
         else:
-            self._writes(head)
+            self._writes(b"".join(parts))
             self._writes(body)
         self._complete()
 
@@ -138,7 +141,7 @@ class ClientReply:
         if not self.disconnected:
             self._writes(data)
 
-    def _head(self, status: int, headers: Headers) -> bytes:
+    def _head(self, status: int, headers: Headers) -> list[bytes]:
         self.status = status
         self._is_continue_due = False
         return answer_head(status, headers, is_last=not self.keep_alive)

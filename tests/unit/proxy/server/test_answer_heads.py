@@ -5,8 +5,8 @@ from ppd_proxy.server.answer_heads import STATUS_LINES, answer_head
 
 def test_a_head_is_its_status_and_its_fields_in_their_order():
     fields = [(b"b", b"1"), (b"a", b"2")]
-    assert answer_head(404, fields, is_last=False) == b"HTTP/1.1 404 Not Found\r\nb: 1\r\na: 2\r\n"
-    assert answer_head(200, [], is_last=True) == b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
+    assert b"".join(answer_head(404, fields, is_last=False)) == b"HTTP/1.1 404 Not Found\r\nb: 1\r\na: 2\r\n"
+    assert b"".join(answer_head(200, [], is_last=True)) == b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
 
 
 @pytest.mark.parametrize("status", [299, 499, 520, 599])
