@@ -13,7 +13,8 @@ class Flow:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._has_taken = asyncio.Event()
+        self._has_taken: asyncio.Event | None = None
+        """There while somebody waits; most clients are never waited for."""
         self.read_paused = False
         self.write_paused = False
         """The client has not taken enough of what was written."""
@@ -21,6 +22,8 @@ class Flow:
     async def drain(self) -> None:
         """Until it has, or is gone."""
         if self.write_paused:
+            if self._has_taken is None:
+                self._has_taken = asyncio.Event()
             await self._has_taken.wait()
 
     def pause_reading(self) -> None:
@@ -35,8 +38,9 @@ class Flow:
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        self._has_taken.clear()
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        self._has_taken.set()
+        if self._has_taken is not None:
+            self._has_taken.set()
+            self._has_taken = None

@@ -58,6 +58,11 @@ class Door:
 
 
 class ClientConnection(asyncio.Protocol):
+    __slots__ = (
+        "_answer", "_closes_at", "_door", "_generation", "_guard", "_loop", "_path", "_scope", "flow", "transport",
+        "write",
+    )  # fmt: skip
+
     transport: asyncio.Transport
     flow: Flow
     write: Callable[[bytes], None]
