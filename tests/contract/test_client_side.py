@@ -67,3 +67,18 @@ async def test_a_client_that_sends_no_more_keeps_what_was_answered_before(name):
     before, after = [await play(ours, [CASES[name], *more], half_closes=bool(more)) for more in ([], [b""])]
     assert (before.answers, before.refusal, before.asked) == (after.answers, after.refusal, after.asked)
     assert after.is_ended
+
+
+GENERATIONS = [name for name in SAME if CASES[name].startswith(b"POST /p HTTP/1.1")]
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+async def test_generations_which_go_no_bridge_are_read_alike_wherever_they_are_cut(name):
+    """Their bodies are no JSON, so each is answered with 400; one that is here at once is not told to come."""
+    theirs = await play(uvicorns, [CASES[name]])
+    expected = [400 if path == "/p" else 200 for _, _, path, *_ in theirs.asked]
+    expected += [theirs.refusal] if theirs.refusal else []
+    for pieces in cuts(CASES[name].replace(b"POST /p ", b"POST /v1/chat/completions ")):
+        played = await play(ours, pieces)
+        assert [status for status in played.statuses if status != 100] == expected, pieces
+        assert (played.is_ended, played.refusal) == (theirs.is_ended, theirs.refusal), pieces
