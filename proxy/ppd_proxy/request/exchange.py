@@ -106,6 +106,8 @@ class Phase(Enum):
 
 
 _PLANNING, _PREFILL, _DECODE, _STREAMING, _RELEASING, _ = Phase
+_NO_ENGINES: frozenset[str] = frozenset()
+_NO_PAIRS: frozenset[tuple[str, str]] = frozenset()
 _NOTHING: Commands = ()
 _OPEN_PREFILL: Commands = (OpenLeg("prefill"), ArmDeadline("prefill"))
 _OPEN_DECODE: Commands = (OpenLeg("decode"), ArmDeadline("first_token"))
@@ -133,9 +135,9 @@ class Exchange:
         self.is_client_gone = False
         self._planned: Planned | None = None
         self._retries = retries
-        self._failed: frozenset[str] = frozenset()
-        self._unreachable: frozenset[str] = frozenset()
-        self._tried_pairs: frozenset[tuple[str, str]] = frozenset()
+        self._failed: frozenset[str] = _NO_ENGINES
+        self._unreachable: frozenset[str] = _NO_ENGINES
+        self._tried_pairs: frozenset[tuple[str, str]] = _NO_PAIRS
         self._has_kv = False
         self._has_free_try = self._may_repeat = True
         self._relayable: int | ProxyError | None = None

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol
 
+import msgspec
+
 from ppd_proxy.upstream.connection import Connection
 from ppd_proxy.upstream.events import FirstByte, LegEnded, LegEvent, LegFailed, LegKind
 from ppd_proxy.upstream.leg_request import LegRequest
@@ -22,6 +24,8 @@ from ppd_wire.headers import Headers, find
 HIGH_WATER_BYTES = 1024 * 1024
 """Unsent stream bytes above which the engine is not read further: a slow client must not fill the proxy's memory."""
 
+SPARED_BYTES = 256
+"""Larger request bodies are let go of once their answer has begun: it may go on for minutes."""
 SMALL_BYTES = 65536
 """Whole answers up to here are acted upon in the same turn of the loop."""
 _STRANGE = "the engine sent the answer to another request: its id is not the one that was sent"
@@ -207,6 +211,9 @@ class Leg:
             return
         if self.first_token_at is None:
             self.first_token_at = self.last_token_at = now
+            self._parts.clear()
+            if len(self._request.body) > SPARED_BYTES:
+                self._request = msgspec.structs.replace(self._request, body=b"")  # it will not be sent again
             self._hold(shown)
             self._inbox.put(FirstByte())
             return

@@ -89,6 +89,8 @@ class EngineAnswer(msgspec.Struct):
 _transfer_reply = msgspec.json.Decoder(_TransferReply)
 _error_reply = msgspec.json.Decoder(_ErrorReply)
 _TRANSFER_MARK = f'"{TRANSFER_FIELD}"'.encode()
+_MANY_TEXTS = 16
+"""A text of a few letters takes ten times as much by itself."""
 _NOT_A_NUMBER = "Out of range float values are not JSON compliant"
 
 
@@ -145,6 +147,8 @@ class Assembly:
     def add_texts(self, texts: list[str]) -> None:
         if texts:
             self._content.append("".join(texts))
+            if len(self._content) > _MANY_TEXTS:
+                self._content = ["".join(self._content)]
 
     def add(self, replies: list[Reply]) -> None:
         answer, content = self._answer, list[str]()

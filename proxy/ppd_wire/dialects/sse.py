@@ -37,7 +37,7 @@ MAX_KEPT_BYTES = 8 * 1024 * 1024
 remembered, and it has no candidate."""
 READ_BYTES = 256 * 1024
 """So much of an answer is read in one go: 5 ms. A short one is read when it ends, a long one while it comes."""
-UNKEPT_BYTES = 16 * 1024
+UNKEPT_BYTES = 2 * 1024
 """The same where only what an answer says is kept, not its bytes: thousands of streams may be open."""
 
 
