@@ -23,8 +23,12 @@ from typing import Final
 from ppd_proxy.runtime import compiled
 
 MODULES: Final = (
+    "ppd_core.conversation.conversations",
+    "ppd_core.conversation.homes",
     "ppd_core.conversation.identity",
+    "ppd_core.conversation.step_index",
     "ppd_core.conversation.stepped",
+    "ppd_core.conversation.tree",
     "ppd_core.fleet.echoes",
     "ppd_core.fleet.load",
     "ppd_core.handoff.nixl",
@@ -49,8 +53,10 @@ MODULES: Final = (
     "ppd_proxy.request.reader",
     "ppd_proxy.request.remember",
     "ppd_proxy.request.serving",
+    "ppd_proxy.server.answer_heads",
     "ppd_proxy.server.bodies",
     "ppd_proxy.server.data_path",
+    "ppd_proxy.server.flow",
     "ppd_proxy.server.guarding",
     "ppd_proxy.server.protocol",
     "ppd_proxy.server.reply",

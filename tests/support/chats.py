@@ -2,6 +2,7 @@
 
 from ppd_core.conversation.history import Home
 from ppd_core.conversation.identity import RememberedAnswer, answer_steps, chat_steps, last_assistant, raw_steps, scope
+from ppd_core.conversation.tree import NONE
 
 SCOPE = scope(api_key="key", fields={})
 
@@ -60,21 +61,29 @@ def look_up_raw(store, prompt, *, now=0.0, scope=SCOPE):
 
 def check_tree(store):
     """The store's own books agree: every step leads to its segment, children are counted, leaves are listed."""
-    segments = {id(segment): segment for segment in store._steps.values()}
+    tree, homes = store._tree, store._homes
+    segments, free = set(range(len(tree._parents))), tree._first_free
+    while free != NONE:
+        segments.remove(free)
+        free = tree._parents[free]
     children = dict.fromkeys(segments, 0)
-    for segment in segments.values():
-        assert segment.keys
-        assert all(store._steps[key] is segment for key in segment.keys)
-        if segment.parent is not None:
-            children[id(segment.parent)] += 1
-    assert {key: segment.children for key, segment in segments.items()} == children
-    assert {id(segment) for segment in store._leaves} == {key for key, count in children.items() if not count}
-    assert len(store._steps) == sum(len(segment.keys) for segment in segments.values())
+    for segment in segments:
+        assert all(tree.steps.get(key) == segment for key in tree.keys(segment))
+        if tree.parent(segment) != NONE:
+            children[tree.parent(segment)] += 1
+    leaves = {segment for segment, count in children.items() if not count}
+    assert {segment: max(0, tree._ties[segment]) for segment in segments} == children
+    assert {segment for segment in segments if tree.is_leaf(segment)} == leaves
+    assert {segment for segment, _ in tree.newest_first(len(segments) + 1)} == leaves
+    assert store.count == len(leaves)
+    assert store.steps == sum(len(tree.keys(segment)) for segment in segments)
+    for number in range(len(homes.segments)):
+        assert homes.segments[number] == sum(tree.home_number(segment) == number for segment in segments)
+        assert homes.leaves[number] == sum(tree.home_number(segment) == number for segment in leaves)
 
 
 def check_empty(store):
     assert not store.count
-    assert not store._steps
-    assert not store._leaves
+    assert not store.steps
     assert not store._raw_ends._marks
     assert not store._raw_ends._ends

@@ -1,8 +1,8 @@
 """The bounded memory of conversations: which histories are known, which engine is home, how much of them it holds.
 
-Owns the tree of known steps. No IO, no clock, no text: steps are digests made by `identity`, time comes in as `now`
-(seconds, monotonic). Never asks whether an engine is alive: the caller compares `Home.incarnation` with the fleet, so
-the death of an engine forgets the home and keeps the history.
+Owns what the tree of known steps (`tree.py`) means. No IO, no clock, no text: steps are digests made by `identity`,
+time comes in as `now` (seconds, monotonic). Never asks whether an engine is alive: the caller compares
+`Home.incarnation` with the fleet, so the death of an engine forgets the home and keeps the history.
 
 Semantics:
 - The steps of one request form a path. Paths that share a prefix (a system prompt, a branch) share its segments. A
@@ -19,18 +19,21 @@ Semantics:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypedDict
-
-import msgspec
+from typing import Any, Final, TypedDict
 
 from ppd_core.conversation.history import History, Home
+from ppd_core.conversation.homes import Homes
 from ppd_core.conversation.identity import AnswerSteps, RawSteps, raw_end
 from ppd_core.conversation.raw_ends import RawEnds
+from ppd_core.conversation.step_index import ABSENT
+from ppd_core.conversation.tree import Tree
 
 STEPS_PER_CONVERSATION: Final = 64
 """Default bound on steps, on average over the conversations that may be kept."""
+EXPIRED_AT_ONCE: Final = 20
+"""Conversations that leave in one call: 2 ms."""
+FREED_AT_ONCE: Final = 5000
 
 
 class ConversationRow(TypedDict):
@@ -41,19 +44,6 @@ class ConversationRow(TypedDict):
     home: str | None
     tokens: int
     age_s: float
-
-
-class _Segment(msgspec.Struct, gc=False, eq=False):
-    """A run of steps without a branch. `keys` are the successive steps of a prompt or, for an answer, the digests it
-    may come back under, the full one last. References only point up the tree, so the garbage collector need not
-    look at what may be a million of these. Segments of one path share one `home`; its `held_tokens` are not theirs."""
-
-    parent: _Segment | None
-    keys: tuple[bytes, ...]
-    is_answer: bool
-    held_tokens: int
-    home: Home | None
-    children: int = 0
 
 
 class Conversations:
@@ -69,48 +59,58 @@ class Conversations:
         self._max_conversations = max_conversations
         self._max_steps = max_steps if max_steps is not None else max_conversations * STEPS_PER_CONVERSATION
         self._ttl_s = ttl_s
-        self._steps: dict[bytes, _Segment] = {}
-        self._leaves: OrderedDict[_Segment, float] = OrderedDict()  # when last used, least recently used first
-        self._raw_ends = RawEnds()
+        self._begin()
+        self._retired: list[list[Any] | dict[Any, Any]] = []
+        """What was forgotten in one go, and is freed a part at a time: thousands of small pieces."""
         self._none_expires_before = float("-inf")
+
+    def _begin(self) -> None:
+        self._homes = Homes()
+        self._tree = Tree(self._max_steps, self._homes)
+        self._raw_ends = RawEnds()
 
     @property
     def count(self) -> int:
         """Number of conversations."""
-        return len(self._leaves)
+        return self._tree.leaves
+
+    @property
+    def steps(self) -> int:
+        """Number of steps that are known."""
+        return self._tree.steps.count
 
     def look_up_chat(self, steps: Sequence[bytes], *, last_assistant: int, now: float) -> History:
         """What is known of a chat request. `last_assistant` is the index of its last assistant message, -1: none."""
         self.expire(now)
-        has_answers = last_assistant >= 0
+        tree, has_answers = self._tree, last_assistant >= 0
         for step in reversed(steps):
-            segment = self._steps.get(step)
-            if segment is not None:
+            segment = tree.steps.get(step)
+            if segment != ABSENT:
                 break
         else:
             return History(has_answers=has_answers)
         self._touch(segment, now)
-        last = self._steps.get(steps[last_assistant]) if has_answers else None
+        last = tree.steps.get(steps[last_assistant]) if has_answers else ABSENT
         return History(
-            known_answers=_count_answers(segment),
-            is_complete=last is not None and last.is_answer,
+            known_answers=tree.answers(segment),
+            is_complete=last != ABSENT and tree.is_answer(last),
             has_answers=has_answers,
-            home=_home_at(segment, step),
+            home=self._home_at(segment, step),
         )
 
     def look_up_raw(self, steps: RawSteps, *, now: float) -> History:
         """What is known of a raw prompt: complete as soon as it starts with a text that ended in an answer of ours."""
         self.expire(now)
         segment = self._find_raw(steps)
-        if segment is None:
+        if segment == ABSENT:
             return History()
         self._touch(segment, now)
-        known_answers = _count_answers(segment)
+        known_answers = self._tree.answers(segment)
         return History(
             known_answers=known_answers,
             is_complete=known_answers > 0,
             has_answers=known_answers > 0,
-            home=_home_at(segment, segment.keys[-1]),
+            home=self._home_at(segment, self._tree.last_key(segment)),
         )
 
     def remember_chat(
@@ -125,10 +125,13 @@ class Conversations:
         self.expire(now)
         if not 0 < len(steps) < self._max_steps:
             return  # what alone is more than the store may hold must not empty it first
-        prompt = self._grow_prompt(steps, home, prompt_tokens)
-        end = self._grow_answer(prompt, answer.full, answer.stripped, home) if answer is not None else prompt
+        number = self._homes.number(home)
+        prompt = self._grow_prompt(steps, number, prompt_tokens)
+        end = prompt
+        if answer is not None:
+            end = self._grow_answer(prompt, answer.full, answer.stripped, number, home.held_tokens)
         self._touch(prompt, now)  # a leaf still, where the answer hangs on an older reading of the same prompt
-        self._settle(end, home, now)
+        self._settle(end, number, now)
 
     def remember_raw(
         self, steps: RawSteps, answer: str | Sequence[int] | None, *, home: Home, prompt_tokens: int, now: float
@@ -138,25 +141,29 @@ class Conversations:
         remembered instead, which is no answer. Raises ValueError for an answer of the other kind."""
         self.expire(now)
         end = raw_end(steps, answer or "")
+        tree, number = self._tree, self._homes.number(home)
         parent = self._find_raw(steps)
-        segment = self._steps.get(end.exact)
-        if segment is None:
-            segment = self._add(parent, (end.exact,), home, is_answer=bool(answer))
+        segment = tree.steps.get(end.exact)
+        if segment == ABSENT:
+            segment = tree.add(parent, (end.exact,), self._held(parent), number, is_answer=bool(answer))
             self._raw_ends.add(end)
         elif answer:
-            segment.is_answer = True
-        segment.held_tokens = home.held_tokens if answer else prompt_tokens
-        self._settle(segment, home, now)
+            tree.mark_answer(segment)
+        tree.hold(segment, home.held_tokens if answer else prompt_tokens)
+        self._settle(segment, number, now)
 
     def expire(self, now: float) -> int:
-        """Forget the conversations that were not used for longer than the time to live. Returns how many."""
+        """Forget conversations that were not used for longer than the time to live, at most EXPIRED_AT_ONCE of them; to
+        be called often. Returns how many."""
+        if self._retired:
+            self._free_a_part()
         count = 0
         if now < self._none_expires_before:
             return count
-        used_at = now
-        while self._leaves:
-            used_at = next(iter(self._leaves.values()))
-            if now - used_at <= self._ttl_s:
+        tree, used_at = self._tree, now
+        while tree.leaves:
+            used_at = tree.oldest_used_at()
+            if now - used_at <= self._ttl_s or count == EXPIRED_AT_ONCE:
                 break
             self._evict()
             count += 1
@@ -165,166 +172,134 @@ class Conversations:
 
     def clear(self) -> int:
         """Forget everything. Returns how many conversations that were."""
-        count = len(self._leaves)
-        for segment in self._steps.values():
-            segment.parent = None  # else freeing a very long conversation's last segment recurses through all of it
-        self._steps.clear()
-        self._leaves.clear()
-        self._raw_ends = RawEnds()
+        count = self._tree.leaves
+        self._retired += [*self._tree.retire(), *self._raw_ends.retire()]
+        self._begin()
         return count
+
+    def _free_a_part(self) -> None:
+        last = self._retired[-1]
+        for _ in range(min(FREED_AT_ONCE, len(last))):
+            if isinstance(last, list):
+                last.pop()
+            else:
+                last.popitem()
+        if not last:
+            self._retired.pop()
 
     def forget_homes(self, is_bad: Callable[[Home], bool]) -> int:
         """Forget the homes that are bad, as the death of their engines would; histories stay. Returns how many
-        conversations lost theirs. `Home.held_tokens` says nothing here. Looks at every step, a million of them in
-        about 0.1 s, so it is for rare occasions."""
-        count = sum(leaf.home is not None and is_bad(leaf.home) for leaf in self._leaves)
-        for segment in self._steps.values():
-            if segment.home is not None and is_bad(segment.home):
-                segment.home = None
-        return count
+        conversations lost theirs. `Home.held_tokens` says nothing here."""
+        return self._homes.forget(is_bad)
 
     def listing(self, now: float, *, limit: int | None = None) -> list[ConversationRow]:
         """The conversations, the latest used first, at most `limit` of them."""
         rows: list[ConversationRow] = []
-        for segment, used_at in reversed(self._leaves.items()):
-            if limit is not None and len(rows) >= limit:
-                break
-            turns = _count_answers(segment)
-            home = segment.home.engine_id if segment.home is not None else None
-            tokens = segment.held_tokens if home is not None else 0
-            rows.append({"turns": turns, "home": home, "tokens": tokens, "age_s": now - used_at})
+        for segment, used_at in self._tree.newest_first(self.count if limit is None else limit):
+            home = self._homes.at(self._tree.home_number(segment), self._tree.held_tokens(segment))
+            rows.append({
+                "turns": self._tree.answers(segment),
+                "home": home.engine_id if home is not None else None,
+                "tokens": home.held_tokens if home is not None else 0,
+                "age_s": now - used_at,
+            })
         return rows
 
-    def _grow_prompt(self, steps: Sequence[bytes], home: Home, prompt_tokens: int) -> _Segment:
+    def _grow_prompt(self, steps: Sequence[bytes], home: int, prompt_tokens: int) -> int:
         """The segment that ends with the last of `steps`, made of what is known and what is new."""
-        known = len(steps)
-        while known and steps[known - 1] not in self._steps:
+        tree, known, segment = self._tree, len(steps), ABSENT
+        while known:
+            segment = tree.steps.get(steps[known - 1])
+            if segment != ABSENT:
+                segment = self._cut_after(segment, steps[known - 1])
+                break
             known -= 1
-        segment = self._cut_after(steps[known - 1]) if known else None
-        if known < len(steps) or segment is None:
-            segment = self._add(segment, tuple(steps[known:]), home, is_answer=False)
-        if not segment.is_answer:  # an answer's own count stands where the client continues it
-            segment.held_tokens = prompt_tokens
+        if known < len(steps):
+            segment = tree.add(segment, tuple(steps[known:]), self._held(segment), home, is_answer=False)
+        if not tree.is_answer(segment):  # an answer's own count stands where the client continues it
+            tree.hold(segment, prompt_tokens)
         return segment
 
-    def _grow_answer(self, prompt: _Segment, full: bytes, stripped: Iterable[bytes], home: Home) -> _Segment:
-        owner = self._steps.get(full)
-        if owner is not None and not owner.is_answer:
+    def _grow_answer(self, prompt: int, full: bytes, stripped: Iterable[bytes], home: int, held_tokens: int) -> int:
+        tree = self._tree
+        owner = tree.steps.get(full)
+        if owner != ABSENT and not tree.is_answer(owner):
             # A client sent this text before an engine gave it: from now on it is an answer.
-            owner = self._cut_before_and_after(full)
-            owner.is_answer = True
-        elif owner is not None and full != owner.keys[-1]:
-            self._disown(owner, full)
-            owner = None
-        if owner is None:
-            owner = self._add(prompt, (full,), home, is_answer=True)
-        owner.held_tokens = home.held_tokens
+            owner = self._cut_before_and_after(owner, full)
+            tree.mark_answer(owner)
+        elif owner != ABSENT and full != tree.last_key(owner):
+            tree.take_from(owner, full)
+            owner = ABSENT
+        if owner == ABSENT:
+            owner = tree.add(prompt, (full,), self._held(prompt), home, is_answer=True)
+        tree.hold(owner, held_tokens)
         for key in stripped:
             self._adopt(owner, key)
         return owner
 
-    def _adopt(self, owner: _Segment, key: bytes) -> None:
+    def _adopt(self, owner: int, key: bytes) -> None:
         """Let a stripped form of an answer lead to that answer. The latest answer with this form wins, except over an
         answer that an engine gave in exactly this form."""
-        other = self._steps.get(key)
-        if other is owner:
+        tree = self._tree
+        other = tree.steps.get(key)
+        if other == owner:
             return
-        if other is not None and not other.is_answer:
-            self._cut_before_and_after(key).is_answer = True
-            return
-        if other is not None:
-            if key == other.keys[-1]:
+        if other != ABSENT:
+            if not tree.is_answer(other):
+                tree.mark_answer(self._cut_before_and_after(other, key))
                 return
-            self._disown(other, key)
-        owner.keys = (key, *owner.keys)
-        self._steps[key] = owner
+            if key == tree.last_key(other):
+                return
+            tree.take_from(other, key)
+        tree.put_before(owner, key)
 
-    def _disown(self, owner: _Segment, key: bytes) -> None:
-        owner.keys = tuple(other for other in owner.keys if other != key)
-        del self._steps[key]
+    def _cut_after(self, segment: int, step: bytes) -> int:
+        """Make a prompt's segment end with this step; returns the segment that does."""
+        tree = self._tree
+        if tree.is_answer(segment) or step == tree.last_key(segment):
+            return segment
+        return tree.cut_after(segment, step, self._held(tree.parent(segment)))
 
-    def _add(self, parent: _Segment | None, keys: tuple[bytes, ...], home: Home, *, is_answer: bool) -> _Segment:
-        segment = _Segment(parent, keys, is_answer, _held(parent), home)
-        if parent is not None:
-            parent.children += 1
-            self._leaves.pop(parent, None)
-        for key in keys:
-            self._steps[key] = segment
+    def _cut_before_and_after(self, segment: int, step: bytes) -> int:
+        segment = self._cut_after(segment, step)
+        keys = self._tree.keys(segment)
+        if len(keys) > 1:
+            self._cut_after(segment, keys[-2])
         return segment
 
-    def _cut_after(self, step: bytes) -> _Segment:
-        """Make a prompt's segment end with this step; returns the segment that does."""
-        lower = self._steps[step]
-        if lower.is_answer or step == lower.keys[-1]:
-            return lower
-        at = lower.keys.index(step) + 1
-        above = lower.parent
-        upper = _Segment(above, lower.keys[:at], False, _held(above), lower.home, 1)
-        lower.keys = lower.keys[at:]
-        lower.parent = upper
-        for key in upper.keys:
-            self._steps[key] = upper
-        return upper
-
-    def _cut_before_and_after(self, step: bytes) -> _Segment:
-        segment = self._cut_after(step)
-        if len(segment.keys) > 1:
-            self._cut_after(segment.keys[-2])
-        return self._steps[step]
-
-    def _settle(self, end: _Segment, home: Home, now: float) -> None:
+    def _settle(self, end: int, home: int, now: float) -> None:
         """The engine now holds everything up to `end`: make it the home, then keep the bounds."""
         self._touch(end, now)
-        segment: _Segment | None = end
-        while segment is not None:
-            segment.home = home
-            segment = segment.parent
-        while len(self._leaves) > self._max_conversations or len(self._steps) > self._max_steps:
+        self._tree.settle(end, home)
+        while self._tree.leaves > self._max_conversations or self._tree.steps.count > self._max_steps:
             self._evict()
 
-    def _touch(self, segment: _Segment, now: float) -> None:
-        if not segment.children:
-            self._leaves[segment] = now
-            self._leaves.move_to_end(segment)
+    def _touch(self, segment: int, now: float) -> None:
+        if not self._tree.is_continued(segment):
+            self._tree.use(segment, now)
 
     def _evict(self) -> None:
-        segment: _Segment | None = self._leaves.popitem(last=False)[0]
-        while segment is not None and not segment.children:
-            for key in segment.keys:
-                del self._steps[key]
-                self._raw_ends.discard(key)
-            segment = segment.parent
-            if segment is not None:
-                segment.children -= 1
+        tree = self._tree
+        segment = tree.oldest()
+        while segment != ABSENT and not tree.is_continued(segment):
+            if self._raw_ends.count:
+                for key in tree.keys(segment):
+                    self._raw_ends.discard(key)
+            segment = tree.remove(segment)
 
-    def _find_raw(self, steps: RawSteps) -> _Segment | None:
+    def _find_raw(self, steps: RawSteps) -> int:
         exact = self._raw_ends.longest(steps)
-        return self._steps[exact] if exact is not None else None
+        return self._tree.steps.get(exact) if exact is not None else ABSENT
 
+    def _held(self, segment: int) -> int:
+        """What is held for whatever follows `segment`; an answer of several forms has reasoning, which may not
+        follow."""
+        tree = self._tree
+        while segment != ABSENT and tree.is_answer(segment) and tree.has_several(segment):
+            segment = tree.parent(segment)
+        return tree.held_tokens(segment) if segment != ABSENT else 0
 
-def _held(segment: _Segment | None) -> int:
-    """What is held for whatever follows `segment`; an answer of several forms has reasoning, which may not follow."""
-    while segment is not None and segment.is_answer and len(segment.keys) > 1:
-        segment = segment.parent
-    return segment.held_tokens if segment is not None else 0
-
-
-def _home_at(segment: _Segment, step: bytes) -> Home | None:
-    home = segment.home
-    if home is None:
-        return None
-    return Home(
-        engine_id=home.engine_id,
-        incarnation=home.incarnation,
-        held_tokens=_held(segment if step == segment.keys[-1] else segment.parent),
-        filled_by=home.filled_by,
-        salt=home.salt,
-    )
-
-
-def _count_answers(segment: _Segment | None) -> int:
-    count = 0
-    while segment is not None:
-        count += segment.is_answer
-        segment = segment.parent
-    return count
+    def _home_at(self, segment: int, step: bytes) -> Home | None:
+        tree = self._tree
+        is_end = step == tree.last_key(segment)
+        return self._homes.at(tree.home_number(segment), self._held(segment if is_end else tree.parent(segment)))

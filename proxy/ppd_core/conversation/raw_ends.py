@@ -6,7 +6,7 @@ No IO, no text: digests made by `identity`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from ppd_core.conversation.identity import BLOCK_UNITS, FINE_UNITS, RawEnd, RawSteps, exact_digest, fine_digest
 
@@ -22,6 +22,14 @@ class RawEnds:
     def __init__(self) -> None:
         self._marks: dict[bytes, int] = {}
         self._ends: dict[bytes, RawEnd] = {}
+
+    @property
+    def count(self) -> int:
+        return len(self._ends)
+
+    def retire(self) -> list[list[Any] | dict[Any, Any]]:
+        """What it is made of, to be freed a part at a time; nothing else may be asked of it then."""
+        return [self._marks, self._ends]
 
     def add(self, end: RawEnd) -> None:
         if end.exact in self._ends:

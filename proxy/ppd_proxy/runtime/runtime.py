@@ -14,7 +14,7 @@ from typing import cast
 
 from prometheus_client import CollectorRegistry
 
-from ppd_core.conversation.conversations import Conversations
+from ppd_core.conversation.conversations import EXPIRED_AT_ONCE, Conversations
 from ppd_core.fleet.announced import Networks
 from ppd_core.fleet.echoes import Echoes
 from ppd_core.fleet.engine import Engine, Role
@@ -365,7 +365,8 @@ class Runtime:
         while True:
             await asyncio.sleep(TICK_S)
             self._fleet_changed(self.fleet.expire(self._loop.time()))
-            self.conversations.expire(self._loop.time())
+            while self.conversations.expire(self._loop.time()) == EXPIRED_AT_ONCE:  # noqa: ASYNC110 - gives turns away
+                await asyncio.sleep(0)
             self._telemetry.prompts_trusted(self.control.refresh_prompts(self.fleet.engines()), "an engine began anew")
             self._pool.close_stale()
 

@@ -18,7 +18,7 @@ from tests.support.chats import (
     user,
 )
 
-from ppd_core.conversation.conversations import Conversations
+from ppd_core.conversation.conversations import EXPIRED_AT_ONCE, Conversations
 from ppd_core.conversation.history import History
 from ppd_core.conversation.identity import AnswerSteps, RememberedAnswer, last_assistant
 
@@ -58,7 +58,7 @@ def test_a_shared_prefix_lives_as_long_as_anyone_uses_it():
     for name in "abc":
         serve(store, [system("shared"), user(name)], "yes")
         assert look_up(store, [system("shared"), user("new")]).home is not None
-    assert (store.count, len(store._steps)) == (1, 3)
+    assert (store.count, store.steps) == (1, 3)
     serve(store, [user("other")], "yes")
     assert look_up(store, [system("shared"), user("c")]) == History()
 
@@ -82,7 +82,7 @@ def test_very_long_conversations_are_bounded_by_their_steps():
     store = Conversations(max_conversations=100, ttl_s=60, max_steps=1000)
     for name in "abcdef":
         serve(store, [user(f"{name} {index}") for index in range(300)], "yes")
-        assert len(store._steps) <= 1000
+        assert store.steps <= 1000
     assert store.count == 3
 
 
@@ -153,7 +153,8 @@ def test_a_hundred_thousand_conversations_keep_the_bound_and_the_lookup_time():
     assert [is_known(index) for index in (0, 999, 1000, 20_999, 21_000, 119_999)] == [True] * 2 + [False] * 2 + [
         True
     ] * 2
-    assert store.expire(1e10) == 100_000
+    expired = [store.expire(1e10) for _ in range(100_000 // EXPIRED_AT_ONCE)]
+    assert set(expired) == {EXPIRED_AT_ONCE}
     check_empty(store)
 
 
@@ -233,7 +234,7 @@ def test_a_bounded_store_keeps_its_bounds_never_invents_and_forgets_without_a_tr
         serve(store, messages, answer, engine=engine, now=float(now))
         oracle.serve(messages, answer and answer.content, engine)
         assert store.count <= most
-        assert len(store._steps) <= steps
+        assert store.steps <= steps
         check_tree(store)
     store.expire(1000.0)
     check_empty(store)
