@@ -90,7 +90,9 @@ class Conversations:
         else:
             return History(has_answers=has_answers)
         self._touch(segment, now)
-        last = tree.steps.get(steps[last_assistant]) if has_answers else ABSENT
+        last = ABSENT
+        if has_answers:
+            last = segment if step is steps[last_assistant] else tree.steps.get(steps[last_assistant])
         return History(
             known_answers=tree.answers(segment),
             is_complete=last != ABSENT and tree.is_answer(last),
@@ -130,7 +132,8 @@ class Conversations:
         end = prompt
         if answer is not None:
             end = self._grow_answer(prompt, answer.full, answer.stripped, number, home.held_tokens)
-        self._touch(prompt, now)  # a leaf still, where the answer hangs on an older reading of the same prompt
+        if end != prompt:
+            self._touch(prompt, now)  # a leaf still, where the answer hangs on an older reading of the same prompt
         self._settle(end, number, now)
 
     def remember_raw(
@@ -145,7 +148,7 @@ class Conversations:
         parent = self._find_raw(steps)
         segment = tree.steps.get(end.exact)
         if segment == ABSENT:
-            segment = tree.add(parent, (end.exact,), self._held(parent), number, is_answer=bool(answer))
+            segment = tree.add(parent, (end.exact,), 0, number, is_answer=bool(answer))
             self._raw_ends.add(end)
         elif answer:
             tree.mark_answer(segment)
@@ -215,7 +218,7 @@ class Conversations:
                 break
             known -= 1
         if known < len(steps):
-            segment = tree.add(segment, tuple(steps[known:]), self._held(segment), home, is_answer=False)
+            return tree.add(segment, tuple(steps[known:]), prompt_tokens, home, is_answer=False)
         if not tree.is_answer(segment):  # an answer's own count stands where the client continues it
             tree.hold(segment, prompt_tokens)
         return segment
@@ -231,8 +234,9 @@ class Conversations:
             tree.take_from(owner, full)
             owner = ABSENT
         if owner == ABSENT:
-            owner = tree.add(prompt, (full,), self._held(prompt), home, is_answer=True)
-        tree.hold(owner, held_tokens)
+            owner = tree.add(prompt, (full,), held_tokens, home, is_answer=True)
+        else:
+            tree.hold(owner, held_tokens)
         for key in stripped:
             self._adopt(owner, key)
         return owner

@@ -46,11 +46,11 @@ class Tree:
 
     def __init__(self, most_steps: int, homes: Homes) -> None:
         self._homes = homes
-        self.steps = StepIndex(most_steps, self.has)
         self.leaves = 0
         """How many there are."""
         self._keys = bytearray()
         """The last key of each segment ..."""
+        self.steps = StepIndex(most_steps, self._keys, self._has_besides)
         self._more_keys: list[dict[int, bytes]] = [{} for _ in range(_SHARDS)]
         """... and the ones before it, where there are any."""
         self._parents = array("i")
@@ -93,8 +93,10 @@ class Tree:
             self._ties[segment] = 0
         if len(keys) > 1:
             self._more_keys[segment % _SHARDS][segment] = b"".join(keys[:-1])
-        for key in keys:
-            self.steps.add(key, segment)
+            for key in keys:
+                self.steps.add(key, segment)
+        else:
+            self.steps.add(keys[0], segment)
         self._homes.segments[home] += 1
         if parent != NONE:
             self._tie(parent)
@@ -124,9 +126,7 @@ class Tree:
     def last_key(self, segment: int) -> bytes:
         return bytes(self._keys[segment * KEY_BYTES : (segment + 1) * KEY_BYTES])
 
-    def has(self, segment: int, key: bytes) -> bool:
-        if self._keys[segment * KEY_BYTES : (segment + 1) * KEY_BYTES] == key:
-            return True
+    def _has_besides(self, segment: int, key: bytes) -> bool:
         more = self._more_keys[segment % _SHARDS].get(segment)
         return more is not None and _index(more, key) >= 0
 
@@ -188,17 +188,20 @@ class Tree:
 
     def settle(self, segment: int, home: int) -> None:
         """The whole path that ends with it has that home from now on."""
-        numbers, parents, homes = self._home_numbers, self._parents, self._homes
-        while segment != NONE:
-            before = numbers[segment]
-            if before != home:
-                numbers[segment] = home
-                homes.segments[home] += 1
-                if self._ties[segment] < 0:
-                    homes.leaves[before] -= 1
-                    homes.leaves[home] += 1
-                homes.left(before)
+        numbers, parents = self._home_numbers, self._parents
+        while segment >= 0:
+            if numbers[segment] != home:
+                self._move_home(segment, home)
             segment = parents[segment]
+
+    def _move_home(self, segment: int, home: int) -> None:
+        homes, before = self._homes, self._home_numbers[segment]
+        self._home_numbers[segment] = home
+        homes.segments[home] += 1
+        if self._ties[segment] < 0:
+            homes.leaves[before] -= 1
+            homes.leaves[home] += 1
+        homes.left(before)
 
     def answers(self, segment: int) -> int:
         """How many answers lie on the path that ends with it."""

@@ -13,7 +13,7 @@ class Records:
 
     def __init__(self, most=1):
         self.numbers = {}
-        self.index = StepIndex(most, lambda number, step: self.numbers.get(step) == number)
+        self.index = StepIndex(most, bytearray(), lambda number, step: self.numbers.get(step) == number)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "drop"]), STEPS, st.integers(0, 2**31 - 1))))
