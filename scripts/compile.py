@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Compile the request's path with mypyc, beside its sources: Python then takes the compiled modules instead of them.
 
-    scripts/compile.py           compile; takes two minutes, a C compiler and mypy (pip install ppd-proxy[compile])
-    scripts/compile.py --clean   take away what was compiled
+    scripts/compile.py             compile; takes two minutes, a C compiler and mypy (pip install ppd-proxy[compile])
+    scripts/compile.py --level 0   in half a minute, and not as fast
+    scripts/compile.py --clean     take away what was compiled
 
 Works on the ppd-proxy that this interpreter imports, be it installed or a checkout. Nothing but speed changes: without
 it, or with another Python, the sources run as they are. ppd-proxy refuses to start where a compiled module is not that
@@ -82,14 +83,14 @@ _BUILD: Final = """
 import sys
 from mypyc.build import mypycify
 from setuptools import setup
-modules = mypycify(sys.argv[1:], opt_level="3", group_name="ppd_proxy.fast")
+modules = mypycify(sys.argv[2:], opt_level=sys.argv[1], group_name="ppd_proxy.fast")
 setup(name="ppd", packages=[], ext_modules=modules, script_args=["build_ext", "--inplace"])
 """
 
 
-def compile_modules(root: Path) -> int:
-    """Put the compiled modules into `root`, the folder that has the packages; how many there are. Raises
-    CalledProcessError with the compiler's words."""
+def compile_modules(root: Path, level: str) -> int:
+    """Put the compiled modules into `root`, the folder that has the packages; how many there are. `level` is the
+    compiler's. Raises CalledProcessError with the compiler's words."""
     with tempfile.TemporaryDirectory() as folder:
         build = Path(folder)
         for package in PACKAGES:
@@ -97,7 +98,7 @@ def compile_modules(root: Path) -> int:
             shutil.copytree(sources, build / package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         files = [f"{name.replace('.', '/')}.py" for name in MODULES]
         subprocess.run(
-            [sys.executable, "-c", _BUILD, *files],
+            [sys.executable, "-c", _BUILD, level, *files],
             cwd=build,
             env={**os.environ, "MYPYPATH": folder},
             check=True,
@@ -114,15 +115,16 @@ def compile_modules(root: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--level", choices=("0", "1", "2", "3"), default="3", help="how much is optimised (default 3)")
     parser.add_argument("--clean", action="store_true", help="take away what was compiled")
     args = parser.parse_args()
     root = compiled.root()
     compiled.clean(root)
     if args.clean:
         return 0
-    print(f"compiling {len(MODULES)} modules, about two minutes", flush=True)
+    print(f"compiling {len(MODULES)} modules", flush=True)
     try:
-        print(f"{compile_modules(root)} modules run compiled from now on")
+        print(f"{compile_modules(root, args.level)} modules run compiled from now on")
     except subprocess.CalledProcessError as failed:
         print(failed.stdout + failed.stderr, file=sys.stderr)
         print("could not compile; the sources run as they are", file=sys.stderr)

@@ -6,7 +6,7 @@
 #   scripts/test.sh --wheels  the patches and the connector's API against published vLLM wheels, too: downloads 35 of
 #                             them the first time, one after the other, and keeps the few files it reads in .wheels
 #   scripts/test.sh --compiled  the pure core's, the proxy's and some of the whole proxy's tests once more on modules
-#                             compiled by scripts/compile.py, which are taken away again: four minutes, and a C compiler
+#                             compiled by scripts/compile.py, which are taken away again: three minutes, and a C compiler
 #
 # The vLLM environment is made by scripts/setup_vllm_cpu.sh: .venv-vllm, or PPD_VLLM_VENV=DIR.
 cd "$(dirname "$0")/.."
@@ -31,7 +31,7 @@ need dev -c requirements-ci.txt
 .venv/bin/python -m pytest -q -m "not vllm and not vllm_smoke $wheels"
 if [ -n "$compiled" ]; then
   trap '.venv/bin/python scripts/compile.py --clean' EXIT
-  .venv/bin/python scripts/compile.py
+  .venv/bin/python scripts/compile.py --level 0
   .venv/bin/python -m pytest -q tests/unit/core tests/unit/proxy tests/unit/wire tests/flow/test_wire.py \
     tests/flow/test_sampled.py
 fi

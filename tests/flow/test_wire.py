@@ -6,6 +6,7 @@ import json
 
 import pytest
 from aiohttp import ClientError, web
+from tests.support import raw_client
 from tests.support.cluster import (
     CHAT,
     COMPLETIONS,
@@ -306,6 +307,29 @@ async def test_requests_leave_no_reference_cycles_behind():
                 await cluster.chat("Hello", stream=stream)
                 await cluster.chat("Hello", stream=stream, n=2)
                 await cluster.chat(7, stream=stream)
+            gc.collect()
+            cyclic = {type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("ppd_proxy.")}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+    assert not cyclic
+
+
+async def test_connections_leave_no_reference_cycles_behind():
+    """A proxy whose clients and engines come and go would grow until the collector looks at everything."""
+    async with running_cluster() as cluster:
+        await cluster.chat("Hello")
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for request_bytes in (raw_client.chat(), raw_client.request()):
+                async with raw_client.raw(cluster.url) as client:
+                    await client.send(request_bytes)
+                    assert (await client.answer()).status == 200
+            await until(lambda: len(cluster.runtime._server._door.connections) <= 1)  # the cluster's own client stays
+            for connection in tuple(cluster.runtime._pool._open):
+                connection.abort()
+            await until(lambda: not cluster.runtime._pool._open)
             gc.collect()
             cyclic = {type(each).__qualname__ for each in gc.garbage if type(each).__module__.startswith("ppd_proxy.")}
         finally:

@@ -102,6 +102,7 @@ class ClientConnection(asyncio.Protocol):
         self._door.on_left()
         self._disconnect()
         self.flow.resume_writing()
+        self._answer = self._generation = None  # they know the connection: each would be left to the collector
 
     def eof_received(self) -> None:
         """Who sends no more has left, behind a whole request too: docs/design/request.md says why. What was written to

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol, cast
 
 import httptools
@@ -284,6 +285,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._parser = _no_parser()  # the one that was here knows the connection: each would be left to the collector
         self._on_lost(self)
         if self._receiver is None:
             return
@@ -343,6 +345,11 @@ class Connection(asyncio.Protocol):
         if not self._is_interim and not self._is_over:
             self._is_over, self._is_kept_alive = True, self._parser.should_keep_alive()
             self._answer_pieces = len(self._bodies)
+
+
+@cache
+def _no_parser() -> httptools.HttpResponseParser:
+    return httptools.HttpResponseParser(None)
 
 
 def _size(headers: Headers) -> int:
