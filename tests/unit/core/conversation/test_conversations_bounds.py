@@ -109,7 +109,7 @@ def test_a_conversation_of_very_many_turns_can_be_forgotten():
     ("values", "message"),
     [
         ({"max_conversations": 0, "ttl_s": 1}, "max_conversations: 0 given, must be at least 1"),
-        ({"max_conversations": 1, "ttl_s": 0}, "ttl_s: 0 given, must be a number of seconds above 0"),
+        ({"max_conversations": 1, "ttl_s": 0.0}, "ttl_s: 0.0 given, must be a number of seconds above 0"),
         ({"max_conversations": 1, "ttl_s": 1, "max_steps": 0}, "max_steps: 0 given, must be at least 1"),
     ],
 )

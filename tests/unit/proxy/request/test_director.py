@@ -148,10 +148,15 @@ async def test_a_proxy_that_stops_says_so(house):
 
 async def test_a_fault_of_ours_leaves_nothing_behind(house):
     client, _, decode = await first_turn(house)
-    house.parts.conversations.remember_chat = None
+
+
+    def broken(*_):
+        raise RuntimeError("a bug")
+
+    client.answer = broken
     decode.replies(200, WHOLE)
     await settled()
-    assert isinstance(house.faults[0], TypeError)
+    assert isinstance(house.faults[0], RuntimeError)
     assert (over(house).status, client.status) == (500, 0)
 
 
